@@ -1,0 +1,51 @@
+# Few verbs; `make help` explains them. Everything is made below .venv and .cache, nothing outside but Debian packages.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: help setup system run test test-long lint types docs bench contract clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## the virtual environment with the locked packages (quick the second time)
+
+$(STAMP): pyproject.toml requirements/dev.lock scripts/venv.sh
+	@PYTHON="$(PYTHON)" scripts/venv.sh $(VENV)
+	@touch $@
+
+system:
+	@scripts/system.sh
+
+run: setup  ## the main job on a real program: once inside its limit, once growing past it
+	@scripts/demo.sh
+
+test: setup system lint types  ## every test; needs apt packages, which it names before it installs them
+	@CI_LONG= scripts/test.sh
+
+test-long: setup system  ## the slow proofs: 200 quiet runs, soaks, real time
+	$(BIN)/python -m pytest -m long
+
+lint: setup  ## style and the import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: setup  ## strict type checks on src/
+	@$(BIN)/mypy
+
+docs: setup  ## the documentation site, strictly, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: setup  ## the promised figures, as ratios in one run
+	@$(BIN)/python -m benchmarks
+
+contract: setup  ## the rows of docs/contract.toml that no test names
+	@$(BIN)/python scripts/contract.py
+
+clean:  ## everything that the other verbs made
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,83 @@
+"""memwarden keeps Python workloads from running out of memory, and shows where memory goes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memwarden.contain.contained import Contained as Contained
+    from memwarden.contain.contained import contain as contain
+    from memwarden.engine.warden import Stop
+    from memwarden.engine.warden import Warden as Warden
+    from memwarden.errors import ActionFailed as ActionFailed
+    from memwarden.errors import CeilingUnavailable as CeilingUnavailable
+    from memwarden.errors import LaunchError as LaunchError
+    from memwarden.errors import LimitExceeded as LimitExceeded
+    from memwarden.errors import MemwardenError as MemwardenError
+    from memwarden.errors import ReadError as ReadError
+    from memwarden.errors import RecordError as RecordError
+    from memwarden.errors import SettingsError as SettingsError
+    from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.model.endings import Ending as Ending
+    from memwarden.model.endings import EndKind as EndKind
+    from memwarden.model.events import Event as Event
+    from memwarden.model.events import EventKind as EventKind
+    from memwarden.model.findings import Assessment as Assessment
+    from memwarden.model.findings import PressureLevel as PressureLevel
+    from memwarden.model.findings import Reading as Reading
+    from memwarden.model.limits import Limit as Limit
+    from memwarden.policy.rules import Rule as Rule
+    from memwarden.records.jsonl import JsonlRecorder as JsonlRecorder
+
+#: Where each name of the front door lives; it is imported when it is first used.
+_HOMES = {
+    "contain.contained": "Contained contain",
+    "engine.warden": "Warden",
+    "errors": "ActionFailed CeilingUnavailable LaunchError LimitExceeded MemwardenError ReadError RecordError"
+    " SettingsError TargetChanged",
+    "model.endings": "Ending EndKind",
+    "model.events": "Event EventKind",
+    "model.findings": "Assessment PressureLevel Reading",
+    "model.limits": "Limit",
+    "policy.rules": "Rule",
+    "records.jsonl": "JsonlRecorder",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = ["__version__", "status", "watch", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'memwarden' has no attribute {name!r}")
+    value = getattr(import_module(f"memwarden.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def watch(interval: float | str = 1.0, stop: Stop | None = None) -> Iterator[Reading]:
+    """Readings of this process, its memory group and the machine, one every ``interval`` seconds.
+
+    Ends when ``stop`` (anything with ``is_set()``) is set, or when the loop over it is left.
+    """
+    warden = import_module("memwarden.engine.warden").Warden(interval=interval)
+    readings: Iterator[Reading] = warden.watch(stop)
+    return readings
+
+
+def status() -> dict[str, Any]:
+    """One look at this process, its memory group and the machine, as a dict that JSON can hold."""
+    warden = import_module("memwarden.engine.warden").Warden()
+    warden.look()
+    result: dict[str, Any] = warden.status()
+    return result

@@ -1,0 +1,1 @@
+"""From decisions to outcomes: the only room that changes the world."""

@@ -1,0 +1,1 @@
+"""The one place that knows all rooms and passes their values on."""

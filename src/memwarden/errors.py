@@ -1,0 +1,98 @@
+"""The errors that memwarden raises.
+
+    MemwardenError
+    ├── SettingsError (ValueError)     a value that cannot be understood or is out of range
+    ├── ReadError                      a fact could not be read: what, where and why
+    ├── LimitExceeded (MemoryError)    work went past its memory limit
+    ├── ActionFailed                   something decided upon could not be done
+    │   └── TargetChanged              the process is no longer the one that was meant
+    ├── LaunchError                    a command could not be started
+    ├── CeilingUnavailable             no way to hold a command to its limit could be had
+    ├── RecordError                    a record could not be written
+    └── ExtraMissing (ImportError)     an optional library was asked for and is not installed
+
+Every error keeps its attributes when it is pickled, because task queues send errors between processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(cls: type[MemwardenError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class MemwardenError(Exception):
+    """The root: catch this to catch whatever memwarden raises on its own account."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class SettingsError(MemwardenError, ValueError):
+    """A setting, size or duration that cannot be understood; the message names it and shows a good one."""
+
+
+class ReadError(MemwardenError):
+    """A fact could not be read.
+
+    ``what`` is the fact (``"statm"``), ``where`` the file or call, ``why`` one of :data:`REASONS`,
+    ``detail`` the system's or the parser's own words.
+    """
+
+    #: absent: no such file here; denied: no permission; malformed: unexpected content;
+    #: gone: the process or group has ended; slow: it did not answer in time; broken: the reader raised.
+    REASONS = ("absent", "denied", "malformed", "gone", "slow", "broken")
+
+    def __init__(self, what: str, where: str, why: str, detail: str = "") -> None:
+        super().__init__(f"{what}: {why} at {where}" + (f" ({detail})" if detail else ""))
+        self.what, self.where, self.why, self.detail = what, where, why, detail
+
+
+class LimitExceeded(MemwardenError, MemoryError):
+    """Work went past its memory limit; ``limit`` and ``used`` are bytes."""
+
+    def __init__(self, message: str, *, limit: int, used: int | None = None) -> None:
+        super().__init__(message)
+        self.limit, self.used = limit, used
+
+
+class ActionFailed(MemwardenError):
+    """Something that was decided could not be done; the message says what, to whom and why."""
+
+
+class TargetChanged(ActionFailed):
+    """The process with this pid is not the one that was meant (another start time): nothing was done."""
+
+
+class LaunchError(MemwardenError):
+    """A command could not be started. ``errno`` is the system's number, ``stage`` where it failed:
+    ``"exec"`` (the command itself) or ``"join"`` (entering its memory group)."""
+
+    def __init__(self, message: str, *, errno: int, stage: str) -> None:
+        super().__init__(message)
+        self.errno, self.stage = errno, stage
+
+
+class CeilingUnavailable(MemwardenError):
+    """This way of holding a command to a limit is not granted here; the message says why and what would help."""
+
+
+class RecordError(MemwardenError):
+    """A record could not be written; ``path`` is the file."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ExtraMissing(MemwardenError, ImportError):
+    """An optional library was asked for and is not installed; the message holds the command to type."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional package: pip install 'memwarden[{extra}]'")
+        self.extra = extra

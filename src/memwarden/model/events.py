@@ -1,0 +1,38 @@
+"""What happened, for those who record or watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class EventKind(Enum):
+    """What an event tells."""
+
+    START = "start"
+    STOP = "stop"
+    SAMPLE = "sample"
+    LEVEL = "level"
+    DECISION = "decision"
+    OUTCOME = "outcome"
+    GAP = "gap"
+    GAP_CLOSED = "gap_closed"
+    #: A recorder, action or callback raised, hangs, or works again; the looking goes on.
+    TROUBLE = "trouble"
+    #: The worker fell behind and samples were dropped (never events).
+    OVERFLOW = "overflow"
+    #: What a contained command came to.
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened. ``value`` is the value that it is about (a Sample, an Assessment, …), if any."""
+
+    kind: EventKind
+    wall: float
+    monotonic: float
+    message: str = ""
+    value: Any = None
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,119 @@
+"""What was read from the world, once: facts.
+
+Sizes are bytes. ``None`` means that the fact could not be read or does not exist here; zero is a
+measurement. These are built on every look, so they are NamedTuples, built positionally.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ProcessKey(NamedTuple):
+    """A process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    #: The kernel's start stamp: on Linux clock ticks since boot (field 22 of ``/proc/PID/stat``).
+    start: int
+
+
+class SystemMemory(NamedTuple):
+    """The machine's memory, from ``/proc/meminfo``."""
+
+    total: int
+    #: The kernel's estimate of what a new program may take without swapping (MemAvailable, Linux 3.14).
+    available: int
+    free: int
+    #: File cache and buffers, without shared memory.
+    cached: int
+    swap_total: int
+    swap_free: int
+
+    @property
+    def used(self) -> int:
+        """What is not available: the figure that a level is judged on."""
+        return self.total - self.available
+
+
+class ProcessMemory(NamedTuple):
+    """One process."""
+
+    key: ProcessKey
+    name: str
+    rss: int
+    vms: int | None = None
+    #: Private anonymous memory (heap, stacks): RssAnon, or resident minus shared where only statm was read.
+    anon: int | None = None
+    #: File-backed and shared memory that is resident, counted in every process that maps it.
+    shared: int | None = None
+    swap: int | None = None
+    #: The highest resident size so far (VmHWM).
+    peak: int | None = None
+    #: The resource limit on ``vms`` (RLIMIT_AS); None where none stands.
+    vms_limit: int | None = None
+
+
+class TreeMemory(NamedTuple):
+    """A process tree, as columns; ``rows()`` makes :class:`ProcessMemory` on demand."""
+
+    root: ProcessKey
+    keys: tuple[ProcessKey, ...]
+    names: tuple[str, ...]
+    rss: tuple[int, ...]
+    shared: tuple[int, ...]
+    #: Members that have ended and wait to be reaped; they hold no memory and stand in no column.
+    zombies: int = 0
+
+    @property
+    def total(self) -> int:
+        """The sum of resident sizes: an upper bound, since shared pages count once for each process."""
+        return sum(self.rss)
+
+    @property
+    def anon(self) -> int:
+        """The sum of the anonymous parts."""
+        return sum(self.rss) - sum(self.shared)
+
+    def rows(self) -> list[ProcessMemory]:
+        """The members as single facts, largest first."""
+        made = [
+            ProcessMemory(key, name, rss, None, rss - shared, shared)
+            for key, name, rss, shared in zip(
+                self.keys, self.names, self.rss, self.shared, strict=True
+            )
+        ]
+        return sorted(made, key=lambda row: -row.rss)
+
+
+class CgroupMemory(NamedTuple):
+    """One control group, in the words of version 2; version 1 is mapped onto them."""
+
+    #: The group's path as the kernel names it in ``/proc/PID/cgroup``.
+    path: str
+    version: int
+    usage: int
+    #: None: no limit stands here.
+    limit: int | None
+    #: File cache that the kernel would drop before it kills: inactive and active file pages and reclaimable slab.
+    reclaimable: int
+    anon: int | None = None
+    swap: int | None = None
+    swap_limit: int | None = None
+    #: The highest usage so far (memory.peak, memory.max_usage_in_bytes).
+    peak: int | None = None
+    #: How often the kernel killed here for want of memory, this group and those below it.
+    oom_kills: int | None = None
+
+    @property
+    def working_set(self) -> int:
+        """Usage minus what can be reclaimed: the part that counts against the limit."""
+        return max(0, self.usage - self.reclaimable)
+
+
+class Gap(NamedTuple):
+    """A fact that is missing, and why (one of :data:`memwarden.errors.ReadError.REASONS`)."""
+
+    what: str
+    where: str
+    why: str
+    detail: str = ""

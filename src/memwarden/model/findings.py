@@ -1,0 +1,54 @@
+"""What was judged from the facts."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.sample import Sample
+
+
+class PressureLevel(Enum):
+    """How near the effective limit is: our verdict, not the kernel's pressure stall measurement."""
+
+    LOW = "low"
+    MODERATE = "moderate"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0 for LOW up to 3 for CRITICAL."""
+        return _RANK[self]
+
+
+_RANK = {level: rank for rank, level in enumerate(PressureLevel)}
+
+
+class Assessment(NamedTuple):
+    """The verdict on one sample."""
+
+    level: PressureLevel
+    #: The level that the bare number says, before edges, bands and durations.
+    raw: PressureLevel
+    #: The constraint that is nearest to being passed; None when nothing could be read.
+    binding: Constraint | None
+    #: The smallest limit on the path, whoever is near it or not.
+    effective: Limit | None
+    #: What may still be taken: the least headroom of all constraints, never negative.
+    available: int | None
+    #: When the level was entered, on the monotonic clock.
+    since: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Used as a share of the binding limit."""
+        return None if self.binding is None else self.binding.ratio
+
+
+class Reading(NamedTuple):
+    """A sample with its verdict: what ``watch()`` yields and what is recorded."""
+
+    sample: Sample
+    assessment: Assessment

@@ -1,0 +1,169 @@
+"""Values to plain dicts and back: what is written says its units.
+
+A written value is ``{"schema": 1, "type": "sample", "time": "2026-11-21T04:05:06.000007+01:00", …}``.
+Field names gain their unit on the way out (``rss`` becomes ``rss_bytes``, ``late`` becomes
+``late_seconds``) and lose it on the way in; the wall clock becomes ISO 8601 with its offset. Absent
+facts (None) are left out. Unknown keys are passed over, so that a newer writer does not stop an older
+reader; a newer *schema* does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from memwarden.errors import SettingsError
+from memwarden.model import decisions, endings, events, facts, findings, limits, sample
+
+SCHEMA = 1
+
+_BYTES = frozenset(
+    [
+        "total",
+        "available",
+        "free",
+        "cached",
+        "swap_total",
+        "swap_free",
+        "rss",
+        "vms",
+        "vms_limit",
+        "anon",
+        "shared",
+        "swap",
+        "peak",
+        "usage",
+        "limit",
+        "reclaimable",
+        "swap_limit",
+        "used",
+    ]
+)
+_SECONDS = frozenset(("monotonic", "late", "since", "seconds"))
+
+#: The types that can be written, by the name they are written under.
+TYPES: dict[str, type] = {
+    "reading": findings.Reading,
+    "sample": sample.Sample,
+    "assessment": findings.Assessment,
+    "decision": decisions.Decision,
+    "outcome": decisions.Outcome,
+    "event": events.Event,
+    "ending": endings.Ending,
+    "gap": facts.Gap,
+    "process": facts.ProcessMemory,
+    "tree": facts.TreeMemory,
+    "cgroup": facts.CgroupMemory,
+    "system": facts.SystemMemory,
+    "limit": limits.Limit,
+}
+_NAMES = {cls: name for name, cls in TYPES.items()}
+
+
+def iso(wall: float) -> str:
+    """Seconds since the epoch as ISO 8601 local time with microseconds and the offset of that moment."""
+    return datetime.fromtimestamp(wall).astimezone().isoformat(timespec="microseconds")
+
+
+def to_plain(value: Any) -> dict[str, Any]:
+    """One of :data:`TYPES` as a dict that JSON can hold."""
+    return {"schema": SCHEMA, "type": _NAMES[type(value)], **_fields(value)}
+
+
+def from_plain(plain: dict[str, Any]) -> Any:
+    """The value that :func:`to_plain` wrote. Raises :class:`SettingsError` where it is none."""
+    schema, name = plain.get("schema"), plain.get("type")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise SettingsError(
+            f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it"
+        )
+    if name not in TYPES:
+        raise SettingsError(f"record: type {name!r} is not known")
+    try:
+        return _read(TYPES[name], plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
+
+
+def _key(field: str, value: Any) -> str:
+    if field == "wall":
+        return "time"
+    if field in _SECONDS:
+        return field + "_seconds"
+    if field in _BYTES and not hasattr(value, "_fields"):
+        return field + "_bytes"
+    return field
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    plain = {}
+    for field in _hints(type(value)):
+        item = getattr(value, field)
+        if item is None:
+            continue
+        plain[_key(field, item)] = iso(item) if field == "wall" else _write(item)
+    return plain
+
+
+def _write(item: Any) -> Any:
+    if item is None or isinstance(item, str | int | float):
+        return item
+    if isinstance(item, Enum):
+        return item.value
+    if isinstance(item, dict):
+        return {str(key): _write(each) for key, each in item.items()}
+    if type(item) in _NAMES:
+        # The name lets a field of any type (an event's value) find its way back.
+        return {"type": _NAMES[type(item)], **_fields(item)}
+    if hasattr(item, "_fields") or dataclasses.is_dataclass(item):
+        return _fields(item)
+    if isinstance(item, tuple | list):
+        return [_write(each) for each in item]
+    return str(item)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    names = getattr(cls, "_fields", None) or tuple(field.name for field in dataclasses.fields(cls))
+    hints = get_type_hints(cls)
+    return {name: hints[name] for name in names}
+
+
+def _read(hint: Any, plain: Any) -> Any:
+    origin = get_origin(hint)
+    if hint is Any:
+        named = isinstance(plain, dict) and plain.get("type") in TYPES
+        return _read(TYPES[plain["type"]], plain) if named else plain
+    if origin in (types.UnionType, Union):
+        if plain is None:
+            return None
+        return _read(next(each for each in get_args(hint) if each is not types.NoneType), plain)
+    if origin is tuple:
+        return tuple(_read(get_args(hint)[0], each) for each in plain)
+    if origin is dict:
+        return dict(plain)
+    if hint in (int, float, str, bool):
+        return typing.cast(Any, hint)(plain)
+    if issubclass(hint, Enum):
+        return hint(plain)
+    made = {}
+    for field, each in _hints(hint).items():
+        for key in (field, field + "_bytes", field + "_seconds"):
+            if key in plain:
+                made[field] = _read(each, plain[key])
+                break
+        else:
+            if field == "wall":
+                made[field] = datetime.fromisoformat(plain["time"]).timestamp()
+            elif _optional(each):
+                made[field] = None
+    return hint(**made)
+
+
+def _optional(hint: Any) -> bool:
+    return get_origin(hint) in (types.UnionType, Union) and types.NoneType in get_args(hint)

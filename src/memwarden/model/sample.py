@@ -1,0 +1,32 @@
+"""Everything that one look saw."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from memwarden.model.facts import CgroupMemory, Gap, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.limits import Limit
+
+
+class Sample(NamedTuple):
+    """One look. ``wall`` is seconds since the epoch, ``monotonic`` seconds on a clock that is never set."""
+
+    wall: float
+    monotonic: float
+    #: Seconds between the moment this look was due and the moment it began.
+    late: float = 0.0
+    system: SystemMemory | None = None
+    process: ProcessMemory | None = None
+    tree: TreeMemory | None = None
+    #: The own group first, then its ancestors up to the top that can be seen.
+    cgroups: tuple[CgroupMemory, ...] = ()
+    #: The limit that was asked for, on what is watched.
+    asked: Limit | None = None
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def used(self) -> int | None:
+        """What the watched workload holds: its tree where one is watched, else its process."""
+        if self.tree is not None:
+            return self.tree.total
+        return None if self.process is None else self.process.rss

@@ -1,0 +1,64 @@
+"""What a part must be able to do to stand in its room. Structural: nothing needs to be inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.events import Event
+from memwarden.model.findings import Assessment
+from memwarden.model.sample import Sample
+
+
+class Clock(Protocol):
+    """Time, so that a test can own it."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch; may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads facts. Called on one thread only.
+
+    ``read`` returns the fields of :class:`Sample` that it knows (``{"system": …}``). What it cannot read
+    it says by raising :class:`~memwarden.errors.ReadError`, or, where a part of its facts is there, by a
+    ``"gaps"`` entry. Any other exception is taken as a fault of the reader and becomes a gap, too.
+    """
+
+    name: str
+
+    def read(self) -> Mapping[str, Any]: ...
+
+    def close(self) -> None:
+        """Give back descriptors. May be called twice, and in a child after fork."""
+        ...
+
+
+class Detector(Protocol):
+    """Judges: from samples, in order, to a verdict. Asks no clock; the same samples give the same verdicts."""
+
+    def assess(self, sample: Sample) -> Assessment: ...
+
+
+class Action(Protocol):
+    """Does what was decided. Called on the worker thread; may block and may raise."""
+
+    name: str
+
+    def run(self, decision: Decision) -> Outcome: ...
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot."""
+
+    def record(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""From the world to facts. Readers decide nothing and write nothing."""

@@ -1,0 +1,73 @@
+"""Reading small kernel files cheaply: one ``pread`` on a kept descriptor.
+
+Measured (Python 3.11, Linux 6.18): ``pread`` of an open statm 1.35 µs; open, read, read, close as
+``open()`` does it 10 to 40 µs. A kept descriptor also never shows a later process with the same pid: it
+answers ESRCH.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from memwarden.errors import ReadError
+
+_WHY = {
+    errno.ENOENT: "absent",
+    errno.ENOTDIR: "absent",
+    errno.EACCES: "denied",
+    errno.EPERM: "denied",
+    errno.ESRCH: "gone",
+    errno.ENODEV: "gone",  # a removed control group
+}
+
+
+def read_error(what: str, where: str, error: OSError) -> ReadError:
+    """The system's answer as a typed error."""
+    return ReadError(
+        what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error)
+    )
+
+
+class KeptFile:
+    """A kernel file that is read again and again from its start.
+
+    ``what`` names the fact in errors. The file is opened on the first read, and again after ``close``.
+    """
+
+    __slots__ = ("_fd", "_size", "path", "what")
+
+    def __init__(self, what: str, path: str, size: int = 4096) -> None:
+        self.what, self.path = what, path
+        self._size = size
+        self._fd = -1
+
+    def read(self) -> bytes:
+        """The whole content. Raises :class:`ReadError`."""
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._fd, self._size, 0)
+            while (
+                len(data) == self._size
+            ):  # perhaps more: read again in one piece, since pieces may not fit together
+                self._size *= 2
+                data = os.pread(self._fd, self._size, 0)
+        except OSError as error:
+            raise read_error(self.what, self.path, error) from None
+        return data
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_once(what: str, path: str, size: int = 4096) -> bytes:
+    """The content of a file that is not worth keeping open. Raises :class:`ReadError`."""
+    file = KeptFile(what, path, size)
+    try:
+        return file.read()
+    finally:
+        file.close()

@@ -1,0 +1,1 @@
+"""From events to where they last."""

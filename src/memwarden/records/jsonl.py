@@ -1,0 +1,141 @@
+"""Events as JSON lines that survive a crash.
+
+Each event is one line, written by one ``write`` on a descriptor opened for appending: what a killed
+process wrote stands in the file. A torn line (the machine lost power, the disk was full) stays alone: the
+next one begins on a line of its own, and readers pass over what is not JSON. Events that are not samples
+are flushed to the disk.
+
+Rotation: past ``max_bytes`` or ``max_age`` the file becomes ``NAME.1``, ``NAME.1`` becomes ``NAME.2`` and
+so on, ``keep`` of them at most.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from memwarden.errors import RecordError, SettingsError
+from memwarden.model.events import Event, EventKind
+from memwarden.model.plain import from_plain, to_plain
+from memwarden.model.units import MIB
+
+
+class JsonlRecorder:
+    """Appends events to ``path``; makes its folder (0700) when it is missing.
+
+    Raises :class:`RecordError` from ``record`` when a line could not be kept; the next call tries again,
+    and ``lost`` counts the lines that were not kept.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int = 64 * MIB,
+        max_age: float = 7 * 86400.0,
+        keep: int = 5,
+        encode: Callable[[Event], dict[str, Any]] = to_plain,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.lost = 0
+        self._max_bytes, self._max_age, self._keep = max_bytes, max_age, keep
+        self._encode, self._wall = encode, wall
+        self._fd = -1
+        self._size = 0
+        self._opened = 0.0
+        self._torn = False
+
+    def record(self, event: Event) -> None:
+        """Keep an event. Raises :class:`RecordError`."""
+        line = json.dumps(
+            self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            self._prepare(len(data))
+            if self._torn:
+                data = b"\n" + data
+            written = os.write(self._fd, data)
+            self._size += written
+            self._torn = written != len(data)
+            if self._torn:  # the disk took a part: what it refuses is told by trying the rest
+                written += os.write(self._fd, data[written:])
+                self._torn = written != len(data)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if event.kind is not EventKind.SAMPLE:
+                self._flush()
+        except OSError as error:
+            self.lost += 1
+            raise RecordError(
+                f"record {self.path}: {error.strerror or error}; free some space or name another file with --record",
+                path=self.path,
+            ) from None
+
+    def _flush(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            if error.errno not in (
+                errno.EINVAL,
+                errno.EROFS,
+            ):  # a pipe or a terminal has nothing to flush
+                raise
+
+    def _prepare(self, size: int) -> None:
+        if self._fd >= 0 and self._due(size, self._opened):
+            self._rotate()
+        if self._fd < 0:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            # O_NOFOLLOW: in a shared directory somebody else may have laid a link under our name.
+            flags = (
+                os.O_RDWR
+                | os.O_CREAT
+                | os.O_APPEND
+                | getattr(os, "O_CLOEXEC", 0)
+                | getattr(os, "O_NOFOLLOW", 0)
+            )
+            self._fd = os.open(self.path, flags, 0o600)
+            status = os.fstat(self._fd)
+            self._size = status.st_size
+            self._opened = self._wall()
+            if self._size:
+                self._torn = os.pread(self._fd, 1, self._size - 1) != b"\n"
+                if self._due(size, status.st_mtime):
+                    self._rotate()
+                    self._prepare(size)
+
+    def _due(self, size: int, begun: float) -> bool:
+        full = self._size + size > self._max_bytes
+        return self._size > 0 and (full or self._wall() - begun > self._max_age)
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        self._fd, self._size, self._torn = -1, 0, False
+        for number in range(self._keep, 0, -1):
+            older = f"{self.path}.{number - 1}" if number > 1 else self.path
+            if os.path.exists(older):
+                os.replace(older, f"{self.path}.{number}")
+        if self._keep == 0:
+            os.unlink(self.path)
+
+    def close(self) -> None:
+        """Flush and give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The values of a record, oldest first; what is torn or unknown is passed over."""
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                yield from_plain(json.loads(line))
+            except (ValueError, SettingsError, AttributeError):
+                continue

@@ -1,0 +1,36 @@
+"""Where records go when nobody named a place: the platform's convention for state that may be kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+
+
+def state_directory(
+    environment: Mapping[str, str] | None = None, platform: str = sys.platform
+) -> str:
+    """The directory for this user's records (not made yet).
+
+    Linux: ``$XDG_STATE_HOME/memwarden``, by default ``~/.local/state/memwarden`` (XDG base directories);
+    macOS: ``~/Library/Application Support/memwarden``; Windows: ``%LOCALAPPDATA%\\memwarden``. Without a
+    home directory: a directory of this user's own below the system's temporary one.
+    """
+    env = os.environ if environment is None else environment
+    if platform == "win32":
+        base = env.get("LOCALAPPDATA") or env.get("APPDATA")
+        if base:
+            return os.path.join(base, "memwarden")
+    else:
+        state = env.get("XDG_STATE_HOME", "")
+        if os.path.isabs(state):  # the specification says that a relative one counts as not set
+            return os.path.join(state, "memwarden")
+        home = env.get("HOME", "")
+        if os.path.isabs(home):
+            below = (
+                ("Library", "Application Support") if platform == "darwin" else (".local", "state")
+            )
+            return os.path.join(home, *below, "memwarden")
+    owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
+    return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")

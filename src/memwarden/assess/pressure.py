@@ -95,9 +95,7 @@ class _Edge:
         if self._critical:
             enter = over and (first or ratio > AT_ONCE_ABOVE or self._over_count >= 2)
         else:
-            enter = (over and first) or (
-                self._over_since is not None and now - self._over_since >= RISE_SECONDS
-            )
+            enter = (over and first) or (self._over_since is not None and now - self._over_since >= RISE_SECONDS)
         if enter:
             self.on, self._under_since = True, None
             if self._left is not None and now - self._left <= RETURN_SECONDS:

@@ -25,9 +25,7 @@ class Parcel:
 
     __slots__ = ("call", "event", "label")
 
-    def __init__(
-        self, event: Event | None, call: Callable[[], None] | None = None, label: str = ""
-    ) -> None:
+    def __init__(self, event: Event | None, call: Callable[[], None] | None = None, label: str = "") -> None:
         self.event, self.call, self.label = event, call, label
 
 
@@ -162,9 +160,7 @@ class Courier:
 
             self._attempt(call, hand.label, hand, told=event.kind is EventKind.TROUBLE)
 
-    def _attempt(
-        self, call: Callable[[], None], label: str, hand: _Hand | None, told: bool = False
-    ) -> None:
+    def _attempt(self, call: Callable[[], None], label: str, hand: _Hand | None, told: bool = False) -> None:
         with self._condition:
             if self._thread is not threading.current_thread():
                 return
@@ -189,16 +185,12 @@ class Courier:
             # Told once when it begins and once when it is over, not for every event.
             if hand is not None and (trouble is not None) != hand.failing:
                 hand.failing = trouble is not None
-                self._put(
-                    Parcel(self._trouble(EventKind.TROUBLE, trouble or f"{label} works again"))
-                )
+                self._put(Parcel(self._trouble(EventKind.TROUBLE, trouble or f"{label} works again")))
             elif hand is None and trouble is not None and not told:
                 self._put(Parcel(self._trouble(EventKind.TROUBLE, trouble)))
 
     def _trouble(self, kind: EventKind, message: str) -> Event:
-        return Event(
-            kind=kind, wall=self._clock.wall(), monotonic=self._clock.monotonic(), message=message
-        )
+        return Event(kind=kind, wall=self._clock.wall(), monotonic=self._clock.monotonic(), message=message)
 
     def forget_threads(self) -> None:
         """In a child after fork: no thread came along, and a lock may have been held by one that did not."""

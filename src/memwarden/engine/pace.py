@@ -27,9 +27,7 @@ class FillRate:
         self.assumed = assumed
         self._begun: float | None = None
         self._last: tuple[float, int] | None = None
-        self._fastest: deque[tuple[float, float]] = (
-            deque()
-        )  # (when, rate), rates falling from left to right
+        self._fastest: deque[tuple[float, float]] = deque()  # (when, rate), rates falling from left to right
 
     def see(self, now: float, available: int) -> None:
         """Take in what is available now."""
@@ -52,9 +50,7 @@ class FillRate:
         return max(seen, self.assumed) if young else seen
 
 
-def delay(
-    assessment: Assessment, rate: float, interval: float, shortest: float = SHORTEST
-) -> float:
+def delay(assessment: Assessment, rate: float, interval: float, shortest: float = SHORTEST) -> float:
     """Seconds from this look to the next."""
     wait = interval
     if assessment.available is not None and rate > 0:

@@ -35,9 +35,7 @@ class Tick:
         """The reading, what is worth telling of it, and what shall be done."""
         wall, now = self._clock.wall(), self._clock.monotonic()
         facts = collect(self.readers)
-        sample = Sample(
-            wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts
-        )
+        sample = Sample(wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts)
         assessment = self._detector.assess(sample)
         decisions = self._policy.decide(sample, assessment)
         events = self._told(sample, assessment)
@@ -73,13 +71,9 @@ class Tick:
         before = self._last.level if self._last is not None else None
         if assessment.level is not before:
             was = f", was {before.name}" if before is not None else ""
-            events.append(
-                _event(EventKind.LEVEL, sample, f"{assessment.level.name}{was}", assessment)
-            )
+            events.append(_event(EventKind.LEVEL, sample, f"{assessment.level.name}{was}", assessment))
         return events
 
 
 def _event(kind: EventKind, sample: Sample, message: str, value: object) -> Event:
-    return Event(
-        kind=kind, wall=sample.wall, monotonic=sample.monotonic, message=message, value=value
-    )
+    return Event(kind=kind, wall=sample.wall, monotonic=sample.monotonic, message=message, value=value)

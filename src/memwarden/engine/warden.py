@@ -82,15 +82,11 @@ class Warden:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
         self._patience = patience
-        self._actions = {
-            action.name: action for action in (actions if actions is not None else (Notify(),))
-        }
+        self._actions = {action.name: action for action in (actions if actions is not None else (Notify(),))}
         for rule in self.rules:
             if rule.action not in self._actions:
                 known = ", ".join(sorted(self._actions)) or "none"
-                raise SettingsError(
-                    f"rule {rule.name!r}: no action is called {rule.action!r}; known: {known}"
-                )
+                raise SettingsError(f"rule {rule.name!r}: no action is called {rule.action!r}; known: {known}")
         self._tick = Tick(self._readers, self._detector, Policy(self.rules), self._clock, asked)
         self._rate = FillRate()
         self._last: Reading | None = None
@@ -98,9 +94,7 @@ class Warden:
         self._courier.add(_to_log, "log")
         for recorder in self._recorders:
             self._courier.add(recorder.record, label_of(recorder))
-        self._guard = (
-            threading.Lock()
-        )  # over the two fields below, never across a join or a callback
+        self._guard = threading.Lock()  # over the two fields below, never across a join or a callback
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -124,9 +118,7 @@ class Warden:
             first = self._clock.monotonic()
             # The event belongs to this run: an earlier run that still ends cannot be woken to a second life.
             self._wake = wake = threading.Event()
-            self._thread = threading.Thread(
-                target=self._run, args=(first, wake), name="memwarden-sampler", daemon=True
-            )
+            self._thread = threading.Thread(target=self._run, args=(first, wake), name="memwarden-sampler", daemon=True)
             self._ended.clear()
         self._courier.start()
         self._started_wall = self._clock.wall()
@@ -197,11 +189,7 @@ class Warden:
         while True:
             now = clock.monotonic()
             reading = self._last
-            pace = (
-                delay(reading.assessment, self._rate.rate(now), interval)
-                if reading is not None
-                else interval
-            )
+            pace = delay(reading.assessment, self._rate.rate(now), interval) if reading is not None else interval
             # Records keep to the grid of the asked interval: lateness does not add up.
             grid = recorded + interval
             if grid <= now:

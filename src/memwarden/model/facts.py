@@ -78,9 +78,7 @@ class TreeMemory(NamedTuple):
         """The members as single facts, largest first."""
         made = [
             ProcessMemory(key, name, rss, None, rss - shared, shared)
-            for key, name, rss, shared in zip(
-                self.keys, self.names, self.rss, self.shared, strict=True
-            )
+            for key, name, rss, shared in zip(self.keys, self.names, self.rss, self.shared, strict=True)
         ]
         return sorted(made, key=lambda row: -row.rss)
 

@@ -79,9 +79,7 @@ def from_plain(plain: dict[str, Any]) -> Any:
     """The value that :func:`to_plain` wrote. Raises :class:`SettingsError` where it is none."""
     schema, name = plain.get("schema"), plain.get("type")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise SettingsError(
-            f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it"
-        )
+        raise SettingsError(f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it")
     if name not in TYPES:
         raise SettingsError(f"record: type {name!r} is not known")
     try:
@@ -128,7 +126,7 @@ def _write(item: Any) -> Any:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     names = getattr(cls, "_fields", None) or tuple(field.name for field in dataclasses.fields(cls))
     hints = get_type_hints(cls)
     return {name: hints[name] for name in names}

@@ -31,24 +31,18 @@ def parse_size(text: str | int, *, of: int | None = None) -> int:
         return text
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise SettingsError(
-            f"size {text!r}: not understood; write 512MiB, 2G, 500MB, 80% or a number of bytes"
-        )
+        raise SettingsError(f"size {text!r}: not understood; write 512MiB, 2G, 500MB, 80% or a number of bytes")
     number, prefix, binary, unit, percent = match.groups()
     if percent:
         if of is None:
-            raise SettingsError(
-                f"size {text!r}: a percentage needs a known limit; write 512MiB or 2G"
-            )
+            raise SettingsError(f"size {text!r}: a percentage needs a known limit; write 512MiB or 2G")
         if float(number) > 100:
             raise SettingsError(f"size {text!r}: more than 100% of the limit")
         size = int(of * float(number) / 100)
     else:
         prefix = prefix.lower()
         if binary and not prefix:
-            raise SettingsError(
-                f"size {text!r}: not understood; write 512MiB, 2G, 500MB or a number of bytes"
-            )
+            raise SettingsError(f"size {text!r}: not understood; write 512MiB, 2G, 500MB or a number of bytes")
         factor = _DECIMAL[prefix] if prefix and unit and not binary else _BINARY[prefix]
         # Whole numbers stay exact beyond 2**53; only a fraction goes through a float.
         size = int(float(number) * factor) if "." in number else int(number) * factor
@@ -64,9 +58,7 @@ def parse_duration(text: str | float) -> float:
     else:
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise SettingsError(
-                f"duration {text!r}: not understood; write 500ms, 2s, 5m, 1h or a number of seconds"
-            )
+            raise SettingsError(f"duration {text!r}: not understood; write 500ms, 2s, 5m, 1h or a number of seconds")
         seconds = float(match[1]) * _SECONDS[match[2].lower()]
     if not 0 < seconds < float("inf"):
         raise SettingsError(f"duration {text!r}: must be more than zero and finite")

@@ -55,9 +55,7 @@ class Location(NamedTuple):
             path = posixpath.dirname(path) or "/"
 
 
-def locate(
-    pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup"
-) -> Location:
+def locate(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> Location:
     """Find the memory group of a process. Raises :class:`ReadError` (absent: no memory controller here)."""
     groups = read_once("cgroup", f"{proc}/{pid}/cgroup").decode("utf-8", "surrogateescape")
     return _resolve(groups, _mountinfo(proc), f"{proc}/{pid}", sys_fs_cgroup)
@@ -65,9 +63,7 @@ def locate(
 
 def _mountinfo(proc: str) -> str:
     # Our own mounts, whoever's group is looked for: only they lead to files that we can open.
-    return read_once("mountinfo", f"{proc}/self/mountinfo", 32768).decode(
-        "utf-8", "surrogateescape"
-    )
+    return read_once("mountinfo", f"{proc}/self/mountinfo", 32768).decode("utf-8", "surrogateescape")
 
 
 def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Location:
@@ -135,9 +131,7 @@ def _has_memory(directory: str, point: str) -> bool:
         controllers = read_once("cgroup", f"{directory}/cgroup.controllers", 512).split()
     except ReadError:
         return False
-    return b"memory" in controllers or (
-        directory != point and os.path.exists(f"{directory}/memory.current")
-    )
+    return b"memory" in controllers or (directory != point and os.path.exists(f"{directory}/memory.current"))
 
 
 class _Group:
@@ -150,9 +144,7 @@ class _Group:
     def text(self, name: str) -> bytes | None:
         """A file's content, None where this kernel or this group has no such file."""
         if name not in self._files:
-            self._files[name] = KeptFile(
-                name, f"{self.directory}/{name}", 8192 if name == "memory.stat" else 512
-            )
+            self._files[name] = KeptFile(name, f"{self.directory}/{name}", 8192 if name == "memory.stat" else 512)
         file = self._files[name]
         if file is None:
             return None
@@ -174,9 +166,7 @@ class _Group:
         try:
             return int(data)
         except ValueError:
-            raise ReadError(
-                name, f"{self.directory}/{name}", "malformed", f"{data[:40]!r}"
-            ) from None
+            raise ReadError(name, f"{self.directory}/{name}", "malformed", f"{data[:40]!r}") from None
 
     def keyed(self, name: str, key: bytes) -> int | None:
         """One number of a file of ``key number`` lines."""
@@ -194,8 +184,7 @@ class _Group:
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
         reclaimable = sum(
-            _value(stat, key, where) or 0
-            for key in (b"inactive_file", b"active_file", b"slab_reclaimable")
+            _value(stat, key, where) or 0 for key in (b"inactive_file", b"active_file", b"slab_reclaimable")
         )
         return CgroupMemory(
             self.path,
@@ -216,13 +205,9 @@ class _Group:
             return None
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
-        reclaimable = sum(
-            _value(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file")
-        )
+        reclaimable = sum(_value(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file"))
         # Counts the ancestors outside of a container too, where groups are hierarchical.
-        limit = _value(stat, b"hierarchical_memory_limit", where) or self.number(
-            "memory.limit_in_bytes"
-        )
+        limit = _value(stat, b"hierarchical_memory_limit", where) or self.number("memory.limit_in_bytes")
         both = self.number("memory.memsw.limit_in_bytes")
         swap_limit = None
         if both is not None and both < _NO_LIMIT and limit is not None and limit < _NO_LIMIT:
@@ -264,9 +249,7 @@ class CgroupReader:
 
     name = "cgroup"
 
-    def __init__(
-        self, pid: int | None = None, proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup"
-    ) -> None:
+    def __init__(self, pid: int | None = None, proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> None:
         self._who: int | str = "self" if pid is None else pid
         self._proc, self._sys = proc, sys_fs_cgroup
         self._membership: KeptFile | None = None
@@ -304,15 +287,10 @@ class CgroupReader:
         if seen == self._seen:
             return
         base = os.path.dirname(self._membership.path)
-        location = _resolve(
-            seen.decode("utf-8", "surrogateescape"), _mountinfo(self._proc), base, self._sys
-        )
+        location = _resolve(seen.decode("utf-8", "surrogateescape"), _mountinfo(self._proc), base, self._sys)
         for group in self._groups:
             group.close()
-        self._groups = [
-            _Group(path, directory, location.mount.version)
-            for path, directory in location.ancestors
-        ]
+        self._groups = [_Group(path, directory, location.mount.version) for path, directory in location.ancestors]
         self._seen = seen
 
     def close(self) -> None:

@@ -24,9 +24,7 @@ _WHY = {
 
 def read_error(what: str, where: str, error: OSError) -> ReadError:
     """The system's answer as a typed error."""
-    return ReadError(
-        what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error)
-    )
+    return ReadError(what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error))
 
 
 class KeptFile:
@@ -48,9 +46,7 @@ class KeptFile:
             if self._fd < 0:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             data = os.pread(self._fd, self._size, 0)
-            while (
-                len(data) == self._size
-            ):  # perhaps more: read again in one piece, since pieces may not fit together
+            while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
                 data = os.pread(self._fd, self._size, 0)
         except OSError as error:

@@ -45,9 +45,7 @@ class MeminfoReader:
             return int(data[at + len(key) : end]) * 1024
         except ValueError:
             line = key.strip().decode()
-            raise ReadError(
-                "meminfo", self._file.path, "malformed", f"no number after {line}"
-            ) from None
+            raise ReadError("meminfo", self._file.path, "malformed", f"no number after {line}") from None
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -113,9 +113,7 @@ class ProcessReader:
         if self._proc != "/proc" or not hasattr(resource, "prlimit"):
             return None  # a recorded tree: the limits of this machine's processes are not its own
         try:
-            soft, _ = resource.prlimit(
-                0 if self._who == "self" else int(self._who), resource.RLIMIT_AS
-            )
+            soft, _ = resource.prlimit(0 if self._who == "self" else int(self._who), resource.RLIMIT_AS)
         except OSError:
             return None  # another user's process; the limit then is simply not known
         return None if soft == resource.RLIM_INFINITY else soft

@@ -106,9 +106,7 @@ class TreeReader:
             sizes.append(member.rss)
             shares.append(member.shared)
         if self._root is None or not (keys or zombies or gaps):
-            raise ReadError(
-                "tree", f"{self._proc}/{self._root_pid}", "gone", "no process of the tree is left"
-            )
+            raise ReadError("tree", f"{self._proc}/{self._root_pid}", "gone", "no process of the tree is left")
         return (
             TreeMemory(self._root, tuple(keys), tuple(names), tuple(sizes), tuple(shares), zombies),
             tuple(gaps),
@@ -132,9 +130,7 @@ class TreeReader:
                     continue
                 try:
                     member = known.get(pid) or self._meet(pid)
-                    children = (
-                        self._children(member, gaps) if parents is None else parents.get(pid, [])
-                    )
+                    children = self._children(member, gaps) if parents is None else parents.get(pid, [])
                 except ReadError as error:
                     if error.why != "gone":
                         gaps.append(Gap(error.what, error.where, error.why, error.detail))

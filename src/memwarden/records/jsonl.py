@@ -52,9 +52,7 @@ class JsonlRecorder:
 
     def record(self, event: Event) -> None:
         """Keep an event. Raises :class:`RecordError`."""
-        line = json.dumps(
-            self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         try:
             self._prepare(len(data))
@@ -93,13 +91,7 @@ class JsonlRecorder:
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             # O_NOFOLLOW: in a shared directory somebody else may have laid a link under our name.
-            flags = (
-                os.O_RDWR
-                | os.O_CREAT
-                | os.O_APPEND
-                | getattr(os, "O_CLOEXEC", 0)
-                | getattr(os, "O_NOFOLLOW", 0)
-            )
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
             self._fd = os.open(self.path, flags, 0o600)
             status = os.fstat(self._fd)
             self._size = status.st_size

@@ -8,9 +8,7 @@ import tempfile
 from collections.abc import Mapping
 
 
-def state_directory(
-    environment: Mapping[str, str] | None = None, platform: str = sys.platform
-) -> str:
+def state_directory(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> str:
     """The directory for this user's records (not made yet).
 
     Linux: ``$XDG_STATE_HOME/memwarden``, by default ``~/.local/state/memwarden`` (XDG base directories);
@@ -28,9 +26,7 @@ def state_directory(
             return os.path.join(state, "memwarden")
         home = env.get("HOME", "")
         if os.path.isabs(home):
-            below = (
-                ("Library", "Application Support") if platform == "darwin" else (".local", "state")
-            )
+            below = ("Library", "Application Support") if platform == "darwin" else (".local", "state")
             return os.path.join(home, *below, "memwarden")
     owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")

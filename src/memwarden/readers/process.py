@@ -64,6 +64,21 @@ def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
         raise
 
 
+def read_pss(pid: int, proc: str = "/proc") -> int:
+    """The proportional share of a process: its pages, each divided by how many map it.
+
+    The kernel walks the page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot path.
+    Raises :class:`ReadError`.
+    """
+    path = f"{proc}/{pid}/smaps_rollup"
+    data = read_once("smaps_rollup", path)
+    at = data.find(b"\nPss:")
+    try:
+        return int(data[at + 5 : data.index(b" kB", at)]) * 1024 if at >= 0 else 0
+    except ValueError:
+        raise ReadError("smaps_rollup", path, "malformed", f"{data[:60]!r}") from None
+
+
 class ProcessReader:
     """Reads :class:`ProcessMemory` of one process (the own one where no pid is given)."""
 

@@ -1,0 +1,55 @@
+"""The exec launcher: a small process that becomes the command.
+
+Started as ``python -I -S _exec.py …`` and never imported. It joins the memory group, asks for a signal when
+its starter dies, undoes what Python did to signals, and execs. It is a process of its own, and not a
+``preexec_fn``, because code between fork and exec in a program with threads may deadlock.
+
+It imports no module that is not built in (but ctypes for the death signal), so that it starts in some ten
+milliseconds. What fails is written to the error pipe as ``STAGE ERRNO``; an empty pipe means success.
+"""
+
+import posix
+import sys
+
+import _signal
+
+
+def main(argv):
+    error_fd, starter, death_signal, forget_ctype, blocked, joins = argv[1:7]
+    groups, path, command = argv[7 : 7 + int(joins)], argv[7 + int(joins)], argv[8 + int(joins) :]
+    error_fd = int(error_fd)
+    posix.set_inheritable(error_fd, False)
+    stage = "join"
+    try:
+        for procs in groups:
+            fd = posix.open(procs, posix.O_WRONLY)
+            posix.write(fd, b"0")
+            posix.close(fd)
+        stage = "exec"
+        if int(death_signal):
+            _ask_for_death_signal(int(death_signal))
+            if posix.getppid() != int(starter):  # it died before the signal was asked for
+                posix._exit(137)
+        environment = dict(posix.environ)
+        if int(forget_ctype):
+            # Python sets LC_CTYPE in the C locale (PEP 538); the command shall see what the user has set.
+            environment.pop(b"LC_CTYPE", None)
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them
+            _signal.signal(number, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [int(each) for each in blocked.split(",") if each])
+        posix.execve(path, command, environment)
+    except OSError as error:
+        posix.write(error_fd, b"%s %d" % (stage.encode(), error.errno or 0))
+    posix._exit(127)
+
+
+def _ask_for_death_signal(number):
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
+    except (ImportError, AttributeError, OSError):
+        pass  # a Python without ctypes: the command then outlives a starter that is killed
+
+
+main(sys.argv)

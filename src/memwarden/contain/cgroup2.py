@@ -1,0 +1,177 @@
+"""A ceiling by a cgroup version 2 memory group.
+
+``memory.high`` stands at the limit: a task that gets there is slowed down by the kernel while we are told
+through ``memory.events``, freeze the group and read the evidence. ``memory.max`` stands one parting
+reserve above it; who gets there is killed by the kernel, the whole group at once (``memory.oom.group``).
+
+``high`` is also counted when the kernel merely drops file cache at the limit, so the event is believed
+only when the memory that cannot be reclaimed is at the limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Sequence
+
+from memwarden.contain.ceiling import PARTING_RESERVE
+from memwarden.contain.groups import OwnGroup, parent_for, write
+from memwarden.contain.kernel import key_of, send
+from memwarden.contain.sentinel import Sentinel
+from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.model.facts import ProcessKey
+from memwarden.model.units import MIB
+from memwarden.readers.files import KeptFile, read_once
+
+#: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
+#: batches for each processor.
+_SLACK = 1 * MIB
+
+
+class Cgroup2Ceiling:
+    """Holds a tree to ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
+
+    kind = "cgroup2"
+
+    def __init__(self, limit: int, given: str | None = None) -> None:
+        self._limit = limit
+        parent = parent_for(2, given)
+        self._need_controller(parent)
+        self._group = OwnGroup(parent)
+        self._sentinel: Sentinel | None = None
+        path = self._group.path
+        self._events = KeptFile("events", f"{path}/memory.events", 512)
+        self._stat = KeptFile("stat", f"{path}/memory.stat", 8192)
+        self._current = KeptFile("current", f"{path}/memory.current", 64)
+        self._notice = -1
+        try:
+            # memwarden/ is ours, so its controllers may be turned on for the group below it.
+            write(os.path.dirname(path), "cgroup.subtree_control", "+memory")
+            write(path, "memory.max", str(limit + PARTING_RESERVE))
+            write(path, "memory.high", str(limit))
+            with contextlib.suppress(FileNotFoundError):  # no swap in this kernel
+                write(path, "memory.swap.max", "0")
+            with contextlib.suppress(FileNotFoundError):  # Linux before 4.19
+                write(path, "memory.oom.group", "1")
+            self._notice = os.open(f"{path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            os.read(self._notice, 512)
+        except OSError as error:
+            self.close()
+            raise CeilingUnavailable(f"the group {path} cannot be set up: {error.strerror}") from None
+        if os.path.exists(f"{path}/cgroup.kill"):  # Linux 5.14
+            self._sentinel = Sentinel('echo 1 >"$1/cgroup.kill"', path)
+        self._high = self._count(b"high")
+        self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
+
+    @staticmethod
+    def _need_controller(parent: str) -> None:
+        try:
+            granted = read_once("controllers", f"{parent}/cgroup.subtree_control", 512).split()
+        except ReadError as error:
+            raise CeilingUnavailable(str(error)) from None
+        if b"memory" not in granted:
+            raise CeilingUnavailable(
+                f"{parent} does not hand the memory controller down (cgroup.subtree_control), and it is not ours"
+                " to change; name a delegated group with --cgroup"
+            )
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        pid = self._sentinel.pid if self._sentinel is not None else None
+        return () if pid is None else (pid,)
+
+    @property
+    def afterwards(self) -> str:
+        return "the kernel holds the group to the limit and kills at it"
+
+    def attach(self, root: ProcessKey) -> None:
+        pass
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        return ((self._notice, select.POLLPRI),)
+
+    def pace(self) -> float:
+        return 1.0
+
+    def _count(self, key: bytes) -> int:
+        try:
+            data = b"\n" + self._events.read()
+        except ReadError:
+            return 0
+        at = data.find(b"\n" + key + b" ")
+        return int(data[at + len(key) + 2 :].split(None, 1)[0]) if at >= 0 else 0
+
+    def _unreclaimable(self) -> int:
+        stat = b"\n" + self._stat.read()
+        current = int(self._current.read())
+        for key in (b"inactive_file", b"active_file", b"slab_reclaimable"):
+            at = stat.find(b"\n" + key + b" ")
+            if at >= 0:
+                current -= int(stat[at + len(key) + 2 :].split(None, 1)[0])
+        return current
+
+    def reached(self) -> bool:
+        os.pread(self._notice, 512, 0)  # reading is what arms the next notice
+        if self.kernel_kills():
+            return True
+        high = self._count(b"high")
+        if high == self._high:
+            return False
+        self._high = high
+        if self._unreclaimable() < self._limit - _SLACK:
+            return False
+        with contextlib.suppress(OSError):
+            write(self._group.path, "cgroup.freeze", "1")
+        return True
+
+    def used(self) -> tuple[int, str]:
+        return int(self._current.read()), "cgroup"
+
+    def peak(self) -> tuple[int, str]:
+        try:
+            return int(read_once("peak", f"{self._group.path}/memory.peak", 64)), "cgroup"
+        except ReadError:  # Linux before 5.19
+            return 0, ""
+
+    def kernel_kills(self) -> int:
+        return self._count(b"oom_kill")
+
+    def members(self) -> list[ProcessKey]:
+        found = []
+        for pid in self._group.pids():
+            with contextlib.suppress(ReadError):
+                found.append(key_of(pid))
+        return found
+
+    def part(self) -> None:
+        with contextlib.suppress(OSError):
+            write(self._group.path, "memory.high", "max")  # no more slowing down: memory.max holds
+            write(self._group.path, "cgroup.freeze", "0")
+
+    def overdrawn(self) -> bool:
+        return self.kernel_kills() > 0
+
+    def kill(self) -> None:
+        try:
+            write(self._group.path, "cgroup.kill", "1")
+        except OSError:
+            for key in self.members():
+                if key.pid in self._group.pids():
+                    with contextlib.suppress(ActionFailed):
+                        send(key, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                write(self._group.path, "cgroup.freeze", "0")
+
+    def close(self) -> str:
+        left = bool(self._group.pids())
+        for file in (self._events, self._stat, self._current):
+            file.close()
+        if self._notice >= 0:
+            os.close(self._notice)
+            self._notice = -1
+        if self._sentinel is not None:
+            self._sentinel.dismiss()
+        self._group.close(patience=0.0 if left else 1.0)
+        return self.afterwards if left else ""

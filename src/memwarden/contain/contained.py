@@ -1,0 +1,426 @@
+"""A contained command: started under a ceiling, watched by a thread of its own, ended gently, explained.
+
+The guard's thread starts the command (so that the death signal is tied to it), waits for its end and for
+the ceiling, and carries out an ending: the evidence is read while the tree stands still, everybody is
+asked to end (SIGTERM), and who is still there after the grace, or takes more than the parting reserve, is
+killed. Nothing of this needs the caller's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from memwarden.contain.ceiling import Ceiling
+from memwarden.contain.grants import Grant, obtain
+from memwarden.contain.kernel import alive, send
+from memwarden.contain.launcher import Launched, launch, resolve
+from memwarden.contain.witness import OomWitness
+from memwarden.errors import ActionFailed, MemwardenError, ReadError
+from memwarden.model.endings import Ending, EndKind, Evidence
+from memwarden.model.facts import ProcessKey, ProcessMemory
+from memwarden.model.limits import Limit
+from memwarden.model.units import parse_duration, parse_size
+from memwarden.readers.process import ProcessReader
+from memwarden.readers.tree import TreeReader
+
+GRACE_SECONDS = 5.0
+#: How long members may take to follow the command into its end before they count as left behind.
+_SETTLE_SECONDS = 0.1
+#: Kills are repeated this often before giving up (a process in uninterruptible sleep).
+_KILL_SECONDS = 10.0
+
+
+class Contained:
+    """A command that runs. Made by :func:`contain`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        limit: Limit | None,
+        ceiling: Ceiling | None,
+        refused: list[Grant],
+        grace: float,
+        adopt: bool,
+        end_orphans: bool,
+        on_ending: Callable[[Ending], None] | None,
+        launching: Callable[[Sequence[str]], Launched],
+    ) -> None:
+        self.command = tuple(command)
+        self.limit = limit
+        self.refused = refused
+        self._ceiling, self._grace, self._adopt, self._end_orphans = ceiling, grace, adopt, end_orphans
+        self._on_ending, self._launching = on_ending, launching
+        self._steps: list[str] = []
+        self._asked_to_end = threading.Event()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._begun = threading.Event()
+        self._done = threading.Event()
+        self._launched: Launched | None = None
+        self._tree: TreeReader | None = None
+        self._failure: BaseException | None = None
+        self._ending: Ending | None = None
+        self._thread = threading.Thread(target=self._guard, name="memwarden-guard", daemon=True)
+
+    # --- the caller's side --------------------------------------------------------------------------
+
+    def _start(self) -> Contained:
+        self._thread.start()
+        self._begun.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    @property
+    def key(self) -> ProcessKey:
+        """The command's own process."""
+        assert self._launched is not None
+        return self._launched.key
+
+    @property
+    def pid(self) -> int:
+        return self.key.pid
+
+    @property
+    def kind(self) -> str | None:
+        """How the limit is held: ``"cgroup2"``, ``"cgroup1"``, ``"polling"``; None without a limit."""
+        return None if self._ceiling is None else self._ceiling.kind
+
+    @property
+    def afterwards(self) -> str:
+        """What protects the tree when this process is killed, in words."""
+        return "" if self._ceiling is None else self._ceiling.afterwards
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        """Processes of ours beside the tree."""
+        return () if self._ceiling is None else self._ceiling.helpers
+
+    def send(self, number: int) -> None:
+        """Send the command's own process a signal; nothing happens when it has ended."""
+        with contextlib.suppress(ActionFailed):
+            send(self.key, number)
+
+    def end(self) -> None:
+        """Ask the whole tree to end: SIGTERM, the grace, SIGKILL. Returns at once; :meth:`wait` for the end."""
+        self._asked_to_end.set()
+        self._wake()
+
+    def wait(self, timeout: float | None = None) -> Ending | None:
+        """What the command came to; None when ``timeout`` seconds pass first."""
+        if not self._done.wait(timeout):
+            return None
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._ending
+
+    def __enter__(self) -> Contained:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._done.is_set():
+            self.end()
+        self.wait()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    # --- the guard's thread ---------------------------------------------------------------------------
+
+    def _guard(self) -> None:
+        try:
+            witness = OomWitness()
+            begun = time.monotonic()
+            try:
+                self._launched = self._launching(self._ceiling.joins if self._ceiling else ())
+            except MemwardenError as error:
+                self._failure = error
+                return
+            self._tree = TreeReader(
+                self.pid, adopter=os.getpid() if self._adopt else None, strangers=self.helpers, keep=16
+            )
+            if self._ceiling is not None:
+                self._ceiling.attach(self.key)
+            self._begun.set()
+            evidence = self._hold()
+            self._ending = self._explain(evidence, witness, begun)
+            if self._on_ending is not None:
+                self._on_ending(self._ending)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is raised in wait(), and no tree is left unheld
+            self._failure = error
+            self._kill_all()
+        finally:
+            if self._tree is not None:
+                self._tree.close()
+            if self._ceiling is not None:
+                self._ceiling.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._done.set()
+            self._begun.set()
+
+    def _hold(self) -> Evidence | None:
+        """Wait until the command has ended, by itself or by us; returns the evidence in the latter case."""
+        ceiling = self._ceiling
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        pidfd = self._pidfd()
+        if pidfd >= 0:
+            poller.register(pidfd, select.POLLIN)
+        for fd, events in ceiling.watched() if ceiling is not None else ():
+            poller.register(fd, events)
+        try:
+            while True:
+                pace = ceiling.pace() if ceiling is not None else 1.0
+                if pidfd < 0:
+                    pace = min(pace, 0.02)  # Linux before 5.3
+                poller.poll(pace * 1000)
+                if self._adopt:
+                    self._reap_orphans()
+                if self._ended():
+                    return None
+                if ceiling is not None and ceiling.reached():
+                    evidence = self._read_evidence(ceiling)
+                    self._end_tree(f"reached its limit with {evidence.used} bytes ({evidence.counted_by})")
+                    return evidence
+                if self._asked_to_end.is_set():
+                    self._end_tree("was asked to end")
+                    return None
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+    def _pidfd(self) -> int:
+        try:
+            return os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return -1
+
+    def _ended(self) -> bool:
+        assert self._launched is not None
+        return self._launched.poll() is not None
+
+    def _reap_orphans(self) -> None:
+        """Collect children that are not ours but were given to us: as init, or as subreaper."""
+        while True:
+            try:
+                told = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if told is None or told.si_pid == self.pid or told.si_pid in self.helpers:
+                return  # those are waited for by name
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(told.si_pid, os.WNOHANG)
+
+    # --- ending -----------------------------------------------------------------------------------------
+
+    def _members(self) -> list[ProcessKey]:
+        """Who lives in the tree: by the group where there is one, and by descent."""
+        found: dict[int, ProcessKey] = {}
+        if self._ceiling is not None:
+            found = {key.pid: key for key in self._ceiling.members()}
+        if self._tree is not None:
+            with contextlib.suppress(ReadError):
+                found.update((key.pid, key) for key in self._tree.members())
+        return [key for key in found.values() if alive(key)]
+
+    def _read_evidence(self, ceiling: Ceiling) -> Evidence:
+        moment = time.monotonic()
+        processes = []
+        for key in self._members():
+            reader = ProcessReader(key.pid)
+            with contextlib.suppress(ReadError):
+                processes.append(reader.memory())
+            reader.close()
+        used, counted_by = ceiling.used()
+        return Evidence(
+            monotonic=moment,
+            used=used,
+            counted_by=counted_by,
+            processes=tuple(sorted(processes, key=lambda process: -process.rss)),
+        )
+
+    def _end_tree(self, why: str) -> None:
+        """SIGTERM to everybody, the grace, SIGKILL; returns when nobody is left (or the kernel cannot end them)."""
+        ceiling = self._ceiling
+        begun = time.monotonic()
+
+        def step(words: str) -> None:
+            self._steps.append(f"+{time.monotonic() - begun:.3f} s {words}")
+
+        step(f"the tree {why}")
+        asked: set[ProcessKey] = set()
+        parted = False
+        while members := self._members():
+            if fresh := [key for key in members if key not in asked]:
+                for key in fresh:
+                    with contextlib.suppress(ActionFailed):
+                        send(key, signal.SIGTERM)
+                    with contextlib.suppress(ActionFailed):
+                        send(key, signal.SIGCONT)  # a stopped process cannot answer
+                asked.update(fresh)
+                step(f"SIGTERM to {_named(fresh)}")
+            if ceiling is not None and not parted:
+                ceiling.part()
+                parted = True
+            if not self._leaving(begun + self._grace):
+                overdrawn = ceiling is not None and ceiling.overdrawn()
+                step("it went on growing" if overdrawn else f"{_named(members)} did not end within {self._grace:g} s")
+                break
+        if members := self._members():
+            step(f"SIGKILL to {_named(members)}")
+            self._kill_all()
+        left = self._members()
+        step("nobody is left" if not left else f"{_named(left)} cannot be ended by the kernel yet")
+
+    def _leaving(self, until: float) -> bool:
+        """Wait a little; False when the patience with the tree is over: the grace, or the parting reserve."""
+        pause = time.monotonic() + 0.010
+        while time.monotonic() < pause:
+            if time.monotonic() >= until or (self._ceiling is not None and self._ceiling.overdrawn()):
+                return False
+            time.sleep(0.001)
+            self._collect()
+        return True
+
+    def _kill_all(self) -> None:
+        until = time.monotonic() + _KILL_SECONDS
+        while time.monotonic() < until:
+            if self._ceiling is not None:
+                self._ceiling.kill()
+            members = self._members()
+            for key in members:
+                with contextlib.suppress(ActionFailed):
+                    send(key, signal.SIGKILL)
+            self._collect()
+            if not members:
+                return
+            time.sleep(0.002)  # the kernel takes some 40 ms to free 500 MiB
+
+    def _collect(self) -> None:
+        if self._launched is not None:
+            self._launched.poll()
+        if self._adopt:
+            self._reap_orphans()
+
+    # --- explaining ---------------------------------------------------------------------------------------
+
+    def _explain(self, evidence: Evidence | None, witness: OomWitness, begun: float) -> Ending:
+        assert self._launched is not None
+        ceiling = self._ceiling
+        seconds = time.monotonic() - begun
+        left = self._left_behind()
+        status = self._launched.process.wait()
+        kills = ceiling.kernel_kills() if ceiling is not None else 0
+        oom_where = ""
+        if evidence is not None or kills:
+            kind = EndKind.LIMIT
+            if kills and evidence is not None and not evidence.processes:
+                self._steps.append("the kernel killed at the ceiling")
+            oom_where = "ceiling" if kills else ""
+        elif status == -signal.SIGKILL and not self._asked_to_end.is_set() and (where := witness.seen()):
+            kind, oom_where = EndKind.KERNEL_OOM, where
+        else:
+            kind = EndKind.EXIT if status >= 0 else EndKind.SIGNAL
+        peak, counted_by = ceiling.peak() if ceiling is not None else (0, "")
+        return Ending(
+            kind=kind,
+            code=status if status >= 0 else None,
+            signal=-status if status < 0 else None,
+            seconds=seconds,
+            ceiling=self.kind,
+            limit=self.limit,
+            peak=peak or None,
+            peak_counted_by=counted_by,
+            evidence=evidence,
+            oom_where=oom_where,
+            steps=tuple(self._steps),
+            left=left,
+        )
+
+    def _left_behind(self) -> tuple[ProcessMemory, ...]:
+        """Members that outlive the command. Those of a container's init are ended with it, others are told of."""
+        until = time.monotonic() + _SETTLE_SECONDS
+        while (members := self._members()) and time.monotonic() < until:
+            self._collect()
+            time.sleep(0.005)
+        if members and self._end_orphans:
+            self._end_tree("outlived the command")
+            members = self._members()
+        found = []
+        for key in members:
+            reader = ProcessReader(key.pid)
+            with contextlib.suppress(ReadError):
+                found.append(reader.memory())
+            reader.close()
+        return tuple(found)
+
+
+def _named(keys: Sequence[ProcessKey]) -> str:
+    shown = ", ".join(str(key.pid) for key in keys[:5])
+    return f"pid {shown}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def contain(
+    command: Sequence[str],
+    *,
+    limit: int | str | Limit | None = None,
+    ceiling: str = "auto",
+    cgroup: str | None = None,
+    grace: float | str = GRACE_SECONDS,
+    adopt: bool = False,
+    end_orphans: bool = False,
+    on_ending: Callable[[Ending], None] | None = None,
+    blocked: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> Contained:
+    """Start ``command`` and hold its whole tree to ``limit`` (bytes or ``"512MiB"``; None: only watch its end).
+
+    ``ceiling`` is ``"auto"`` (the best that the machine grants) or one kind by name; ``cgroup`` a group to
+    make ours in. ``adopt``: this process is init or a subreaper, and collects orphans; only for a process
+    that is ours. ``end_orphans``: what outlives the command is ended, too. Raises
+    :class:`~memwarden.errors.LaunchError`, :class:`~memwarden.errors.CeilingUnavailable`.
+
+    ::
+
+        with contain(["make", "-j8"], limit="2GiB") as command:
+            ending = command.wait()
+        print(ending.kind, ending.peak)
+    """
+    seconds = parse_duration(grace)
+    if isinstance(limit, int | str):
+        limit = Limit(parse_size(limit), "asked")
+    resolve(command, env, cwd)  # what cannot be started shall not cost a group
+    held: Ceiling | None = None
+    refused: list[Grant] = []
+    if limit is not None:
+        adopter = os.getpid() if adopt else None
+        held, refused = obtain(limit.bytes, ceiling, cgroup=cgroup, adopter=adopter)
+
+    def launching(joins: Sequence[str]) -> Launched:
+        return launch(
+            command,
+            joins=joins,
+            blocked=blocked,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+    return Contained(command, limit, held, refused, seconds, adopt, end_orphans, on_ending, launching)._start()

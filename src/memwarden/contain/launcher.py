@@ -1,0 +1,127 @@
+"""Starting a command through the exec launcher, and waiting for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from memwarden.contain.kernel import key_of
+from memwarden.errors import LaunchError, ReadError
+from memwarden.model.facts import ProcessKey
+
+_SCRIPT = os.path.join(os.path.dirname(__file__), "_exec.py")
+
+
+class Launched:
+    """A started command: its identity and how it ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], key: ProcessKey, name: str) -> None:
+        self.process, self.key, self.name = process, key, name
+
+    @property
+    def pid(self) -> int:
+        return self.key.pid
+
+    def poll(self) -> int | None:
+        """The exit code, a negative signal number, or None while it runs."""
+        return self.process.poll()
+
+
+def resolve(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> str:
+    """The file that a command means. Raises :class:`LaunchError` with the errno that the system would give."""
+    if not command or not command[0]:
+        raise LaunchError("no command was given; write it after --", errno=errno.ENOENT, stage="exec")
+    name = command[0]
+    if os.path.dirname(name):
+        path = os.path.join(cwd or ".", name) if not os.path.isabs(name) else name
+        if os.path.isdir(path):
+            raise LaunchError(f"{name}: is a directory, not a command", errno=errno.EACCES, stage="exec")
+        if not os.path.exists(path):
+            raise LaunchError(f"{name}: no such file", errno=errno.ENOENT, stage="exec")
+        if not os.access(path, os.X_OK):
+            raise LaunchError(
+                f"{name}: not executable; chmod +x it, or name its interpreter", errno=errno.EACCES, stage="exec"
+            )
+        return name
+    search = (os.environ if env is None else env).get("PATH", os.defpath)
+    found = shutil.which(name, path=search)
+    if found is None:
+        raise LaunchError(f"{name}: command not found in PATH", errno=errno.ENOENT, stage="exec")
+    return found
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    joins: Sequence[str] = (),
+    death_signal: int = signal.SIGKILL,
+    blocked: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> Launched:
+    """Start ``command`` inside the groups whose ``cgroup.procs`` files are ``joins``.
+
+    ``death_signal`` reaches the command when the calling *thread* ends: call this on a thread that lives
+    as long as the guard. ``blocked`` are the signals that the command shall start with blocked. Raises
+    :class:`LaunchError`.
+    """
+    path = resolve(command, env, cwd)
+    reading, writing = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-I", "-S", _SCRIPT,
+                str(writing), str(os.getpid()), str(int(death_signal)), str(int(_ctype_is_pythons(env))),
+                ",".join(str(int(number)) for number in blocked), str(len(joins)),
+                *joins, path, *command,
+            ],
+            env=env, cwd=cwd, pass_fds=(writing, *pass_fds), stdin=stdin, stdout=stdout, stderr=stderr,
+        )  # fmt: skip
+    except OSError as error:
+        os.close(reading)
+        raise LaunchError(f"the launcher could not be started: {error}", errno=error.errno or 0, stage="exec") from None
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read().decode()
+    if told:
+        process.wait()
+        stage, _, number = told.partition(" ")
+        raise _failed(command[0], stage, int(number))
+    name = os.path.basename(command[0])
+    try:
+        key = key_of(process.pid)
+    except ReadError:  # it has ended already, and its pid stays taken until it is reaped
+        key = ProcessKey(process.pid, 0)
+    return Launched(process, key, name)
+
+
+def _failed(name: str, stage: str, number: int) -> LaunchError:
+    words = os.strerror(number)
+    if stage == "join":
+        return LaunchError(f"{name}: could not enter its memory group: {words}", errno=number, stage=stage)
+    if number == errno.ENOEXEC:
+        words = "neither a program nor a script with a #! line; name its interpreter"
+    elif number == errno.E2BIG:
+        words = "its arguments and environment are too long for this system"
+    return LaunchError(f"{name}: {words}", errno=number, stage=stage)
+
+
+def _ctype_is_pythons(env: Mapping[str, str] | None) -> bool:
+    """Whether LC_CTYPE was not set by the user but by Python in the C locale, here or in the launcher."""
+    if env is not None:
+        return "LC_CTYPE" not in env
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return not any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0"))
+    except OSError:
+        return False

@@ -1,0 +1,183 @@
+"""A ceiling by watching: where no group can be had.
+
+The tree is measured from outside (a program that holds its interpreter's lock cannot stop us), by the sum
+of resident sizes, which is an upper bound. When that crosses the limit the tree is stopped, counted once
+by PSS (which counts shared pages once), and then ended or let go. What the kernel does not hold can
+always be passed by a little: measured at 1 GB/s some 1 to 3 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from memwarden.contain.ceiling import PARTING_RESERVE
+from memwarden.contain.kernel import send
+from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.model.facts import ProcessKey, TreeMemory
+from memwarden.readers.process import read_pss, read_stat
+from memwarden.readers.tree import TreeReader
+
+#: Bytes a second that a tree is reckoned to grow at when it begins to: no machine fills faster from one process.
+FASTEST = 16e9
+#: The next look comes this soon while the tree grows: with 2 MiB pages it fills faster than any rate foretells.
+GROWING, SHORTEST, LONGEST = 0.001, 0.001, 0.020
+#: How long growth is remembered.
+GROWTH_MEMORY = 0.5
+#: A false alarm (shared pages) is not looked into again sooner.
+RECOUNT_SECONDS = 0.25
+
+
+class PollingCeiling:
+    """Holds a tree to ``limit`` bytes by looking. ``adopter`` receives its orphans (see :class:`TreeReader`)."""
+
+    kind = "polling"
+    joins: Sequence[str] = ()
+    helpers: Sequence[int] = ()
+    afterwards = "nothing: the command itself is killed with the monitor, what it started runs on unheld"
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        adopter: int | None = None,
+        strangers: Collection[int] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not os.path.exists("/proc/self/statm"):
+            raise CeilingUnavailable("there is no /proc to look at")
+        self._limit, self._adopter, self._strangers = limit, adopter, strangers
+        self._monotonic = monotonic
+        self._reader: TreeReader | None = None
+        self._bound = self._peak = 0
+        self._grew_at = self._cost = 0.0
+        self._stopped: list[ProcessKey] = []
+        self._recount_at, self._recount_bound = 0.0, 0
+        self._counted: tuple[int, str] | None = None
+        self._allowed = limit + PARTING_RESERVE
+        self._shared_twice = 0
+
+    def attach(self, root: ProcessKey) -> None:
+        self._reader = TreeReader(root.pid, adopter=self._adopter, strangers=self._strangers)
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        return ()
+
+    def pace(self) -> float:
+        now = self._monotonic()
+        wait = max(0, self._limit - self._bound) / 2 / FASTEST
+        if now - self._grew_at < GROWTH_MEMORY:
+            wait = min(wait, GROWING)
+        # A large tree is not looked at for more than half of the time.
+        return min(LONGEST, max(SHORTEST, wait, self._cost))
+
+    def _look(self) -> TreeMemory | None:
+        assert self._reader is not None
+        begun = self._monotonic()
+        try:
+            tree, _ = self._reader.look()
+        except ReadError:
+            return None
+        now = self._monotonic()
+        self._cost = now - begun
+        bound = tree.total
+        if bound > self._bound:
+            self._grew_at = now
+        self._bound = bound
+        self._peak = max(self._peak, bound)
+        return tree
+
+    def reached(self) -> bool:
+        self._look()
+        if self._bound < self._limit:
+            return False
+        now = self._monotonic()
+        # Since the last count the shared part explained the difference; until the bound has grown by what was
+        # left then, only a changed sharing can have eaten it, and that is looked at now and then.
+        if self._bound < self._recount_bound and now < self._recount_at:
+            return False
+        self._freeze()
+        pss = self._count()
+        if pss >= self._limit:
+            self._counted = pss, "pss"
+            self._shared_twice = max(0, self._bound - pss)
+            return True
+        self._recount_bound = self._bound + (self._limit - pss)
+        took = self._monotonic() - now
+        self._recount_at = self._monotonic() + max(RECOUNT_SECONDS, 20 * took)
+        self._thaw()
+        return False
+
+    def _freeze(self) -> None:
+        """Stop every member, also those that are forked while we do it."""
+        assert self._reader is not None
+        done: set[ProcessKey] = set()
+        for _ in range(16):
+            fresh = [key for key in self._reader.members() if key not in done]
+            if not fresh:
+                return
+            for key in fresh:
+                done.add(key)
+                with contextlib.suppress(ActionFailed, ReadError):
+                    if read_stat(key.pid).state not in "TtZX":  # already stopped by somebody else: stays so
+                        send(key, signal.SIGSTOP)
+                        self._stopped.append(key)
+
+    def _thaw(self) -> None:
+        for key in self._stopped:
+            with contextlib.suppress(ActionFailed):
+                send(key, signal.SIGCONT)
+        self._stopped = []
+
+    def _count(self) -> int:
+        """The tree by PSS; a member that does not tell counts with its resident size."""
+        tree = self._look()
+        if tree is None:
+            return 0
+        total = 0
+        for key, rss in zip(tree.keys, tree.rss, strict=True):
+            try:
+                total += read_pss(key.pid)
+            except ReadError as error:
+                total += 0 if error.why == "gone" else rss
+        return total
+
+    def used(self) -> tuple[int, str]:
+        return self._counted or (self._bound, "rss")
+
+    def peak(self) -> tuple[int, str]:
+        return self._peak - self._shared_twice, self.used()[1]
+
+    def kernel_kills(self) -> int:
+        return 0
+
+    def members(self) -> list[ProcessKey]:
+        return [] if self._reader is None else self._reader.members()
+
+    def part(self) -> None:
+        self._allowed = max(self._limit, self._bound) + PARTING_RESERVE
+        self._thaw()
+
+    def overdrawn(self) -> bool:
+        self._look()
+        if self._bound <= self._allowed:
+            return False
+        self._freeze()
+        return True
+
+    def kill(self) -> None:
+        self._freeze()  # who stands still cannot fork away from the signal
+        for key in self.members():
+            with contextlib.suppress(ActionFailed):
+                send(key, signal.SIGKILL)
+
+    def close(self) -> str:
+        if self._reader is None:
+            return ""
+        self._thaw()
+        left = bool(self.members())
+        self._reader.close()
+        return self.afterwards if left else ""

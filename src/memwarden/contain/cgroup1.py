@@ -26,6 +26,10 @@ from memwarden.model.facts import ProcessKey
 from memwarden.readers.files import KeptFile
 
 
+#: The kernel charges a group in batches of 64 pages for each processor.
+_CHARGE_BATCH = 256 * 1024
+
+
 class Cgroup1Ceiling:
     """Holds a tree to ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
 
@@ -136,7 +140,9 @@ class Cgroup1Ceiling:
             self._set_limit(self._limit + PARTING_RESERVE)
 
     def overdrawn(self) -> bool:
-        return self._number(b"under_oom") == 1
+        # Right after the limit was raised the waiting tasks still count as waiting.
+        full = int(self._usage.read()) > self._limit + PARTING_RESERVE - _CHARGE_BATCH
+        return full and self._number(b"under_oom") == 1
 
     def kill(self) -> None:
         for key in self.members():

@@ -264,14 +264,17 @@ class Contained:
                 for key in fresh:
                     with contextlib.suppress(ActionFailed):
                         send(key, signal.SIGTERM)
-                    with contextlib.suppress(ActionFailed):
-                        send(key, signal.SIGCONT)  # a stopped process cannot answer
+                    if ceiling is None:  # a stopped process cannot answer; a ceiling lets its own go in part()
+                        with contextlib.suppress(ActionFailed):
+                            send(key, signal.SIGCONT)
                 asked.update(fresh)
-                step(f"SIGTERM to {_named(fresh)}")
             if ceiling is not None and not parted:
                 ceiling.part()
                 parted = True
-            if not self._leaving(begun + self._grace):
+            stays = not self._leaving(begun + self._grace)
+            if fresh:
+                step(f"SIGTERM to {_named(fresh)}")
+            if stays:
                 overdrawn = ceiling is not None and ceiling.overdrawn()
                 step("it went on growing" if overdrawn else f"{_named(members)} did not end within {self._grace:g} s")
                 break

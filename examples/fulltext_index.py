@@ -350,6 +350,8 @@ class Index:
         return self.terms
 
     def __getitem__(self, number: int) -> bytes:
+        if not 0 <= number < self.terms:
+            raise IndexError(number)
         return self.read(number)[0]
 
     def read(self, number: int) -> tuple[bytes, int]:

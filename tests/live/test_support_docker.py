@@ -16,6 +16,9 @@ for path in ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memo
         print(open(path).read().strip())
 """
 
+V1 = "/sys/fs/cgroup/memory"
+DEEPER = f"{V1 if os.path.isdir(V1) else '/sys/fs/cgroup'}/deeper"
+
 
 def test_a_container_reads_its_own_limit(docker: Docker) -> None:
     """The tests' interpreter runs inside, with packages and checkout, under the asked limit."""
@@ -41,6 +44,15 @@ def test_a_started_container_can_be_watched_from_outside(docker: Docker) -> None
         result = container.wait(30)
     assert (result.returncode, result.stderr, result.oom_killed) == (137, "up\n", False)
     assert not glob.glob(f"/sys/fs/cgroup/**/{container.id}", recursive=True)
+
+
+@pytest.mark.parametrize("own_groups", [False, True])
+def test_a_container_makes_groups_where_asked(docker: Docker, own_groups: bool) -> None:
+    """Cgroups are read-only inside, as users have it, and writable for a test that asks."""
+    code = f"import os; os.makedirs({DEEPER!r}); print(os.path.isdir({DEEPER!r}))"
+    result = docker.run([sys.executable, "-c", code], own_groups=own_groups)
+    assert result.stdout == ("True\n" if own_groups else ""), result.stderr
+    assert ("Read-only file system" in result.stderr) != own_groups
 
 
 def test_a_container_that_does_not_end_is_a_timeout(docker: Docker) -> None:

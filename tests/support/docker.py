@@ -36,6 +36,16 @@ _IMAGE = "memwarden-test/host:1"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+# Privileged containers would have writable cgroups, but start only where no capability is missing.
+_MAY_REMOUNT = {"CapAdd": ["SYS_ADMIN"], "SecurityOpt": ["apparmor=unconfined"]}
+_WRITABLE_GROUPS = [
+    "sh",
+    "-c",
+    "for g in /sys/fs/cgroup /sys/fs/cgroup/*; do"
+    ' [ -L "$g" ] || mount -o remount,bind,rw "$g" 2>/dev/null; done; exec "$@"',
+    "sh",
+]
+
 _serial = itertools.count(1)
 
 
@@ -168,14 +178,15 @@ class Docker:
         env: Mapping[str, str] | None = None,
         workdir: str = str(REPOSITORY),
         writable: Sequence[Path] = (),
+        own_groups: bool = False,
         host_config: Mapping[str, Any] | None = None,
     ) -> Iterator[Container]:
         """Start a command in a new container, removed at the end of the block, running or not.
 
         `memory` in bytes is the limit of memory and of memory with swap; 0 means none. `writable`
-        names directories of the host to bind for writing. `host_config` adds to the engine's
-        HostConfig: {"Privileged": True} for cgroups that can be written, {"CgroupnsMode":
-        "private"} and so on.
+        names directories of the host to bind for writing. With `own_groups` the command may make
+        cgroups below its container's; without, as is usual, it sees them read-only. `host_config`
+        adds to the engine's HostConfig: {"CgroupnsMode": "private"}, {"PidsLimit": 50} and so on.
 
             with docker.start([sys.executable, "server.py"]) as container:
                 print(container.pid, container.cgroup, container.output())
@@ -184,7 +195,7 @@ class Docker:
         shown = [path for path in (*SYSTEM, *python_roots()) if os.path.isdir(path)]
         body = {
             "Image": _IMAGE,
-            "Cmd": list(argv),
+            "Cmd": [*(_WRITABLE_GROUPS if own_groups else []), *argv],
             "Env": [f"{name}={value}" for name, value in variables.items()],
             "WorkingDir": workdir,
             "HostConfig": {
@@ -193,6 +204,7 @@ class Docker:
                 "NetworkMode": "none",
                 "Mounts": [_bind(path, read_only=True) for path in shown]
                 + [_bind(str(path), read_only=False) for path in writable],
+                **(_MAY_REMOUNT if own_groups else {}),
                 **(host_config or {}),
             },
         }

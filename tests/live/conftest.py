@@ -1,0 +1,46 @@
+"""Fixtures for tests on the real thing: a container engine and a kernel with cgroup v2."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.docker import Docker, DockerUnavailable
+from support.guest import Guest, GuestUnavailable
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A private Docker engine; containers run the tests' own interpreter, without a network.
+
+    Skips, with the reason, where there is no root or no dockerd.
+
+        def test_limit(docker):
+            result = docker.run([sys.executable, "-c", "print(1)"], memory=64 << 20)
+            assert (result.returncode, result.stdout) == (0, "1\\n")
+    """
+    try:
+        engine = Docker()
+    except DockerUnavailable as reason:
+        pytest.skip(str(reason))
+    with engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def guest() -> Guest:
+    """A Linux guest with a real cgroup v2 memory controller; each run boots it, in about 2 s.
+
+    Skips, with the reason, where its kernel has not been fetched.
+
+        def test_group(guest):
+            result = guest.python("import os; os.mkdir('/sys/fs/cgroup/mine')")
+            assert result.returncode == 0, result.output
+
+        def test_all_of_them(guest):  # the file's tests run inside; see `Guest.pytest`
+            result = guest.pytest("tests/live/guest_cgroup2.py")
+            assert result.returncode == 0, result.output
+    """
+    try:
+        return Guest.find()
+    except GuestUnavailable as reason:
+        pytest.skip(str(reason))

@@ -180,9 +180,7 @@ def index_share(name: str, paths: list[str], first: int, budget: int, folder: st
     return Report(segments, words, notes)
 
 
-def work(
-    sender: Connection, name: str, paths: list[str], first: int, budget: int, folder: str
-) -> None:
+def work(sender: Connection, name: str, paths: list[str], first: int, budget: int, folder: str) -> None:
     """Index a share in a process of its own, and send the report or what prevented it."""
     # Ctrl-C reaches every process of the group; the parent answers it and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,9 +193,7 @@ def work(
         sender.send(result)
 
 
-def build_spilling(
-    sources: dict[str, int], folder: str, workers: int, budget: int
-) -> tuple[Report, Iterator[Record]]:
+def build_spilling(sources: dict[str, int], folder: str, workers: int, budget: int) -> tuple[Report, Iterator[Record]]:
     """Index in worker processes; return their reports as one, and the merged records."""
     # Neighbouring files go to the same worker, about equally many bytes to each: so the segments,
     # in the order of the workers, hold the documents of a term in rising order.
@@ -402,9 +398,7 @@ def build(options: argparse.Namespace) -> int:
     os.makedirs(os.path.dirname(out), exist_ok=True)
     notes: list[str] = []
     sources = find_sources(map(os.path.abspath, dict.fromkeys(roots)), notes)
-    with tempfile.TemporaryDirectory(
-        dir=os.path.dirname(out), prefix=f".{os.path.basename(out)}."
-    ) as folder:
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(out), prefix=f".{os.path.basename(out)}.") as folder:
         if options.in_memory:
             report, records = build_in_memory(sources)
         else:
@@ -443,9 +437,7 @@ def query(options: argparse.Namespace) -> int:
 def first_line(path: str, words: list[str], offsets: list[array[int]]) -> tuple[int, str]:
     """Return the number and text of the first line with all the words, else with any of them."""
     text = read_source(path, [])
-    for word, at in (
-        (word, at) for word, places in zip(words, offsets, strict=True) for at in places
-    ):
+    for word, at in ((word, at) for word, places in zip(words, offsets, strict=True) for at in places):
         match = WORD.match(text, at)
         if match is None or word.lower() not in terms_of(match[0]):
             return 0, "(changed since it was indexed)"

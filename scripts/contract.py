@@ -64,8 +64,7 @@ class Report(NamedTuple):
         """The one line that ends the report."""
         total = len(self.covered) + len(self.missing) + len(self.unkept)
         return (
-            f"{len(self.covered)} of {total} rows have a test, "
-            f"{len(self.missing)} without, {len(self.unkept)} unkept"
+            f"{len(self.covered)} of {total} rows have a test, {len(self.missing)} without, {len(self.unkept)} unkept"
         )
 
 
@@ -192,10 +191,7 @@ def check(rows: Sequence[Row], marks: Sequence[Mark]) -> list[str]:
         if mark.flaw:
             problems.append(f"{mark.where}: {mark.flaw}")
         if len(set(mark.rows)) > MOST_ROWS_A_TEST:
-            problems.append(
-                f"{mark.where}: names {len(set(mark.rows))} rows, "
-                f"at most {MOST_ROWS_A_TEST} are allowed"
-            )
+            problems.append(f"{mark.where}: names {len(set(mark.rows))} rows, at most {MOST_ROWS_A_TEST} are allowed")
         for name in dict.fromkeys(mark.rows):
             if name not in known:
                 problems.append(f"{mark.where}: names the unknown row {name}")
@@ -227,9 +223,7 @@ def as_text(report: Report, width: int) -> str:
     """Render a report for a terminal of the given width."""
     lines: list[str] = []
     # The ledger's own order is kept within a prefix; sorting by text would put S1-10 before S1-2.
-    for prefix, group in groupby(
-        sorted(report.missing, key=lambda row: row.prefix), key=lambda row: row.prefix
-    ):
+    for prefix, group in groupby(sorted(report.missing, key=lambda row: row.prefix), key=lambda row: row.prefix):
         missing = list(group)
         lines += [f"{prefix}: {len(missing)} without a test"]
         lines += [_line(row.id, row.promise, width) for row in missing]

@@ -110,19 +110,11 @@ def test_every_way_answers_the_same(tree: Path, tmp_path: Path, options: list[st
 @pytest.mark.parametrize(
     ("words", "first"),
     [
-        pytest.param(
-            ["open_now"], "     1 {}/engine/pump.py:5: return valve.open_now()", id="whole"
-        ),
+        pytest.param(["open_now"], "     1 {}/engine/pump.py:5: return valve.open_now()", id="whole"),
         pytest.param(["HttpValve"], "     1 {}/engine/valve.py:1: class HTTPValve:", id="any case"),
-        pytest.param(
-            ["http"], "     1 {}/engine/valve.py:1: class HTTPValve:", id="part of a word"
-        ),
-        pytest.param(
-            ["open", "true"], "     3 {}/engine/valve.py:3: self.open = True", id="line with both"
-        ),
-        pytest.param(
-            ["import", "now"], "     2 {}/engine/pump.py:1: import os", id="no line with both"
-        ),
+        pytest.param(["http"], "     1 {}/engine/valve.py:1: class HTTPValve:", id="part of a word"),
+        pytest.param(["open", "true"], "     3 {}/engine/valve.py:3: self.open = True", id="line with both"),
+        pytest.param(["import", "now"], "     2 {}/engine/pump.py:1: import os", id="no line with both"),
     ],
 )
 def test_a_query_names_the_line(tree: Path, tmp_path: Path, words: list[str], first: str) -> None:
@@ -235,9 +227,7 @@ TEXT = st.text(st.sampled_from("aAbB_1é.\n\r "), max_size=30)
 
 @settings(deadline=None)  # a disk may be slow
 @given(texts=st.lists(TEXT, max_size=5), budget=st.sampled_from([1, 300, 1 << 20]))
-def test_what_goes_in_comes_out(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], budget: int
-) -> None:
+def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, texts: list[str], budget: int) -> None:
     """Every term is found at exactly the offsets at which a plain search of the texts has it."""
     folder = tmp_path_factory.mktemp("texts")
     paths = [str(folder / f"{number}.py") for number in range(len(texts))]
@@ -320,9 +310,7 @@ WHILE_WORKERS_RUN = """
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("way", ["--spill", "--in-memory"])
-def test_a_stop_while_writing_leaves_what_was_there(
-    tree: Path, tmp_path: Path, way: str, name: str
-) -> None:
+def test_a_stop_while_writing_leaves_what_was_there(tree: Path, tmp_path: Path, way: str, name: str) -> None:
     """The old index stays, the new one never appears, and the segments are gone."""
     out = tmp_path / "out" / "index"
     plant(tmp_path, {"out/index": "the old one"})
@@ -433,9 +421,7 @@ def test_sizes(text: str, size: int) -> None:
     assert fulltext.size_in_bytes(text) == size
 
 
-@pytest.mark.parametrize(
-    "option", [["--budget", "32MB"], ["--budget", "-1"], ["--workers", "0"], ["--workers", "x"]]
-)
+@pytest.mark.parametrize("option", [["--budget", "32MB"], ["--budget", "-1"], ["--workers", "0"], ["--workers", "x"]])
 def test_options_are_checked(tmp_path: Path, option: list[str]) -> None:
     """A size or a number that cannot be meant is refused before the work begins."""
     done = program("build", *option, "--out", tmp_path / "index", tmp_path)

@@ -162,8 +162,7 @@ class Guest:
                 "$b chmod 1777 /tmp /dev/shm",
                 # A checkout below /tmp would be hidden by now.
                 *[
-                    f"$b mkdir -p {quote(path)}; $b mount -t hostfs -o {quote('ro,' + path)}"
-                    f" none {quote(path)}"
+                    f"$b mkdir -p {quote(path)}; $b mount -t hostfs -o {quote('ro,' + path)} none {quote(path)}"
                     for path in hidden
                 ],
                 f"$b mkdir /mnt/out; $b mount -t hostfs -o {quote(str(out))} none /mnt/out",
@@ -179,9 +178,7 @@ class Guest:
             ]
         )
 
-    def _boot(
-        self, options: Sequence[str], folder: Path, memory_mib: int, timeout_s: float
-    ) -> bool:
+    def _boot(self, options: Sequence[str], folder: Path, memory_mib: int, timeout_s: float) -> bool:
         """Run the kernel until it powers off; end it and return False when that takes too long."""
         # The guest's memory is a deleted file there; a /dev/shm of 64 MiB, as in containers, would
         # end in a bus error.

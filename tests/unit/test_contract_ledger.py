@@ -129,9 +129,7 @@ def test_the_ledger_refers_only_to_rows_that_exist() -> None:
     rows, _ = contract.read_ledger(LEDGER)
     known = {row.id for row in rows}
     for row in rows:
-        named = re.findall(
-            r"\b(?:[SFW]\d|WX|X|V)-\d+\b", f"{row.promise} {row.ruling} {row.unkept}"
-        )
+        named = re.findall(r"\b(?:[SFW]\d|WX|X|V)-\d+\b", f"{row.promise} {row.ruling} {row.unkept}")
         assert set(named) <= known, row.id
 
 
@@ -224,9 +222,7 @@ def test_more_than_five_rows_are_a_problem(problems: Problems) -> None:
 def test_the_rows_of_different_tests_are_counted_apart(problems: Problems) -> None:
     """A table of parameters may name more than five rows, each parameter its own."""
     rows = ledger_of(*(f"X-{n}" for n in range(9)))
-    cases = "\n".join(
-        f'    pytest.param({n}, marks=pytest.mark.contract("X-{n}")),' for n in range(9)
-    )
+    cases = "\n".join(f'    pytest.param({n}, marks=pytest.mark.contract("X-{n}")),' for n in range(9))
     assert problems(f"CASES = [\n{cases}\n]", rows) == []
 
 
@@ -265,9 +261,7 @@ def test_a_row_that_stands_twice_is_a_problem(problems: Problems) -> None:
 
 @pytest.mark.parametrize("key", ["id", "kind", "promise", "ruling"])
 @pytest.mark.parametrize("empty", [False, True], ids=["left out", "empty"])
-def test_a_row_without_one_of_its_keys_is_a_problem(
-    problems: Problems, key: str, empty: bool
-) -> None:
+def test_a_row_without_one_of_its_keys_is_a_problem(problems: Problems, key: str, empty: bool) -> None:
     """An empty value is as good as none, but for the ruling of a fact."""
     row = {"id": "X-1", "kind": "conflict", "promise": "p", "ruling": "r"}
     del row[key]
@@ -304,9 +298,7 @@ def test_the_report_lists_missing_rows_unkept_rows_and_the_sum(
 ) -> None:
     """Rows without a test are no error: the ledger is full long before the tests are."""
     monkeypatch.setenv("COLUMNS", "40")
-    (tree / "tests" / "test_it.py").write_text(
-        '@pytest.mark.contract("S0-1")\ndef test_a(): ...', encoding="utf-8"
-    )
+    (tree / "tests" / "test_it.py").write_text('@pytest.mark.contract("S0-1")\ndef test_a(): ...', encoding="utf-8")
     code = contract.main(["--ledger", str(tree / "contract.toml"), "--tests", str(tree / "tests")])
     assert code == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -334,9 +326,7 @@ def test_rows_stay_in_the_order_of_the_ledger(tree: Path) -> None:
     ]
 
 
-def test_problems_are_told_one_a_line_and_by_the_exit_code(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_problems_are_told_one_a_line_and_by_the_exit_code(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The report still comes, so that one slip does not hide the rest."""
     (tree / "tests" / "test_it.py").write_text(
         '@pytest.mark.contract("S0-3", "S0-4")\ndef test_a(): ...', encoding="utf-8"

@@ -8,10 +8,9 @@ It imports no module that is not built in (but ctypes for the death signal), so 
 milliseconds. What fails is written to the error pipe as ``STAGE ERRNO``; an empty pipe means success.
 """
 
+import _signal
 import posix
 import sys
-
-import _signal
 
 
 def main(argv):

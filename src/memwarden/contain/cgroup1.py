@@ -25,7 +25,6 @@ from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.files import KeptFile
 
-
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
 

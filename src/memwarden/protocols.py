@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that only go forward."""
+        ...
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Wait until the event is set, ``timeout`` seconds of this clock at most; returns whether it is set."""
         ...
 
 

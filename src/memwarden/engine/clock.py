@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 
@@ -10,3 +11,8 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def wait(event: threading.Event, timeout: float) -> bool:
+        """Wait for the event, ``timeout`` seconds at most."""
+        return event.wait(timeout)

@@ -73,6 +73,15 @@ class Courier:
             self._put(parcel)
             self._condition.notify()
 
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything sent before is delivered."""
+        with self._condition:
+            if self._thread is None or self._thread is threading.current_thread():
+                return not self._queue
+        delivered = threading.Event()
+        self.send(Parcel(None, delivered.set, "flush"))
+        return delivered.wait(timeout)
+
     def _put(self, parcel: Parcel) -> None:
         sample = parcel.event is not None and parcel.event.kind is EventKind.SAMPLE
         if sample and self._samples >= self._most:

@@ -195,7 +195,7 @@ class Warden:
             if grid <= now:
                 grid = recorded + interval * ((now - recorded) // interval + 1)
             due = min(grid, max(due, now - SHORTEST) + pace)
-            if wake.wait(max(0.0, due - now)):
+            if clock.wait(wake, max(0.0, due - now)):
                 return
             try:
                 self._look(due, record=due == grid)
@@ -244,6 +244,10 @@ class Warden:
 
     def _send(self, event: Event) -> None:
         self._courier.send(Parcel(event))
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything told so far was delivered; False when ``timeout`` real seconds pass first."""
+        return self._courier.flush(timeout)
 
     @property
     def last(self) -> Reading | None:

@@ -1,4 +1,7 @@
-"""Rules that can be read aloud: *when the level is at least HIGH for 10 s, unless acted in the last 60 s, then notify*."""
+"""Rules that can be read aloud.
+
+*When the level is at least HIGH for 10 s, unless acted in the last 60 s, then notify.*
+"""
 
 from __future__ import annotations
 

@@ -8,15 +8,15 @@ It imports no module that is not built in (but ctypes for the death signal), so 
 milliseconds. What fails is written to the error pipe as ``STAGE ERRNO``; an empty pipe means success.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import posix
 import sys
 
 
-def main(argv):
-    error_fd, starter, death_signal, forget_ctype, blocked, joins = argv[1:7]
+def main(argv: list[str]) -> None:
+    told, starter, death_signal, forget_ctype, blocked, joins = argv[1:7]
     groups, path, command = argv[7 : 7 + int(joins)], argv[7 + int(joins)], argv[8 + int(joins) :]
-    error_fd = int(error_fd)
+    error_fd = int(told)
     posix.set_inheritable(error_fd, False)
     stage = "join"
     try:
@@ -42,7 +42,7 @@ def main(argv):
     posix._exit(127)
 
 
-def _ask_for_death_signal(number):
+def _ask_for_death_signal(number: int) -> None:
     try:
         import ctypes
 

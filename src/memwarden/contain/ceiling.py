@@ -15,14 +15,25 @@ PARTING_RESERVE = 1 * MIB
 class Ceiling(Protocol):
     """Holds one tree. All calls come from the guard's thread."""
 
-    #: ``"cgroup2"``, ``"cgroup1"`` or ``"polling"``.
-    kind: str
-    #: ``cgroup.procs`` files that the launcher writes itself into before it becomes the command.
-    joins: Sequence[str]
-    #: Processes beside the tree that belong to the ceiling itself.
-    helpers: Sequence[int]
-    #: What protects the tree when this process is killed, in words.
-    afterwards: str
+    @property
+    def kind(self) -> str:
+        """``"cgroup2"``, ``"cgroup1"`` or ``"polling"``."""
+        ...
+
+    @property
+    def joins(self) -> Sequence[str]:
+        """``cgroup.procs`` files that the launcher writes itself into before it becomes the command."""
+        ...
+
+    @property
+    def helpers(self) -> Sequence[int]:
+        """Processes beside the tree that belong to the ceiling itself."""
+        ...
+
+    @property
+    def afterwards(self) -> str:
+        """What protects the tree when this process is killed, in words."""
+        ...
 
     def attach(self, root: ProcessKey) -> None:
         """The command runs now."""

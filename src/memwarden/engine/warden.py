@@ -139,10 +139,11 @@ class Warden:
         self._tell(EventKind.STOP, "stopped")
         for name in self._courier.stop(STOP_PATIENCE_SECONDS):
             _log.warning("%s hangs; its thread was left behind", name)
-        self._close()
+        self.close()
         self._ended.set()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Give back the descriptors of readers and recorders; ``stop`` does so by itself."""
         for reader in self._readers:
             reader.close()
         for recorder in self._recorders:
@@ -307,7 +308,7 @@ class Warden:
         self._ended.set()
         self._thread = None
         self._courier.forget_threads()
-        self._close()  # the child's copies of the descriptors only
+        self.close()  # the child's copies of the descriptors only
 
 
 def _to_log(event: Event) -> None:

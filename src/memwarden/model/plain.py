@@ -100,7 +100,8 @@ def _key(field: str, value: Any) -> str:
 
 def _fields(value: Any) -> dict[str, Any]:
     plain = {}
-    for field in _hints(type(value)):
+    cls: Any = type(value)
+    for field in _hints(cls):
         item = getattr(value, field)
         if item is None:
             continue

@@ -30,3 +30,14 @@ def state_directory(environment: Mapping[str, str] | None = None, platform: str 
             return os.path.join(home, *below, "memwarden")
     owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")
+
+
+def prune(folder: str, keep: int = 200) -> None:
+    """Remove the oldest records of ours (``*.jsonl`` and rotated ones) beyond ``keep``; others' files stay."""
+    try:
+        names = [name for name in os.listdir(folder) if ".jsonl" in name]
+        paths = sorted((os.path.join(folder, name) for name in names), key=os.path.getmtime, reverse=True)
+        for path in paths[keep:]:
+            os.unlink(path)
+    except OSError:
+        return  # not there yet, or another run is pruning

@@ -1,0 +1,61 @@
+"""The ``memwarden`` command. This is the one place that turns errors into exit codes.
+
+===== ==========================================================================
+code  meaning
+===== ==========================================================================
+N     ``run``: the command's own exit code
+128+N ``run``: the command was ended by signal N
+123   ``run``: the limit ended it (memwarden, or the kernel at memwarden's ceiling)
+125   ``run``: memwarden itself could not do its work: a bad option, no ceiling
+126   ``run``: the command was found but cannot be executed
+127   ``run``: the command was not found
+0, 1  other commands: fine; not fine
+2     other commands: a bad option or argument
+===== ==========================================================================
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+LIMIT_ENDED_IT, OWN_FAILURE, NOT_EXECUTABLE, NOT_FOUND, USAGE = 123, 125, 126, 127, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (the console script exits with it)."""
+    import click
+
+    from memwarden.errors import LaunchError, MemwardenError
+    from memwarden.faces.cli.commands import group
+
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    running = bool(args) and args[0] == "run"
+    try:
+        result = group.main(args=args, prog_name="memwarden", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return USAGE
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "memwarden"
+        _complain(f"{where}: {error.format_message().rstrip('.')}; see {where} --help")
+        return OWN_FAILURE if running else USAGE
+    except LaunchError as error:
+        _complain(f"memwarden run: {error}")
+        if error.stage != "exec":
+            return OWN_FAILURE
+        import errno
+
+        return NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+    except MemwardenError as error:
+        _complain(f"memwarden{' run' if running else ''}: {error}")
+        return OWN_FAILURE if running else USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+def _complain(line: str) -> None:
+    print(line.replace("\n", " "), file=sys.stderr)

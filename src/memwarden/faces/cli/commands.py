@@ -1,0 +1,68 @@
+"""The commands' names, options and help; what they do stands in modules of their own, imported when used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from memwarden import __version__
+from memwarden.settings import OPTIONS
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Flags of the option table, by name."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([each for each in OPTIONS if each.name in names]):
+            default = "" if option.default in (None, False) else f" Default: {_shown(option.default)}."
+            help_text = f"{option.sentence}{default} [{option.variable}]"
+            if option.is_switch:
+                function = click.option(option.flag, option.name, is_flag=True, default=None, help=help_text)(function)
+            else:
+                function = click.option(option.flag, option.name, metavar=option.unit, help=help_text)(function)
+        return function
+
+    return decorate
+
+
+def _shown(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, message="memwarden %(version)s")
+def group() -> None:
+    """Keeps workloads from running out of memory, and shows where memory goes."""
+
+
+@group.command(context_settings={**CONTEXT, "allow_interspersed_args": False})
+@_options("limit", "interval", "record", "live", "grace", "ceiling", "cgroup", "quiet", "termination_log")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON line on standard error.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
+    """Run COMMAND, watch its whole process tree, hold it to a limit, and report.
+
+    \b
+        memwarden run --limit 2GiB -- python train.py --epochs 3
+
+    The command owns the terminal. Its exit code is passed through (128+N for signal N); 123 means that
+    the limit ended it, 125 that memwarden could not do its work, 126 and 127 that the command cannot be
+    executed or was not found. The report goes to standard error.
+    """
+    from memwarden.faces.cli.run import run as perform
+
+    return perform(command, flags, as_json=as_json)
+
+
+@group.command(context_settings=CONTEXT)
+@_options("cgroup")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool, **flags: Any) -> int:
+    """Say what this machine grants, and why not more: limits, ceilings, sources of facts."""
+    from memwarden.faces.cli.doctor import examine
+
+    return examine(flags, as_json=as_json)

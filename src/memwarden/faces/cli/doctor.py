@@ -1,0 +1,165 @@
+"""``memwarden doctor``: what this machine grants, tried and not guessed, and why not more."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from memwarden import __version__
+from memwarden.engine.warden import Warden
+from memwarden.errors import ReadError
+from memwarden.faces import render
+from memwarden.model.findings import Reading
+from memwarden.records.places import state_directory
+from memwarden.settings import resolve
+
+
+def examine(flags: Mapping[str, Any], *, as_json: bool) -> int:
+    """Print what is granted; returns 0, or 1 when no ceiling at all can be had."""
+    settings = resolve(flags, os.environ)
+    findings = _findings(settings.cgroup)
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        print(_text(findings))
+    return 0 if any(each["granted"] for each in findings["ceilings"]) else 1
+
+
+def _findings(cgroup: str | None) -> dict[str, Any]:
+    warden = Warden()
+    reading = warden.look()
+    warden.close()
+    assessment = reading.assessment
+    effective, binding = assessment.effective, assessment.binding
+    return {
+        "schema": 1,
+        "memwarden": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "effective_limit_bytes": None if effective is None else effective.bytes,
+        "effective_limit_source": None if effective is None else effective.source,
+        "available_bytes": assessment.available,
+        "level": assessment.level.value,
+        "binding_ratio": None if binding is None else round(binding.ratio, 4),
+        "binding_source": None if binding is None else binding.limit.source,
+        "groups": _groups(reading),
+        "gaps": [gap._asdict() for gap in reading.sample.gaps],
+        "ceilings": _ceilings(cgroup),
+        "facts": _facts(),
+        "records": state_directory(),
+    }
+
+
+def _groups(reading: Reading) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": group.path,
+            "version": group.version,
+            "limit_bytes": group.limit,
+            "usage_bytes": group.usage,
+            "working_set_bytes": group.working_set,
+            "oom_kills": group.oom_kills,
+        }
+        for group in reading.sample.cgroups
+    ]
+
+
+def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
+    if sys.platform != "linux":
+        return [{"kind": "any", "granted": False, "reason": "only Linux is held to limits so far", "afterwards": ""}]
+    from memwarden.contain.grants import survey
+
+    return [
+        {"kind": each.kind, "granted": each.granted, "reason": each.reason, "afterwards": each.afterwards}
+        for each in survey(cgroup)
+    ]
+
+
+def _facts() -> list[dict[str, Any]]:
+    """Sources beside the ceilings, each with what is lost without it."""
+    return [_fact(*row) for row in _ROWS]
+
+
+def _exists(path: str) -> str:
+    return "" if os.path.exists(path) else f"{path} is absent"
+
+
+def _pidfd() -> str:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _pss() -> str:
+    from memwarden.readers.process import read_pss
+
+    try:
+        read_pss(os.getpid())
+    except ReadError as error:
+        return str(error)
+    return ""
+
+
+def _death_signal() -> str:
+    try:
+        import ctypes  # noqa: F401
+    except ImportError:
+        return "this Python was built without ctypes"
+    return ""
+
+
+_ROWS = (
+    ("process descriptors", _pidfd, "signals are checked by start time only (Linux 5.3 has them)"),
+    ("children lists", lambda: _exists(f"/proc/self/task/{os.getpid()}/children"), "trees are found by a slower scan"),
+    ("proportional sizes", _pss, "shared pages count once for each process"),
+    ("pressure stall information", lambda: _exists("/proc/pressure/memory"), "no stall times (Linux 4.20, psi=1)"),
+    ("death signal", _death_signal, "a command outlives a monitor that is killed"),
+)
+
+
+def _fact(name: str, probe: Any, otherwise: str) -> dict[str, Any]:
+    missing = probe()
+    return {"name": name, "granted": not missing, "reason": missing, "otherwise": otherwise if missing else ""}
+
+
+def _text(findings: Mapping[str, Any]) -> str:
+    colour = render.wants_colour(sys.stdout)
+
+    def mark(granted: bool) -> str:
+        word = "yes" if granted else "no "
+        return click.style(word, fg="green" if granted else "yellow") if colour else word
+
+    lines = [
+        f"memwarden {findings['memwarden']}, Python {findings['python']}, Linux {findings['kernel']}",
+        "",
+        "Limit",
+    ]
+    if findings["effective_limit_bytes"] is not None:
+        lines.append(
+            f"  effective  {render.limit(findings['effective_limit_bytes'])} ({findings['effective_limit_source']})"
+        )
+        lines.append(f"  available  {render.size(findings['available_bytes'])}")
+        lines.append(
+            f"  level      {findings['level'].upper()}: {findings['binding_ratio']:.0%} of {findings['binding_source']}"
+        )
+    lines += [f"  unread     {gap['what']}: {gap['why']} ({gap['where']})" for gap in findings["gaps"]]
+    lines += ["", "Ceilings for `memwarden run --limit`, best first"]
+    for each in findings["ceilings"]:
+        lines.append(f"  {mark(each['granted'])}  {each['kind']:<10} {each['reason']}".rstrip())
+        if each["granted"]:
+            lines.append(f"                  if memwarden is killed: {each['afterwards']}")
+    lines += ["", "Facts"]
+    for each in findings["facts"]:
+        lines.append(f"  {mark(each['granted'])}  {each['name']}")
+        if not each["granted"]:
+            lines.append(f"       {each['reason']}; {each['otherwise']}")
+    lines += ["", f"Records go to {findings['records']}"]
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""What a run looked like: its peak and who made it, its levels, and its course for the chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from memwarden.model.events import Event, EventKind
+from memwarden.model.facts import ProcessMemory, TreeMemory
+from memwarden.model.findings import Assessment
+from memwarden.protocols import Reader
+
+#: Points kept for the chart; when they are twice as many, neighbours are joined (the larger stays).
+_POINTS = 240
+
+
+class History:
+    """Reads the tree through ``reader`` on every look (not only the recorded ones), and remembers.
+
+    Stands among the warden's readers, and subscribes to its events.
+    """
+
+    name = "tree"
+
+    def __init__(self, reader: Reader, monotonic: Callable[[], float]) -> None:
+        self._reader, self._monotonic = reader, monotonic
+        self.begun = monotonic()
+        self.peak = 0
+        self.peak_tree: TreeMemory | None = None
+        self.points: list[tuple[float, int]] = [(0.0, 0)]
+        self.levels: list[tuple[float, Assessment]] = []
+        self.troubles: list[str] = []
+        self.processes: set[Any] = set()
+
+    def read(self) -> Mapping[str, Any]:
+        facts = self._reader.read()
+        tree: TreeMemory = facts["tree"]
+        total = tree.total
+        self.processes.update(tree.keys)
+        if total > self.peak:
+            self.peak, self.peak_tree = total, tree
+        self.mark(self._monotonic(), total)
+        return facts
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def receive(self, event: Event) -> None:
+        """Take in an event of the warden, on its worker thread."""
+        if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
+            self.levels.append((event.monotonic - self.begun, event.value))
+        elif event.kind is EventKind.TROUBLE:
+            self.troubles.append(event.message)
+
+    def mark(self, monotonic: float, used: int) -> None:
+        """A point for the chart."""
+        self.points.append((max(0.0, monotonic - self.begun), used))
+        if len(self.points) >= 2 * _POINTS:
+            pairs = zip(self.points[::2], self.points[1::2], strict=False)
+            self.points = [max(pair, key=lambda point: point[1]) for pair in pairs]
+
+    def largest(self, most: int = 3) -> list[ProcessMemory]:
+        """The members that held most at the peak."""
+        return [] if self.peak_tree is None else self.peak_tree.rows()[:most]

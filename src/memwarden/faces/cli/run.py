@@ -1,0 +1,205 @@
+"""``memwarden run``: start, watch, hold, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memwarden.contain.contained import Contained, contain
+from memwarden.contain.kernel import become_subreaper
+from memwarden.contain.launcher import resolve as resolve_command
+from memwarden.engine.warden import Warden
+from memwarden.errors import RecordError, SettingsError
+from memwarden.faces import render
+from memwarden.faces.cli.history import History
+from memwarden.faces.cli.report import Report, as_plain, as_text
+from memwarden.faces.cli.terminal import LiveLine, Signals, Terminal
+from memwarden.model.events import Event, EventKind
+from memwarden.model.findings import PressureLevel, Reading
+from memwarden.model.limits import Limit
+from memwarden.model.units import parse_size
+from memwarden.policy.rules import Rule
+from memwarden.readers.cgroup import CgroupReader
+from memwarden.readers.meminfo import MeminfoReader
+from memwarden.readers.tree import TreeReader
+from memwarden.records.jsonl import JsonlRecorder
+from memwarden.records.places import prune, state_directory
+from memwarden.settings import Settings, resolve
+
+#: What the rule of a run reads aloud; the record then says when pressure was high, and for how long.
+RULES = (Rule(name="pressure", level=PressureLevel.HIGH, action="notify", sustain=0.0, rest=60.0),)
+
+
+def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:
+    """Run a command under watch; returns the exit code. Raises :class:`MemwardenError` when it cannot begin."""
+    if sys.platform != "linux":
+        raise SettingsError("run: needs Linux for now; `memwarden.watch()` and `Warden` work here")
+    settings = resolve(flags, os.environ)
+    effective = _effective_limit()
+    limit = None
+    if settings.limit is not None:
+        of = None if effective is None else effective.bytes
+        limit = Limit(parse_size(settings.limit, of=of), "--limit")
+    resolve_command(command)  # a command that is not there costs no record
+    recorder, no_record = _open_record(settings.record, command)
+
+    signals, terminal = Signals(), Terminal()
+    init = os.getpid() == 1
+    adopts = become_subreaper() or init
+    contained = contain(
+        command,
+        limit=limit,
+        ceiling=settings.ceiling,
+        cgroup=settings.cgroup,
+        grace=settings.grace,
+        adopt=adopts,
+        end_orphans=init,
+        on_ending=signals.wake,
+        blocked=[int(number) for number in signals.before],
+        pass_fds=_inherited(),
+    )
+    live = LiveLine()
+    history, warden = _watch(contained, settings, limit, recorder, adopts)
+    if no_record:
+        history.troubles.append(no_record)
+    if settings.live:
+        warden.subscribe(lambda event: live.show(_live_text(event, limit)) if event.kind is EventKind.SAMPLE else None)
+        live.begin()
+    with warden:
+        ending = signals.until_ended(contained, live.resize if settings.live else lambda: None)
+        report = Report(
+            command=command,
+            ending=ending,
+            history=history,
+            effective=effective,
+            refused=contained.refused,
+            record="" if recorder is None else recorder.path,
+        )
+        _tell(warden, report)
+    if settings.live:
+        live.end()
+    terminal.restore()
+    if ending.evidence is not None:
+        history.mark(ending.evidence.monotonic, ending.evidence.used)
+    _leave_message(settings, init, report)
+    if not settings.quiet:
+        _print(report, as_json)
+    return report.exit_code
+
+
+def _effective_limit() -> Limit | None:
+    warden = Warden()
+    effective = warden.look().assessment.effective
+    warden.close()
+    return effective
+
+
+def _watch(
+    contained: Contained, settings: Settings, limit: Limit | None, recorder: JsonlRecorder | None, adopts: bool
+) -> tuple[History, Warden]:
+    tree = TreeReader(contained.pid, adopter=os.getpid() if adopts else None, strangers=contained.helpers)
+    history = History(tree, time.monotonic)
+    warden = Warden(
+        [MeminfoReader(), history, CgroupReader(contained.pid)],
+        interval=settings.interval,
+        rules=RULES,
+        recorders=[] if recorder is None else [recorder],
+        # In a group of its own the command's limit stands in the group's files already.
+        asked=limit if contained.kind == "polling" else None,
+    )
+    warden.subscribe(history.receive)
+    return history, warden
+
+
+def _inherited() -> list[int]:
+    """Descriptors beyond the first three that our caller meant the command to have (``3<file``)."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
+
+
+def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecorder | None, str]:
+    """A recorder that was tried, and what is wrong where there is none.
+
+    A record that was asked for and cannot be written is an error before anything is started; one that is
+    only a default goes to the temporary directory instead, or is done without.
+    """
+    began = Event(kind=EventKind.START, wall=time.time(), monotonic=time.monotonic(), message=shlex.join(command))
+    if asked is not None:
+        recorder = JsonlRecorder(asked)
+        try:
+            recorder.record(began)
+        except RecordError as error:
+            raise SettingsError(str(error)) from None
+        return recorder, ""
+    program = re.sub(r"[^A-Za-z0-9._-]+", "_", os.path.basename(command[0]))[:40] or "command"
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{program}-{os.getpid()}.jsonl"
+    trouble = ""
+    for folder in (os.path.join(state_directory(), "runs"), os.path.join(state_directory({}), "runs")):
+        prune(folder)
+        recorder = JsonlRecorder(os.path.join(folder, name))
+        try:
+            recorder.record(began)
+            return recorder, trouble
+        except RecordError as error:
+            trouble = str(error)
+    return None, trouble
+
+
+def _tell(warden: Warden, report: Report) -> None:
+    warden.tell(
+        Event(
+            kind=EventKind.ENDING,
+            wall=time.time(),
+            monotonic=time.monotonic(),
+            message=report.verdict(),
+            value=report.ending,
+            details=as_plain(report),
+        )
+    )
+
+
+def _live_text(event: Event, limit: Limit | None) -> str:
+    reading = event.value
+    assert isinstance(reading, Reading)
+    used, assessment = reading.sample.used or 0, reading.assessment
+    share = "" if assessment.ratio is None else f"  {assessment.level.name} {assessment.ratio:.0%}"
+    of = f" of {render.limit(limit.bytes)}" if limit is not None else ""
+    members = len(reading.sample.tree.keys) if reading.sample.tree is not None else 0
+    return f"memwarden {render.clock(event.wall)}  {render.size(used)}{of}  {members} processes{share}"
+
+
+def _leave_message(settings: Settings, init: bool, report: Report) -> None:
+    """The verdict for a container's supervisor (Kubernetes reads at most 4096 bytes of /dev/termination-log)."""
+    path = settings.termination_log
+    if path is None:
+        path = "/dev/termination-log"
+        if not init or not os.path.exists(path):
+            return
+    peak, _ = report.peak
+    message = f"memwarden: {report.verdict()}; peak {render.size(peak)}; exit code {report.exit_code}\n"
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(message[:4096])
+    except OSError as error:
+        print(f"memwarden run: {path}: {error.strerror}; the verdict was not left there", file=sys.stderr)
+
+
+def _print(report: Report, as_json: bool) -> None:
+    stream = sys.stderr
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+        if as_json:
+            print(json.dumps(as_plain(report), separators=(",", ":")), file=stream)
+        else:
+            print(as_text(report, colour=render.wants_colour(stream), blocks=render.can_draw(stream)), file=stream)
+        stream.flush()

@@ -78,6 +78,9 @@ def watch(interval: float | str = 1.0, stop: Stop | None = None) -> Iterator[Rea
 def status() -> dict[str, Any]:
     """One look at this process, its memory group and the machine, as a dict that JSON can hold."""
     warden = import_module("memwarden.engine.warden").Warden()
-    warden.look()
-    result: dict[str, Any] = warden.status()
+    try:
+        warden.look()
+        result: dict[str, Any] = warden.status()
+    finally:
+        warden.close()
     return result

@@ -12,9 +12,13 @@ mean nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.readers.cgroup import CgroupReader, Location, locate
@@ -58,6 +62,8 @@ class OwnGroup:
 
     def __init__(self, parent: str) -> None:
         """Make a group below ``parent``/memwarden. Raises :class:`CeilingUnavailable`."""
+        if fcntl is None:
+            raise CeilingUnavailable("this system has no file locks, without which a group cannot be made safely")
         home = os.path.join(parent, PARENT)
         self._lock = -1
         try:

@@ -59,7 +59,7 @@ def launch(
     command: Sequence[str],
     *,
     joins: Sequence[str] = (),
-    death_signal: int = signal.SIGKILL,
+    death_signal: int = getattr(signal, "SIGKILL", 9),  # Windows has no such name, and must import this
     blocked: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,

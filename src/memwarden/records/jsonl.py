@@ -91,13 +91,17 @@ class JsonlRecorder:
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             # O_NOFOLLOW: in a shared directory somebody else may have laid a link under our name.
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+            # O_BINARY: Windows would write our line ends as two characters.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"):
+                flags |= getattr(os, name, 0)
             self._fd = os.open(self.path, flags, 0o600)
             status = os.fstat(self._fd)
             self._size = status.st_size
             self._opened = self._wall()
             if self._size:
-                self._torn = os.pread(self._fd, 1, self._size - 1) != b"\n"
+                os.lseek(self._fd, -1, os.SEEK_END)  # pread is not everywhere; writes append wherever this stands
+                self._torn = os.read(self._fd, 1) != b"\n"
                 if self._due(size, status.st_mtime):
                     self._rotate()
                     self._prepare(size)

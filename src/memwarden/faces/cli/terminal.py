@@ -10,12 +10,9 @@ the command, as it should.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
-import struct
 import sys
-import termios
 from collections.abc import Callable
 from typing import TextIO
 
@@ -25,15 +22,14 @@ from memwarden.model.endings import Ending
 #: si_code of a signal that the kernel made, such as the terminal's on Ctrl-C (asm-generic/siginfo.h).
 _SI_KERNEL = 0x80
 
-PASSED_ON = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-_TAKEN = (*PASSED_ON, signal.SIGCHLD, signal.SIGWINCH)
+
+def _known(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of the signals that this system has."""
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+
+
+PASSED_ON = _known("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_TAKEN = (*PASSED_ON, *_known("SIGCHLD", "SIGWINCH"))
 
 
 class Signals:
@@ -116,8 +112,7 @@ class LiveLine:
         if not self._on:
             return
         with contextlib.suppress(OSError):
-            packed = fcntl.ioctl(self._stream.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
-            self._rows, self._columns = struct.unpack("HHHH", packed)[:2]
+            self._columns, self._rows = os.get_terminal_size(self._stream.fileno())
         if self._rows > 2:
             # A new line first: what stood on the last row moves up before the row is taken.
             self._write(f"\n\0337\033[1;{self._rows - 1}r\0338\033[1A")

@@ -26,7 +26,7 @@ MemoryPressureLevel = PressureLevel
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Memory at one moment, in MB of 2**20 bytes with one decimal. ``None``: it could not be read."""
+    """Memory at one moment, in MB of 2**20 bytes, rounded down to one decimal. ``None``: it could not be read."""
 
     total_mb: float
     #: What this process may still take: the least that its container, the groups above it and the machine leave.
@@ -132,7 +132,7 @@ def _stats(reading: Reading, level: PressureLevel) -> MemoryStats:
 
 
 def _mb(size: int) -> float:
-    return round(size / MIB, 1)
+    return size * 10 // MIB / 10  # rounded down: 1023.96 is less than 1024
 
 
 _lock = Lock()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -208,6 +209,8 @@ class _Checks:
         self.alarms: deque[float] = deque(maxlen=100)
         #: Why the newest entry could not be kept.
         self.trouble: RecordError | None = None
+        #: Set when a check was made and written, or could not be.
+        self.checked = threading.Event()
 
     def record(self, event: Event) -> None:
         """Take in what the warden tells. Raises :class:`RecordError` when an entry was lost."""
@@ -216,7 +219,10 @@ class _Checks:
         elif event.kind is EventKind.STOP:
             self._write(event, [_said("STOP", "Memory monitor stopped")])
         elif event.kind is EventKind.SAMPLE:
-            self._write(event, self._check(event))
+            try:
+                self._write(event, self._check(event))
+            finally:
+                self.checked.set()
 
     def _check(self, event: Event) -> list[dict[str, str]]:
         try:
@@ -321,8 +327,9 @@ class SimpleMemoryMonitor:
         if self._warden.running:
             return self
         self._started, self._ended = self._clock.monotonic(), None
+        self._checks.checked = checked = threading.Event()
         self._warden.start()
-        self._warden.flush(FIRST_CHECK_SECONDS)
+        checked.wait(FIRST_CHECK_SECONDS)
         trouble = self._checks.trouble
         if trouble is not None and self._asked_for_log:
             self.stop()
@@ -469,14 +476,17 @@ class SimpleMemoryMonitor:
 
 _lock = Lock()
 _monitor: SimpleMemoryMonitor | None = None
+#: The defaults as objects of their own: a caller who writes 300 gives another one, so what was said can be told
+#: from what was left out.
+_INTERVAL, _THRESHOLD = float("300"), float("80")
 
 
 def get_monitor(
-    check_interval_seconds: float | None = None,
-    alert_threshold_percent: float | None = None,
+    check_interval_seconds: float = _INTERVAL,
+    alert_threshold_percent: float = _THRESHOLD,
     log_file: str | os.PathLike[str] | None = None,
 ) -> SimpleMemoryMonitor:
-    """The monitor of this process, made by the first call (300 s, 80 %, the default log where nothing is said).
+    """The monitor of this process, made by the first call, with its values.
 
     A later call may leave out what it does not care about. One that asks for something else than the monitor
     has raises :class:`~memwarden.errors.SettingsError`: it would otherwise wait for alerts, or read a log,
@@ -486,19 +496,17 @@ def get_monitor(
     global _monitor
     with _lock:
         if _monitor is None:
-            _monitor = SimpleMemoryMonitor(
-                300 if check_interval_seconds is None else check_interval_seconds,
-                80.0 if alert_threshold_percent is None else alert_threshold_percent,
-                log_file,
-            )
+            _monitor = SimpleMemoryMonitor(check_interval_seconds, alert_threshold_percent, log_file)
             return _monitor
         has = _monitor
-    asked = (
-        ("check_interval_seconds", check_interval_seconds, has.check_interval_seconds),
-        ("alert_threshold_percent", alert_threshold_percent, has.alert_threshold_percent),
-        ("log_file", None if log_file is None else os.path.abspath(log_file), os.path.abspath(has.log_file)),
-    )
-    differ = [f"{name} is {value!r}, not {want!r}" for name, want, value in asked if want not in (None, value)]
+    asked: list[tuple[str, object, object]] = []
+    if check_interval_seconds is not _INTERVAL:
+        asked.append(("check_interval_seconds", check_interval_seconds, has.check_interval_seconds))
+    if alert_threshold_percent is not _THRESHOLD:
+        asked.append(("alert_threshold_percent", alert_threshold_percent, has.alert_threshold_percent))
+    if log_file is not None:
+        asked.append(("log_file", os.path.abspath(log_file), os.path.abspath(has.log_file)))
+    differ = [f"{name} is {value!r}, not {want!r}" for name, want, value in asked if want != value]
     if differ:
         raise SettingsError(
             f"the monitor of this process exists already, and its {'; its '.join(differ)}; "

@@ -37,6 +37,13 @@ class Dial:
         pass
 
 
+def pass_time(monitor, clock, seconds):
+    """In steps so short that a receiver at work, on real time, is never taken for one that hangs."""
+    for _ in range(seconds // 2):
+        clock.advance(2)
+        assert monitor.flush()
+
+
 @pytest.fixture
 def dial():
     return Dial()
@@ -72,7 +79,7 @@ def test_stats_carry_machine_and_process():
     assert (stats.pressure_level.value, stats.timestamp, stats.limit_source) == ("low", 1_700_000_000.0, "machine")
 
 
-@pytest.mark.contract("S1-14", "W1-11", "V-28")
+@pytest.mark.contract("S1-14")
 def test_stats_are_the_containers():
     """In a container the figures are those of its limit, file cache not counted as used, its own swap included."""
     group = CgroupMemory("/docker/a", 2, 1800 * MIB, 2000 * MIB, 100 * MIB, swap=40 * MIB)
@@ -132,12 +139,12 @@ def test_levels_have_their_edges_and_names(percent, level):
 
 
 def test_figures_are_fresh_while_the_level_is_the_watched_one(monitor, dial, clock):
-    """While monitoring, stats are a look of this moment; the level has its duration, so one reading does not flip it."""
+    """While monitoring, stats are of this moment; the level has its duration, so one reading does not flip it."""
     monitor.start_monitoring()
     dial.percent = 75.0
     stats = monitor.get_current_stats()
     assert (round(stats.percent_used), stats.pressure_level.value) == (75, "low")
-    clock.advance(10)
+    pass_time(monitor, clock, 10)
     assert monitor.get_current_stats().pressure_level.value == "moderate"
     monitor.stop_monitoring()
     dial.percent = 10.0
@@ -152,13 +159,13 @@ def test_pressure_is_answered_when_its_level_is_entered(monitor, dial, clock):
     monitor.register_pressure_callback(MemoryPressureLevel.LOW, low.append)
     monitor.start_monitoring()
     dial.percent = 85.0
-    clock.advance(60)
+    pass_time(monitor, clock, 60)
     assert monitor.flush()
     assert [(round(stats.percent_used), stats.pressure_level.value) for stats in high] == [(85, "high")]
     dial.percent = 10.0
-    clock.advance(120)
+    pass_time(monitor, clock, 120)
     dial.percent = 85.0
-    clock.advance(60)
+    pass_time(monitor, clock, 60)
     assert monitor.flush()
     assert [stats.pressure_level.value for stats in high] == ["high", "high"]
     assert [stats.pressure_level.value for stats in low] == ["low", "low"]
@@ -223,7 +230,7 @@ def test_the_update_interval_is_the_pace(dial, clock):
     reader = ScriptedReader([1 << 30], total=TOTAL)
     monitor = MemoryMonitor(5.0, sources=lambda: [reader], clock=clock)
     monitor.start_monitoring()
-    clock.advance(20)
+    pass_time(monitor, clock, 20)
     monitor.stop_monitoring()
     assert reader.reads == 5
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import stat
 import threading
 from datetime import datetime, timedelta
@@ -165,6 +166,7 @@ def test_no_readings_are_no_zeros():
         pytest.param([10, 90], "stable", id="two say nothing yet"),
         pytest.param([10, 20, 30, 40, 50], "stable", id="five have nothing older"),
         pytest.param([50] + [55] * 5, "increasing", id="ten percent more"),
+        pytest.param([3] + [3.3] * 5, "increasing", id="ten percent more, in binary fractions"),
         pytest.param([50] + [54.9] * 5, "stable", id="less than ten percent more"),
         pytest.param([50] + [45] * 5, "decreasing", id="ten percent less"),
         pytest.param([50] + [45.1] * 5, "stable", id="less than ten percent less"),
@@ -329,6 +331,7 @@ def test_a_forked_child_has_a_usable_monitor(make, clock, log):
         pid = os.fork()
         if pid == 0:
             try:
+                signal.alarm(20)  # a child that hangs must not hang the tests
                 assert not monitor.running
                 child = SimpleMemoryMonitor(
                     10, log_file=log.with_name("child.log"), sources=monitor._sources, clock=clock
@@ -735,16 +738,25 @@ def test_a_second_call_that_differs_is_told(only, tmp_path):
 
 
 @pytest.mark.contract("S2-19", "W2-6")
-def test_many_threads_get_one_monitor(only):
-    """The first call is locked."""
-    got = []
-    threads = [threading.Thread(target=lambda: got.append(get_monitor())) for _ in range(16)]
+def test_many_threads_get_one_monitor(only, monkeypatch):
+    """A second thread that asks while the first one's monitor is being made waits for it, and gets the same."""
+    got, made, go_on = [], [], threading.Event()
+
+    def slowly(*args):
+        made.append(SimpleMemoryMonitor(*args))
+        go_on.wait(5)
+        return made[-1]
+
+    monkeypatch.setattr(simple_memory_monitor, "SimpleMemoryMonitor", slowly)
+    threads = [threading.Thread(target=lambda: got.append(get_monitor())) for _ in range(8)]
     for thread in threads:
         thread.start()
+    threads[-1].join(0.05)  # time enough to make one more, if it could
+    go_on.set()
     for thread in threads:
         thread.join()
-    assert len({id(monitor) for monitor in got}) == 1
-    assert (got[0].check_interval_seconds, got[0].alert_threshold_percent) == (300, 80.0)
+    assert (len(made), {id(monitor) for monitor in got}) == (1, {id(made[0])})
+    assert (made[0].check_interval_seconds, made[0].alert_threshold_percent) == (300, 80.0)
 
 
 def test_reset_forgets_and_stops(only, tmp_path):

@@ -91,7 +91,7 @@ def from_plain(plain: dict[str, Any]) -> Any:
 def _key(field: str, value: Any) -> str:
     if field == "wall":
         return "time"
-    if field in _SECONDS:
+    if field in _SECONDS and field != "seconds":
         return field + "_seconds"
     if field in _BYTES and not hasattr(value, "_fields"):
         return field + "_bytes"

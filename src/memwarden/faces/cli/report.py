@@ -130,7 +130,8 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
         verdict = click.style(
             verdict, fg="green" if ending.kind is EndKind.EXIT and not ending.code else "red", bold=True
         )
-    rows.append(("ended", f"{verdict}  [exit code {report.exit_code}]"))
+    told = "" if ending.kind is EndKind.EXIT else f"  [exit code {report.exit_code}]"
+    rows.append(("ended", verdict + told))
     if hint := report.hint():
         rows.append(("hint", hint))
     rows += _limit_rows(report)
@@ -138,7 +139,11 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     counted = {"cgroup": "counted by the kernel", "pss": "shared pages counted once"}.get(
         counted_by, "sum of resident sizes"
     )
-    rows.append(("peak", f"{render.size(peak)} ({counted}), {_plural(len(report.history.processes), 'process')}"))
+    seen = len(report.history.processes)
+    if peak:
+        rows.append(("peak", f"{render.size(peak)} ({counted})" + (f", {_plural(seen, 'process')}" if seen else "")))
+    else:
+        rows.append(("peak", "not measured: it ended before the first look"))
     for process in report.largest:
         rows.append(("", f"{render.size(process.rss):>10}  {process.name}[{process.key.pid}]"))
     rows.append(("levels", _levels(report, colour, blocks)))

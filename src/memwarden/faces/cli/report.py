@@ -21,6 +21,8 @@ from memwarden.model.plain import to_plain
 
 #: A command that the limit ended this early may never have got going.
 _STARTING_SECONDS = 0.3
+#: Fewer looks make no picture.
+_CHART_POINTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ def as_plain(report: Report) -> dict[str, Any]:
 def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     """The report for a person."""
     ending = report.ending
-    rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command), 100))]
+    rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command).replace("\n", "\\n"), 100))]
     verdict = report.verdict()
     if colour:
         verdict = click.style(
@@ -156,7 +158,8 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     lines = [f"{rule * 2} memwarden {rule * 66}"]
     lines += [f"{name:<9} {text}" for name, text in rows]
     ceiling = ending.limit.bytes if ending.limit is not None else None
-    lines += render.chart(report.history.points, ceiling, blocks=blocks)
+    if len(report.history.points) >= _CHART_POINTS:
+        lines += render.chart(report.history.points, ceiling, blocks=blocks)
     text = "\n".join(lines)
     return text if blocks else text.encode("ascii", "replace").decode()
 

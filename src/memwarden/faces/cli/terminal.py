@@ -117,7 +117,8 @@ class LiveLine:
             return
         with contextlib.suppress(OSError):
             packed = fcntl.ioctl(self._stream.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
-            self._rows, self._columns = struct.unpack("HHHH", packed)[:2]
+            rows, columns = struct.unpack("HHHH", packed)[:2]
+            self._rows, self._columns = rows or 24, columns or 80  # a serial line does not know its size
         if self._rows > 2:
             # A new line first: what stood on the last row moves up before the row is taken.
             self._write(f"\n\0337\033[1;{self._rows - 1}r\0338\033[1A")

@@ -241,14 +241,15 @@ def test_a_signal_to_memwarden_reaches_the_command(number: signal.Signals) -> No
 
 def test_orphans_are_counted_and_told() -> None:
     """A grandchild whose parent has gone stays in the tree, and one that lives on is named in the report."""
-    code = (
-        "import os, subprocess, sys, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    grandchild = subprocess.Popen([sys.executable, '-c', 'k = b\"x\" * (80 << 20); import time; time.sleep(30)'])\n"
-        "    os._exit(0)\n"
-        "os.wait(); time.sleep(1)\n"
-    )
+    code = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    subprocess.Popen([sys.executable, "-c", "import time; kept = b'x' * (80 << 20); time.sleep(30)"])
+    os._exit(0)
+os.wait()
+time.sleep(1)
+"""
     told = report(run("--json", "--interval", "0.05", "--", *python(code)))
     [left] = told["ending"]["left"]
     try:

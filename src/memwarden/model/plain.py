@@ -60,6 +60,7 @@ TYPES: dict[str, type] = {
     "tree": facts.TreeMemory,
     "cgroup": facts.CgroupMemory,
     "system": facts.SystemMemory,
+    "gpu": facts.GpuMemory,
     "limit": limits.Limit,
 }
 _NAMES = {cls: name for name, cls in TYPES.items()}

@@ -46,7 +46,7 @@ def constraints(sample: Sample) -> list[Constraint]:
     if process is not None and process.vms_limit and process.vms is not None:
         found.append(Constraint(Limit(process.vms_limit, "rlimit address space"), process.vms))
     for gpu in sample.gpus:
-        found.append(Constraint(Limit(gpu.total, f"gpu {gpu.index}"), gpu.used))
+        found.append(Constraint(Limit(gpu.total, f"gpu {gpu.number}"), gpu.used))
     if sample.system is not None:
         found.append(Constraint(Limit(sample.system.total, "machine"), sample.system.used))
     return found

@@ -111,7 +111,7 @@ class CgroupMemory(NamedTuple):
 class GpuMemory(NamedTuple):
     """One graphics processor's own memory, from NVIDIA's management library."""
 
-    index: int
+    number: int
     name: str
     #: Stays the same when cards are added or reordered.
     uuid: str

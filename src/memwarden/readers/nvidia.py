@@ -24,9 +24,10 @@ class NvidiaReader:
     def __init__(self, only: tuple[int, ...] | None = None, library: Any = None) -> None:
         if library is None:
             try:
-                import pynvml as library
+                import pynvml
             except ImportError:
                 raise ExtraMissing("reading GPU memory", "gpu") from None
+            library = pynvml
         self._nvml, self._only = library, only
         self._cards: list[tuple[int, Any, str, str]] | None = None
 

@@ -60,7 +60,7 @@ class Nvml:
 def test_each_card_is_a_fact() -> None:
     """Index, name, a lasting id, and bytes."""
     gpus = NvidiaReader(library=Nvml()).read()["gpus"]
-    assert [(gpu.index, gpu.name, gpu.uuid) for gpu in gpus] == [
+    assert [(gpu.number, gpu.name, gpu.uuid) for gpu in gpus] == [
         (0, "NVIDIA GeForce RTX 3090", "GPU-0"),
         (1, "NVIDIA GeForce RTX 3090", "GPU-1"),
     ]
@@ -70,7 +70,7 @@ def test_each_card_is_a_fact() -> None:
 def test_one_card_that_does_not_answer_is_a_gap() -> None:
     """The other one still counts."""
     read = NvidiaReader(library=Nvml(memory=Nvml.NVMLError(3, "Not Supported"))).read()
-    assert [gpu.index for gpu in read["gpus"]] == [0]
+    assert [gpu.number for gpu in read["gpus"]] == [0]
     assert [(gap.where, gap.why) for gap in read["gaps"]] == [("gpu 1", "absent")]
 
 

@@ -24,7 +24,7 @@ run: setup  ## the main job on a real program: once inside its limit, once growi
 	@scripts/demo.sh
 
 test: setup system lint types  ## every test; needs apt packages, which it names before it installs them
-	@CI_LONG= scripts/test.sh
+	@scripts/test.sh
 
 test-long: setup system  ## the slow proofs: 200 quiet runs, soaks, real time
 	$(BIN)/python -m pytest -m long

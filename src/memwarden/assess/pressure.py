@@ -45,6 +45,8 @@ def constraints(sample: Sample) -> list[Constraint]:
     process = sample.process
     if process is not None and process.vms_limit and process.vms is not None:
         found.append(Constraint(Limit(process.vms_limit, "rlimit address space"), process.vms))
+    for gpu in sample.gpus:
+        found.append(Constraint(Limit(gpu.total, f"gpu {gpu.number}"), gpu.used))
     if sample.system is not None:
         found.append(Constraint(Limit(sample.system.total, "machine"), sample.system.used))
     return found

@@ -21,7 +21,7 @@ from memwarden.contain.grants import Grant, obtain
 from memwarden.contain.kernel import alive, send
 from memwarden.contain.launcher import Launched, launch, resolve
 from memwarden.contain.witness import OomWitness
-from memwarden.errors import ActionFailed, MemwardenError, ReadError
+from memwarden.errors import ActionFailed, LaunchError, ReadError
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.limits import Limit
@@ -139,25 +139,24 @@ class Contained:
         try:
             witness = OomWitness()
             begun = time.monotonic()
-            try:
-                self._launched = self._launching(self._ceiling.joins if self._ceiling else ())
-            except MemwardenError as error:
-                self._failure = error
-                return
+            self._launched = self._launching(self._ceiling.joins if self._ceiling else ())
             self._tree = TreeReader(
                 self.pid, adopter=os.getpid() if self._adopt else None, strangers=self.helpers, keep=16
             )
             if self._ceiling is not None:
                 self._ceiling.attach(self.key)
-            self._begun.set()
             evidence = self._hold()
             self._ending = self._explain(evidence, witness, begun)
             if self._on_ending is not None:
                 self._on_ending(self._ending)
+        except LaunchError as error:
+            self._failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours is raised in wait(), and no tree is left unheld
             self._failure = error
             self._kill_all()
         finally:
+            if self._launched is not None:
+                self._launched.close()
             if self._tree is not None:
                 self._tree.close()
             if self._ceiling is not None:
@@ -169,9 +168,12 @@ class Contained:
 
     def _hold(self) -> Evidence | None:
         """Wait until the command has ended, by itself or by us; returns the evidence in the latter case."""
-        ceiling = self._ceiling
+        ceiling, launched = self._ceiling, self._launched
+        assert launched is not None
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
+        pipe = launched.pipe
+        poller.register(pipe, select.POLLIN)
         pidfd = self._pidfd()
         if pidfd >= 0:
             poller.register(pidfd, select.POLLIN)
@@ -183,6 +185,9 @@ class Contained:
                 if pidfd < 0:
                     pace = min(pace, 0.02)  # Linux before 5.3
                 poller.poll(pace * 1000)
+                if not self._begun.is_set() and launched.became_command():
+                    poller.unregister(pipe)
+                    self._begun.set()
                 if self._adopt:
                     self._reap_orphans()
                 if self._ended():
@@ -324,7 +329,10 @@ class Contained:
         status = self._launched.process.wait()
         kills = ceiling.kernel_kills() if ceiling is not None else 0
         oom_where = ""
-        if evidence is not None or kills:
+        peak, counted_by = ceiling.peak() if ceiling is not None else (0, "")
+        # A process that dies for want of kernel memory, while it is being started, is killed without an event.
+        starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes
+        if evidence is not None or kills or starved:
             kind = EndKind.LIMIT
             if kills and evidence is not None and not evidence.processes:
                 self._steps.append("the kernel killed at the ceiling")
@@ -333,7 +341,6 @@ class Contained:
             kind, oom_where = EndKind.KERNEL_OOM, where
         else:
             kind = EndKind.EXIT if status >= 0 else EndKind.SIGNAL
-        peak, counted_by = ceiling.peak() if ceiling is not None else (0, "")
         return Ending(
             kind=kind,
             code=status if status >= 0 else None,

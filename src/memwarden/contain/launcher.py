@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -18,14 +19,38 @@ _SCRIPT = os.path.join(os.path.dirname(__file__), "_exec.py")
 
 
 class Launched:
-    """A started command: its identity and how it ended."""
+    """A started launcher, soon the command: its identity, whether it has become the command, how it ended.
 
-    def __init__(self, process: subprocess.Popen[bytes], key: ProcessKey, name: str) -> None:
-        self.process, self.key, self.name = process, key, name
+    ``pipe`` becomes readable when it has, or could not. Nobody may wait for that alone: under a small limit
+    the launcher can come to a stop before.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], key: ProcessKey, name: str, pipe: int) -> None:
+        self.process, self.key, self.name, self.pipe = process, key, name, pipe
 
     @property
     def pid(self) -> int:
         return self.key.pid
+
+    def became_command(self) -> bool:
+        """Whether the command runs now; does not wait. Raises :class:`LaunchError` when it could not be run."""
+        if self.pipe < 0:
+            return True
+        if not select.select([self.pipe], [], [], 0)[0]:
+            return False
+        told = os.read(self.pipe, 64).decode()
+        self.close()
+        if told:
+            self.process.wait()
+            stage, _, number = told.partition(" ")
+            raise _failed(self.name, stage, int(number))
+        return True
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
 
     def poll(self) -> int | None:
         """The exit code, a negative signal number, or None while it runs."""
@@ -91,18 +116,11 @@ def launch(
         raise LaunchError(f"the launcher could not be started: {error}", errno=error.errno or 0, stage="exec") from None
     finally:
         os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read().decode()
-    if told:
-        process.wait()
-        stage, _, number = told.partition(" ")
-        raise _failed(command[0], stage, int(number))
-    name = os.path.basename(command[0])
     try:
         key = key_of(process.pid)
     except ReadError:  # it has ended already, and its pid stays taken until it is reaped
         key = ProcessKey(process.pid, 0)
-    return Launched(process, key, name)
+    return Launched(process, key, command[0], reading)
 
 
 def _failed(name: str, stage: str, number: int) -> LaunchError:
@@ -111,6 +129,8 @@ def _failed(name: str, stage: str, number: int) -> LaunchError:
         return LaunchError(f"{name}: could not enter its memory group: {words}", errno=number, stage=stage)
     if number == errno.ENOEXEC:
         words = "neither a program nor a script with a #! line; name its interpreter"
+    elif number == errno.ENOMEM:
+        words = "not enough memory to start it; raise the limit"
     elif number == errno.E2BIG:
         words = "its arguments and environment are too long for this system"
     return LaunchError(f"{name}: {words}", errno=number, stage=stage)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -25,6 +26,7 @@ from memwarden.readers.tree import TreeReader
 FASTEST = 16e9
 #: The next look comes this soon while the tree grows: with 2 MiB pages it fills faster than any rate foretells.
 GROWING, SHORTEST, LONGEST = 0.001, 0.001, 0.020
+NICE = -10
 #: How long growth is remembered.
 GROWTH_MEMORY = 0.5
 #: A false alarm (shared pages) is not looked into again sooner.
@@ -61,6 +63,9 @@ class PollingCeiling:
         self._shared_twice = 0
 
     def attach(self, root: ProcessKey) -> None:
+        with contextlib.suppress(OSError):
+            # This thread alone, where it is granted: who looks too late because others compute does not hold.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self._reader = TreeReader(root.pid, adopter=self._adopter, strangers=self._strangers)
 
     def watched(self) -> Sequence[tuple[int, int]]:

@@ -58,6 +58,8 @@ class Warden:
             warden.subscribe(lambda event: print(event.kind.value, event.message))
             ...
 
+    ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon.
+
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
 
@@ -73,6 +75,7 @@ class Warden:
         asked: Limit | None = None,
         clock: Clock | None = None,
         patience: float = PATIENCE_SECONDS,
+        eager: bool = False,
     ) -> None:
         self.interval = parse_duration(interval)
         self.rules = tuple(rules)
@@ -81,7 +84,7 @@ class Warden:
         self._detector = detector if detector is not None else PressureDetector()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
-        self._patience = patience
+        self._patience, self._eager = patience, eager
         self._actions = {action.name: action for action in (actions if actions is not None else (Notify(),))}
         for rule in self.rules:
             if rule.action not in self._actions:
@@ -191,6 +194,8 @@ class Warden:
             now = clock.monotonic()
             reading = self._last
             pace = delay(reading.assessment, self._rate.rate(now), interval) if reading is not None else interval
+            if self._eager:
+                pace = min(pace, max(SHORTEST, now - first))
             # Records keep to the grid of the asked interval: lateness does not add up.
             grid = recorded + interval
             if grid <= now:

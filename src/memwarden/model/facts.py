@@ -108,6 +108,18 @@ class CgroupMemory(NamedTuple):
         return max(0, self.usage - self.reclaimable)
 
 
+class GpuMemory(NamedTuple):
+    """One graphics processor's own memory, from NVIDIA's management library."""
+
+    number: int
+    name: str
+    #: Stays the same when cards are added or reordered.
+    uuid: str
+    total: int
+    used: int
+    free: int
+
+
 class Gap(NamedTuple):
     """A fact that is missing, and why (one of :data:`memwarden.errors.ReadError.REASONS`)."""
 

@@ -60,6 +60,7 @@ TYPES: dict[str, type] = {
     "tree": facts.TreeMemory,
     "cgroup": facts.CgroupMemory,
     "system": facts.SystemMemory,
+    "gpu": facts.GpuMemory,
     "limit": limits.Limit,
 }
 _NAMES = {cls: name for name, cls in TYPES.items()}
@@ -91,7 +92,7 @@ def from_plain(plain: dict[str, Any]) -> Any:
 def _key(field: str, value: Any) -> str:
     if field == "wall":
         return "time"
-    if field in _SECONDS:
+    if field in _SECONDS and field != "seconds":
         return field + "_seconds"
     if field in _BYTES and not hasattr(value, "_fields"):
         return field + "_bytes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memwarden.model.facts import CgroupMemory, Gap, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessMemory, SystemMemory, TreeMemory
 from memwarden.model.limits import Limit
 
 
@@ -20,6 +20,7 @@ class Sample(NamedTuple):
     tree: TreeMemory | None = None
     #: The own group first, then its ancestors up to the top that can be seen.
     cgroups: tuple[CgroupMemory, ...] = ()
+    gpus: tuple[GpuMemory, ...] = ()
     #: The limit that was asked for, on what is watched.
     asked: Limit | None = None
     gaps: tuple[Gap, ...] = ()

@@ -21,6 +21,8 @@ from memwarden.model.plain import to_plain
 
 #: A command that the limit ended this early may never have got going.
 _STARTING_SECONDS = 0.3
+#: Fewer looks make no picture.
+_CHART_POINTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +126,14 @@ def as_plain(report: Report) -> dict[str, Any]:
 def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     """The report for a person."""
     ending = report.ending
-    rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command), 100))]
+    rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command).replace("\n", "\\n"), 100))]
     verdict = report.verdict()
     if colour:
         verdict = click.style(
             verdict, fg="green" if ending.kind is EndKind.EXIT and not ending.code else "red", bold=True
         )
-    rows.append(("ended", f"{verdict}  [exit code {report.exit_code}]"))
+    told = "" if ending.kind is EndKind.EXIT else f"  [exit code {report.exit_code}]"
+    rows.append(("ended", verdict + told))
     if hint := report.hint():
         rows.append(("hint", hint))
     rows += _limit_rows(report)
@@ -138,7 +141,11 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     counted = {"cgroup": "counted by the kernel", "pss": "shared pages counted once"}.get(
         counted_by, "sum of resident sizes"
     )
-    rows.append(("peak", f"{render.size(peak)} ({counted}), {_plural(len(report.history.processes), 'process')}"))
+    seen = len(report.history.processes)
+    if peak:
+        rows.append(("peak", f"{render.size(peak)} ({counted})" + (f", {_plural(seen, 'process')}" if seen else "")))
+    else:
+        rows.append(("peak", "not measured: it ended before the first look"))
     for process in report.largest:
         rows.append(("", f"{render.size(process.rss):>10}  {process.name}[{process.key.pid}]"))
     rows.append(("levels", _levels(report, colour, blocks)))
@@ -151,7 +158,8 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     lines = [f"{rule * 2} memwarden {rule * 66}"]
     lines += [f"{name:<9} {text}" for name, text in rows]
     ceiling = ending.limit.bytes if ending.limit is not None else None
-    lines += render.chart(report.history.points, ceiling, blocks=blocks)
+    if len(report.history.points) >= _CHART_POINTS:
+        lines += render.chart(report.history.points, ceiling, blocks=blocks)
     text = "\n".join(lines)
     return text if blocks else text.encode("ascii", "replace").decode()
 

@@ -113,6 +113,7 @@ def _watch(
         recorders=[] if recorder is None else [recorder],
         # In a group of its own the command's limit stands in the group's files already.
         asked=limit if contained.kind == "polling" else None,
+        eager=True,
     )
     warden.subscribe(history.receive)
     return history, warden

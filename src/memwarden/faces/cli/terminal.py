@@ -112,7 +112,8 @@ class LiveLine:
         if not self._on:
             return
         with contextlib.suppress(OSError):
-            self._columns, self._rows = os.get_terminal_size(self._stream.fileno())
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+            self._rows, self._columns = rows or 24, columns or 80  # a serial line does not know its size
         if self._rows > 2:
             # A new line first: what stood on the last row moves up before the row is taken.
             self._write(f"\n\0337\033[1;{self._rows - 1}r\0338\033[1A")

@@ -1,0 +1,15 @@
+"""``make bench``: runs every benchmark, prints its table, and exits with 1 when a promise is not kept."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import overshoot
+
+
+def main() -> int:
+    kept = [overshoot.main()]
+    return 0 if all(kept) else 1
+
+
+sys.exit(main())

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Every test of `make test`: the suite, the documentation, and the package as a user gets it.
+set -eu
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+
+echo "test: the documentation site, strictly"
+NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet --site-dir .cache/site
+
+echo "test: the suite"
+"$bin/python" -m pytest -m "not long" -q
+
+echo "test: a wheel in an empty environment"
+rm -rf .cache/wheel
+"$bin/python" -m build --wheel --no-isolation --outdir .cache/wheel . >/dev/null
+"$bin/python" -m venv .cache/wheel/venv
+.cache/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.lock
+.cache/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index .cache/wheel/*.whl
+(
+    cd .cache/wheel # away from the checkout: only what was packed is found
+    venv/bin/memwarden --version
+    status=0
+    venv/bin/memwarden run --quiet --record run.jsonl --limit 64MiB -- venv/bin/python -c 'b"x" * (200 << 20)' || status=$?
+    [ "$status" = 123 ] || {
+        echo "test: the wheel's memwarden exited with $status instead of 123" >&2
+        exit 1
+    }
+    [ -s run.jsonl ]
+)
+echo "test: all of it passed"

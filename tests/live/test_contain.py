@@ -1,0 +1,361 @@
+"""Holding real programs to a limit on this machine: groups of version 1 where they can be had, and polling."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from memwarden.contain.contained import contain
+from memwarden.contain.grants import obtain, survey
+from memwarden.contain.groups import OwnGroup, group_pids, parent_for, sweep
+from memwarden.contain.kernel import alive, key_of, send
+from memwarden.errors import CeilingUnavailable, LaunchError, TargetChanged
+from memwarden.model.endings import EndKind
+from memwarden.model.facts import ProcessKey
+from memwarden.model.units import MIB
+from memwarden.testing import HOG
+
+GRANTED = [grant.kind for grant in survey() if grant.granted]
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.skipif(kind not in GRANTED, reason=f"this machine does not grant {kind}"))
+    for kind in ("cgroup1", "polling")
+]
+
+ONE_CALL = "b'x' * 1_500_000_000"
+IGNORES = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); sys.stdin.read()"
+child = subprocess.Popen([sys.executable, "-c", deaf], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+kept = []
+while True:
+    kept.append(b"x" * 1048576)
+"""
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Every test here ends with the groups and processes that it began with."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert glob.glob(f"/sys/fs/cgroup/memory/memwarden/run-{os.getpid()}-*") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("code", [pytest.param(HOG, id="grows"), pytest.param(ONE_CALL, id="one call in C")])
+def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: str) -> None:
+    """The tree is ended with a typed outcome, within 1 MiB of the limit by a group and 6 MiB by polling.
+
+    One run may be unlucky on a busy machine; the benchmark states the median of ten. Here the better of
+    three stands for it.
+    """
+    over = []
+    for _ in range(3):
+        with contain(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
+            ending = command.wait(60)
+        assert ending is not None
+        assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, kind)
+        assert ending.evidence is not None
+        assert ending.evidence.used >= 299 * MIB
+        assert ending.evidence.processes[0].rss > 250 * MIB
+        assert not alive(command.key)
+        assert ending.peak is not None
+        over.append(ending.peak - 300 * MIB)
+        if over[-1] <= (1 if kind == "cgroup1" else 6) * MIB:
+            return
+    pytest.fail(f"too far past the limit, in MiB: {[each / MIB for each in over]}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_tree_goes_with_a_child_that_ignores_sigterm(kind: str) -> None:
+    """Parent and child ignore SIGTERM; both are gone, by SIGKILL after it, and the steps say so."""
+    with contain(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
+        ending = command.wait(60)
+    assert ending is not None
+    assert ending.kind is EndKind.LIMIT
+    assert ending.signal == signal.SIGKILL
+    assert ending.evidence is not None
+    assert len(ending.evidence.processes) == 2
+    text = "\n".join(ending.steps)
+    assert text.index("SIGTERM") < text.index("SIGKILL") < text.index("nobody is left")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_may_end_in_its_own_way_at_the_limit(kind: str) -> None:
+    """SIGTERM comes first, and a program that heeds it finishes its work: its own exit code is kept."""
+    code = """
+import os, signal, sys, time
+kept = []
+def finish(*_):
+    os.write(1, b"finished my work\\n")
+    os._exit(42)
+signal.signal(signal.SIGTERM, finish)
+while len(kept) < 2000:
+    kept.append(b"x" * 262144)
+    time.sleep(0.002)
+"""
+    with contain(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
+        ending = command.wait(60)
+    assert ending is not None
+    assert (ending.kind, ending.code) == (EndKind.LIMIT, 42)
+    assert not any("SIGKILL" in step for step in ending.steps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
+    """Twenty programs that hold 60 of 80 MiB end by themselves (200 at 500 of 512 in the long proofs)."""
+    code = "kept = [b'x' * 1048576 for _ in range(45)]"
+    for _ in range(20):
+        with contain(python(code), limit="80MiB", ceiling=kind) as command:
+            ending = command.wait(60)
+        assert ending is not None
+        assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_500_of_512_mib_is_left_alone_200_times(kind: str) -> None:
+    """No false end in 200 runs close under the limit."""
+    for _ in range(200):
+        with contain(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
+                     stdout=subprocess.DEVNULL) as command:  # fmt: skip
+            ending = command.wait(60)
+        assert ending is not None
+        assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+
+
+def test_shared_memory_counted_twice_is_no_reason_to_end() -> None:
+    """Eight processes that share 60 MiB show 480 MiB of resident sizes; counted once they are under 200."""
+    code = """
+import mmap, os, sys
+area = mmap.mmap(-1, 60 << 20)
+area.write(b"x" * (60 << 20))
+readers = []
+for _ in range(7):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(writing)
+        sum(area[at] for at in range(0, 60 << 20, 4096))
+        os.write(1, b".")
+        os.read(reading, 1)
+        os._exit(0)
+    readers.append(writing)
+os.read(0, 1)
+"""
+    out_read, out_write = os.pipe()
+    in_read, in_write = os.pipe()
+    with contain(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
+        assert b"".join(os.read(out_read, 1) for _ in range(7)) == b"." * 7  # all have touched every page
+        assert sum(p.memory_info().rss for p in psutil.Process(command.pid).children()) > 400 * MIB
+        assert command.wait(0.5) is None  # looked at some hundred times meanwhile
+        os.close(in_write)
+        for fd in (out_read, out_write, in_read):
+            os.close(fd)
+        ending = command.wait(30)
+    assert ending is not None
+    assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
+    """The command's own exit code, and a signal of somebody else, are not mistaken for the limit."""
+    limit = None if kind is None else "200MiB"
+    with contain(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
+        ending = command.wait(30)
+    assert ending is not None
+    assert (ending.kind, ending.code, ending.signal) == (EndKind.EXIT, 7, None)
+    with contain(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
+        os.kill(command.pid, signal.SIGKILL)
+        ending = command.wait(30)
+    assert ending is not None
+    assert (ending.kind, ending.code, ending.signal) == (EndKind.SIGNAL, None, signal.SIGKILL)
+
+
+def test_leaving_the_block_ends_the_tree() -> None:
+    """A command whose block is left is asked to end, with its children."""
+    with contain(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
+        child = psutil.Process(command.pid)
+        until = time.monotonic() + 10
+        while len(child.children()) < 2 and time.monotonic() < until:
+            pass
+        keys = [key_of(each.pid) for each in child.children()]
+        assert len(keys) == 2
+    assert not any(alive(key) for key in [command.key, *keys])
+
+
+@pytest.mark.parametrize(
+    ("words", "errno_name"),
+    [
+        (["memwarden-no-such-command"], "ENOENT"),
+        (["/nonexistent/tool"], "ENOENT"),
+        (["/etc/passwd"], "EACCES"),
+        (["/"], "EACCES"),
+    ],
+)
+def test_a_command_that_cannot_be_run_costs_nothing(words: list[str], errno_name: str) -> None:
+    """The error is typed, names the command, and no group is left."""
+    import errno
+
+    with pytest.raises(LaunchError) as caught:
+        contain(words, limit="100MiB")
+    assert caught.value.errno == getattr(errno, errno_name)
+    assert words[0] in str(caught.value)
+
+
+def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
+    """What only the kernel can refuse is told just as clearly, from the launcher."""
+    script = tmp_path / "tool"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    with pytest.raises(LaunchError, match="#! line"):
+        contain([str(script)], limit="100MiB")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", ["4KiB", "100KiB", "1MiB"])
+def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -> None:
+    """Even where the launcher itself comes to a stop nobody waits for ever, and the outcome is the limit's.
+
+    (A limit that leaves no room even for exec may also be refused by the kernel as ENOMEM.)
+    """
+    try:
+        with contain(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
+            ending = command.wait(30)
+    except (LaunchError, CeilingUnavailable) as error:
+        assert "memory" in str(error)  # noqa: PT017
+        return
+    assert ending is not None
+    assert ending.kind is EndKind.LIMIT or limit == "1MiB"
+
+
+def test_a_signal_never_reaches_a_reused_pid() -> None:
+    """A key with this pid and another start time is somebody else: nothing is sent."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        real = key_of(child.pid)
+        with pytest.raises(TargetChanged):
+            send(ProcessKey(real.pid, real.start + 1), signal.SIGKILL)
+        assert child.poll() is None
+        send(real, signal.SIGTERM)
+        assert child.wait(10) == -signal.SIGTERM
+        with pytest.raises(TargetChanged):
+            send(real, signal.SIGTERM)
+    finally:
+        child.kill()
+        child.wait()
+
+
+MONITOR = """
+import sys
+from memwarden.contain.contained import contain
+tree = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
+command = contain([sys.executable, "-c", tree], limit=sys.argv[2], ceiling=sys.argv[1])
+print(command.pid, flush=True)
+command.wait()
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_protects_when_the_monitor_is_killed(kind: str) -> None:
+    """SIGKILL of the monitor ends the command itself; what it started stays under the kernel's ceiling.
+
+    In a group the kernel's own killer is turned on again (nothing waits for a dead monitor), and the next
+    start removes the group. By polling nothing holds what is left: that is documented, and shown here.
+    """
+    monitor = subprocess.Popen(
+        [sys.executable, "-c", MONITOR, kind, "100MiB"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert monitor.stdout is not None
+    lines = sorted([monitor.stdout.readline().strip(), monitor.stdout.readline().strip()])
+    pid = int(lines[0])
+    assert lines[1] == "up"
+    command = key_of(pid)
+    children = [key_of(child.pid) for child in psutil.Process(pid).children()]
+    assert len(children) == 1
+    group = None
+    if kind == "cgroup1":
+        [group] = glob.glob(f"{parent_for(1, None)}/memwarden/run-{monitor.pid}-*")
+        assert "oom_kill_disable 1" in _read(f"{group}/memory.oom_control")
+    try:
+        monitor.kill()
+        monitor.wait()
+        _until(lambda: not alive(command))
+        assert alive(children[0])
+        if group is not None:
+            _until(lambda: "oom_kill_disable 0" in _read(f"{group}/memory.oom_control"))
+            assert int(_read(f"{group}/memory.limit_in_bytes")) == 100 * MIB
+            assert group_pids(group) == [children[0].pid]
+    finally:
+        for key in children:
+            with contextlib.suppress(TargetChanged):
+                send(key, signal.SIGKILL)
+        monitor.stdin.close()
+        monitor.stdout.close()
+    if group is not None:
+        _until(lambda: not group_pids(group))
+        sweep(os.path.dirname(group))
+        assert not os.path.exists(group)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(group))
+
+
+@pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
+def test_a_sweep_leaves_the_groups_of_living_monitors() -> None:
+    """A group whose maker lives is locked, and stays."""
+    group = OwnGroup(parent_for(1, None))
+    try:
+        assert sweep(os.path.dirname(group.path)) == []
+        assert os.path.isdir(group.path)
+    finally:
+        assert group.close()
+
+
+def test_a_named_ceiling_that_cannot_be_had_says_why() -> None:
+    """No silent substitute for what was asked for by name."""
+    with pytest.raises(CeilingUnavailable, match="/nonexistent"):
+        obtain(64 * MIB, cgroup="/nonexistent")
+
+
+def test_descriptors_and_threads_are_given_back() -> None:
+    """Twenty contained commands leave neither."""
+    import threading
+
+    def count() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with contain(["true"], limit="100MiB") as command:
+        command.wait(30)
+    before = count()
+    for _ in range(20):
+        with contain(["true"], limit="100MiB") as command:
+            command.wait(30)
+    assert count() == before
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def _until(condition, seconds: float = 10.0) -> None:
+    """Wait for something that another process does; the test fails when it does not."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.01)

@@ -1,0 +1,438 @@
+"""``memwarden run`` as a person or a script meets it: real commands, real terminals, real signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from memwarden.faces.cli import LIMIT_ENDED_IT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
+from memwarden.model.events import Event, EventKind
+from memwarden.model.findings import Reading
+from memwarden.records.jsonl import read_lines
+from memwarden.testing import HOG
+
+MEMWARDEN = [sys.executable, "-c", "import sys; from memwarden.faces.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Records of these tests go to a folder of their own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in list(os.environ):
+        if name.startswith("MEMWARDEN_"):
+            monkeypatch.delenv(name)
+    return tmp_path / "state"
+
+
+def run(*arguments: str, timeout: float = 60, **more) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MEMWARDEN, "run", *arguments], capture_output=True, text=True, timeout=timeout, **{"input": "", **more}
+    )
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def report(result: subprocess.CompletedProcess[str]) -> dict:
+    return json.loads(result.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 42, 123, 125, 255])
+def test_the_exit_code_of_the_command_is_passed_through(code: int) -> None:
+    """Whatever the command exits with, memwarden exits with."""
+    assert run("--quiet", "--", "sh", "-c", f"exit {code}").returncode == code
+
+
+def test_a_signal_becomes_128_plus_its_number() -> None:
+    """As shells tell it."""
+    result = run("--json", "--", "sh", "-c", "kill -SEGV $$")
+    assert result.returncode == 128 + signal.SIGSEGV
+    assert report(result)["ending"]["kind"] == "signal"
+
+
+def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
+    """The report names the limit, what was used, by whom, what was done, the levels and the record."""
+    result = run("--limit", "150MiB", "--", *python(HOG, 20, 200, 500))
+    assert result.returncode == LIMIT_ENDED_IT
+    text = result.stderr
+    assert re.search(r"^ended +ended by its limit of 150 MiB", text, re.MULTILINE)
+    assert re.search(r"^peak +1[45]\d\.\d MiB", text, re.MULTILINE)
+    assert re.search(r"1[45]\d\.\d MiB +python", text)
+    assert re.search(r"^levels .*CRITICAL", text, re.MULTILINE)
+    assert re.search(r"^done .*reached its limit", text, re.MULTILINE)
+    assert "SIGTERM to pid" in text
+    assert "█" in text
+    assert "\033[" not in text, "no colour where there is no terminal"
+    record = Path(re.search(r"^record +(.+)$", text, re.MULTILINE)[1])
+    assert record.exists()
+
+
+def test_what_the_command_prints_is_untouched() -> None:
+    """Standard output and error of the command are its own; the report follows at the end."""
+    result = run("--", "sh", "-c", "echo out; echo err >&2")
+    assert result.stdout == "out\n"
+    assert result.stderr.startswith("err\n")
+
+
+def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
+    """Start, samples, levels, the decision and its outcome, and the ending, each a line with units in its keys."""
+    path = tmp_path / "new folder" / "run.jsonl"
+    result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 150, 400))
+    assert result.returncode == LIMIT_ENDED_IT
+    events = list(read_lines(path))
+    assert all(isinstance(event, Event) for event in events)
+    kinds = [event.kind for event in events]
+    assert kinds[0] is EventKind.START
+    for kind in (EventKind.SAMPLE, EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME, EventKind.ENDING):
+        assert kind in kinds
+    readings = [event.value for event in events if event.kind is EventKind.SAMPLE]
+    assert all(isinstance(reading, Reading) for reading in readings)
+    assert max(reading.sample.tree.total for reading in readings if reading.sample.tree) > 60 << 20
+    raw = json.loads(path.read_text().splitlines()[2])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d", raw["time"])
+
+
+def test_json_is_one_line_for_a_machine() -> None:
+    """`--json` gives the report with units in its keys."""
+    told = report(
+        run("--json", "--limit", "1GiB", "--", *python("import time; kept = b'x' * (50 << 20); time.sleep(0.3)"))
+    )
+    assert told["exit_code"] == 0
+    assert told["ending"]["kind"] == "exit"
+    assert 50 << 20 < told["peak_bytes"] < 120 << 20
+    assert told["effective_limit_bytes"] > 1 << 30
+    assert told["levels"][0]["level"] == "low"
+    assert Path(told["record"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--limt", "1G", "--", "true"], OWN_FAILURE, ["--limt", "--help"]),
+        (["--limit", "12XB", "--", "true"], OWN_FAILURE, ["--limit", "12XB", "512MiB"]),
+        (["--limit", "0", "--", "true"], OWN_FAILURE, ["--limit", "zero"]),
+        (["--limit", "120%", "--", "true"], OWN_FAILURE, ["120%"]),
+        (["--interval", "fast", "--", "true"], OWN_FAILURE, ["--interval", "fast", "500ms"]),
+        (["--ceiling", "magic", "--limit", "1G", "true"], OWN_FAILURE, ["magic", "polling"]),
+        (["--cgroup", "/nonexistent", "--limit", "1G", "true"], OWN_FAILURE, ["/nonexistent"]),
+        (["--record", "/proc/nowhere/x.jsonl", "--", "true"], OWN_FAILURE, ["/proc/nowhere/x.jsonl", "--record"]),
+        ([], OWN_FAILURE, ["COMMAND", "--help"]),
+        (["--", "memwarden-no-such-command"], NOT_FOUND, ["memwarden-no-such-command", "PATH"]),
+        (["--", "/nonexistent/tool"], NOT_FOUND, ["/nonexistent/tool"]),
+        (["--", "/etc/passwd"], NOT_EXECUTABLE, ["/etc/passwd", "chmod"]),
+        (["--", "/"], NOT_EXECUTABLE, ["directory"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_a_documented_code(arguments: list[str], code: int, words: list[str]) -> None:
+    """One line that names the thing and the way out, no traceback, nothing started."""
+    result = run(*arguments)
+    assert result.returncode == code
+    assert len(result.stderr.splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+    assert result.stdout == ""
+
+
+def test_bad_input_in_the_environment_names_the_variable() -> None:
+    """A bad variable is told by its name, not as a flag that nobody gave."""
+    result = run("--", "true", env={**os.environ, "MEMWARDEN_LIMIT": "much"})
+    assert result.returncode == OWN_FAILURE
+    assert "MEMWARDEN_LIMIT" in result.stderr
+
+
+def test_other_commands_use_the_usual_code_for_bad_usage() -> None:
+    """Two, as other command lines do."""
+    for arguments in (["frob"], ["doctor", "--nope"]):
+        result = subprocess.run([*MEMWARDEN, *arguments], capture_output=True, text=True)
+        assert result.returncode == USAGE
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_limit_too_small_to_start_says_so() -> None:
+    """The verdict is the limit's, and the way out is named."""
+    result = run("--limit", "1MiB", "--", sys.executable, "-c", "pass")
+    assert result.returncode == LIMIT_ENDED_IT
+    assert "below what it needs to start" in result.stderr
+
+
+def test_a_limit_above_what_there_is_is_told() -> None:
+    """A ceiling that can never be met is not a comfort."""
+    result = run("--limit", "100TiB", "--", "true")
+    assert result.returncode == 0
+    assert "above what there is" in result.stderr
+
+
+def test_a_record_that_fills_the_disk_does_not_end_the_run() -> None:
+    """Every write to /dev/full fails with ENOSPC once the file is open; asked for by name, that is an error."""
+    result = run("--record", "/dev/full", "--", "true")
+    assert result.returncode == OWN_FAILURE
+    assert "No space left" in result.stderr
+
+
+def test_no_place_for_a_default_record_is_no_reason_not_to_run(tmp_path: Path) -> None:
+    """Where neither the state nor the temporary directory can be written, the run says so and goes on."""
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    environment = {**os.environ, "XDG_STATE_HOME": str(blocked), "TMPDIR": str(tmp_path)}
+    result = run("--", "sh", "-c", "exit 5", env=environment)
+    assert result.returncode == 5
+    assert re.search(r"^trouble .*file", result.stderr, re.MULTILINE)
+
+
+def test_descriptors_and_environment_reach_the_command(tmp_path: Path) -> None:
+    """A descriptor opened by the caller's shell is there, and Python's own LC_CTYPE is not."""
+    file = tmp_path / "input"
+    file.write_text("through three\n")
+    command = "cat <&3; env | grep LC_CTYPE; trap '' PIPE; true"
+    script = f'exec 3<"{file}"; exec "$@" run --quiet -- sh -c "{command}"'
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG"))}
+    result = subprocess.run(
+        ["sh", "-c", script, "sh", *MEMWARDEN], capture_output=True, text=True, env={**environment, "LC_ALL": ""}
+    )
+    assert result.stdout == "through three\n"
+
+
+def test_sigpipe_is_not_ignored_in_the_command() -> None:
+    """Python ignores SIGPIPE; a command that inherits that writes for ever into a closed pipe."""
+    result = run("--quiet", "--", "sh", "-c", "grep SigIgn /proc/self/status")
+    ignored = int(result.stdout.split()[1], 16)
+    assert not ignored & 1 << (signal.SIGPIPE - 1)
+
+
+def test_no_signal_is_blocked_in_the_command() -> None:
+    """Our own mask stays ours."""
+    result = run("--quiet", "--", "sh", "-c", "grep SigBlk /proc/self/status")
+    assert int(result.stdout.split()[1], 16) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_memwarden_reaches_the_command(number: signal.Signals) -> None:
+    """A supervisor that signals memwarden means the command; it ends in its own way."""
+    code = (
+        "import signal, sys, os\n"
+        "signal.signal(int(sys.argv[1]), lambda *_: os._exit(77))\n"
+        "print('ready', flush=True)\nsignal.pause()"
+    )
+    with subprocess.Popen(
+        [*MEMWARDEN, "run", "--quiet", "--", *python(code, int(number))], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(20) == 77
+
+
+def test_orphans_are_counted_and_told() -> None:
+    """A grandchild whose parent has gone stays in the tree, and one that lives on is named in the report."""
+    code = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    subprocess.Popen([sys.executable, "-c", "import time; kept = b'x' * (80 << 20); time.sleep(30)"])
+    os._exit(0)
+os.wait()
+time.sleep(1)
+"""
+    told = report(run("--json", "--interval", "0.05", "--", *python(code)))
+    [left] = told["ending"]["left"]
+    try:
+        assert left["rss_bytes"] > 80 << 20
+        assert told["peak_bytes"] > 80 << 20
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(left["key"]["pid"]).kill()
+
+
+# --- terminals ---------------------------------------------------------------------------------------
+
+
+class Screen:
+    """A program on a terminal of its own."""
+
+    def __init__(self, *command: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", LANG="C.UTF-8")
+            os.execvp(command[0], command)
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        self.seen = ""
+        self.status: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What was seen, without the terminal's own signs."""
+        return re.sub(r"\033\[[0-9;?]*[a-zA-Z]|\033[78]|\r", "", self.seen)
+
+    def until(self, condition: Callable[[str], object], seconds: float = 20) -> str:
+        end = time.monotonic() + seconds
+        while not condition(self.text):
+            assert time.monotonic() < end, f"not seen: {self.seen!r}"
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    assert condition(self.text), f"ended without it: {self.seen!r}"
+        return self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait(self, seconds: float = 20) -> int:
+        with contextlib.suppress(AssertionError):  # the terminal closes a moment before the program is reaped
+            self.until(lambda _: self._ended(), seconds)
+        end = time.monotonic() + seconds
+        while not self._ended():
+            assert time.monotonic() < end, f"still running: {self.seen!r}"
+            time.sleep(0.01)
+        assert self.status is not None
+        return os.waitstatus_to_exitcode(self.status)
+
+    def _ended(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status is not None
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def screen() -> Iterator[Callable[..., Screen]]:
+    """Opens programs on terminals, and closes them."""
+    opened: list[Screen] = []
+
+    def open_screen(*command: str) -> Screen:
+        opened.append(Screen(*command))
+        return opened[-1]
+
+    yield open_screen
+    for each in opened:
+        each.close()
+
+
+def test_ctrl_c_reaches_the_command_once_and_the_report_follows(screen) -> None:
+    """The terminal's SIGINT goes to the command; memwarden does not die, does not send it twice, and reports."""
+    code = (
+        "import signal, time\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+        "print('ready', flush=True)\n"
+        "while not seen: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "print('interrupts:', len(seen), flush=True)\n"
+        "raise SystemExit(9)"
+    )
+    on = screen(*MEMWARDEN, "run", "--", *python(code))
+    on.until(lambda seen: "ready" in seen)
+    on.type("\x03")
+    assert on.wait() == 9
+    assert "interrupts: 1" in on.seen
+    assert "with exit code 9" in on.seen
+    assert "\033[" in on.seen, "a terminal gets colour"
+
+
+def test_ctrl_z_stops_both_and_fg_goes_on(screen) -> None:
+    """In a shell with job control, Ctrl-Z gives the prompt back, and fg resumes command and watch."""
+    on = screen("bash", "--norc", "-i")
+    on.type("PS1='prompt> '\n")
+    command = " ".join(f"'{word}'" for word in MEMWARDEN)
+    on.type(f"{command} run -- sh -c 'echo started; sleep 1; echo finished; exit 4'\n")
+    on.until(lambda seen: "\nstarted" in seen)
+    on.type("\x1a")
+    on.until(lambda seen: "Stopped" in seen)
+    time.sleep(1.2)  # real: the command's own sleep must not go on meanwhile
+    assert "\nfinished" not in on.text
+    on.type("fg\n")
+    on.until(lambda seen: "with exit code 4" in seen)
+    on.type("echo code=$?\n")
+    on.until(lambda seen: "code=4" in seen)
+    on.type("exit\n")
+    on.wait()
+
+
+def test_a_pipeline_keeps_the_terminal(screen) -> None:
+    """Both ends of a pipeline stay in the foreground group: neither is stopped for reading the terminal."""
+    command = " ".join(f"'{word}'" for word in MEMWARDEN)
+    on = screen("bash", "--norc", "-i")
+    on.type(f"{command} run --quiet -- echo one | sh -c 'cat; head -n1 < /dev/tty; echo done with tty'\n")
+    on.until(lambda seen: "\none" in seen)
+    on.type("typed\n")
+    on.until(lambda seen: "\ndone with tty" in seen)
+    on.type("exit\n")
+    on.wait()
+
+
+def test_an_interactive_shell_can_be_watched(screen) -> None:
+    """A shell inside makes groups of its own; at its end the terminal comes back to us."""
+    on = screen(*MEMWARDEN, "run", "--", "bash", "--norc", "-i")
+    on.type("PS1='inner> '\n")
+    on.type("sleep 0.1; echo $((40 + 2))\n")
+    on.until(lambda seen: "\n42" in seen)
+    on.type("exit 6\n")
+    assert on.wait() == 6
+    assert "with exit code 6" in on.seen
+
+
+def test_live_draws_on_the_last_row_only(screen) -> None:
+    """The status line keeps to a row that the command's output does not scroll over, and gives it back."""
+    on = screen(*MEMWARDEN, "run", "--live", "--interval", "0.05", "--", "sh", "-c", "sleep 0.5; echo output")
+    assert on.wait() == 0
+    assert re.search(r"\033\[1;\d+r", on.seen), "the scrolling region was set"
+    assert "\033[r" in on.seen, "and taken back"
+    assert re.search(r"memwarden \d\d:\d\d:\d\d  .* MiB", on.seen)
+
+
+def test_without_live_nothing_is_drawn_meanwhile(screen) -> None:
+    """Until the command ends, only its own output is on the terminal."""
+    on = screen(*MEMWARDEN, "run", "--interval", "0.02", "--", "sh", "-c", "sleep 0.4; printf mine; sleep 0.2")
+    on.wait()
+    before, _, after = on.seen.partition("mine")
+    assert before == ""
+    assert "memwarden" in after
+
+
+def test_doctor_tells_the_effective_limit_and_where_it_comes_from() -> None:
+    """For a machine and for a person."""
+    told = json.loads(subprocess.run([*MEMWARDEN, "doctor", "--json"], capture_output=True, text=True).stdout)
+    assert told["effective_limit_bytes"] > 0
+    assert told["effective_limit_source"].startswith(("machine", "cgroup", "rlimit"))
+    assert {each["kind"] for each in told["ceilings"]} == {"cgroup2", "cgroup1", "polling"}
+    assert all(each["reason"] for each in told["ceilings"] if not each["granted"])
+    text = subprocess.run([*MEMWARDEN, "doctor"], capture_output=True, text=True)
+    assert text.returncode == 0
+    assert "effective" in text.stdout
+    assert "\033[" not in text.stdout
+
+
+def test_doctor_sees_a_lowered_resource_limit() -> None:
+    """RLIMIT_AS counts among the limits."""
+    result = subprocess.run(
+        ["sh", "-c", 'ulimit -v 2000000; exec "$@" doctor --json', "sh", *MEMWARDEN], capture_output=True, text=True
+    )
+    told = json.loads(result.stdout)
+    assert told["effective_limit_bytes"] == 2000000 * 1024
+    assert told["effective_limit_source"] == "rlimit address space"

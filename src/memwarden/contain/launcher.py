@@ -68,11 +68,7 @@ def resolve(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: s
             raise LaunchError(f"{name}: is a directory, not a command", errno=errno.EACCES, stage="exec")
         if not os.path.exists(path):
             raise LaunchError(f"{name}: no such file", errno=errno.ENOENT, stage="exec")
-        if not os.access(path, os.X_OK):
-            raise LaunchError(
-                f"{name}: not executable; chmod +x it, or name its interpreter", errno=errno.EACCES, stage="exec"
-            )
-        return name
+        return name  # whether it may be executed only the kernel knows: access(2) asks without capabilities
     search = (os.environ if env is None else env).get("PATH", os.defpath)
     found = shutil.which(name, path=search)
     if found is None:
@@ -129,6 +125,8 @@ def _failed(name: str, stage: str, number: int) -> LaunchError:
         return LaunchError(f"{name}: could not enter its memory group: {words}", errno=number, stage=stage)
     if number == errno.ENOEXEC:
         words = "neither a program nor a script with a #! line; name its interpreter"
+    elif number == errno.EACCES:
+        words = "not executable; chmod +x it, or name its interpreter"
     elif number == errno.ENOMEM:
         words = "not enough memory to start it; raise the limit"
     elif number == errno.E2BIG:

@@ -1,0 +1,174 @@
+"""In a real container of 64 MiB on a host that has far more: level, percentages and the end are the container's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from memwarden.model.units import MIB
+from memwarden.testing import HOG
+from support.docker import Docker
+
+LIMIT = 64 * MIB
+MEMWARDEN = [sys.executable, "-m", "memwarden"]
+STATE = {"XDG_STATE_HOME": "/tmp/state"}
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+@pytest.mark.contract("V-28", "W1-11")
+def test_levels_and_percentages_are_the_containers(docker: Docker) -> None:
+    """Taking 45, 70, 85 and 92 % of 64 MiB is LOW, MODERATE, HIGH and CRITICAL, though the host has room."""
+    code = """
+import json
+from memwarden.engine.warden import Warden
+from memwarden.assess.pressure import bare_level
+told, kept = [], []
+warden = Warden()
+for share in (0.45, 0.72, 0.83, 0.92):
+    while True:
+        assessment = warden.look().assessment
+        if assessment.ratio >= share:
+            break
+        kept.append(b"x" * 262144)
+    told.append([assessment.raw.value, assessment.effective.bytes, assessment.binding.limit.source.split("/")[0],
+                 round(assessment.ratio, 2), assessment.available])
+print(json.dumps(told))
+"""
+    result = docker.run(python(code), memory=LIMIT)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert [raw for raw, *_ in told] == ["low", "moderate", "high", "critical"]
+    for (_, effective, source, ratio, available), share in zip(told, (0.45, 0.72, 0.83, 0.92), strict=True):
+        assert (effective, source) == (LIMIT, "cgroup ")
+        assert share <= ratio < share + 0.05
+        assert available == pytest.approx(LIMIT * (1 - ratio), abs=MIB)
+
+
+@pytest.mark.contract("V-28")
+def test_doctor_tells_the_containers_limit(docker: Docker) -> None:
+    """`effective_limit_bytes` is the container's, and says where it comes from."""
+    result = docker.run([*MEMWARDEN, "doctor", "--json"], memory=LIMIT)
+    told = json.loads(result.stdout)
+    assert told["effective_limit_bytes"] == LIMIT
+    assert told["effective_limit_source"].startswith("cgroup ")
+    assert all(each["reason"] for each in told["ceilings"] if not each["granted"])
+
+
+def test_the_end_is_the_containers(docker: Docker) -> None:
+    """Without a limit of ours the kernel kills the program; memwarden, as PID 1, survives and tells where."""
+    result = docker.run([*MEMWARDEN, "run", "--json", "--interval", "0.05", "--", *python(HOG, 1, 50, 500)],
+                        memory=LIMIT, env=STATE)  # fmt: skip
+    assert result.returncode == 128 + signal.SIGKILL, result.stderr
+    told = json.loads(result.stderr.splitlines()[-1])
+    assert told["ending"]["kind"] == "kernel_oom"
+    assert told["ending"]["oom_where"].startswith("/")
+    assert "64 MiB" in told["verdict"]
+    assert told["effective_limit_bytes"] == LIMIT
+    levels = [level["level"] for level in told["levels"]]
+    assert levels[0] == "low"
+    assert "critical" in levels
+    assert all(level["of"].startswith("cgroup ") for level in told["levels"])
+
+
+@pytest.mark.parametrize(
+    ("own_groups", "kind", "most"), [(False, "polling", 6 * MIB), (True, "cgroup1", 1 * MIB)], ids=["polling", "group"]
+)
+def test_a_limit_of_our_own_inside_a_container(docker: Docker, own_groups: bool, kind: str, most: int) -> None:
+    """Read-only groups leave polling; where groups may be made it is one below the container's own."""
+    result = docker.run(
+        [*MEMWARDEN, "run", "--json", "--limit", "40MiB", "--grace", "0.5", "--", *python(HOG, 1, 100, 500)],
+        memory=2 * LIMIT, env=STATE, own_groups=own_groups,
+    )  # fmt: skip
+    assert result.returncode == 123, result.stderr
+    told = json.loads(result.stderr.splitlines()[-1])
+    assert told["ending"]["ceiling"] == kind
+    assert told["peak_bytes"] <= 40 * MIB + most
+    assert not result.oom_killed
+    if kind == "polling":
+        assert all(refused["reason"] for refused in told["better_ceilings_refused"])
+
+
+def test_as_pid_1_it_reaps_orphans_and_ends_what_stays(docker: Docker) -> None:
+    """Double forks leave no zombie while the command runs, and nothing outlives it."""
+    code = """
+import os, subprocess, time
+assert os.getppid() == 1
+for _ in range(5):
+    subprocess.run(["sh", "-c", "true & sleep 0.02 &"], check=True)
+subprocess.run(["sh", "-c", "sleep 1000 &"], check=True)
+until = time.monotonic() + 10
+def zombies():
+    found = 0
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            found += open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            pass
+    return found
+while zombies() and time.monotonic() < until:
+    time.sleep(0.05)
+print("zombies", zombies(), flush=True)
+"""
+    result = docker.run([*MEMWARDEN, "run", "--json", "--grace", "1", "--", *python(code)], memory=LIMIT * 2, env=STATE)
+    assert result.returncode == 0, result.stderr
+    assert "zombies 0" in result.stdout
+    told = json.loads(result.stderr.splitlines()[-1])
+    assert any("outlived the command" in step for step in told["ending"]["steps"])
+    assert told["ending"]["left"] == []
+
+
+def test_docker_stop_reaches_the_command(docker: Docker) -> None:
+    """SIGTERM to PID 1 is passed on, and the command's own exit code comes back."""
+    code = "import os, signal\nsignal.signal(15, lambda *_: os._exit(33))\nprint('up', flush=True)\nsignal.pause()"
+    with docker.start([*MEMWARDEN, "run", "--quiet", "--", *python(code)], memory=LIMIT * 2, env=STATE) as container:
+        container.wait_for_output("up")
+        container.kill(signal.SIGTERM)
+        begun = time.monotonic()
+        assert container.wait(30).returncode == 33
+        assert time.monotonic() - begun < 8, "ended by itself, not by docker's patience"
+
+
+def test_the_verdict_is_left_for_the_supervisor(docker: Docker, tmp_path: Path) -> None:
+    """As PID 1 in /dev/termination-log where that exists, else where it was asked for."""
+    asked = tmp_path / "asked"
+    asked.touch()
+    default = tmp_path / "default"
+    default.touch()
+    result = docker.run(
+        [*MEMWARDEN, "run", "--quiet", "--", "sh", "-c", "exit 9"],
+        memory=LIMIT * 2, env=STATE, host_config={"Binds": [f"{default}:/dev/termination-log"]},
+    )  # fmt: skip
+    assert result.returncode == 9, result.stderr
+    assert default.read_text().startswith("memwarden: ended by itself after ")
+    result = docker.run(
+        [*MEMWARDEN, "run", "--quiet", "--termination-log", str(asked), "--", "sh", "-c", "exit 9"],
+        memory=LIMIT * 2, env=STATE, writable=[tmp_path],
+    )  # fmt: skip
+    assert result.returncode == 9, result.stderr
+    assert asked.read_text().startswith("memwarden: ended by itself after ")
+    assert "exit code 9" in asked.read_text()
+
+
+@pytest.mark.contract("S1-71")
+@pytest.mark.parametrize("memory", [4 << 30, 512 << 20])
+def test_the_main_job_works_on_a_small_machine(docker: Docker, tmp_path: Path, memory: int) -> None:
+    """A real index is built, watched and held, where there are 4 GiB, and where there is 0.5."""
+    example = Path(__file__).parents[2] / "examples" / "fulltext_index.py"
+    sources = Path(json.__file__).parent
+    index = tmp_path / "sources.idx"
+    result = docker.run(
+        [*MEMWARDEN, "run", "--json", "--limit", "256MiB", "--",
+         sys.executable, str(example), "build", str(sources), "--out", str(index)],
+        memory=memory, env=STATE, writable=[tmp_path],
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert index.stat().st_size > 1000
+    assert json.loads(result.stderr.splitlines()[-1])["effective_limit_bytes"] == memory

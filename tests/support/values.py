@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memwarden.model.decisions import Decision, Outcome
-from memwarden.model.endings import EndKind, Ending, Evidence
+from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
 from memwarden.model.findings import Assessment, PressureLevel, Reading

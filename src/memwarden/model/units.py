@@ -49,7 +49,8 @@ def parse_size(text: str | int, *, of: int | None = None) -> int:
         raise SettingsError(f"size {_shown(text)}: more digits than a size has")
     # In whole numbers, because a float makes 1000 bytes of 1.001kB.
     whole, _, fraction = number.partition(".")
-    digits, scale = int(whole + fraction), 10 ** len(fraction)
+    digits = int(whole + fraction)
+    scale: int = 10 ** len(fraction)
     if percent:
         if of is None:
             raise SettingsError(f"size {_shown(text)}: a percentage needs a known limit; write 512MiB or 2G")

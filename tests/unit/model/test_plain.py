@@ -128,7 +128,7 @@ def test_a_newer_writer_is_understood_but_a_newer_schema_is_not() -> None:
     plain = to_plain(SAMPLE)
     plain["system"]["compressed_bytes"] = 7
     assert from_plain({**plain, "mood": "fine"}) == SAMPLE
-    with pytest.raises(SettingsError, match="newer .* upgrade"):
+    with pytest.raises(SettingsError, match=r"newer .* upgrade"):
         from_plain({**plain, "schema": SCHEMA + 1})
 
 

@@ -38,6 +38,8 @@ from support.trees import (
     v2_stat,
 )
 
+Build = Callable[[ProcTree], ProcTree]
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> ProcTree:

@@ -43,10 +43,11 @@ def facts_or_read_error(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except ReadError as error:
-        assert error.why in ReadError.REASONS
-        assert error.what
-        assert error.where
-        return None
+        said = error
+    assert said.why in ReadError.REASONS
+    assert said.what
+    assert said.where
+    return None
 
 
 @given(mutations(STATM))

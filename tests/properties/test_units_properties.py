@@ -31,11 +31,10 @@ def test_a_size_is_a_positive_int_or_a_settings_error(text: object, of: int | No
     """Nothing else comes out, for anything that goes in."""
     try:
         size = parse_size(text, of=of)  # type: ignore[arg-type]
-    except SettingsError as error:
-        assert len(str(error)) < 250
-    else:
-        assert type(size) is int
-        assert 0 < size <= MOST
+    except SettingsError:
+        return
+    assert type(size) is int
+    assert 0 < size <= MOST
 
 
 @given(anything)
@@ -44,11 +43,10 @@ def test_a_duration_is_a_positive_float_or_a_settings_error(text: object) -> Non
     """Nothing else comes out, for anything that goes in."""
     try:
         seconds = parse_duration(text)  # type: ignore[arg-type]
-    except SettingsError as error:
-        assert len(str(error)) < 250
-    else:
-        assert type(seconds) is float
-        assert 0 < seconds < float("inf")
+    except SettingsError:
+        return
+    assert type(seconds) is float
+    assert 0 < seconds < float("inf")
 
 
 @given(st.integers(1, MOST))

@@ -217,6 +217,14 @@ def test_odd_characters_in_a_groups_name(tree: ProcTree, odd: str) -> None:
     assert (groups(tree)[0].path, groups(tree)[0].limit) == (f"/{odd}", 512 * MIB)
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_odd_characters_in_a_mounts_line(tree: ProcTree, odd: str) -> None:
+    """The kernel does not escape these, and they end no line."""
+    tree.mounted("self", f"0::/{odd}\n", v2_line(f"/{odd}"))
+    v2_group(tree, "", 300 * MIB, 512 * MIB)
+    assert [group.limit for group in groups(tree)] == [512 * MIB]
+
+
 def test_a_name_that_is_no_utf_8(tree: ProcTree) -> None:
     """Bytes go through as they are."""
     tree.write("proc/self/cgroup", b"0::/\xff\xfe\n")

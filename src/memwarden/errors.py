@@ -20,8 +20,9 @@ from typing import Any
 
 
 def _rebuild(cls: type[MemwardenError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
-    error = cls.__new__(cls)
-    error.args = args
+    # Not cls.__new__: for LimitExceeded that is MemoryError's, which refuses (its layout is Exception's).
+    error = BaseException.__new__(cls)
+    super(MemwardenError, error).__init__(*args)  # the built-in one's; ImportError keeps its message there
     error.__dict__.update(state)
     return error
 

@@ -192,7 +192,9 @@ class ProcTree:
         )
         self.write(
             f"proc/{pid}/status",
-            b"Name:\t%b\nState:\t%b (x)\nPid:\t%d\n" % (comm, state.encode(), pid) + (b"" if dead else memory.encode()),
+            b"Name:\t%b\nState:\t%b (x)\nPid:\t%d\n"
+            % (comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n"), state.encode(), pid)  # as the kernel escapes it
+            + (b"" if dead else memory.encode()),
         )
         for tid, forked in (threads or {pid: children}).items():
             self.write(f"proc/{pid}/task/{tid}/children", "".join(f"{child} " for child in forked))

@@ -37,7 +37,7 @@ def bare_level(ratio: float) -> PressureLevel:
 def constraints(sample: Sample) -> list[Constraint]:
     """Every limit that the sample knows, with what counts against it."""
     found = []
-    if sample.asked is not None and sample.used is not None:
+    if sample.asked is not None and sample.asked.bytes and sample.used is not None:
         found.append(Constraint(sample.asked, sample.used))
     for group in sample.cgroups:
         if group.limit:
@@ -46,8 +46,9 @@ def constraints(sample: Sample) -> list[Constraint]:
     if process is not None and process.vms_limit and process.vms is not None:
         found.append(Constraint(Limit(process.vms_limit, "rlimit address space"), process.vms))
     for gpu in sample.gpus:
-        found.append(Constraint(Limit(gpu.total, f"gpu {gpu.number}"), gpu.used))
-    if sample.system is not None:
+        if gpu.total:
+            found.append(Constraint(Limit(gpu.total, f"gpu {gpu.number}"), gpu.used))
+    if sample.system is not None and sample.system.total:
         found.append(Constraint(Limit(sample.system.total, "machine"), sample.system.used))
     return found
 
@@ -122,7 +123,7 @@ class PressureDetector:
         found = constraints(sample)
         now = sample.monotonic
         if not found:
-            return Assessment(self._level, self._level, None, None, None, self._since)
+            return Assessment(self._level, self._level, None, None, None, now if self._first else self._since)
         binding = max(found, key=lambda each: each.ratio)
         ratio = binding.ratio
         level = PressureLevel.LOW

@@ -10,6 +10,7 @@ reader; a newer *schema* does.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from datetime import datetime
@@ -44,7 +45,7 @@ _BYTES = frozenset(
         "used",
     ]
 )
-_SECONDS = frozenset(("monotonic", "late", "since", "seconds"))
+_SECONDS = frozenset(("monotonic", "late", "since"))
 
 #: The types that can be written, by the name they are written under.
 TYPES: dict[str, type] = {
@@ -76,16 +77,20 @@ def to_plain(value: Any) -> dict[str, Any]:
     return {"schema": SCHEMA, "type": _NAMES[type(value)], **_fields(value)}
 
 
-def from_plain(plain: dict[str, Any]) -> Any:
+def from_plain(plain: Any) -> Any:
     """The value that :func:`to_plain` wrote. Raises :class:`SettingsError` where it is none."""
+    if not isinstance(plain, dict):
+        raise SettingsError(f"record: not an object but {type(plain).__name__}")
     schema, name = plain.get("schema"), plain.get("type")
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if not isinstance(schema, int):
+        raise SettingsError("record: it names no schema")
+    if schema > SCHEMA:
         raise SettingsError(f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it")
-    if name not in TYPES:
+    if not isinstance(name, str) or name not in TYPES:
         raise SettingsError(f"record: type {name!r} is not known")
     try:
         return _read(TYPES[name], plain)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
 
 
@@ -111,10 +116,12 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _write(item: Any) -> Any:
-    if item is None or isinstance(item, str | int | float):
-        return item
     if isinstance(item, Enum):
         return item.value
+    if isinstance(item, float):
+        return item if math.isfinite(item) else None  # JSON has no word for NaN and infinity
+    if item is None or isinstance(item, str | int):
+        return item
     if isinstance(item, dict):
         return {str(key): _write(each) for key, each in item.items()}
     if type(item) in _NAMES:

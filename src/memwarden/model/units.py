@@ -19,6 +19,18 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)(b?)|(%))\s*", re.IGNO
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*", re.IGNORECASE | re.ASCII)
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+#: No kernel counts further (a signed number of 64 bits), and every system call refuses more.
+_MOST, _MOST_DIGITS = (1 << 63) - 1, 40
+
+
+def _shown(value: object) -> str:
+    """What was given, short enough for a message; an int of thousands of digits has no text at all."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "with thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}…"
+
 
 def parse_size(text: str | int, *, of: int | None = None) -> int:
     """The number of bytes that ``text`` means; ``of`` is the limit in bytes that a percentage refers to.
@@ -26,40 +38,47 @@ def parse_size(text: str | int, *, of: int | None = None) -> int:
     Raises :class:`SettingsError` for anything that is not a positive size.
     """
     if isinstance(text, int) and not isinstance(text, bool):
-        if text <= 0:
-            raise SettingsError(f"size {text!r}: must be more than zero bytes")
+        if not 0 < text <= _MOST:
+            raise SettingsError(f"size {_shown(text)}: must be more than zero bytes and less than 8 EiB")
         return text
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise SettingsError(f"size {text!r}: not understood; write 512MiB, 2G, 500MB, 80% or a number of bytes")
+        raise SettingsError(f"size {_shown(text)}: not understood; write 512MiB, 2G, 500MB, 80% or a number of bytes")
     number, prefix, binary, unit, percent = match.groups()
+    if len(number) > _MOST_DIGITS:
+        raise SettingsError(f"size {_shown(text)}: more digits than a size has")
+    # In whole numbers, because a float makes 1000 bytes of 1.001kB.
+    whole, _, fraction = number.partition(".")
+    digits = int(whole + fraction)
+    scale: int = 10 ** len(fraction)
     if percent:
         if of is None:
-            raise SettingsError(f"size {text!r}: a percentage needs a known limit; write 512MiB or 2G")
-        if float(number) > 100:
-            raise SettingsError(f"size {text!r}: more than 100% of the limit")
-        size = int(of * float(number) / 100)
+            raise SettingsError(f"size {_shown(text)}: a percentage needs a known limit; write 512MiB or 2G")
+        if digits > 100 * scale:
+            raise SettingsError(f"size {_shown(text)}: more than 100% of the limit")
+        size = of * digits // (100 * scale)
     else:
         prefix = prefix.lower()
         if binary and not prefix:
-            raise SettingsError(f"size {text!r}: not understood; write 512MiB, 2G, 500MB or a number of bytes")
+            raise SettingsError(f"size {_shown(text)}: not understood; write 512MiB, 2G, 500MB or a number of bytes")
         factor = _DECIMAL[prefix] if prefix and unit and not binary else _BINARY[prefix]
-        # Whole numbers stay exact beyond 2**53; only a fraction goes through a float.
-        size = int(float(number) * factor) if "." in number else int(number) * factor
-    if size <= 0:
-        raise SettingsError(f"size {text!r}: must be more than zero bytes")
+        size = digits * factor // scale
+    if not 0 < size <= _MOST:
+        raise SettingsError(f"size {_shown(text)}: must be more than zero bytes and less than 8 EiB")
     return size
 
 
 def parse_duration(text: str | float) -> float:
     """The number of seconds that ``text`` means: ``500ms``, ``2s``, ``5m``, ``1h``, ``1d`` or bare seconds."""
     if isinstance(text, int | float) and not isinstance(text, bool):
-        seconds = float(text)
+        seconds = float(text) if abs(text) < _MOST else float("inf")
     else:
         match = _DURATION.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise SettingsError(f"duration {text!r}: not understood; write 500ms, 2s, 5m, 1h or a number of seconds")
+            raise SettingsError(
+                f"duration {_shown(text)}: not understood; write 500ms, 2s, 5m, 1h or a number of seconds"
+            )
         seconds = float(match[1]) * _SECONDS[match[2].lower()]
     if not 0 < seconds < float("inf"):
-        raise SettingsError(f"duration {text!r}: must be more than zero and finite")
+        raise SettingsError(f"duration {_shown(text)}: must be more than zero and finite")
     return seconds

@@ -25,10 +25,8 @@ class Rule:
 
     def __str__(self) -> str:
         held = f" for {self.sustain:g} s" if self.sustain else ""
-        return (
-            f"when the level is at least {self.level.name}{held}, "
-            f"unless acted in the last {self.rest:g} s, then {self.action}"
-        )
+        rested = f" unless acted in the last {self.rest:g} s," if self.rest else ""
+        return f"when the level is at least {self.level.name}{held},{rested} then {self.action}"
 
 
 class Policy:
@@ -36,8 +34,8 @@ class Policy:
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.rules = tuple(rules)
-        self._since: dict[str, float] = {}
-        self._acted: dict[str, float] = {}
+        self._since: dict[Rule, float] = {}
+        self._acted: dict[Rule, float] = {}
 
     def decide(self, sample: Sample, assessment: Assessment) -> list[Decision]:
         """What shall be done now. Durations are measured on the samples' monotonic clock."""
@@ -45,13 +43,13 @@ class Policy:
         decisions = []
         for rule in self.rules:
             if assessment.level.rank < rule.level.rank:
-                self._since.pop(rule.name, None)
+                self._since.pop(rule, None)
                 continue
-            since = self._since.setdefault(rule.name, now)
-            acted = self._acted.get(rule.name)
+            since = self._since.setdefault(rule, now)
+            acted = self._acted.get(rule)
             if now - since < rule.sustain or (acted is not None and now - acted < rule.rest):
                 continue
-            self._acted[rule.name] = now
+            self._acted[rule] = now
             decisions.append(
                 Decision(
                     rule=rule.name,

@@ -63,12 +63,12 @@ def locate(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/
 
 def _mountinfo(proc: str) -> str:
     # Our own mounts, whoever's group is looked for: only they lead to files that we can open.
-    return read_once("mountinfo", f"{proc}/self/mountinfo", 32768).decode("utf-8", "surrogateescape")
+    return read_once("mountinfo", f"{proc}/self/mountinfo", 65536).decode("utf-8", "surrogateescape")
 
 
 def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Location:
     paths: dict[int, str] = {}
-    for line in groups.splitlines():
+    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not path.startswith("/"):
@@ -80,18 +80,21 @@ def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Locati
     for version in (1, 2):  # in a hybrid the memory controller is on the version 1 side
         if version not in paths:
             continue
-        for mount in _mounts(mounts, version, sys_fs_cgroup):
-            directory = _directory(paths[version], mount)
-            if version == 2 and not _has_memory(directory, mount.point):
-                continue
-            return Location(mount, paths[version], directory)
+        candidates = _mounts(mounts, version, sys_fs_cgroup)
+        placed = [located for mount in candidates if (located := _place(paths[version], mount))]
+        # Where the path leads outside of everything that is mounted (a container with the host's names, or a
+        # namespace), the widest mount's root is the nearest group that may hold this process.
+        outside = [Location(mount, paths[version], mount.point) for mount in reversed(candidates)]
+        for location in placed + outside:
+            if version == 1 or _has_memory(location.directory, location.mount.point):
+                return location
     raise ReadError("cgroup", f"{where}/cgroup", "absent", "no memory controller is mounted here")
 
 
 def _mounts(mountinfo: str, version: int, sys_fs_cgroup: str) -> list[Mount]:
     """The memory hierarchies of a version, the most specific mount first."""
     found = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         # 36 35 98:0 ROOT POINT OPTIONS [optional…] - TYPE SOURCE SUPER (proc_pid_mountinfo(5))
         left, dash, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
@@ -114,24 +117,30 @@ def _unescape(field: str) -> str:
     return field
 
 
-def _directory(path: str, mount: Mount) -> str:
+def _place(path: str, mount: Mount) -> Location | None:
+    """Where a group lies below a mount: itself, or the nearest of its ancestors that can be seen.
+
+    None when it is not in the mounted part.
+    """
     root = mount.root.rstrip("/")
-    if path == root or (path + "/").startswith(root + "/"):
-        candidate = posixpath.normpath(mount.point + "/" + path[len(root) :])
-        inside = (candidate + "/").startswith(mount.point.rstrip("/") + "/")
-        if inside and os.path.isdir(candidate):
-            return candidate
-    # The path leads outside of what is mounted (a container with the host's names, or a namespace): the
-    # mount point is then the nearest group that is known to hold this process.
-    return mount.point
+    if not (path + "/").startswith(root + "/"):
+        return None
+    directory = posixpath.normpath(mount.point + "/" + path[len(root) :])
+    if not (directory + "/").startswith(mount.point.rstrip("/") + "/"):
+        return None
+    while directory != mount.point and not os.path.isdir(directory):
+        directory, path = posixpath.dirname(directory), posixpath.dirname(path)
+    return Location(mount, path, directory)
 
 
 def _has_memory(directory: str, point: str) -> bool:
+    """Whether memory is counted in this hierarchy. A group without an account of its own is in its ancestor's."""
+    if directory != point and os.path.exists(f"{directory}/memory.current"):
+        return True
     try:
-        controllers = read_once("cgroup", f"{directory}/cgroup.controllers", 512).split()
+        return b"memory" in read_once("cgroup", f"{point}/cgroup.controllers", 512).split()
     except ReadError:
         return False
-    return b"memory" in controllers or (directory != point and os.path.exists(f"{directory}/memory.current"))
 
 
 class _Group:
@@ -164,6 +173,8 @@ class _Group:
         if data is None or data.startswith(b"max"):
             return None
         try:
+            if not data.endswith(b"\n"):  # cut: a part of a number is another number
+                raise ValueError
             return int(data)
         except ValueError:
             raise ReadError(name, f"{self.directory}/{name}", "malformed", f"{data[:40]!r}") from None
@@ -208,7 +219,7 @@ class _Group:
         reclaimable = sum(_value(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file"))
         # Counts the ancestors outside of a container too, where groups are hierarchical.
         limit = _value(stat, b"hierarchical_memory_limit", where) or self.number("memory.limit_in_bytes")
-        both = self.number("memory.memsw.limit_in_bytes")
+        both = _value(stat, b"hierarchical_memsw_limit", where) or self.number("memory.memsw.limit_in_bytes")
         swap_limit = None
         if both is not None and both < _NO_LIMIT and limit is not None and limit < _NO_LIMIT:
             swap_limit = max(0, both - limit)
@@ -239,7 +250,9 @@ def _value(data: bytes, key: bytes, where: str) -> int | None:
     at += len(key) + 1
     end = data.find(b"\n", at)
     try:
-        return int(data[at : end if end >= 0 else len(data)])
+        if end < 0:  # cut: a part of a number is another number
+            raise ValueError
+        return int(data[at:end])
     except ValueError:
         raise ReadError(key.decode(), where, "malformed", f"{data[at : at + 40]!r}") from None
 
@@ -253,7 +266,7 @@ class CgroupReader:
         self._who: int | str = "self" if pid is None else pid
         self._proc, self._sys = proc, sys_fs_cgroup
         self._membership: KeptFile | None = None
-        self._seen = b""
+        self._seen: bytes | None = None
         self._groups: list[_Group] = []
 
     def read(self) -> dict[str, Any]:
@@ -271,7 +284,7 @@ class CgroupReader:
                 memory = group.memory()
             except ReadError as error:
                 if error.why == "gone":
-                    self._seen = b""  # removed or moved: look for it anew next time
+                    self._seen = None  # removed or moved: look for it anew next time
                 gaps.append(Gap(error.what, error.where, error.why, error.detail))
                 continue
             if memory is not None:
@@ -301,4 +314,4 @@ class CgroupReader:
         for group in self._groups:
             group.close()
         self._groups = []
-        self._seen = b""
+        self._seen = None

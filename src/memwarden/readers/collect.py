@@ -19,17 +19,16 @@ def collect(readers: Iterable[Reader]) -> dict[str, Any]:
     gaps: list[Gap] = []
     for reader in readers:
         try:
-            read = reader.read()
+            read = dict(reader.read())
+            missing = tuple(read.pop("gaps", ()))
         except ReadError as error:
             gaps.append(Gap(error.what, error.where, error.why, error.detail))
             continue
         except Exception as error:  # noqa: BLE001 - a broken reader costs a gap, never the look
             gaps.append(Gap(reader.name, type(reader).__name__, "broken", repr(error)))
             continue
+        gaps += missing
         for field, value in read.items():
-            if field == "gaps":
-                gaps += value
-            else:
-                facts.setdefault(field, value)
+            facts.setdefault(field, value)
     facts["gaps"] = tuple(gaps)
     return facts

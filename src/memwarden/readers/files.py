@@ -22,14 +22,17 @@ _WHY = {
 }
 
 
-def read_error(what: str, where: str, error: OSError) -> ReadError:
-    """The system's answer as a typed error."""
+def read_error(what: str, where: str, error: OSError | ValueError) -> ReadError:
+    """The system's answer as a typed error (ValueError: a path that holds a NUL)."""
+    if isinstance(error, ValueError):
+        return ReadError(what, where, "broken", str(error))
     return ReadError(what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error))
 
 
 class KeptFile:
-    """A kernel file that is read again and again from its start.
+    """A kernel file that is read again and again from its start, in one piece.
 
+    For files that the kernel writes as one record; one of many records is cut at a page (see :func:`read_once`).
     ``what`` names the fact in errors. The file is opened on the first read, and again after ``close``.
     """
 
@@ -49,7 +52,7 @@ class KeptFile:
             while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
                 data = os.pread(self._fd, self._size, 0)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise read_error(self.what, self.path, error) from None
         return data
 
@@ -61,9 +64,19 @@ class KeptFile:
 
 
 def read_once(what: str, path: str, size: int = 4096) -> bytes:
-    """The content of a file that is not worth keeping open. Raises :class:`ReadError`."""
-    file = KeptFile(what, path, size)
+    """The whole content of a file that is not worth keeping open. Raises :class:`ReadError`.
+
+    Read on until nothing comes: a file of many records (``mountinfo``, ``children``, ``vmstat``) gives a page at
+    a time, however much is asked for.
+    """
     try:
-        return file.read()
-    finally:
-        file.close()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b""
+            while part := os.read(fd, size):
+                data += part
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        raise read_error(what, path, error) from None
+    return data

@@ -43,6 +43,8 @@ class PortableReader:
             swap.free,
         )
         try:
+            if not self._process.is_running():  # psutil compares start times here, and not in the calls below
+                raise ReadError("process", f"pid {self._key.pid}", "gone")
             memory, name = self._process.memory_info(), self._process.name()
         except psutil.NoSuchProcess:
             raise ReadError("process", f"pid {self._key.pid}", "gone") from None

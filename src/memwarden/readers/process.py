@@ -24,17 +24,18 @@ PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 def parse_statm(data: bytes, where: str) -> tuple[int, int, int]:
     """Virtual, resident and shared size in bytes from ``statm``."""
-    fields = data.split(None, 3)
     try:
-        return int(fields[0]) * PAGE, int(fields[1]) * PAGE, int(fields[2]) * PAGE
-    except (IndexError, ValueError):
+        # Unpacking asks for a fourth field: without one the third may have been cut.
+        virtual, resident, shared, _ = data.split(None, 3)
+        return int(virtual) * PAGE, int(resident) * PAGE, int(shared) * PAGE
+    except ValueError:
         raise ReadError("statm", where, "malformed", f"{data[:40]!r}") from None
 
 
 class Stat:
     """The fields of ``/proc/PID/stat`` that identify a process."""
 
-    __slots__ = ("name", "ppid", "rss", "start", "state")
+    __slots__ = ("name", "pid", "ppid", "rss", "start", "state")
 
     def __init__(self, data: bytes, where: str) -> None:
         # The name stands in parentheses and may hold any byte, parentheses and line ends included,
@@ -42,8 +43,9 @@ class Stat:
         opened, closed = data.find(b"("), data.rfind(b")")
         fields = data[closed + 2 :].split(None, 22)
         try:
-            if opened < 0 or closed < opened:
+            if opened < 0 or closed < opened or len(fields) < 23:  # without a next field the last may be cut
                 raise ValueError
+            self.pid = int(data[:opened])
             self.name = data[opened + 1 : closed].decode("utf-8", "replace")
             self.state = fields[0].decode()
             self.ppid = int(fields[1])
@@ -74,7 +76,9 @@ def read_pss(pid: int, proc: str = "/proc") -> int:
     data = read_once("smaps_rollup", path)
     at = data.find(b"\nPss:")
     try:
-        return int(data[at + 5 : data.index(b" kB", at)]) * 1024 if at >= 0 else 0
+        if at < 0:
+            raise ValueError
+        return int(data[at + 5 : data.index(b" kB", at)]) * 1024
     except ValueError:
         raise ReadError("smaps_rollup", path, "malformed", f"{data[:60]!r}") from None
 
@@ -90,6 +94,7 @@ class ProcessReader:
         self._files: tuple[KeptFile, KeptFile] | None = None
         self._key: ProcessKey | None = None
         self._process_name = ""
+        self._shown_name = b""
 
     def read(self) -> dict[str, Any]:
         """``{"process": ProcessMemory}``; raises :class:`ReadError`."""
@@ -110,6 +115,9 @@ class ProcessReader:
             if b"\nState:\tZ" in data:
                 raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
             raise ReadError("status", file.path, "malformed", "no VmRSS line")
+        shown = data[: data.find(b"\n")]
+        if shown != self._shown_name:  # it changes at exec; stat alone shows it without escapes
+            self._process_name, self._shown_name = self._identify().name, shown
         files, shmem = number(data, b"\nRssFile:"), number(data, b"\nRssShmem:")
         assert self._key is not None
         return ProcessMemory(
@@ -136,23 +144,23 @@ class ProcessReader:
     def _open(self) -> tuple[KeptFile, KeptFile]:
         if self._files is None:
             # "self" is resolved now: a kept /proc/self would go on showing the parent after a fork.
-            pid = os.getpid() if self._who == "self" and self._proc == "/proc" else self._who
-            stat = read_stat(pid, self._proc)
-            if self._key is not None and stat.start != self._key.start and self._who != "self":
-                raise ReadError(
-                    "process",
-                    f"{self._proc}/{pid}",
-                    "gone",
-                    "the pid belongs to another process now",
-                )
-            number = int(pid) if pid != "self" else int(os.readlink(f"{self._proc}/self"))
-            self._key, self._process_name = ProcessKey(number, stat.start), stat.name
-            base = f"{self._proc}/{pid}"
+            if self._who == "self":
+                self._key = None
+            stat = self._identify()
+            self._key, self._process_name, self._shown_name = ProcessKey(stat.pid, stat.start), stat.name, b""
+            base = f"{self._proc}/{stat.pid}"
             self._files = (
                 KeptFile("statm", f"{base}/statm", 128),
                 KeptFile("status", f"{base}/status"),
             )
         return self._files
+
+    def _identify(self) -> Stat:
+        """Who it is now. Raises :class:`ReadError` (``gone``) for a later process with the same pid."""
+        stat = read_stat(self._who, self._proc)
+        if self._key is not None and stat.start != self._key.start:
+            raise ReadError("process", f"{self._proc}/{stat.pid}", "gone", "the pid belongs to another process now")
+        return stat
 
     def _number(self, data: bytes, key: bytes) -> int | None:
         at = data.find(key)

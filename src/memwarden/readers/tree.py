@@ -19,7 +19,7 @@ from typing import Any
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
-from memwarden.readers.files import KeptFile, read_error
+from memwarden.readers.files import KeptFile, read_error, read_once
 from memwarden.readers.process import Stat, parse_statm, read_stat
 
 #: A read of ``children`` this long may have been cut at the page.
@@ -105,6 +105,8 @@ class TreeReader:
             names.append(member.name)
             sizes.append(member.rss)
             shares.append(member.shared)
+        if self._root is None and gaps:
+            raise ReadError(*gaps[0])  # it may well live: what we do not know is not "gone"
         if self._root is None or not (keys or zombies or gaps):
             raise ReadError("tree", f"{self._proc}/{self._root_pid}", "gone", "no process of the tree is left")
         return (
@@ -118,10 +120,14 @@ class TreeReader:
 
     def _walk(self, gaps: list[Gap]) -> dict[int, _Member]:
         known, found = self._members, {}
+        root = known.get(self._root_pid)
+        if root is not None and not self._stands(root):
+            # Nothing but its pid leads to the root: another process under it would bring in its own children.
+            self._drop(known.pop(self._root_pid))
         parents = self._scan_parents() if self._children_unlisted() else None
         todo = [self._root_pid]
         if self._adopter is not None:
-            todo += self._adopted(parents)
+            todo += self._adopted(parents, gaps)
         lost = iter(list(known))
         while True:
             while todo:
@@ -171,6 +177,16 @@ class TreeReader:
         if self._kept < self._keep:
             self._keep_open(member)
         return member
+
+    def _stands(self, member: _Member) -> bool:
+        """Whether the pid still means this member; a kept descriptor answers for the price of one call."""
+        if member.statm is None:
+            return self._is_same(member)
+        try:
+            member.statm.read()
+        except ReadError as error:
+            return error.why not in ("gone", "absent")
+        return True
 
     def _is_same(self, member: _Member) -> bool:
         try:
@@ -240,14 +256,20 @@ class TreeReader:
                     file.close()
         return children
 
-    def _adopted(self, parents: dict[int, list[int]] | None) -> list[int]:
+    def _adopted(self, parents: dict[int, list[int]] | None, gaps: list[Gap]) -> list[int]:
         assert self._adopter is not None
         if parents is not None:
             pids = parents.get(self._adopter, [])
         else:
             pids = []
             base = f"{self._proc}/{self._adopter}/task"
-            for tid in os.listdir(base):
+            try:
+                threads = os.listdir(base)
+            except OSError as error:
+                failed = read_error("adopter", base, error)
+                gaps.append(Gap("adopter", base, failed.why, failed.detail))
+                return []
+            for tid in threads:
                 file = KeptFile("children", f"{base}/{tid}/children", 8192)
                 try:
                     pids += _parse_pids(file)
@@ -304,23 +326,8 @@ class TreeReader:
 def _parse_pids(file: KeptFile) -> list[int]:
     data = file.read()
     if len(data) >= _NEARLY_A_PAGE:
-        return _read_long(file)
+        data = read_once("children", file.path, 65536)
     try:
         return [int(pid) for pid in data.split()]
     except ValueError:
         raise ReadError("children", file.path, "malformed", f"{data[:40]!r}") from None
-
-
-def _read_long(file: KeptFile) -> list[int]:
-    # One descriptor read from start to end: the kernel continues where it stopped.
-    try:
-        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = b""
-            while part := os.read(fd, 65536):
-                data += part
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise read_error("children", file.path, error) from None
-    return [int(pid) for pid in data.split()]

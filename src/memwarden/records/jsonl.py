@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from memwarden.errors import RecordError, SettingsError
+from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.model.plain import from_plain, to_plain
 from memwarden.model.units import MIB
@@ -52,7 +52,13 @@ class JsonlRecorder:
 
     def record(self, event: Event) -> None:
         """Keep an event. Raises :class:`RecordError`."""
-        line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        try:
+            line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        except Exception as error:  # the event's values and the encoder are the caller's
+            self.lost += 1
+            raise RecordError(
+                f"record {self.path}: this {event.kind.value} cannot be written: {error!r}", path=self.path
+            ) from error
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         try:
             self._prepare(len(data))
@@ -62,8 +68,9 @@ class JsonlRecorder:
             self._size += written
             self._torn = written != len(data)
             if self._torn:  # the disk took a part: what it refuses is told by trying the rest
-                written += os.write(self._fd, data[written:])
-                self._torn = written != len(data)
+                rest = os.write(self._fd, data[written:])
+                self._size += rest
+                self._torn = written + rest != len(data)
             if self._torn:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if event.kind is not EventKind.SAMPLE:
@@ -86,6 +93,7 @@ class JsonlRecorder:
                 raise
 
     def _prepare(self, size: int) -> None:
+        self._opened = min(self._opened, self._wall())  # set back: age counts from now, not from a later hour
         if self._fd >= 0 and self._due(size, self._opened):
             self._rotate()
         if self._fd < 0:
@@ -121,7 +129,7 @@ class JsonlRecorder:
             os.unlink(self.path)
 
     def close(self) -> None:
-        """Flush and give the descriptor back."""
+        """Give the descriptor back; nothing is held back in memory."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -133,5 +141,5 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
         for line in lines:
             try:
                 yield from_plain(json.loads(line))
-            except (ValueError, SettingsError, AttributeError):
+            except (ValueError, RecursionError):  # SettingsError is a ValueError
                 continue

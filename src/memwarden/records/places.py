@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
+import posixpath
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -19,15 +21,17 @@ def state_directory(environment: Mapping[str, str] | None = None, platform: str 
     if platform == "win32":
         base = env.get("LOCALAPPDATA") or env.get("APPDATA")
         if base:
-            return os.path.join(base, "memwarden")
+            return ntpath.join(base, "memwarden")
+        if profile := env.get("USERPROFILE"):
+            return ntpath.join(profile, "AppData", "Local", "memwarden")
     else:
         state = env.get("XDG_STATE_HOME", "")
-        if os.path.isabs(state):  # the specification says that a relative one counts as not set
-            return os.path.join(state, "memwarden")
+        if posixpath.isabs(state):  # the specification says that a relative one counts as not set
+            return posixpath.join(state, "memwarden")
         home = env.get("HOME", "")
-        if os.path.isabs(home):
+        if posixpath.isabs(home):
             below = ("Library", "Application Support") if platform == "darwin" else (".local", "state")
-            return os.path.join(home, *below, "memwarden")
+            return posixpath.join(home, *below, "memwarden")
     owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")
 

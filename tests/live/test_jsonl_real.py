@@ -1,0 +1,107 @@
+"""The record on a disk that is really full, and under a writer that is really killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import memwarden
+from memwarden.records.jsonl import JsonlRecorder, read_lines
+from support.values import EVENT
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(memwarden.__file__).parents[1])}
+
+WRITER = """
+import sys
+from memwarden.model.events import Event, EventKind
+from memwarden.records.jsonl import JsonlRecorder
+recorder, number = JsonlRecorder(sys.argv[1]), 0
+while True:
+    number += 1
+    kind = EventKind.SAMPLE if number % 50 else EventKind.LEVEL
+    recorder.record(Event(kind=kind, wall=1.7e9, monotonic=float(number), message="x" * (number % 997)))
+    if number == 200:
+        print("writing", flush=True)
+"""
+
+
+@pytest.mark.contract("S2-59", "S2-7")
+def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
+    """SIGKILL in mid-writing, five times on the same file: every line is JSON and none is missing."""
+    path = tmp_path / "record.jsonl"
+    for _ in range(5):
+        begun = path.stat().st_size if path.exists() else 0
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=ENVIRONMENT
+        ) as one:
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"writing\n"
+            one.send_signal(signal.SIGKILL)
+        data = path.read_bytes()[begun:]
+        assert data.endswith(b"\n")
+        numbers = [json.loads(line)["monotonic_seconds"] for line in data.splitlines()]
+        assert numbers == [float(number) for number in range(1, len(numbers) + 1)]
+        assert len(numbers) >= 200
+
+
+FULL_DISK = """
+import json, os, subprocess, sys
+from memwarden.errors import RecordError
+from memwarden.model.events import Event, EventKind
+from memwarden.records.jsonl import JsonlRecorder, read_lines
+folder = sys.argv[1]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
+open(f"{folder}/ballast", "wb").write(b"x" * 16384)
+recorder, path, said, written = JsonlRecorder(f"{folder}/record.jsonl"), f"{folder}/record.jsonl", 0, []
+
+def record(name):
+    global said
+    try:
+        recorder.record(Event(kind=EventKind.LEVEL, wall=1.7e9, monotonic=1.0, message=name + "x" * 700))
+    except RecordError as error:
+        assert "No space left" in str(error) and error.path == path, error
+        said += 1
+    else:
+        written.append(name)
+
+for number in range(200):
+    record(f"a{number}-")
+full = said
+os.unlink(f"{folder}/ballast")
+for number in range(10):
+    record(f"b{number}-")
+read = [event.message.rstrip("x") for event in read_lines(path)]
+print(json.dumps([full, recorder.lost == said, read == written, [name for name in written if name[0] == "b"]]))
+"""
+
+
+@pytest.mark.contract("S2-59", "W2-5")
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk in a namespace of its own")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """Each lost line is said and counted; with room again recording goes on, and every kept line can be read."""
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert result.returncode == 0, result.stderr
+    full, all_counted, all_read, after = json.loads(result.stdout)
+    assert full > 50
+    assert all_counted
+    assert all_read
+    assert after == [f"b{number}-" for number in range(10)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.contract("S2-59")
+def test_two_writers_on_one_file_do_not_mix_their_lines(tmp_path: Path) -> None:
+    """Each line is one write at the end of the file, whoever writes."""
+    path = tmp_path / "record.jsonl"
+    first, second = JsonlRecorder(path), JsonlRecorder(path)
+    for _ in range(50):
+        first.record(EVENT)
+        second.record(EVENT)
+    first.close()
+    second.close()
+    assert list(read_lines(path)) == [EVENT] * 100

@@ -1,0 +1,55 @@
+"""One full and one bare value of every type that memwarden writes."""
+
+from __future__ import annotations
+
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.endings import Ending, EndKind, Evidence
+from memwarden.model.events import Event, EventKind
+from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.findings import Assessment, PressureLevel, Reading
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.sample import Sample
+
+WALL = 1_700_000_000.123456
+KEY = ProcessKey(4242, 987654)
+SYSTEM = SystemMemory(8000, 6000, 5000, 900, 100, 50)
+PROCESS = ProcessMemory(KEY, "python3", 300, 700, 250, 50, 0, 310, 9000)
+TREE = TreeMemory(KEY, (KEY, ProcessKey(4243, 987655)), ("sh", "worker"), (300, 200), (50, 20), 1)
+GROUP = CgroupMemory("/app", 2, 400, 1000, 100, 250, 0, 500, 410, 1)
+GAP = Gap("meminfo", "/proc/meminfo", "malformed", "no number after MemTotal:")
+LIMIT = Limit(1000, "cgroup /app")
+SAMPLE = Sample(WALL, 1234.5, 0.25, SYSTEM, PROCESS, TREE, (GROUP, GROUP), Limit(2000, "asked"), (GAP,))
+ASSESSMENT = Assessment(PressureLevel.HIGH, PressureLevel.CRITICAL, Constraint(LIMIT, 930), LIMIT, 70, 1230.25)
+READING = Reading(SAMPLE, ASSESSMENT)
+DECISION = Decision(
+    rule="r", action="notify", reason="because", wall=WALL, monotonic=5.0, target=KEY, details={"a": [1, {"b": None}]}
+)
+OUTCOME = Outcome(decision=DECISION, done=True, message="logged", seconds=0.5)
+ENDING = Ending(
+    kind=EndKind.LIMIT,
+    code=None,
+    signal=9,
+    seconds=12.5,
+    ceiling="cgroup2",
+    limit=LIMIT,
+    peak=1000,
+    peak_counted_by="cgroup",
+    evidence=Evidence(monotonic=1.0, used=990, counted_by="pss", processes=(PROCESS, ProcessMemory(KEY, "x", 1))),
+    oom_where="machine",
+    steps=("froze", "ended"),
+    left=(PROCESS,),
+)
+EVENT = Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message="m", value=READING, details={"n": 1})
+
+#: Every type in full, and with nothing but what it must have.
+FULL = (READING, SAMPLE, ASSESSMENT, DECISION, OUTCOME, EVENT, ENDING, GAP, PROCESS, TREE, GROUP, SYSTEM, LIMIT)
+BARE = (
+    Sample(WALL, 1.0),
+    Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),
+    ProcessMemory(KEY, "", 0),
+    CgroupMemory("/", 1, 0, None, 0),
+    Ending(kind=EndKind.EXIT, code=0, signal=None, seconds=0.0),
+    Event(kind=EventKind.STOP, wall=WALL, monotonic=0.0),
+    Decision(rule="", action="", reason="", wall=WALL, monotonic=0.0),
+    TreeMemory(KEY, (), (), (), ()),
+)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memwarden.engine.warden import SAMPLER
 from memwarden.errors import ReadError
 from memwarden.model.facts import SystemMemory
 
@@ -39,7 +40,8 @@ class FakeClock:
     """A clock that moves only when it is told to.
 
     ``advance`` moves it, and lets every thread that waits on it run when its moment has come, until that
-    thread waits again: a warden on this clock takes its looks inside ``advance``, however fast.
+    thread waits again: a warden on this clock takes its looks inside ``advance``, however fast. A warden that
+    was just started is waited for, too.
     """
 
     #: Real seconds after which a thread that does not wait again is left alone.
@@ -49,6 +51,7 @@ class FakeClock:
         self._wall, self._now = wall, monotonic
         self._condition = threading.Condition()
         self._waiting: dict[threading.Thread, float] = {}
+        self._under_way: set[threading.Thread] = set()  # those who will wait on this clock again
 
     def wall(self) -> float:
         """Seconds since the epoch."""
@@ -56,6 +59,10 @@ class FakeClock:
 
     def monotonic(self) -> float:
         """Seconds that only go forward."""
+        me = threading.current_thread()
+        if me.name == SAMPLER and me not in self._under_way:
+            with self._condition:
+                self._under_way.add(me)
         return self._now
 
     def set_wall(self, wall: float) -> None:
@@ -67,40 +74,46 @@ class FakeClock:
         me = threading.current_thread()
         with self._condition:
             deadline = self._now + timeout
-            self._waiting[me] = deadline
-            self._condition.notify_all()
-            try:
-                while not event.is_set() and self._now < deadline:
-                    self._condition.wait(0.005)  # real time: the event may be set by anybody
-            finally:
-                del self._waiting[me]
+            if timeout > 0:
+                self._waiting[me] = deadline
+                self._under_way.discard(me)
                 self._condition.notify_all()
+            while not event.is_set() and self._now < deadline:
+                self._condition.wait(0.005)  # real time: the event may be set by anybody
+            self._waiting.pop(me, None)
+            self._condition.notify_all()
         return event.is_set()
 
     def advance(self, seconds: float) -> None:
         """Move on, stopping at every moment that somebody waits for."""
-        target = self._now + seconds
         with self._condition:
+            target = self._now + seconds
             while True:
+                self._until_all_wait()
                 due = [(when, thread) for thread, when in self._waiting.items() if when <= target]
                 if not due:
                     break
                 when, thread = min(due, key=lambda each: each[0])
-                self._step(max(when, self._now))
-                self._condition.notify_all()
-                self._until_it_waits_again(thread, when)
+                del self._waiting[thread]
+                self._under_way.add(thread)
+                self._step(when)
             self._step(target)
-            self._condition.notify_all()
 
     def _step(self, moment: float) -> None:
+        moment = max(moment, self._now)  # a look may itself have moved the clock beyond
         self._wall += moment - self._now
         self._now = moment
+        self._condition.notify_all()
 
-    def _until_it_waits_again(self, thread: threading.Thread, when: float) -> None:
+    def _until_all_wait(self) -> None:
         patience = time.monotonic() + self.PATIENCE
-        while thread.is_alive() and self._waiting.get(thread, -1.0) <= when:
+        me = threading.current_thread()
+        while True:
+            self._under_way = {each for each in self._under_way if each.is_alive()}
+            if self._under_way <= {me}:
+                return
             if time.monotonic() > patience:
-                self._waiting.pop(thread, None)
+                self._under_way.clear()
                 return
             self._condition.wait(0.005)
 

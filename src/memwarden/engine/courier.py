@@ -3,43 +3,64 @@
 It is a thread of its own so that a slow disk, a hanging callback or an action that waits never stops the
 looking. Its queue is bounded: when it is full the oldest *sample* falls out (never an event), and that is
 told. A receiver that hangs is named and set aside with the thread it holds; a fresh thread carries on with
-the others, and the receiver is used again once it returns.
+the others, from the very event it hung in, and the receiver is used again once it returns.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
 
+_log = logging.getLogger("memwarden")
+
 Receiver = Callable[[Event], None]
-
-
-class Parcel:
-    """Something to be delivered: an event to everybody, or a call to one."""
-
-    __slots__ = ("call", "event", "label")
-
-    def __init__(self, event: Event | None, call: Callable[[], None] | None = None, label: str = "") -> None:
-        self.event, self.call, self.label = event, call, label
 
 
 class _Hand:
     """One receiver, and whether it still works."""
 
-    def __init__(self, receiver: Receiver, label: str) -> None:
-        self.receiver, self.label = receiver, label
+    def __init__(self, receiver: Receiver, label: str, close: Callable[[], None] | None) -> None:
+        self.receiver, self.label, self.close = receiver, label, close
         self.failing = False
+        self.failing_on_trouble = False
         self.hanging = False
+        self.removed = False
+
+
+class Parcel:
+    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
+
+    __slots__ = ("call", "event", "hands", "label")
+
+    def __init__(
+        self,
+        event: Event | None,
+        call: Callable[[], None] | None = None,
+        label: str = "",
+        hands: Sequence[_Hand] | None = None,
+    ) -> None:
+        self.event, self.call, self.label, self.hands = event, call, label, hands
+
+
+class _Busy(NamedTuple):
+    """What the thread is at: whom it called when, and who still waits for the same event."""
+
+    since: float
+    label: str
+    hand: _Hand | None
+    rest: Parcel | None
 
 
 class Courier:
-    """Delivers in order, on one thread. ``most`` bounds the parcels that wait."""
+    """Delivers in order, on one thread. ``most`` bounds the samples that wait."""
 
     def __init__(self, clock: Clock, most: int = 1024) -> None:
         self._clock, self._most = clock, most
@@ -50,17 +71,23 @@ class Courier:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._busy: tuple[float, str, _Hand | None] | None = None
+        self._closed = True
+        self._draining = False
+        self._busy: _Busy | None = None
         self.stuck: list[str] = []
 
-    def add(self, receiver: Receiver, label: str) -> Callable[[], None]:
-        """Deliver events to ``receiver`` from now on; the result takes it off again."""
-        hand = _Hand(receiver, label)
+    def add(self, receiver: Receiver, label: str, close: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Deliver events to ``receiver`` from now on; the result takes it off again.
+
+        ``close`` is called on the same thread when the courier ends, after the last event.
+        """
+        hand = _Hand(receiver, label, close)
         with self._condition:
             self._hands = [*self._hands, hand]
 
         def remove() -> None:
             with self._condition:
+                hand.removed = True
                 self._hands = [each for each in self._hands if each is not hand]
 
         return remove
@@ -82,57 +109,111 @@ class Courier:
         self.send(Parcel(None, delivered.set, "flush"))
         return delivered.wait(timeout)
 
-    def _put(self, parcel: Parcel) -> None:
-        sample = parcel.event is not None and parcel.event.kind is EventKind.SAMPLE
-        if sample and self._samples >= self._most:
+    def drain(self) -> None:
+        """Deliver what waits on this thread, where no thread of its own is at work."""
+        with self._condition:
+            if self._thread is not None:
+                return
+            self._thread = me = threading.current_thread()
+            self._closing = self._closed = self._draining = True  # ends with the queue, leaves the receivers open
+        try:
+            self._run()
+        finally:
+            with self._condition:
+                self._draining = False
+                if self._thread is me:  # interrupted
+                    self._thread = self._busy = None
+                self._condition.notify_all()
+
+    def _put(self, parcel: Parcel, first: bool = False) -> None:
+        sample = _is_sample(parcel)
+        if sample and not first and self._samples >= self._most:
             for at, each in enumerate(self._queue):
-                if each.event is not None and each.event.kind is EventKind.SAMPLE:
+                if _is_sample(each):
                     del self._queue[at]
                     break
             self._samples -= 1
             self._dropped += 1
         self._samples += sample
-        self._queue.append(parcel)
+        if first:
+            self._queue.appendleft(parcel)
+        else:
+            self._queue.append(parcel)
 
     def check(self, patience: float) -> str | None:
         """Set a receiver aside that has been busy for longer than ``patience`` seconds; returns its name."""
         with self._condition:
             if self._busy is None or self._thread is None:
                 return None
-            since, label, hand = self._busy
-            if self._clock.monotonic() - since < patience:
+            if self._clock.monotonic() - self._busy.since < patience:
                 return None
-            if hand is not None:
-                hand.hanging = True
-            self.stuck.append(label)
-            self._busy = None
+            label = self._busy.label
+            self._set_aside(self._busy)
             self._spawn()  # the old thread finds that it was replaced, when its call returns
             return label
+
+    def _set_aside(self, busy: _Busy) -> None:
+        if busy.hand is not None:
+            busy.hand.hanging = True
+        self.stuck.append(busy.label)
+        self._busy = None
+        if busy.rest is not None and busy.rest.hands:
+            self._put(busy.rest, first=True)
 
     # --- its own thread -----------------------------------------------------------------------------
 
     def start(self) -> None:
         with self._condition:
-            self._closing = False
-            self._spawn()
+            if self._draining and self._thread is not threading.current_thread():
+                self._condition.wait_for(lambda: not self._draining, 1.0)
+            self._closing = self._closed = False
+            if self._draining and self._busy is not None:  # started by a receiver: the rest is for the new thread
+                if self._busy.rest is not None and self._busy.rest.hands:
+                    self._put(self._busy.rest, first=True)
+                self._busy = None
+                self._spawn()
+            elif self._thread is None:  # else it was stopped from inside a callback and goes on
+                self._spawn()
 
     def _spawn(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="memwarden-courier", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="memwarden-courier", daemon=True)
+        thread.start()  # which may fail; it waits for the condition that we hold
+        self._thread = thread
 
-    def stop(self, patience: float) -> list[str]:
-        """Deliver what waits and end the thread; returns the names of receivers that hang beyond ``patience``."""
+    def stop(self, patience: float, last: Event | None = None) -> list[str]:
+        """Deliver what waits, then ``last``, close the receivers and end the thread.
+
+        Returns the names of receivers that hang, after ``patience`` real seconds at most. On the courier's own
+        thread (inside a callback) it returns at once, and the thread ends when it has delivered the rest.
+        """
+        deadline = time.monotonic() + patience
         with self._condition:
+            if last is not None:
+                self._put(Parcel(last))
             self._closing = True
             self._condition.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(patience)
-            if thread.is_alive() and self._busy is not None:
-                self.stuck.append(self._busy[1])
-        with self._condition:
-            self._thread = None
-            return list(self.stuck)
+            thread, lost = self._thread, 0
+        while thread is not None and thread is not threading.current_thread():
+            busy = self._busy
+            # Half of what is left for whoever is busy now, so that the others still get theirs behind it.
+            thread.join(max((deadline - time.monotonic()) / 2, 0.01))
+            with self._condition:
+                late = time.monotonic() >= deadline
+                if self._thread is thread and self._busy is not None and (late or self._busy is busy):
+                    self._set_aside(self._busy)
+                    self._thread = None
+                    if not late:
+                        self._spawn()
+                if late:
+                    lost = len(self._queue)
+                    self._queue.clear()
+                    self._samples = 0
+                    thread = self._thread = None
+                elif self._thread is not None or not thread.is_alive():
+                    thread = self._thread
+        if lost:
+            _log.warning("%d events were not delivered: receivers are too slow or hang", lost)
+        return list(self.stuck)
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -140,63 +221,91 @@ class Courier:
             with self._condition:
                 while not self._queue and not self._closing and self._thread is me:
                     self._condition.wait()
-                if self._thread is not me or not self._queue:
+                if self._thread is not me:
                     return
-                parcel = self._queue.popleft()
-                if parcel.event is not None and parcel.event.kind is EventKind.SAMPLE:
-                    self._samples -= 1
-                dropped, self._dropped = self._dropped, 0
-            if dropped:
-                self._deliver(
-                    self._trouble(
-                        EventKind.OVERFLOW,
-                        f"{dropped} samples were dropped: receivers are too slow",
-                    )
-                )
+                if not self._queue:
+                    if self._closed:
+                        self._thread = None
+                        return
+                    self._closed = True
+                    for hand in self._hands:
+                        if hand.close is not None and not hand.hanging:
+                            self._put(Parcel(None, hand.close, hand.label))
+                    continue
+                if self._dropped:
+                    message = f"{self._dropped} samples were dropped: receivers are too slow"
+                    parcel, self._dropped = Parcel(self._trouble(EventKind.OVERFLOW, message)), 0
+                else:
+                    parcel = self._queue.popleft()
+                    self._samples -= _is_sample(parcel)
             if parcel.call is not None:
-                self._attempt(parcel.call, parcel.label, None)
+                self._attempt(parcel.call, parcel.label)
             elif parcel.event is not None:
-                self._deliver(parcel.event)
+                self._deliver(parcel.event, self._hands if parcel.hands is None else parcel.hands)
 
-    def _deliver(self, event: Event) -> None:
-        me = threading.current_thread()
-        for hand in self._hands:
-            if hand.hanging or self._thread is not me:
+    def _deliver(self, event: Event, hands: Sequence[_Hand]) -> None:
+        for at, hand in enumerate(hands, 1):
+            if hand.hanging or hand.removed:
                 continue
 
             def call(hand: _Hand = hand) -> None:
                 hand.receiver(event)
 
-            self._attempt(call, hand.label, hand, told=event.kind is EventKind.TROUBLE)
-
-    def _attempt(self, call: Callable[[], None], label: str, hand: _Hand | None, told: bool = False) -> None:
-        with self._condition:
-            if self._thread is not threading.current_thread():
+            if not self._attempt(call, hand.label, hand, Parcel(event, hands=hands[at:])):
                 return
-            self._busy = mine = (self._clock.monotonic(), label, hand)
+
+    def _attempt(
+        self, call: Callable[[], None], label: str, hand: _Hand | None = None, rest: Parcel | None = None
+    ) -> bool:
+        """Call, and tell what comes of it; False when this thread was replaced meanwhile."""
+        with self._condition:
+            self._busy = mine = _Busy(self._clock.monotonic(), label, hand, rest)
         trouble: str | None = None
         try:
             call()
         except RecordError as error:
             trouble = str(error)
-        except Exception as error:  # noqa: BLE001 - a guest's receiver must not end the delivery to the others
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a guest must not end the delivery to the others
             trouble = f"{label} raised {error!r}"
+        close = None
         with self._condition:
-            if self._busy is mine:
+            ours = self._busy is mine
+            if ours:
                 self._busy = None
-            else:  # it came back after it was given up
-                if label in self.stuck:
-                    self.stuck.remove(label)
+            told = []
+            if label in self.stuck and not ours:  # it came back after it was given up
+                self.stuck.remove(label)
+                told.append(f"{label} answers again")
                 if hand is not None:
                     hand.hanging = False
-                self._put(Parcel(self._trouble(EventKind.TROUBLE, f"{label} answers again")))
-                self._condition.notify_all()
-            # Told once when it begins and once when it is over, not for every event.
-            if hand is not None and (trouble is not None) != hand.failing:
-                hand.failing = trouble is not None
-                self._put(Parcel(self._trouble(EventKind.TROUBLE, trouble or f"{label} works again")))
-            elif hand is None and trouble is not None and not told:
-                self._put(Parcel(self._trouble(EventKind.TROUBLE, trouble)))
+                    close = hand.close if self._thread is None else None
+            told += self._changes(trouble, hand, label, rest)
+            for message in list(told):
+                if self._thread is not None and (self._queue or not self._closing):
+                    # The event that ends a run stays the last of it.
+                    self._put(Parcel(self._trouble(EventKind.TROUBLE, message)), first=self._closing)
+                    told.remove(message)
+            self._condition.notify_all()
+        for message in told:  # nobody is there any more to be told but the log
+            _log.warning("%s", message)
+        if close is not None:
+            close()
+        return ours
+
+    def _changes(self, trouble: str | None, hand: _Hand | None, label: str, rest: Parcel | None) -> list[str]:
+        """What is told of a call: once when trouble begins and once when it is over, not for every event."""
+        if hand is None:
+            return [trouble] if trouble is not None else []
+        if rest is not None and rest.event is not None and rest.event.kind is EventKind.TROUBLE:
+            # Trouble with telling of trouble is told once and never again: it would feed itself.
+            if trouble is None or hand.failing or hand.failing_on_trouble:
+                return []
+            hand.failing_on_trouble = True
+            return [trouble]
+        if (trouble is not None) == hand.failing:
+            return []
+        hand.failing = trouble is not None
+        return [trouble or f"{label} works again"]
 
     def _trouble(self, kind: EventKind, message: str) -> Event:
         return Event(kind=kind, wall=self._clock.wall(), monotonic=self._clock.monotonic(), message=message)
@@ -207,8 +316,16 @@ class Courier:
         self._thread = None
         self._queue.clear()
         self._samples = self._dropped = 0
+        self._closing = self._closed = True
+        self._draining = False
         self._busy = None
         self.stuck = []
+        for hand in self._hands:
+            hand.hanging = False
+
+
+def _is_sample(parcel: Parcel) -> bool:
+    return parcel.event is not None and parcel.event.kind is EventKind.SAMPLE
 
 
 def label_of(receiver: Any) -> str:

@@ -32,10 +32,26 @@ _log.addHandler(logging.NullHandler())
 
 #: A receiver that is busy for longer is set aside.
 PATIENCE_SECONDS = 10.0
-#: What ``stop()`` waits for receivers at most.
+#: What ``stop()`` waits at most for the look that is under way, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
+#: The name of the thread that looks.
+SAMPLER = "memwarden-sampler"
 
 _alive: weakref.WeakSet[Warden] = weakref.WeakSet()
+
+
+class _Life:
+    """One run, from start to stop: an earlier one that still ends cannot be woken to a second life."""
+
+    __slots__ = ("left", "looked", "thread", "wake")
+
+    def __init__(self, run: Callable[[_Life], None]) -> None:
+        self.wake = threading.Event()
+        #: Set when the first look was taken.
+        self.looked = threading.Event()
+        #: Whether ``stop`` went on without waiting for the look that was under way.
+        self.left = False
+        self.thread = threading.Thread(target=run, args=(self,), name=SAMPLER, daemon=True)
 
 
 class Stop(Protocol):
@@ -96,11 +112,11 @@ class Warden:
         self._courier = Courier(self._clock)
         self._courier.add(_to_log, "log")
         for recorder in self._recorders:
-            self._courier.add(recorder.record, label_of(recorder))
-        self._guard = threading.Lock()  # over the two fields below, never across a join or a callback
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
+            self._courier.add(recorder.record, label_of(recorder), _closer(recorder))
+        self._guard = threading.Lock()  # over the fields below, never across a join or a callback
+        self._life: _Life | None = None
+        self._behind: threading.Thread | None = None  # a thread that a hanging reader holds
+        self._ended = threading.Event()  # cleared while a stop is under way
         self._ended.set()
         self._started_wall: float | None = None
         _alive.add(self)
@@ -110,47 +126,79 @@ class Warden:
     @property
     def running(self) -> bool:
         """Whether the sampler thread is at work."""
-        return self._thread is not None
+        return self._life is not None
 
     def start(self) -> Warden:
-        """Take a first look and begin watching. Starting a running warden changes nothing."""
-        self._ended.wait(STOP_PATIENCE_SECONDS)  # a stop on another thread first comes to its end
-        with self._guard:
-            if self._thread is not None:
-                return self
-            first = self._clock.monotonic()
-            # The event belongs to this run: an earlier run that still ends cannot be woken to a second life.
-            self._wake = wake = threading.Event()
-            self._thread = threading.Thread(target=self._run, args=(first, wake), name="memwarden-sampler", daemon=True)
-            self._ended.clear()
+        """Take a first look and begin watching. Starting a running warden changes nothing.
+
+        Raises :class:`RuntimeError` while a reader that hung when the warden was stopped still hangs.
+        """
+        while True:
+            # A stop on another thread first comes to its end; it takes half of this at most.
+            ended = self._ended.wait(4 * STOP_PATIENCE_SECONDS)
+            with self._guard:
+                if self._life is not None:
+                    return self
+                if self._ended.is_set() or not ended:
+                    life = self._begin()
+                    break
+        life.looked.wait(self._patience)
+        return self
+
+    def _begin(self) -> _Life:
+        if self._behind is not None and self._behind.is_alive():
+            raise RuntimeError("a reader still hangs since the last run; start again when it has returned")
+        self._behind = None
+        life = _Life(self._run)
+        self._rate = FillRate()  # what filled before the last stop says nothing of now
         self._courier.start()
         self._started_wall = self._clock.wall()
         self._tell(EventKind.START, f"watching every {self.interval:g} s")
-        self._look(first, record=True)
-        self._thread.start()
-        return self
+        self._life = life
+        try:
+            life.thread.start()
+        except RuntimeError:  # no more threads
+            self._life = None
+            self._courier.stop(0.0)
+            raise
+        return life
 
     def stop(self) -> None:
-        """End watching: no thread is left, but one that a hanging receiver holds (it is named in the log)."""
+        """End watching: no thread is left, but one that a hanging receiver or reader holds (the log names it)."""
+        me = threading.current_thread()
         with self._guard:
-            thread, self._thread = self._thread, None
-        if thread is None:
+            life, self._life = self._life, None
+            if life is not None:
+                self._ended.clear()
+        if life is None:
+            if not me.name.startswith("memwarden-"):  # these are what the other stop waits for
+                self._ended.wait(3 * STOP_PATIENCE_SECONDS)
             return
-        self._wake.set()
-        if thread is not threading.current_thread():
-            thread.join()
-        self._tell(EventKind.STOP, "stopped")
-        for name in self._courier.stop(STOP_PATIENCE_SECONDS):
-            _log.warning("%s hangs; its thread was left behind", name)
-        self.close()
-        self._ended.set()
+        try:
+            life.wake.set()
+            life.looked.set()  # a start on another thread need not wait for it any more
+            if life.thread is not me:
+                life.thread.join(STOP_PATIENCE_SECONDS)
+            if life.thread.is_alive():
+                life.left, self._behind = True, None if life.thread is me else life.thread
+            if self._behind is not None:
+                _log.warning("a reader hangs; the thread that looks was left behind")
+            for name in self._courier.stop(STOP_PATIENCE_SECONDS, self._event(EventKind.STOP, "stopped")):
+                _log.warning("%s hangs; its thread was left behind", name)
+            if not life.left:
+                self._close_readers()
+        finally:
+            self._ended.set()
 
     def close(self) -> None:
         """Give back the descriptors of readers and recorders; ``stop`` does so by itself."""
-        for reader in self._readers:
-            reader.close()
+        self._close_readers()
         for recorder in self._recorders:
-            recorder.close()
+            _closer(recorder)()
+
+    def _close_readers(self) -> None:
+        for reader in self._readers:
+            _closer(reader)()
 
     def __enter__(self) -> Warden:
         return self.start()
@@ -162,12 +210,16 @@ class Warden:
 
     def look(self) -> Reading:
         """Look once, now, on this thread; for a warden that is not running."""
-        if self._thread is not None:
+        if self._life is not None:
             raise RuntimeError("look() is for a stopped warden; ask a running one for .last")
-        return self._look(self._clock.monotonic(), record=False)
+        reading = self._look(self._clock.monotonic(), record=False)
+        self._courier.drain()
+        return reading
 
-    def _look(self, due: float, record: bool) -> Reading:
+    def _look(self, due: float, record: bool, life: _Life | None = None) -> Reading:
         reading, events, decisions = self._tick(due)
+        if life is not None and life.left:
+            return reading  # the run ended during this look: nobody is told of it any more
         sample, assessment = reading
         self._last = reading
         if assessment.available is not None:
@@ -187,45 +239,68 @@ class Warden:
             self._act(decision)
         return reading
 
-    def _run(self, first: float, wake: threading.Event) -> None:
+    def _run(self, life: _Life) -> None:
         clock, interval = self._clock, self.interval
-        recorded, due = first, first
-        while True:
+        first = due = clock.monotonic()
+        point, recorded = 0, True  # the number of the newest point of the grid, and whether the last look was on one
+        works = self._try_to_look(due, True, life, True)
+        if self._life is life:
+            life.looked.set()
+        while self._life is life:
             now = clock.monotonic()
             reading = self._last
-            pace = delay(reading.assessment, self._rate.rate(now), interval) if reading is not None else interval
+            pace = interval
+            if works and reading is not None:
+                pace = delay(reading.assessment, self._rate.rate(now), interval)
             if self._eager:
                 pace = min(pace, max(SHORTEST, now - first))
-            # Records keep to the grid of the asked interval: lateness does not add up.
-            grid = recorded + interval
-            if grid <= now:
-                grid = recorded + interval * ((now - recorded) // interval + 1)
-            due = min(grid, max(due, now - SHORTEST) + pace)
-            if clock.wait(wake, max(0.0, due - now)):
-                return
-            try:
-                self._look(due, record=due == grid)
-            except Exception as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
-                self._tell(EventKind.TROUBLE, f"judging failed: {error!r}")
-                due = grid
-            if due == grid:
-                recorded = grid
+            # Records keep to the grid of the asked interval: lateness does not add up. A point that passed
+            # during a look is skipped, but where that look was an extra one: then it is told at once, late.
+            on_time, passed = point + 1, int((now - first) // interval)
+            if first + on_time * interval <= now:
+                on_time = max(on_time, passed + 1 if recorded else passed)
+            grid = first + on_time * interval
+            due = max(due, now - SHORTEST) + pace
+            recorded = grid <= max(due, now)
+            if recorded:
+                due, point = grid, on_time
+            if clock.wait(life.wake, max(0.0, due - now)):
+                break
+            works = self._try_to_look(due, recorded, life, works)
+        if life.left:
+            self._close_readers()
+
+    def _try_to_look(self, due: float, record: bool, life: _Life, worked: bool) -> bool:
+        """Whether the look could be judged: told when it changes."""
+        trouble = ""
+        try:
+            self._look(due, record, life)
             if hanging := self._courier.check(self._patience):
                 self._tell(EventKind.TROUBLE, f"{hanging} hangs and was set aside")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
+            trouble = f"judging failed: {error!r}"
+        if worked is bool(trouble) and not life.left:
+            self._tell(EventKind.TROUBLE, trouble or "judging works again")
+        return not trouble
 
     def _act(self, decision: Decision) -> None:
         action = self._actions[decision.action]
 
+        label = f"action {action.name}"
+
         def run() -> None:
             begun = self._clock.monotonic()
             try:
-                outcome = action.run(decision)
-            except Exception as error:  # noqa: BLE001 - what an action raises is its outcome
+                if label in self._courier.stuck:  # each further run would take one more thread
+                    outcome = Outcome(decision=decision, done=False, message=f"{label} still hangs")
+                else:
+                    outcome = action.run(decision)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
                 took = self._clock.monotonic() - begun
                 outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
             self._tell(EventKind.OUTCOME, outcome.message, outcome)
 
-        self._courier.send(Parcel(None, run, f"action {action.name}"))
+        self._courier.send(Parcel(None, run, label))
 
     # --- telling --------------------------------------------------------------------------------------
 
@@ -234,19 +309,17 @@ class Warden:
         return self._courier.add(receiver, label_of(receiver))
 
     def tell(self, event: Event) -> None:
-        """Pass an event of one's own to recorders and subscribers."""
+        """Pass an event of one's own to recorders and subscribers: on this thread where the warden is stopped."""
         self._send(event)
+        if self._life is None:
+            self._courier.drain()
 
     def _tell(self, kind: EventKind, message: str, value: object = None) -> None:
-        self._send(
-            Event(
-                kind=kind,
-                wall=self._clock.wall(),
-                monotonic=self._clock.monotonic(),
-                message=message,
-                value=value,
-            )
-        )
+        self._send(self._event(kind, message, value))
+
+    def _event(self, kind: EventKind, message: str, value: object = None) -> Event:
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        return Event(kind=kind, wall=wall, monotonic=now, message=message, value=value)
 
     def _send(self, event: Event) -> None:
         self._courier.send(Parcel(event))
@@ -282,6 +355,8 @@ class Warden:
                 try:
                     reading = readings.get(timeout=min(0.2, self.interval))
                 except queue.Empty:
+                    if not self.running:  # in a child after fork, or where a hanging receiver held STOP up
+                        return
                     continue
                 if reading is None:
                     return
@@ -311,9 +386,21 @@ class Warden:
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._ended.set()
-        self._thread = None
+        if self._life is not None:
+            self._life.left = True  # a reader that forks and returns comes back in the child, too
+        self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
+
+
+def _closer(part: Reader | Recorder) -> Callable[[], None]:
+    def close() -> None:
+        try:
+            part.close()
+        except Exception as error:  # noqa: BLE001 - the next one is to be closed all the same
+            _log.warning("%s could not be closed: %r", label_of(part), error)
+
+    return close
 
 
 def _to_log(event: Event) -> None:

@@ -1,0 +1,239 @@
+"""One suite for every recorder and every action that memwarden ships: what the protocols promise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwarden.actions.notify import Notify
+from memwarden.engine.warden import Warden
+from memwarden.errors import RecordError
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.events import Event, EventKind
+from memwarden.model.facts import Gap, ProcessKey, SystemMemory
+from memwarden.model.findings import Assessment, PressureLevel, Reading
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.sample import Sample
+from memwarden.policy.rules import Rule
+from memwarden.protocols import Action, Recorder
+from memwarden.records.jsonl import JsonlRecorder, read_lines
+from memwarden.testing import FakeClock, ScriptedReader
+from support.engine import Keeper
+
+DECISION = Decision(rule="high", action="notify", reason="level HIGH: 85.0% of machine", wall=1e9, monotonic=5.0)
+READING = Reading(
+    Sample(1e9, 5.0, 0.25, SystemMemory(1000, 150, 100, 50, 0, 0), gaps=(Gap("psi", "/proc/pressure", "absent"),)),
+    Assessment(
+        PressureLevel.HIGH,
+        PressureLevel.CRITICAL,
+        Constraint(Limit(1000, "machine"), 850),
+        Limit(1000, "machine"),
+        150,
+        4.0,
+    ),
+)
+VALUES = {
+    EventKind.SAMPLE: READING,
+    EventKind.LEVEL: READING.assessment,
+    EventKind.DECISION: DECISION,
+    EventKind.OUTCOME: Outcome(decision=DECISION, done=True, message="logged", seconds=0.5),
+    EventKind.GAP: READING.sample.gaps[0],
+    EventKind.GAP_CLOSED: READING.sample.gaps[0],
+}
+EVENTS = [
+    Event(kind=kind, wall=1e9, monotonic=5.0, message=f"a {kind.value}\n\u00e4 \u2028 \x00", value=VALUES.get(kind))
+    for kind in EventKind
+]
+
+# --- recorders -----------------------------------------------------------------------------------------
+
+
+class Case:
+    """A recorder below a folder, and how to read back what it kept."""
+
+    def __init__(self, make: Callable[[Path], Recorder], read: Callable[[Path], list[Any]]) -> None:
+        self.make, self.read = make, read
+
+
+RECORDERS = {
+    "jsonl": Case(
+        lambda folder: JsonlRecorder(folder / "record.jsonl"), lambda folder: list(read_lines(folder / "record.jsonl"))
+    ),
+}
+
+
+@pytest.fixture(params=sorted(RECORDERS))
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each recorder in turn."""
+    return RECORDERS[request.param]
+
+
+@pytest.fixture
+def recorder(case: Case, tmp_path: Path) -> Iterator[Recorder]:
+    """A recorder on an empty folder."""
+    made = case.make(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_recorder_is_one(recorder: Recorder) -> None:
+    """It has what the protocol names, and making it opens and makes nothing."""
+    assert isinstance(recorder, Recorder)
+
+
+def test_making_a_recorder_touches_nothing(case: Case, tmp_path: Path) -> None:
+    """The place is made when there is something to keep."""
+    case.make(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind.value)
+def test_a_recorder_keeps_every_kind_of_event(case: Case, recorder: Recorder, tmp_path: Path, event: Event) -> None:
+    """Kind, moments, message and value come back as they were."""
+    recorder.record(event)
+    recorder.close()
+    assert case.read(tmp_path) == [event]
+
+
+def test_a_recorder_keeps_the_order(case: Case, recorder: Recorder, tmp_path: Path) -> None:
+    """Oldest first, and nothing twice."""
+    for event in EVENTS:
+        recorder.record(event)
+    recorder.close()
+    assert case.read(tmp_path) == EVENTS
+
+
+def test_a_recorder_may_be_closed_at_any_time(case: Case, recorder: Recorder, tmp_path: Path) -> None:
+    """Before anything was kept, twice, and in between: it goes on where it was."""
+    recorder.close()
+    recorder.record(EVENTS[0])
+    recorder.close()
+    recorder.close()
+    recorder.record(EVENTS[1])
+    recorder.close()
+    assert case.read(tmp_path) == EVENTS[:2]
+
+
+def test_a_second_recorder_goes_on_where_the_first_ended(case: Case, tmp_path: Path) -> None:
+    """A program that starts again loses nothing of before."""
+    for event in EVENTS[:2]:
+        recorder = case.make(tmp_path)
+        recorder.record(event)
+        recorder.close()
+    assert case.read(tmp_path) == EVENTS[:2]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")
+def test_a_recorder_that_is_closed_holds_no_descriptor(recorder: Recorder) -> None:
+    """However often it was opened."""
+    before = len(os.listdir("/proc/self/fd"))
+    for event in EVENTS:
+        recorder.record(event)
+        recorder.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_cannot_be_kept_is_a_record_error(case: Case, tmp_path: Path) -> None:
+    """It names the path and the system's reason, survives pickling, and the next event is tried again."""
+    (tmp_path / "place").write_text("a file where a folder should be")
+    recorder = case.make(tmp_path / "place")
+    for _ in range(2):
+        with pytest.raises(RecordError) as caught:
+            recorder.record(EVENTS[0])
+    assert str(tmp_path / "place") in str(caught.value)
+    assert os.strerror(errno.ENOTDIR) in str(caught.value) or os.strerror(errno.EEXIST) in str(caught.value)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.path) == (str(caught.value), caught.value.path)
+    (tmp_path / "place").unlink()
+    recorder.record(EVENTS[1])
+    recorder.close()
+    assert case.read(tmp_path / "place") == EVENTS[1:2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_closing_in_a_child_does_not_touch_the_parents_record(case: Case, recorder: Recorder, tmp_path: Path) -> None:
+    """After fork the child closes its copy; both may go on."""
+    recorder.record(EVENTS[0])
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            recorder.close()
+            recorder.record(EVENTS[1])
+            recorder.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    recorder.record(EVENTS[2])
+    recorder.close()
+    assert case.read(tmp_path) == EVENTS[:3]
+
+
+@pytest.mark.contract("S2-23")
+def test_a_recorder_serves_a_warden(case: Case, recorder: Recorder, tmp_path: Path) -> None:
+    """A whole run stands in the record, START first and STOP last, as it was told to everybody."""
+    clock, keeper = FakeClock(), Keeper()
+    rule = Rule(name="high", level=PressureLevel.HIGH, action="notify")
+    with Warden([ScriptedReader([100, 960])], clock=clock, recorders=[recorder, keeper], rules=[rule]) as warden:
+        clock.advance(3.0)
+        assert warden.flush()
+    # The wall clock is written in microseconds.
+    kept = [(event.kind, event.monotonic, event.message) for event in case.read(tmp_path)]
+    assert kept == [(event.kind, event.monotonic, event.message) for event in keeper.events]
+    assert keeper.kinds()[0] is EventKind.START
+    assert keeper.kinds()[-1] is EventKind.STOP
+    assert EventKind.OUTCOME in keeper.kinds()
+
+
+# --- actions -------------------------------------------------------------------------------------------
+
+ACTIONS: dict[str, Callable[[], Action]] = {"notify": Notify}
+
+
+@pytest.fixture(params=sorted(ACTIONS))
+def action(request: pytest.FixtureRequest) -> Action:
+    """Each action in turn."""
+    return ACTIONS[request.param]()
+
+
+def test_an_action_has_the_name_that_rules_use(action: Action, request: pytest.FixtureRequest) -> None:
+    """A rule with that name is taken by a warden that has the action."""
+    assert action.name == request.node.callspec.params["action"]
+    rule = Rule(name="mine", level=PressureLevel.HIGH, action=action.name)
+    assert Warden([], rules=[rule], actions=[action]).rules == (rule,)
+
+
+@pytest.mark.parametrize("target", [None, ProcessKey(2**22 + 1, 1)], ids=["nobody", "a process that is gone"])
+def test_an_action_says_what_came_of_it(action: Action, target: ProcessKey | None) -> None:
+    """An outcome for this very decision, in words, with a duration that is none below zero."""
+    decision = Decision(
+        rule="high", action=action.name, reason="100 %s {} \u00e4\n", wall=1e9, monotonic=5.0, target=target
+    )
+    outcome = action.run(decision)
+    assert isinstance(outcome, Outcome)
+    assert outcome.decision is decision
+    assert isinstance(outcome.done, bool)
+    assert outcome.message
+    assert outcome.seconds >= 0.0
+
+
+def test_an_action_can_be_run_again(action: Action) -> None:
+    """Nothing is used up by it."""
+    decision = Decision(rule="high", action=action.name, reason="again", wall=1e9, monotonic=5.0)
+    assert action.run(decision).done == action.run(decision).done
+
+
+def test_notify_tells_the_programs_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Rule and reason as a warning, the decision with it; percent signs in a reason are no format."""
+    decision = Decision(rule="high", action="notify", reason="100% of %s", wall=1e9, monotonic=5.0)
+    assert Notify().run(decision).done
+    (line,) = caplog.records
+    assert (line.name, line.levelname, line.getMessage()) == ("memwarden", "WARNING", "high: 100% of %s")
+    assert line.memwarden == decision  # type: ignore[attr-defined]

@@ -36,9 +36,9 @@ def trial(guard: str, program: str) -> float:
     """MiB past the limit."""
     if guard in PEERS:
         return _peer(PEERS[guard], program)
-    from memwarden.contain.contained import contain
+    from memwarden.contain.contained import hold
 
-    with contain(
+    with hold(
         PROGRAMS[program], limit=LIMIT, ceiling=guard, grace=0.5, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as command:
         ending = command.wait()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from memwarden.contain.contained import Contained as Contained
-    from memwarden.contain.contained import contain as contain
+    from memwarden.contain.contained import hold as hold
     from memwarden.engine.warden import Stop
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
-    "contain.contained": "Contained contain",
+    "contain.contained": "Contained hold",
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable LaunchError LimitExceeded MemwardenError ReadError RecordError"
     " SettingsError TargetChanged",

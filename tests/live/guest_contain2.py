@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.contain.contained import contain
+from memwarden.contain.contained import hold
 from memwarden.contain.grants import obtain, survey
 from memwarden.contain.groups import sweep
 from memwarden.contain.kernel import alive, key_of
@@ -57,7 +57,7 @@ def test_the_best_ceiling_is_version_2() -> None:
 @pytest.mark.parametrize("code", [HOG, "b'x' * 300_000_000"], ids=["grows", "one call in C"])
 def test_a_program_past_its_limit_is_ended_within_one_mib(code: str) -> None:
     """Typed, with evidence, gently first, and not a page more than the parting reserve."""
-    with contain(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
+    with hold(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
         ending = command.wait(60)
     assert ending is not None
     assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, "cgroup2")
@@ -77,7 +77,7 @@ while True:
     kept.append(b"x" * 65536)
     time.sleep(0.0005)
 """
-    with contain(python(code), limit="48MiB", grace=5) as command:
+    with hold(python(code), limit="48MiB", grace=5) as command:
         ending = command.wait(60)
     assert ending is not None
     assert (ending.kind, ending.code) == (EndKind.LIMIT, 42), ending
@@ -101,7 +101,7 @@ if os.getppid() == int(sys.argv[1]):
         kept.append(b"x" * 1048576)
 time.sleep(1000)
 """
-    with contain(python(code, os.getpid()), limit="64MiB", grace=0.5) as command:
+    with hold(python(code, os.getpid()), limit="64MiB", grace=0.5) as command:
         ending = command.wait(60)
     assert ending is not None
     assert ending.kind is EndKind.LIMIT
@@ -122,7 +122,7 @@ for number in range(3):
             pass
     os.unlink(f"{sys.argv[1]}/cache-{number}")
 """
-    with contain(python(code, disk), limit="48MiB") as command:
+    with hold(python(code, disk), limit="48MiB") as command:
         ending = command.wait(90)
     assert ending is not None
     assert (ending.kind, ending.code) == (EndKind.EXIT, 0), ending
@@ -131,7 +131,7 @@ for number in range(3):
 def test_a_program_near_its_limit_is_left_alone() -> None:
     """Five times 55 of 64 MiB."""
     for _ in range(5):
-        with contain(python("kept = b'x' * (45 << 20)"), limit="64MiB") as command:
+        with hold(python("kept = b'x' * (45 << 20)"), limit="64MiB") as command:
             ending = command.wait(60)
         assert ending is not None
         assert (ending.kind, ending.code) == (EndKind.EXIT, 0), ending
@@ -147,7 +147,7 @@ while True:
     kept.append(b"x" * 1048576)
     time.sleep(0.002)
 """
-    with contain(python(code), limit="48MiB", grace=0.5) as command:
+    with hold(python(code), limit="48MiB", grace=0.5) as command:
         ending = command.wait(60)
     assert ending is not None
     assert ending.kind is EndKind.LIMIT
@@ -157,9 +157,9 @@ while True:
 
 MONITOR = """
 import sys
-from memwarden.contain.contained import contain
+from memwarden.contain.contained import hold
 tree = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
-command = contain([sys.executable, "-c", tree], limit="64MiB")
+command = hold([sys.executable, "-c", tree], limit="64MiB")
 print(command.pid, flush=True)
 command.wait()
 """
@@ -237,8 +237,8 @@ def test_a_group_given_by_name_serves_its_owner(elsewhere: Path) -> None:
             os.chown(path / name, 4242, 4242)
     code = f"""
 import sys
-from memwarden.contain.contained import contain
-with contain([sys.executable, "-c", "b'x' * 200_000_000"], limit="64MiB", cgroup={str(elsewhere)!r}) as command:
+from memwarden.contain.contained import hold
+with hold([sys.executable, "-c", "b'x' * 200_000_000"], limit="64MiB", cgroup={str(elsewhere)!r}) as command:
     ending = command.wait(60)
 print(ending.kind.value, ending.ceiling)
 """

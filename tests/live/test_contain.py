@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from memwarden.contain.contained import contain
+from memwarden.contain.contained import hold
 from memwarden.contain.grants import obtain, survey
 from memwarden.contain.groups import OwnGroup, group_pids, parent_for, sweep
 from memwarden.contain.kernel import alive, key_of, send
@@ -67,7 +67,7 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
     """
     over = []
     for _ in range(3):
-        with contain(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
+        with hold(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
             ending = command.wait(60)
         assert ending is not None
         assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, kind)
@@ -85,7 +85,7 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_whole_tree_goes_with_a_child_that_ignores_sigterm(kind: str) -> None:
     """Parent and child ignore SIGTERM; both are gone, by SIGKILL after it, and the steps say so."""
-    with contain(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
+    with hold(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
         ending = command.wait(60)
     assert ending is not None
     assert ending.kind is EndKind.LIMIT
@@ -110,7 +110,7 @@ while len(kept) < 2000:
     kept.append(b"x" * 262144)
     time.sleep(0.002)
 """
-    with contain(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
+    with hold(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
         ending = command.wait(60)
     assert ending is not None
     assert (ending.kind, ending.code) == (EndKind.LIMIT, 42)
@@ -122,7 +122,7 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
     """Twenty programs that hold 60 of 80 MiB end by themselves (200 at 500 of 512 in the long proofs)."""
     code = "kept = [b'x' * 1048576 for _ in range(45)]"
     for _ in range(20):
-        with contain(python(code), limit="80MiB", ceiling=kind) as command:
+        with hold(python(code), limit="80MiB", ceiling=kind) as command:
             ending = command.wait(60)
         assert ending is not None
         assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
@@ -133,7 +133,7 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
 def test_500_of_512_mib_is_left_alone_200_times(kind: str) -> None:
     """No false end in 200 runs close under the limit."""
     for _ in range(200):
-        with contain(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
+        with hold(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
                      stdout=subprocess.DEVNULL) as command:  # fmt: skip
             ending = command.wait(60)
         assert ending is not None
@@ -160,7 +160,7 @@ os.read(0, 1)
 """
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()
-    with contain(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
+    with hold(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
         assert b"".join(os.read(out_read, 1) for _ in range(7)) == b"." * 7  # all have touched every page
         assert sum(p.memory_info().rss for p in psutil.Process(command.pid).children()) > 400 * MIB
         assert command.wait(0.5) is None  # looked at some hundred times meanwhile
@@ -176,11 +176,11 @@ os.read(0, 1)
 def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
     """The command's own exit code, and a signal of somebody else, are not mistaken for the limit."""
     limit = None if kind is None else "200MiB"
-    with contain(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
+    with hold(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
         ending = command.wait(30)
     assert ending is not None
     assert (ending.kind, ending.code, ending.signal) == (EndKind.EXIT, 7, None)
-    with contain(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
+    with hold(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
         os.kill(command.pid, signal.SIGKILL)
         ending = command.wait(30)
     assert ending is not None
@@ -189,7 +189,7 @@ def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
 
 def test_leaving_the_block_ends_the_tree() -> None:
     """A command whose block is left is asked to end, with its children."""
-    with contain(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
+    with hold(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
         child = psutil.Process(command.pid)
         until = time.monotonic() + 10
         while len(child.children()) < 2 and time.monotonic() < until:
@@ -213,7 +213,7 @@ def test_a_command_that_cannot_be_run_costs_nothing(words: list[str], errno_name
     import errno
 
     with pytest.raises(LaunchError) as caught:
-        contain(words, limit="100MiB")
+        hold(words, limit="100MiB")
     assert caught.value.errno == getattr(errno, errno_name)
     assert words[0] in str(caught.value)
 
@@ -224,7 +224,7 @@ def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
     script.write_text("echo hello\n")
     script.chmod(0o755)
     with pytest.raises(LaunchError, match="#! line"):
-        contain([str(script)], limit="100MiB")
+        hold([str(script)], limit="100MiB")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,7 +235,7 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
     (A limit that leaves no room even for exec may also be refused by the kernel as ENOMEM.)
     """
     try:
-        with contain(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
+        with hold(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
             ending = command.wait(30)
     except (LaunchError, CeilingUnavailable) as error:
         assert "memory" in str(error)  # noqa: PT017
@@ -263,9 +263,9 @@ def test_a_signal_never_reaches_a_reused_pid() -> None:
 
 MONITOR = """
 import sys
-from memwarden.contain.contained import contain
+from memwarden.contain.contained import hold
 tree = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
-command = contain([sys.executable, "-c", tree], limit=sys.argv[2], ceiling=sys.argv[1])
+command = hold([sys.executable, "-c", tree], limit=sys.argv[2], ceiling=sys.argv[1])
 print(command.pid, flush=True)
 command.wait()
 """
@@ -339,11 +339,11 @@ def test_descriptors_and_threads_are_given_back() -> None:
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
 
-    with contain(["true"], limit="100MiB") as command:
+    with hold(["true"], limit="100MiB") as command:
         command.wait(30)
     before = count()
     for _ in range(20):
-        with contain(["true"], limit="100MiB") as command:
+        with hold(["true"], limit="100MiB") as command:
             command.wait(30)
     assert count() == before
 

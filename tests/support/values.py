@@ -5,7 +5,7 @@ from __future__ import annotations
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.events import Event, EventKind
-from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
 from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
@@ -17,8 +17,9 @@ PROCESS = ProcessMemory(KEY, "python3", 300, 700, 250, 50, 0, 310, 9000)
 TREE = TreeMemory(KEY, (KEY, ProcessKey(4243, 987655)), ("sh", "worker"), (300, 200), (50, 20), 1)
 GROUP = CgroupMemory("/app", 2, 400, 1000, 100, 250, 0, 500, 410, 1)
 GAP = Gap("meminfo", "/proc/meminfo", "malformed", "no number after MemTotal:")
+GPU = GpuMemory(0, "NVIDIA GeForce RTX 3090", "GPU-1", 24_000, 20_000, 4_000)
 LIMIT = Limit(1000, "cgroup /app")
-SAMPLE = Sample(WALL, 1234.5, 0.25, SYSTEM, PROCESS, TREE, (GROUP, GROUP), Limit(2000, "asked"), (GAP,))
+SAMPLE = Sample(WALL, 1234.5, 0.25, SYSTEM, PROCESS, TREE, (GROUP, GROUP), Limit(2000, "asked"), (GAP,), (GPU,))
 ASSESSMENT = Assessment(PressureLevel.HIGH, PressureLevel.CRITICAL, Constraint(LIMIT, 930), LIMIT, 70, 1230.25)
 READING = Reading(SAMPLE, ASSESSMENT)
 DECISION = Decision(
@@ -42,7 +43,7 @@ ENDING = Ending(
 EVENT = Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message="m", value=READING, details={"n": 1})
 
 #: Every type in full, and with nothing but what it must have.
-FULL = (READING, SAMPLE, ASSESSMENT, DECISION, OUTCOME, EVENT, ENDING, GAP, PROCESS, TREE, GROUP, SYSTEM, LIMIT)
+FULL = (READING, SAMPLE, ASSESSMENT, DECISION, OUTCOME, EVENT, ENDING, GAP, PROCESS, TREE, GROUP, SYSTEM, GPU, LIMIT)
 BARE = (
     Sample(WALL, 1.0),
     Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),

@@ -37,7 +37,7 @@ _KILL_SECONDS = 10.0
 
 
 class Contained:
-    """A command that runs. Made by :func:`contain`."""
+    """A command that runs. Made by :func:`hold`."""
 
     def __init__(
         self,
@@ -379,7 +379,7 @@ def _named(keys: Sequence[ProcessKey]) -> str:
     return f"pid {shown}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
-def contain(
+def hold(
     command: Sequence[str],
     *,
     limit: int | str | Limit | None = None,
@@ -406,7 +406,7 @@ def contain(
 
     ::
 
-        with contain(["make", "-j8"], limit="2GiB") as command:
+        with hold(["make", "-j8"], limit="2GiB") as command:
             ending = command.wait()
         print(ending.kind, ending.peak)
     """

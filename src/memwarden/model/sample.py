@@ -20,10 +20,10 @@ class Sample(NamedTuple):
     tree: TreeMemory | None = None
     #: The own group first, then its ancestors up to the top that can be seen.
     cgroups: tuple[CgroupMemory, ...] = ()
-    gpus: tuple[GpuMemory, ...] = ()
     #: The limit that was asked for, on what is watched.
     asked: Limit | None = None
     gaps: tuple[Gap, ...] = ()
+    gpus: tuple[GpuMemory, ...] = ()
 
     @property
     def used(self) -> int | None:

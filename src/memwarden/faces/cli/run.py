@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memwarden.contain.contained import Contained, contain
+from memwarden.contain.contained import Contained, hold
 from memwarden.contain.kernel import become_subreaper
 from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.engine.warden import Warden
@@ -53,7 +53,7 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
     signals, terminal = Signals(), Terminal()
     init = os.getpid() == 1
     adopts = become_subreaper() or init
-    contained = contain(
+    contained = hold(
         command,
         limit=limit,
         ceiling=settings.ceiling,

@@ -245,7 +245,8 @@ def test_orphans_are_counted_and_told() -> None:
 import os, subprocess, sys, time
 if os.fork() == 0:
     os.setsid()
-    subprocess.Popen([sys.executable, "-c", "import time; kept = b'x' * (80 << 20); time.sleep(30)"])
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.Popen([sys.executable, "-c", "import time; kept = b'x' * (80 << 20); time.sleep(30)"], **quiet)
     os._exit(0)
 os.wait()
 time.sleep(1)

@@ -17,7 +17,7 @@ from memwarden.testing import ScriptedReader
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedReader]:
     """The process's monitor reads what the test says."""
     reader = ScriptedReader([500])
-    monitor = memory_manager.MemoryMonitor(sources=[reader])
+    monitor = memory_manager.MemoryMonitor(sources=lambda: [reader])
     monkeypatch.setattr(memory_manager, "_monitor", monitor)
     yield reader
     monitor.stop_monitoring()
@@ -42,7 +42,7 @@ def test_where_nothing_can_be_read_the_program_goes_on(
 ) -> None:
     """False and a warning with the reason, no exception, and nothing runs in the background."""
     broken = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])
-    monkeypatch.setattr(memory_manager, "_monitor", memory_manager.MemoryMonitor(sources=[broken]))
+    monkeypatch.setattr(memory_manager, "_monitor", memory_manager.MemoryMonitor(sources=lambda: [broken]))
     with caplog.at_level(logging.WARNING, logger="memwarden"):
         assert memory_init.setup_memory_management() is False
     assert "Memory management not available" in caplog.text

@@ -188,12 +188,26 @@ def test_a_record_that_fills_the_disk_does_not_end_the_run() -> None:
 
 def test_no_place_for_a_default_record_is_no_reason_not_to_run(tmp_path: Path) -> None:
     """Where neither the state nor the temporary directory can be written, the run says so and goes on."""
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    environment = {**os.environ, "XDG_STATE_HOME": str(blocked), "TMPDIR": str(tmp_path)}
+    for name in ("state", f"memwarden-{os.getuid()}"):
+        (tmp_path / name).write_text("not a folder")
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
     result = run("--", "sh", "-c", "exit 5", env=environment)
     assert result.returncode == 5
-    assert re.search(r"^trouble .*file", result.stderr, re.MULTILINE)
+    assert re.search(r"^trouble .*memwarden-\d+", result.stderr, re.MULTILINE)
+    assert re.search(r"^record +none$", result.stderr, re.MULTILINE)
+
+
+def test_a_default_record_goes_to_the_temporary_directory_at_need(tmp_path: Path) -> None:
+    """A home that cannot be written is common in containers; a folder of somebody else is not taken."""
+    (tmp_path / "state").write_text("not a folder")
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
+    ours = tmp_path / f"memwarden-{os.getuid()}" / "runs"
+    assert report(run("--json", "--", "true", env=environment))["record"].startswith(str(ours))
+    if os.getuid() == 0:
+        os.chown(ours, 4242, 4242)
+        told = report(run("--json", "--", "true", env=environment))
+        assert told["record"] == ""
+        assert any("another user" in trouble for trouble in told["troubles"])
 
 
 def test_descriptors_and_environment_reach_the_command(tmp_path: Path) -> None:

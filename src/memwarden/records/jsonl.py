@@ -78,7 +78,7 @@ class JsonlRecorder:
         except OSError as error:
             self.lost += 1
             raise RecordError(
-                f"record {self.path}: {error.strerror or error}; free some space or name another file with --record",
+                f"record {self.path}: {error.strerror or error}; free some space, or record to another place",
                 path=self.path,
             ) from None
 

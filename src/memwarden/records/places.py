@@ -36,6 +36,21 @@ def state_directory(environment: Mapping[str, str] | None = None, platform: str 
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")
 
 
+def make_private(folder: str) -> str:
+    """Make a folder for this user alone; returns what is wrong with it, or ``""``.
+
+    Below a shared temporary directory somebody else may have made a folder of that name before us.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        owner = os.stat(folder).st_uid
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    if hasattr(os, "getuid") and owner not in (os.getuid(), 0):
+        return f"{folder}: belongs to another user ({owner})"
+    return ""
+
+
 def prune(folder: str, keep: int = 200) -> None:
     """Remove the oldest records of ours (``*.jsonl`` and rotated ones) beyond ``keep``; others' files stay."""
     try:

@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 from memwarden.contain.grants import Grant
+from memwarden.contain.groups import PARENT
 from memwarden.faces import render
 from memwarden.faces.cli import LIMIT_ENDED_IT
 from memwarden.faces.cli.history import History
 from memwarden.model.endings import Ending, EndKind
 from memwarden.model.facts import ProcessMemory
+from memwarden.model.findings import Assessment
 from memwarden.model.limits import Limit
 from memwarden.model.plain import to_plain
 
@@ -187,9 +189,20 @@ def _levels(report: Report, colour: bool, blocks: bool) -> str:
         name = assessment.level.name
         if colour:
             name = click.style(name, fg=render.COLOURS[assessment.level])
-        share = "" if assessment.ratio is None else f" ({assessment.ratio:.0%})"
-        parts.append(f"{name}{share} at {render.seconds(after)}")
+        parts.append(f"{name} ({share_of(assessment)}) at {render.seconds(after)}")
     return (" → " if blocks else " > ").join(parts) or "none seen: it ended before the first look"
+
+
+def share_of(assessment: Assessment) -> str:
+    """How full the nearest limit is, and which one that is: ``92% of its limit``, ``2% of the machine``."""
+    if assessment.binding is None or assessment.ratio is None:
+        return "not known"
+    source = assessment.binding.limit.source
+    if source == "--limit" or f"/{PARENT}/run-" in source:
+        source = "its limit"
+    elif source == "machine":
+        source = "the machine"
+    return f"{assessment.ratio:.0%} of {source}"
 
 
 def _signal_name(number: int | None) -> str:

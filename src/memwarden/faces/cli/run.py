@@ -19,7 +19,7 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.history import History
-from memwarden.faces.cli.report import Report, as_plain, as_text
+from memwarden.faces.cli.report import Report, as_plain, as_text, share_of
 from memwarden.faces.cli.terminal import LiveLine, Signals, Terminal
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import PressureLevel, Reading
@@ -30,7 +30,7 @@ from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.tree import TreeReader
 from memwarden.records.jsonl import JsonlRecorder
-from memwarden.records.places import prune, state_directory
+from memwarden.records.places import make_private, prune, state_directory
 from memwarden.settings import Settings, resolve
 
 #: What the rule of a run reads aloud; the record then says when pressure was high, and for how long.
@@ -141,17 +141,19 @@ def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecord
         try:
             recorder.record(began)
         except RecordError as error:
-            raise SettingsError(str(error)) from None
+            raise SettingsError(f"--record: {error}") from None
         return recorder, ""
     program = re.sub(r"[^A-Za-z0-9._-]+", "_", os.path.basename(command[0]))[:40] or "command"
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{program}-{os.getpid()}.jsonl"
     trouble = ""
     for folder in (os.path.join(state_directory(), "runs"), os.path.join(state_directory({}), "runs")):
+        if trouble := make_private(folder):
+            continue
         prune(folder)
         recorder = JsonlRecorder(os.path.join(folder, name))
         try:
             recorder.record(began)
-            return recorder, trouble
+            return recorder, ""
         except RecordError as error:
             trouble = str(error)
     return None, trouble
@@ -174,7 +176,7 @@ def _live_text(event: Event, limit: Limit | None) -> str:
     reading = event.value
     assert isinstance(reading, Reading)
     used, assessment = reading.sample.used or 0, reading.assessment
-    share = "" if assessment.ratio is None else f"  {assessment.level.name} {assessment.ratio:.0%}"
+    share = f"  {assessment.level.name} {share_of(assessment)}"
     of = f" of {render.limit(limit.bytes)}" if limit is not None else ""
     members = len(reading.sample.tree.keys) if reading.sample.tree is not None else 0
     return f"memwarden {render.clock(event.wall)}  {render.size(used)}{of}  {members} processes{share}"

@@ -1,7 +1,8 @@
-"""``python -m memwarden``."""
+"""``python -m memwarden`` is the ``memwarden`` command."""
 
 import sys
 
 from memwarden.faces.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

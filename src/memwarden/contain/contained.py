@@ -18,22 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from memwarden.contain.ceiling import Ceiling
 from memwarden.contain.grants import Grant, obtain
-from memwarden.contain.kernel import alive, send
+from memwarden.contain.held import HeldTree
+from memwarden.contain.kernel import send
 from memwarden.contain.launcher import Launched, launch, resolve
 from memwarden.contain.witness import OomWitness
-from memwarden.errors import ActionFailed, LaunchError, ReadError
+from memwarden.errors import ActionFailed, LaunchError
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration, parse_size
-from memwarden.readers.process import ProcessReader
-from memwarden.readers.tree import TreeReader
 
 GRACE_SECONDS = 5.0
 #: How long members may take to follow the command into its end before they count as left behind.
 _SETTLE_SECONDS = 0.1
-#: Kills are repeated this often before giving up (a process in uninterruptible sleep).
-_KILL_SECONDS = 10.0
 
 
 class Contained:
@@ -56,13 +53,11 @@ class Contained:
         self.refused = refused
         self._ceiling, self._grace, self._adopt, self._end_orphans = ceiling, grace, adopt, end_orphans
         self._on_ending, self._launching = on_ending, launching
-        self._steps: list[str] = []
         self._asked_to_end = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._begun = threading.Event()
         self._done = threading.Event()
         self._launched: Launched | None = None
-        self._tree: TreeReader | None = None
         self._failure: BaseException | None = None
         self._ending: Ending | None = None
         self._thread = threading.Thread(target=self._guard, name="memwarden-guard", daemon=True)
@@ -136,40 +131,40 @@ class Contained:
     # --- the guard's thread ---------------------------------------------------------------------------
 
     def _guard(self) -> None:
+        ceiling = self._ceiling
+        tree: HeldTree | None = None
         try:
             witness = OomWitness()
             begun = time.monotonic()
-            self._launched = self._launching(self._ceiling.joins if self._ceiling else ())
-            self._tree = TreeReader(
-                self.pid, adopter=os.getpid() if self._adopt else None, strangers=self.helpers, keep=16
-            )
-            if self._ceiling is not None:
-                self._ceiling.attach(self.key)
-            evidence = self._hold()
-            self._ending = self._explain(evidence, witness, begun)
+            self._launched = launched = self._launching(ceiling.joins if ceiling is not None else ())
+            tree = HeldTree(launched, ceiling, adopt=self._adopt, grace=self._grace)
+            if ceiling is not None:
+                ceiling.attach(self.key)
+            evidence = self._wait_and_hold(launched, tree)
+            self._ending = self._explain(launched, tree, evidence, witness, time.monotonic() - begun)
             if self._on_ending is not None:
                 self._on_ending(self._ending)
         except LaunchError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours is raised in wait(), and no tree is left unheld
             self._failure = error
-            self._kill_all()
+            if tree is not None:
+                tree.kill()
         finally:
             if self._launched is not None:
                 self._launched.close()
-            if self._tree is not None:
-                self._tree.close()
-            if self._ceiling is not None:
-                self._ceiling.close()
+            if tree is not None:
+                tree.close()
+            if ceiling is not None:
+                ceiling.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._done.set()
             self._begun.set()
 
-    def _hold(self) -> Evidence | None:
+    def _wait_and_hold(self, launched: Launched, tree: HeldTree) -> Evidence | None:
         """Wait until the command has ended, by itself or by us; returns the evidence in the latter case."""
-        ceiling, launched = self._ceiling, self._launched
-        assert launched is not None
+        ceiling = self._ceiling
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         pipe = launched.pipe
@@ -188,16 +183,15 @@ class Contained:
                 if not self._begun.is_set() and launched.became_command():
                     poller.unregister(pipe)
                     self._begun.set()
-                if self._adopt:
-                    self._reap_orphans()
-                if self._ended():
+                tree.collect()
+                if launched.poll() is not None:
                     return None
                 if ceiling is not None and ceiling.reached():
-                    evidence = self._read_evidence(ceiling)
-                    self._end_tree(f"reached its limit with {evidence.used} bytes ({evidence.counted_by})")
+                    evidence = tree.evidence(ceiling)
+                    tree.end(f"reached its limit with {evidence.used} bytes ({evidence.counted_by})")
                     return evidence
                 if self._asked_to_end.is_set():
-                    self._end_tree("was asked to end")
+                    tree.end("was asked to end")
                     return None
         finally:
             if pidfd >= 0:
@@ -209,133 +203,21 @@ class Contained:
         except (AttributeError, OSError):
             return -1
 
-    def _ended(self) -> bool:
-        assert self._launched is not None
-        return self._launched.poll() is not None
-
-    def _reap_orphans(self) -> None:
-        """Collect children that are not ours but were given to us: as init, or as subreaper."""
-        while True:
-            try:
-                told = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if told is None or told.si_pid == self.pid or told.si_pid in self.helpers:
-                return  # those are waited for by name
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(told.si_pid, os.WNOHANG)
-
-    # --- ending -----------------------------------------------------------------------------------------
-
-    def _members(self) -> list[ProcessKey]:
-        """Who lives in the tree: by the group where there is one, and by descent."""
-        found: dict[int, ProcessKey] = {}
-        if self._ceiling is not None:
-            found = {key.pid: key for key in self._ceiling.members()}
-        if self._tree is not None:
-            with contextlib.suppress(ReadError):
-                found.update((key.pid, key) for key in self._tree.members())
-        return [key for key in found.values() if alive(key)]
-
-    def _read_evidence(self, ceiling: Ceiling) -> Evidence:
-        moment = time.monotonic()
-        processes = []
-        for key in self._members():
-            reader = ProcessReader(key.pid)
-            with contextlib.suppress(ReadError):
-                processes.append(reader.memory())
-            reader.close()
-        used, counted_by = ceiling.used()
-        return Evidence(
-            monotonic=moment,
-            used=used,
-            counted_by=counted_by,
-            processes=tuple(sorted(processes, key=lambda process: -process.rss)),
-        )
-
-    def _end_tree(self, why: str) -> None:
-        """SIGTERM to everybody, the grace, SIGKILL; returns when nobody is left (or the kernel cannot end them)."""
+    def _explain(
+        self, launched: Launched, tree: HeldTree, evidence: Evidence | None, witness: OomWitness, seconds: float
+    ) -> Ending:
         ceiling = self._ceiling
-        begun = time.monotonic()
-
-        def step(words: str) -> None:
-            self._steps.append(f"+{time.monotonic() - begun:.3f} s {words}")
-
-        step(f"the tree {why}")
-        asked: set[ProcessKey] = set()
-        parted = False
-        while members := self._members():
-            if fresh := [key for key in members if key not in asked]:
-                for key in fresh:
-                    with contextlib.suppress(ActionFailed):
-                        send(key, signal.SIGTERM)
-                    if ceiling is None:  # a stopped process cannot answer; a ceiling lets its own go in part()
-                        with contextlib.suppress(ActionFailed):
-                            send(key, signal.SIGCONT)
-                asked.update(fresh)
-            if ceiling is not None and not parted:
-                ceiling.part()
-                parted = True
-            stays = not self._leaving(begun + self._grace)
-            if fresh:
-                step(f"SIGTERM to {_named(fresh)}")
-            if stays:
-                overdrawn = ceiling is not None and ceiling.overdrawn()
-                step("it went on growing" if overdrawn else f"{_named(members)} did not end within {self._grace:g} s")
-                break
-        if members := self._members():
-            step(f"SIGKILL to {_named(members)}")
-            self._kill_all()
-        left = self._members()
-        step("nobody is left" if not left else f"{_named(left)} cannot be ended by the kernel yet")
-
-    def _leaving(self, until: float) -> bool:
-        """Wait a little; False when the patience with the tree is over: the grace, or the parting reserve."""
-        pause = time.monotonic() + 0.010
-        while time.monotonic() < pause:
-            if time.monotonic() >= until or (self._ceiling is not None and self._ceiling.overdrawn()):
-                return False
-            time.sleep(0.001)
-            self._collect()
-        return True
-
-    def _kill_all(self) -> None:
-        until = time.monotonic() + _KILL_SECONDS
-        while time.monotonic() < until:
-            if self._ceiling is not None:
-                self._ceiling.kill()
-            members = self._members()
-            for key in members:
-                with contextlib.suppress(ActionFailed):
-                    send(key, signal.SIGKILL)
-            self._collect()
-            if not members:
-                return
-            time.sleep(0.002)  # the kernel takes some 40 ms to free 500 MiB
-
-    def _collect(self) -> None:
-        if self._launched is not None:
-            self._launched.poll()
-        if self._adopt:
-            self._reap_orphans()
-
-    # --- explaining ---------------------------------------------------------------------------------------
-
-    def _explain(self, evidence: Evidence | None, witness: OomWitness, begun: float) -> Ending:
-        assert self._launched is not None
-        ceiling = self._ceiling
-        seconds = time.monotonic() - begun
-        left = self._left_behind()
-        status = self._launched.process.wait()
+        left = self._left_behind(tree)
+        status = launched.process.wait()
         kills = ceiling.kernel_kills() if ceiling is not None else 0
-        oom_where = ""
         peak, counted_by = ceiling.peak() if ceiling is not None else (0, "")
         # A process that dies for want of kernel memory, while it is being started, is killed without an event.
         starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes
+        oom_where = ""
         if evidence is not None or kills or starved:
             kind = EndKind.LIMIT
             if kills and evidence is not None and not evidence.processes:
-                self._steps.append("the kernel killed at the ceiling")
+                tree.steps.append("the kernel killed at the ceiling")
             oom_where = "ceiling" if kills else ""
         elif status == -signal.SIGKILL and not self._asked_to_end.is_set() and (where := witness.seen()):
             kind, oom_where = EndKind.KERNEL_OOM, where
@@ -352,31 +234,19 @@ class Contained:
             peak_counted_by=counted_by,
             evidence=evidence,
             oom_where=oom_where,
-            steps=tuple(self._steps),
+            steps=tuple(tree.steps),
             left=left,
         )
 
-    def _left_behind(self) -> tuple[ProcessMemory, ...]:
+    def _left_behind(self, tree: HeldTree) -> tuple[ProcessMemory, ...]:
         """Members that outlive the command. Those of a container's init are ended with it, others are told of."""
         until = time.monotonic() + _SETTLE_SECONDS
-        while (members := self._members()) and time.monotonic() < until:
-            self._collect()
+        while (stays := tree.members()) and time.monotonic() < until:
+            tree.collect()
             time.sleep(0.005)
-        if members and self._end_orphans:
-            self._end_tree("outlived the command")
-            members = self._members()
-        found = []
-        for key in members:
-            reader = ProcessReader(key.pid)
-            with contextlib.suppress(ReadError):
-                found.append(reader.memory())
-            reader.close()
-        return tuple(found)
-
-
-def _named(keys: Sequence[ProcessKey]) -> str:
-    shown = ", ".join(str(key.pid) for key in keys[:5])
-    return f"pid {shown}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        if stays and self._end_orphans:
+            tree.end("outlived the command")
+        return tree.measured()
 
 
 def hold(

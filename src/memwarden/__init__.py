@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
+    from memwarden.errors import ExtraMissing as ExtraMissing
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
     from memwarden.errors import MemwardenError as MemwardenError
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "contain.contained": "Contained hold",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable LaunchError LimitExceeded MemwardenError ReadError RecordError"
-    " SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError ReadError"
+    " RecordError SettingsError TargetChanged",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

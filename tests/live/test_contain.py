@@ -18,7 +18,7 @@ from memwarden.contain.contained import hold
 from memwarden.contain.grants import obtain, survey
 from memwarden.contain.groups import OwnGroup, group_pids, parent_for, sweep
 from memwarden.contain.kernel import alive, key_of, send
-from memwarden.errors import CeilingUnavailable, LaunchError, TargetChanged
+from memwarden.errors import CeilingUnavailable, LaunchError, SettingsError, TargetChanged
 from memwarden.model.endings import EndKind
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
@@ -228,7 +228,7 @@ def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limit", ["4KiB", "100KiB", "1MiB"])
+@pytest.mark.parametrize("limit", ["64KiB", "100KiB", "1MiB"])
 def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -> None:
     """Even where the launcher itself comes to a stop nobody waits for ever, and the outcome is the limit's.
 
@@ -242,6 +242,26 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
         return
     assert ending is not None
     assert ending.kind is EndKind.LIMIT or limit == "1MiB"
+
+
+def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
+    """Most likely a unit was forgotten: the error says so."""
+    with pytest.raises(SettingsError, match="did you mean 512M"):
+        hold(["true"], limit=512)
+
+
+def test_the_ending_raises_for_those_who_catch_memory_errors() -> None:
+    """`except MemoryError` meets the limit; any other ending passes through."""
+    with hold(python(ONE_CALL), limit="64MiB", grace=0.2) as command:
+        ending = command.wait(60)
+    assert ending is not None
+    with pytest.raises(MemoryError) as caught:
+        ending.raise_for_limit()
+    assert caught.value.limit == 64 * MIB
+    with hold(["true"], limit="64MiB") as command:
+        ending = command.wait(60)
+    assert ending is not None
+    assert ending.raise_for_limit() is ending
 
 
 def test_a_signal_never_reaches_a_reused_pid() -> None:

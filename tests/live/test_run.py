@@ -74,7 +74,7 @@ def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
     text = result.stderr
     assert re.search(r"^ended +ended by its limit of 150 MiB", text, re.MULTILINE)
     assert re.search(r"^peak +1[45]\d\.\d MiB", text, re.MULTILINE)
-    assert re.search(r"1[45]\d\.\d MiB +python", text)
+    assert re.search(r"1[45]\d\.\d MiB resident +python", text)
     assert re.search(r"^levels .*CRITICAL", text, re.MULTILINE)
     assert re.search(r"^done .*reached its limit", text, re.MULTILINE)
     assert "SIGTERM to pid" in text
@@ -441,6 +441,22 @@ def test_doctor_tells_the_effective_limit_and_where_it_comes_from() -> None:
     assert text.returncode == 0
     assert "effective" in text.stdout
     assert "\033[" not in text.stdout
+
+
+def test_doctor_fails_for_a_group_that_cannot_be_had() -> None:
+    """A supervisor can ask beforehand whether the group that it hands over will do."""
+    result = subprocess.run([*MEMWARDEN, "doctor", "--cgroup", "/nonexistent"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "/nonexistent" in result.stdout
+
+
+def test_a_normal_end_leaves_no_gap_in_the_record(tmp_path: Path) -> None:
+    """That a command ends is no fault of reading it."""
+    path = tmp_path / "run.jsonl"
+    run("--record", str(path), "--interval", "0.02", "--quiet", "--", "sh", "-c", "sleep 0.3")
+    kinds = [event.kind for event in read_lines(path)]
+    assert EventKind.SAMPLE in kinds
+    assert EventKind.GAP not in kinds
 
 
 def test_doctor_sees_a_lowered_resource_limit() -> None:

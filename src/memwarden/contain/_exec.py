@@ -37,8 +37,12 @@ def main(argv: list[str]) -> None:
             _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, [int(each) for each in blocked.split(",") if each])
         posix.execve(path, command, environment)
-    except OSError as error:
-        posix.write(error_fd, b"%s %d" % (stage.encode(), error.errno or 0))
+    except (OSError, MemoryError) as error:
+        number = getattr(error, "errno", None) or 12  # ENOMEM
+        try:
+            posix.write(error_fd, b"%s %d" % (stage.encode(), number))
+        except OSError:
+            pass  # so little memory that not even that can be told
     posix._exit(127)
 
 

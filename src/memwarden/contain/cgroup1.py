@@ -89,7 +89,7 @@ class Cgroup1Ceiling:
 
     @property
     def afterwards(self) -> str:
-        return "the kernel holds the group to the limit and kills at it"
+        return "the command is killed, and the kernel holds the rest to the limit and kills at it"
 
     def attach(self, root: ProcessKey) -> None:
         pass

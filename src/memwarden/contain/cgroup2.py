@@ -60,8 +60,9 @@ class Cgroup2Ceiling:
         except OSError as error:
             self.close()
             raise CeilingUnavailable(f"the group {path} cannot be set up: {error.strerror}") from None
-        if os.path.exists(f"{path}/cgroup.kill"):  # Linux 5.14
-            self._sentinel = Sentinel('echo 1 >"$1/cgroup.kill"', path)
+        # cgroup.kill is there since Linux 5.14; before, the kernel shall kill at the ceiling instead of slowing down.
+        self._kills = os.path.exists(f"{path}/cgroup.kill")
+        self._sentinel = Sentinel('echo 1 >"$1/cgroup.kill"' if self._kills else 'echo max >"$1/memory.high"', path)
         self._high = self._count(b"high")
         self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
 
@@ -84,7 +85,9 @@ class Cgroup2Ceiling:
 
     @property
     def afterwards(self) -> str:
-        return "the kernel holds the group to the limit and kills at it"
+        if self._kills:
+            return "a shell that waits for that ends the whole tree"
+        return "the command is killed, and the kernel holds the rest to the limit and kills at it"
 
     def attach(self, root: ProcessKey) -> None:
         pass

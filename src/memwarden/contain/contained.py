@@ -22,13 +22,15 @@ from memwarden.contain.held import HeldTree
 from memwarden.contain.kernel import send
 from memwarden.contain.launcher import Launched, launch, resolve
 from memwarden.contain.witness import OomWitness
-from memwarden.errors import ActionFailed, LaunchError
+from memwarden.errors import ActionFailed, LaunchError, SettingsError
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.limits import Limit
-from memwarden.model.units import parse_duration, parse_size
+from memwarden.model.units import KIB, MIB, parse_duration, parse_size
 
 GRACE_SECONDS = 5.0
+#: A process needs some pages for its stack and page tables before its first instruction.
+LEAST_LIMIT = 64 * KIB
 #: How long members may take to follow the command into its end before they count as left behind.
 _SETTLE_SECONDS = 0.1
 
@@ -188,7 +190,7 @@ class Contained:
                     return None
                 if ceiling is not None and ceiling.reached():
                     evidence = tree.evidence(ceiling)
-                    tree.end(f"reached its limit with {evidence.used} bytes ({evidence.counted_by})")
+                    tree.end(f"reached its limit with {evidence.used / MIB:.1f} MiB ({evidence.counted_by})")
                     return evidence
                 if self._asked_to_end.is_set():
                     tree.end("was asked to end")
@@ -283,6 +285,11 @@ def hold(
     seconds = parse_duration(grace)
     if isinstance(limit, int | str):
         limit = Limit(parse_size(limit), "asked")
+    if limit is not None and limit.bytes < LEAST_LIMIT:
+        raise SettingsError(
+            f"limit of {limit.bytes} bytes: no process can start with less than {LEAST_LIMIT // KIB} KiB; did you "
+            f"mean {limit.bytes}M?"
+        )
     resolve(command, env, cwd)  # what cannot be started shall not cost a group
     held: Ceiling | None = None
     refused: list[Grant] = []

@@ -39,7 +39,7 @@ class PollingCeiling:
     kind = "polling"
     joins: Sequence[str] = ()
     helpers: Sequence[int] = ()
-    afterwards = "nothing: the command itself is killed with the monitor, what it started runs on unheld"
+    afterwards = "the command is killed, and what it started runs on unheld"
 
     def __init__(
         self,

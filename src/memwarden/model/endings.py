@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from memwarden.errors import LimitExceeded
 from memwarden.model.facts import ProcessMemory
 from memwarden.model.limits import Limit
 
@@ -56,3 +57,13 @@ class Ending:
     steps: tuple[str, ...] = ()
     #: Members of the tree that live on after the command itself.
     left: tuple[ProcessMemory, ...] = ()
+
+    def raise_for_limit(self) -> Ending:
+        """Raise :class:`LimitExceeded` (a MemoryError) when the limit ended the command; else the ending itself."""
+        if self.kind is EndKind.LIMIT and self.limit is not None:
+            raise LimitExceeded(
+                f"ended by its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s",
+                limit=self.limit.bytes,
+                used=self.peak,
+            )
+        return self

@@ -39,7 +39,10 @@ def group() -> None:
     """Keeps workloads from running out of memory, and shows where memory goes."""
 
 
-@group.command(context_settings={**CONTEXT, "allow_interspersed_args": False})
+@group.command(
+    context_settings={**CONTEXT, "allow_interspersed_args": False},
+    short_help="Run a command, hold it to a limit, report.",
+)
 @_options("limit", "interval", "record", "live", "grace", "ceiling", "cgroup", "quiet", "termination_log")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON line on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -58,7 +61,7 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     return perform(command, flags, as_json=as_json)
 
 
-@group.command(context_settings=CONTEXT)
+@group.command(context_settings=CONTEXT, short_help="Say what this machine grants, and why not more.")
 @_options("cgroup")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool, **flags: Any) -> int:

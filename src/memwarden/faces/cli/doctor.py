@@ -21,14 +21,15 @@ from memwarden.settings import resolve
 
 
 def examine(flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Print what is granted; returns 0, or 1 when no ceiling at all can be had."""
+    """Print what is granted; returns 0, or 1 when no ceiling can be had (in the group that was given)."""
     settings = resolve(flags, os.environ)
     findings = _findings(settings.cgroup)
     if as_json:
         print(json.dumps(findings, indent=2))
     else:
         print(_text(findings))
-    return 0 if any(each["granted"] for each in findings["ceilings"]) else 1
+    wanted = [each for each in findings["ceilings"] if settings.cgroup is None or each["kind"] != "polling"]
+    return 0 if any(each["granted"] for each in wanted) else 1
 
 
 def _findings(cgroup: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from memwarden.errors import ReadError
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessMemory, TreeMemory
 from memwarden.model.findings import Assessment
@@ -12,6 +13,31 @@ from memwarden.protocols import Reader
 
 #: Points kept for the chart; when they are twice as many, neighbours are joined (the larger stays).
 _POINTS = 240
+
+
+def read_while_alive(reader: Reader) -> Mapping[str, Any]:
+    """What the reader reads; nothing, and no gap, when its process has ended, as every command does."""
+    try:
+        return reader.read()
+    except ReadError as error:
+        if error.why not in ("gone", "absent"):
+            raise
+        return {}
+
+
+class Groups:
+    """The groups of a command, for as long as it lives."""
+
+    name = "cgroup"
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def read(self) -> Mapping[str, Any]:
+        return read_while_alive(self._reader)
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class History:
@@ -33,7 +59,9 @@ class History:
         self.processes: set[Any] = set()
 
     def read(self) -> Mapping[str, Any]:
-        facts = self._reader.read()
+        facts = read_while_alive(self._reader)
+        if "tree" not in facts:
+            return facts
         tree: TreeMemory = facts["tree"]
         total = tree.total
         self.processes.update(tree.keys)

@@ -20,9 +20,12 @@ from memwarden.model.facts import ProcessMemory
 from memwarden.model.findings import Assessment
 from memwarden.model.limits import Limit
 from memwarden.model.plain import to_plain
+from memwarden.model.units import MIB
 
 #: A command that the limit ended this early may never have got going.
 _STARTING_SECONDS = 0.3
+#: Many programs need this much to start, so data of one's own says nothing below it.
+_SMALL = 32 * MIB
 #: Fewer looks make no picture.
 _CHART_POINTS = 6
 
@@ -61,6 +64,13 @@ class Report:
             return list(evidence.processes[:3])
         return self.history.largest()
 
+    @property
+    def _filled(self) -> bool:
+        """Whether it was the program's own data that filled the limit, and not the start of it."""
+        evidence, limit = self.ending.evidence, self.ending.limit
+        own = sum(process.anon or 0 for process in evidence.processes) if evidence is not None else 0
+        return limit is not None and limit.bytes > _SMALL and own > limit.bytes * 3 // 4
+
     def verdict(self) -> str:
         """How it ended, in one sentence."""
         ending, took = self.ending, render.seconds(self.ending.seconds)
@@ -84,7 +94,7 @@ class Report:
     def hint(self) -> str:
         """The way out, where there is one."""
         ending = self.ending
-        if ending.kind is EndKind.LIMIT and ending.seconds < _STARTING_SECONDS:
+        if ending.kind is EndKind.LIMIT and ending.seconds < _STARTING_SECONDS and not self._filled:
             return (
                 f"it got no further than {render.seconds(ending.seconds)}: the limit may be below what it needs to "
                 "start; a run without --limit shows its peak"
@@ -149,7 +159,7 @@ def as_text(report: Report, *, colour: bool, blocks: bool) -> str:
     else:
         rows.append(("peak", "not measured: it ended before the first look"))
     for process in report.largest:
-        rows.append(("", f"{render.size(process.rss):>10}  {process.name}[{process.key.pid}]"))
+        rows.append(("", f"{render.size(process.rss):>10} resident  {process.name}[{process.key.pid}]"))
     rows.append(("levels", _levels(report, colour, blocks)))
     rows += [("done" if not at else "", step) for at, step in enumerate(ending.steps)]
     for process in ending.left:

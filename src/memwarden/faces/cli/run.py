@@ -18,7 +18,7 @@ from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
-from memwarden.faces.cli.history import History
+from memwarden.faces.cli.history import Groups, History
 from memwarden.faces.cli.report import Report, as_plain, as_text, share_of
 from memwarden.faces.cli.terminal import LiveLine, Signals, Terminal
 from memwarden.model.events import Event, EventKind
@@ -107,7 +107,7 @@ def _watch(
     tree = TreeReader(contained.pid, adopter=os.getpid() if adopts else None, strangers=contained.helpers)
     history = History(tree, time.monotonic)
     warden = Warden(
-        [MeminfoReader(), history, CgroupReader(contained.pid)],
+        [MeminfoReader(), history, Groups(CgroupReader(contained.pid))],
         interval=settings.interval,
         rules=RULES,
         recorders=[] if recorder is None else [recorder],
@@ -135,7 +135,13 @@ def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecord
     A record that was asked for and cannot be written is an error before anything is started; one that is
     only a default goes to the temporary directory instead, or is done without.
     """
-    began = Event(kind=EventKind.START, wall=time.time(), monotonic=time.monotonic(), message=shlex.join(command))
+    began = Event(
+        kind=EventKind.START,
+        wall=time.time(),
+        monotonic=time.monotonic(),
+        message=f"running {shlex.join(command)}",
+        details={"command": list(command)},
+    )
     if asked is not None:
         recorder = JsonlRecorder(asked)
         try:

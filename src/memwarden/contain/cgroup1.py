@@ -14,15 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE
 from memwarden.contain.groups import OwnGroup, parent_for, write
-from memwarden.contain.kernel import key_of, send
 from memwarden.contain.sentinel import Sentinel
-from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
+from memwarden.readers.cgroup import keyed_number
 from memwarden.readers.files import KeptFile
 
 #: The kernel charges a group in batches of 64 pages for each processor.
@@ -102,11 +101,9 @@ class Cgroup1Ceiling:
 
     def _number(self, key: bytes) -> int:
         try:
-            data = self._control.read()
+            return keyed_number(self._control.read(), key, self._control.path) or 0
         except ReadError:
-            return 0
-        at = data.find(key + b" ")
-        return int(data[at + len(key) + 1 :].split(None, 1)[0]) if at >= 0 else 0
+            return 0  # the group is gone
 
     def reached(self) -> bool:
         if self._event >= 0:
@@ -128,11 +125,7 @@ class Cgroup1Ceiling:
         return self._number(b"oom_kill")
 
     def members(self) -> list[ProcessKey]:
-        found = []
-        for pid in self._group.pids():
-            with contextlib.suppress(ReadError):
-                found.append(key_of(pid))
-        return found
+        return self._group.members()
 
     def part(self) -> None:
         with contextlib.suppress(OSError):
@@ -144,11 +137,7 @@ class Cgroup1Ceiling:
         return full and self._number(b"under_oom") == 1
 
     def kill(self) -> None:
-        for key in self.members():
-            # Still in the group after its identity was taken: it is one of ours, whatever its pid was before.
-            if key.pid in self._group.pids():
-                with contextlib.suppress(ActionFailed):
-                    send(key, signal.SIGKILL)
+        self._group.kill()
 
     def close(self) -> str:
         left = bool(self._group.pids())

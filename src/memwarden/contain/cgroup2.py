@@ -13,16 +13,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE
 from memwarden.contain.groups import OwnGroup, parent_for, write
-from memwarden.contain.kernel import key_of, send
 from memwarden.contain.sentinel import Sentinel
-from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
+from memwarden.readers.cgroup import RECLAIMABLE, keyed_number
 from memwarden.readers.files import KeptFile, read_once
 
 #: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
@@ -100,20 +99,14 @@ class Cgroup2Ceiling:
 
     def _count(self, key: bytes) -> int:
         try:
-            data = b"\n" + self._events.read()
+            return keyed_number(self._events.read(), key, self._events.path) or 0
         except ReadError:
-            return 0
-        at = data.find(b"\n" + key + b" ")
-        return int(data[at + len(key) + 2 :].split(None, 1)[0]) if at >= 0 else 0
+            return 0  # the group is gone
 
     def _unreclaimable(self) -> int:
-        stat = b"\n" + self._stat.read()
-        current = int(self._current.read())
-        for key in (b"inactive_file", b"active_file", b"slab_reclaimable"):
-            at = stat.find(b"\n" + key + b" ")
-            if at >= 0:
-                current -= int(stat[at + len(key) + 2 :].split(None, 1)[0])
-        return current
+        stat, where = self._stat.read(), self._stat.path
+        dropped = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE)
+        return int(self._current.read()) - dropped
 
     def reached(self) -> bool:
         os.pread(self._notice, 512, 0)  # reading is what arms the next notice
@@ -142,11 +135,7 @@ class Cgroup2Ceiling:
         return self._count(b"oom_kill")
 
     def members(self) -> list[ProcessKey]:
-        found = []
-        for pid in self._group.pids():
-            with contextlib.suppress(ReadError):
-                found.append(key_of(pid))
-        return found
+        return self._group.members()
 
     def part(self) -> None:
         with contextlib.suppress(OSError):
@@ -160,10 +149,7 @@ class Cgroup2Ceiling:
         try:
             write(self._group.path, "cgroup.kill", "1")
         except OSError:
-            for key in self.members():
-                if key.pid in self._group.pids():
-                    with contextlib.suppress(ActionFailed):
-                        send(key, signal.SIGKILL)
+            self._group.kill()
             with contextlib.suppress(OSError):
                 write(self._group.path, "cgroup.freeze", "0")
 

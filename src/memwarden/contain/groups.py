@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 
 try:
@@ -20,7 +21,9 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-from memwarden.errors import CeilingUnavailable, ReadError
+from memwarden.contain.kernel import key_of, send
+from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.model.facts import ProcessKey
 from memwarden.readers.cgroup import CgroupReader, Location, locate
 
 PARENT = "memwarden"
@@ -94,6 +97,22 @@ class OwnGroup:
     def pids(self) -> list[int]:
         """The processes in this group and in groups that were made below it."""
         return group_pids(self.path)
+
+    def members(self) -> list[ProcessKey]:
+        """The same, identified; those that end meanwhile are left out."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(ReadError):
+                found.append(key_of(pid))
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL to each member that is there now."""
+        for key in self.members():
+            # Still in the group after its identity was taken: it is one of ours, whatever its pid was before.
+            if key.pid in self.pids():
+                with contextlib.suppress(ActionFailed):
+                    send(key, signal.SIGKILL)
 
     def close(self, patience: float = 1.0) -> bool:
         """Remove the group; False when it is not empty (it stays, and is removed by a later start)."""

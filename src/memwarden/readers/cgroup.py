@@ -24,6 +24,10 @@ from memwarden.readers.files import KeptFile, read_once
 _NO_LIMIT = 1 << 62
 
 
+#: What the kernel drops before it kills, in the words of version 2's memory.stat.
+RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
+
+
 class Mount(NamedTuple):
     """A mounted part of the hierarchy that holds the memory controller."""
 
@@ -182,7 +186,7 @@ class _Group:
     def keyed(self, name: str, key: bytes) -> int | None:
         """One number of a file of ``key number`` lines."""
         data = self.text(name)
-        return None if data is None else _value(data, key, f"{self.directory}/{name}")
+        return None if data is None else keyed_number(data, key, f"{self.directory}/{name}")
 
     def memory(self) -> CgroupMemory | None:
         """The group's figures; None for a group that keeps no account (the root of version 2)."""
@@ -194,16 +198,14 @@ class _Group:
             return None
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
-        reclaimable = sum(
-            _value(stat, key, where) or 0 for key in (b"inactive_file", b"active_file", b"slab_reclaimable")
-        )
+        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE)
         return CgroupMemory(
             self.path,
             2,
             usage,
             self.number("memory.max"),
             reclaimable,
-            _value(stat, b"anon", where),
+            keyed_number(stat, b"anon", where),
             self.number("memory.swap.current"),
             self.number("memory.swap.max"),
             self.number("memory.peak"),
@@ -216,10 +218,10 @@ class _Group:
             return None
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
-        reclaimable = sum(_value(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file"))
+        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file"))
         # Counts the ancestors outside of a container too, where groups are hierarchical.
-        limit = _value(stat, b"hierarchical_memory_limit", where) or self.number("memory.limit_in_bytes")
-        both = _value(stat, b"hierarchical_memsw_limit", where) or self.number("memory.memsw.limit_in_bytes")
+        limit = keyed_number(stat, b"hierarchical_memory_limit", where) or self.number("memory.limit_in_bytes")
+        both = keyed_number(stat, b"hierarchical_memsw_limit", where) or self.number("memory.memsw.limit_in_bytes")
         swap_limit = None
         if both is not None and both < _NO_LIMIT and limit is not None and limit < _NO_LIMIT:
             swap_limit = max(0, both - limit)
@@ -229,8 +231,8 @@ class _Group:
             usage,
             limit if limit is not None and limit < _NO_LIMIT else None,
             reclaimable,
-            _value(stat, b"total_rss", where),
-            _value(stat, b"total_swap", where),
+            keyed_number(stat, b"total_rss", where),
+            keyed_number(stat, b"total_swap", where),
             swap_limit,
             self.number("memory.max_usage_in_bytes"),
             self.keyed("memory.oom_control", b"oom_kill"),
@@ -242,7 +244,7 @@ class _Group:
                 file.close()
 
 
-def _value(data: bytes, key: bytes, where: str) -> int | None:
+def keyed_number(data: bytes, key: bytes, where: str) -> int | None:
     """The number behind ``key`` at the start of a line. Lines may come in any order; new ones are passed over."""
     at = 0 if data.startswith(key + b" ") else data.find(b"\n" + key + b" ") + 1
     if at == 0 and not data.startswith(key + b" "):

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from memwarden.engine.clock import SystemClock
 from memwarden.engine.warden import Warden
 from memwarden.model.events import Event, EventKind
 from memwarden.records.jsonl import JsonlRecorder, read_lines
@@ -204,6 +205,54 @@ def test_forks_at_any_moment_while_everything_is_busy() -> None:
         for warden in wardens:
             warden.stop()
     assert keeper.of(EventKind.TROUBLE) == []
+
+
+def test_a_fork_while_a_lock_is_held() -> None:
+    """The one that guards the queue: its holder stays with the parent, and the child does not wait for it."""
+    entered, release, parent = threading.Event(), threading.Event(), os.getpid()
+
+    class Held(SystemClock):
+        """Asked by the thread that tells, which holds the lock meanwhile."""
+
+        def monotonic(self) -> float:  # type: ignore[override]
+            me = threading.current_thread().name
+            if me == "memwarden-courier" and os.getpid() == parent and not entered.is_set():
+                entered.set()
+                assert release.wait(2 * SOON)
+            return time.monotonic()
+
+    warden = Warden([ScriptedReader([0], VAST)], interval=0.01, clock=Held())
+    starter = threading.Thread(target=warden.start)  # it may wait for the lock as well
+    starter.start()
+    try:
+        assert entered.wait(SOON)
+        pid = os.fork()
+        if not pid:
+            in_child(lambda: usable(warden))
+        assert ended_well(pid)
+    finally:
+        release.set()
+        starter.join(SOON)
+        warden.stop()
+
+
+def test_a_loop_over_readings_ends_in_the_child() -> None:
+    """Its warden is stopped there, so that no reading will ever come."""
+    warden = Warden([ScriptedReader([0], VAST)], interval=0.01)
+    readings = warden.watch()
+    next(readings)
+
+    def check() -> None:
+        for _ in readings:  # those that had come before the fork
+            assert not warden.running
+        usable(warden)
+
+    pid = os.fork()
+    if not pid:
+        in_child(check)
+    assert ended_well(pid)
+    next(readings)
+    readings.close()
 
 
 def test_a_child_while_a_callback_hangs_in_the_parent() -> None:

@@ -386,8 +386,6 @@ class Warden:
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._ended.set()
-        if self._life is not None:
-            self._life.left = True  # a reader that forks and returns comes back in the child, too
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only

@@ -98,6 +98,18 @@ def test_a_receiver_that_was_taken_off_gets_nothing_more(courier: Courier) -> No
     assert stays.messages(EventKind.LEVEL) == ["first", "second"]
 
 
+def test_a_receiver_may_take_another_one_off(courier: Courier) -> None:
+    """It does not even get the event that is under way."""
+    other, behind = Keeper(), Keeper()
+    courier.add(lambda _: remove(), "first")
+    remove = courier.add(other, "other")
+    courier.add(behind, "behind")
+    courier.start()
+    courier.send(Parcel(event()))
+    courier.stop(SOON)
+    assert (len(other.events), len(behind.events)) == (0, 1)
+
+
 def test_overflow_drops_the_oldest_samples_and_never_an_event(courier: Courier) -> None:
     """The newest samples stay, every event stays, and how many were dropped is told."""
     held, keeper = Hanging(), Keeper()
@@ -227,6 +239,7 @@ def test_a_sample_that_was_under_way_counts_once(courier: Courier, clock: FakeCl
         courier.send(Parcel(sample(str(number))))
         assert courier.flush(SOON)
     held.release.set()
+    assert behind.wait_for(lambda: bool(behind.of(EventKind.TROUBLE)))
     assert courier.stop(SOON) == []
     assert behind.messages(EventKind.SAMPLE) == ["first", *map(str, range(9))]
     assert behind.of(EventKind.OVERFLOW) == []
@@ -301,6 +314,27 @@ def test_trouble_with_the_last_event_is_logged(courier: Courier, caplog: pytest.
         courier.stop(SOON, event(EventKind.STOP))
     assert keeper.kinds() == [EventKind.STOP]
     assert caplog.messages == ["bad raised ValueError('at the end')"]
+
+
+def test_what_still_waits_at_the_end_comes_before_the_last_event(courier: Courier) -> None:
+    """So does the trouble that there was with it."""
+    keeper = Keeper()
+
+    def ends(each: Event) -> None:
+        if each.message == "first":
+            assert courier.stop(SOON, event(EventKind.STOP)) == []  # on the courier's own thread: it comes later
+            raise ValueError("boom")
+
+    courier.add(ends, "ends")
+    courier.add(keeper, "keeper", keeper.close)
+    courier.send(Parcel(event(message="first")))
+    courier.send(Parcel(event(message="second")))
+    courier.start()
+    assert keeper.wait_for(lambda: len(keeper.events) == 5)
+    assert courier.stop(SOON) == []
+    told = [each.message or each.kind.value for each in keeper.events]
+    assert told == ["first", "ends raised ValueError('boom')", "second", "ends works again", "stop"]
+    assert keeper.closed == 1
 
 
 def test_draining_delivers_on_the_callers_thread(courier: Courier) -> None:

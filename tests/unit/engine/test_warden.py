@@ -195,6 +195,25 @@ def test_looking_follows_the_fill_rate_and_is_never_slower_than_asked(make: Make
     assert [b - a for a, b in itertools.pairwise(after)] == [10.0] * (len(after) - 1)
 
 
+def test_an_eager_warden_looks_before_its_age_doubles(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+    """What ends soon is seen before, from 10 ms on; records keep to the asked interval."""
+
+    class Looks(ScriptedReader):
+        moments: list[float] = []  # noqa: RUF012 - one object
+
+        def read(self) -> Mapping[str, Any]:
+            self.moments.append(clock.monotonic() - 1000.0)
+            return super().read()
+
+    reader = Looks([0], VAST)
+    warden = make([reader], interval=10.0, eager=True).start()
+    clock.advance(30.0)
+    assert warden.flush()
+    expected = [0.0, *(0.01 * 2**n for n in range(10)), 10.0, 20.0, 30.0]
+    assert reader.moments == pytest.approx(expected)
+    assert keeper.moments() == [1000.0, 1010.0, 1020.0, 1030.0]
+
+
 def test_an_unconfirmed_crossing_is_confirmed_a_second_later(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """HIGH is told three seconds after it was first seen although a look is asked for every five minutes."""
     big = 1 << 60  # half of a tenth of it lasts for months at the assumed rate
@@ -448,6 +467,21 @@ def test_a_broken_detector_is_told_once_and_looking_goes_on(
     assert not warden.running
 
 
+def test_a_broken_detector_is_asked_at_the_asked_interval(make: Make, clock: FakeClock) -> None:
+    """With the last verdict near the limit: a hundred failures a second would help nobody."""
+
+    class Breaks(PressureDetector):
+        def assess(self, sample: Sample) -> Assessment:
+            if sample.monotonic > 1000.0:
+                raise RuntimeError("not any more")
+            return super().assess(sample)
+
+    reader = ScriptedReader([999])
+    make([reader], interval=5.0, detector=Breaks()).start()
+    clock.advance(20.0)
+    assert reader.reads <= 6
+
+
 def test_a_failing_look_between_two_records_costs_no_record(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """The next one is taken at the next point of the grid, not one interval later."""
 
@@ -597,8 +631,9 @@ def test_a_callback_may_restart_the_warden(make: Make, clock: FakeClock, keeper:
             warden.stop()
             warden.start()
 
-    warden = make()
+    warden, behind = make(), Keeper()
     warden.subscribe(restarts)
+    warden.subscribe(behind)
     warden.start()
     clock.advance(1.0)
     assert restarted.wait(SOON)
@@ -609,6 +644,7 @@ def test_a_callback_may_restart_the_warden(make: Make, clock: FakeClock, keeper:
     kinds = [kind for kind in keeper.kinds() if kind is not EventKind.LEVEL]
     sample = EventKind.SAMPLE
     assert kinds == [EventKind.START, sample, sample, EventKind.STOP, EventKind.START, sample, sample, sample]
+    assert behind.events == keeper.events
 
 
 def test_a_reader_may_stop_the_warden(make: Make, clock: FakeClock, keeper: Keeper) -> None:

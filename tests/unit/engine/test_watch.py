@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,6 +54,27 @@ def test_leaving_the_loop_leaves_no_thread(warden: Warden, clock: FakeClock) -> 
         break
     assert no_thread_is_left()
     assert not warden.running
+
+
+def test_leaving_the_loop_ends_its_subscription(warden: Warden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise readings would pile up for a loop that nobody runs any more."""
+    ends: list[bool] = []
+    subscribe = warden.subscribe
+
+    def watched(receiver: Callable[[Event], None]) -> Callable[[], None]:
+        end = subscribe(receiver)
+        ends.append(False)
+
+        def ending() -> None:
+            end()
+            ends[-1] = True
+
+        return ending
+
+    monkeypatch.setattr(warden, "subscribe", watched)
+    for _ in warden.watch():
+        break
+    assert ends == [True]
 
 
 def test_an_exception_in_the_loop_leaves_no_thread(warden: Warden) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -117,6 +118,16 @@ def launch(
     except ReadError:  # it has ended already, and its pid stays taken until it is reaped
         key = ProcessKey(process.pid, 0)
     return Launched(process, key, command[0], reading)
+
+
+def inheritable_descriptors() -> list[int]:
+    """Descriptors beyond the first three that our own starter meant to be handed on (``3<file`` in a shell)."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _failed(name: str, stage: str, number: int) -> LaunchError:

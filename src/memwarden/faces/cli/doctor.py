@@ -13,7 +13,6 @@ import click
 
 from memwarden import __version__
 from memwarden.engine.warden import Warden
-from memwarden.errors import ReadError
 from memwarden.faces import render
 from memwarden.model.findings import Reading
 from memwarden.records.places import state_directory
@@ -52,7 +51,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "groups": _groups(reading),
         "gaps": [gap._asdict() for gap in reading.sample.gaps],
         "ceilings": _ceilings(cgroup),
-        "facts": _facts(),
+        "facts": _sources(),
         "records": state_directory(),
     }
 
@@ -82,53 +81,15 @@ def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def _facts() -> list[dict[str, Any]]:
-    """Sources beside the ceilings, each with what is lost without it."""
-    return [_fact(*row) for row in _ROWS]
+def _sources() -> list[dict[str, Any]]:
+    if sys.platform != "linux":
+        return []
+    from memwarden.contain.sources import survey_sources
 
-
-def _exists(path: str) -> str:
-    return "" if os.path.exists(path) else f"{path} is absent"
-
-
-def _pidfd() -> str:
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError) as error:
-        return str(error)
-    return ""
-
-
-def _pss() -> str:
-    from memwarden.readers.process import read_pss
-
-    try:
-        read_pss(os.getpid())
-    except ReadError as error:
-        return str(error)
-    return ""
-
-
-def _death_signal() -> str:
-    try:
-        import ctypes  # noqa: F401
-    except ImportError:
-        return "this Python was built without ctypes"
-    return ""
-
-
-_ROWS = (
-    ("process descriptors", _pidfd, "signals are checked by start time only (Linux 5.3 has them)"),
-    ("children lists", lambda: _exists(f"/proc/self/task/{os.getpid()}/children"), "trees are found by a slower scan"),
-    ("proportional sizes", _pss, "shared pages count once for each process"),
-    ("pressure stall information", lambda: _exists("/proc/pressure/memory"), "no stall times (Linux 4.20, psi=1)"),
-    ("death signal", _death_signal, "a command outlives a monitor that is killed"),
-)
-
-
-def _fact(name: str, probe: Any, otherwise: str) -> dict[str, Any]:
-    missing = probe()
-    return {"name": name, "granted": not missing, "reason": missing, "otherwise": otherwise if missing else ""}
+    return [
+        {"name": each.name, "granted": not each.missing, "reason": each.missing, "otherwise": each.otherwise}
+        for each in survey_sources()
+    ]
 
 
 def _text(findings: Mapping[str, Any]) -> str:

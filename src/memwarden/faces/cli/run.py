@@ -14,6 +14,7 @@ from typing import Any
 
 from memwarden.contain.contained import Contained, hold
 from memwarden.contain.kernel import become_subreaper
+from memwarden.contain.launcher import inheritable_descriptors
 from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError, SettingsError
@@ -63,7 +64,7 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
         end_orphans=init,
         on_ending=signals.wake,
         blocked=[int(number) for number in signals.before],
-        pass_fds=_inherited(),
+        pass_fds=inheritable_descriptors(),
     )
     live = LiveLine()
     history, warden = _watch(contained, settings, limit, recorder, adopts)
@@ -117,16 +118,6 @@ def _watch(
     )
     warden.subscribe(history.receive)
     return history, warden
-
-
-def _inherited() -> list[int]:
-    """Descriptors beyond the first three that our caller meant the command to have (``3<file``)."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if int(name) > 2 and os.get_inheritable(int(name)):
-                found.append(int(name))
-    return found
 
 
 def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecorder | None, str]:

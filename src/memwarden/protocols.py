@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event
+from memwarden.model.facts import ProcessKey
 from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
 
@@ -58,6 +59,22 @@ class Action(Protocol):
     name: str
 
     def run(self, decision: Decision) -> Outcome: ...
+
+
+class IdentityProbe(Protocol):
+    """Tells processes apart, for those who act on them."""
+
+    def key_of(self, pid: int) -> ProcessKey:
+        """Raises :class:`~memwarden.errors.ReadError` when no process has this pid."""
+        ...
+
+    def own(self) -> ProcessKey: ...
+
+    def alive(self, key: ProcessKey) -> bool: ...
+
+    def tree(self, key: ProcessKey) -> list[ProcessKey]:
+        """The process and its descendants; empty when it is gone."""
+        ...
 
 
 @runtime_checkable

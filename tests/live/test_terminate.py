@@ -1,0 +1,135 @@
+"""Ending registered processes: real ones, of these tests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from memwarden.actions.targets import Targets
+from memwarden.actions.terminate import Terminate
+from memwarden.engine.warden import Warden
+from memwarden.errors import ActionFailed, ReadError, TargetChanged
+from memwarden.model.decisions import Decision
+from memwarden.model.events import EventKind
+from memwarden.model.facts import ProcessKey
+from memwarden.model.findings import PressureLevel
+from memwarden.policy.rules import Rule
+from memwarden.readers.identity import ProcProbe
+from memwarden.testing import ScriptedReader
+
+PROBE = ProcProbe()
+DECISION = Decision(rule="r", action="terminate", reason="CRITICAL", wall=0.0, monotonic=0.0)
+DEAF = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 0.2; done"])
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start() -> Iterator:
+    """Starts programs, and ends whatever is left of them."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        begun.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
+            child.kill()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.contract("V-12")
+def test_only_the_registered_and_non_essential_is_ended(start) -> None:
+    """The essential, the unregistered and the parent live on; the outcome says whom and how."""
+    extra, essential, stranger = (start("sleep", "300") for _ in range(3))
+    targets = Targets(PROBE)
+    targets.track_process(extra.pid, "extra", essential=False)
+    targets.track_process(essential.pid, "encoder")
+    outcome = Terminate(targets, PROBE, grace=5).run(DECISION)
+    assert outcome.done
+    assert outcome.message == f"ended extra (pid {extra.pid}) by SIGTERM"
+    assert extra.wait(5) == -signal.SIGTERM
+    assert (essential.poll(), stranger.poll()) == (None, None)
+    again = Terminate(targets, PROBE).run(DECISION)
+    assert (again.done, "nobody to end" in again.message) == (False, True)
+
+
+def test_a_tree_that_ignores_sigterm_is_killed_whole(start) -> None:
+    """Parent and child are gone after the grace."""
+    deaf = start(sys.executable, "-c", DEAF)
+    child = PROBE.key_of(int(deaf.stdout.readline()))
+    targets = Targets(PROBE)
+    targets.track_process(deaf.pid, "deaf", essential=False)
+    outcome = Terminate(targets, PROBE, grace=0.2).run(DECISION)
+    assert outcome.message.endswith("by SIGKILL")
+    assert deaf.wait(5) == -signal.SIGKILL
+    assert not PROBE.alive(child)
+
+
+@pytest.mark.contract("V-12")
+def test_a_reused_pid_is_nobody(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target whose pid has another start time now is forgotten, or told as changed; nothing is sent."""
+    bystander = start("sleep", "300")
+    targets = Targets(PROBE)
+    real = targets.track_process(bystander.pid, "worker", essential=False)
+    stale = ProcessKey(real.key.pid, real.key.start - 1)
+    targets._targets = {stale: real.__class__(key=stale, name="worker", essential=False)}
+    assert targets.living() == []
+    targets._targets = {stale: real.__class__(key=stale, name="worker", essential=False)}
+    monkeypatch.setattr(targets, "living", lambda: list(targets._targets.values()))
+    with pytest.raises(TargetChanged, match="worker"):
+        Terminate(targets, PROBE).run(DECISION)
+    assert bystander.poll() is None
+
+
+def test_a_rehearsal_ends_nobody(start) -> None:
+    """Dry run names the one that it would end."""
+    extra = start("sleep", "300")
+    targets = Targets(PROBE)
+    targets.track_process(extra.pid, "extra", essential=False)
+    outcome = Terminate(targets, PROBE, dry_run=True).run(DECISION)
+    assert (outcome.done, "would end extra" in outcome.message) == (False, True)
+    assert extra.poll() is None
+
+
+def test_who_cannot_be_registered(start) -> None:
+    """Nobody with that pid, and the own process as non-essential."""
+    targets = Targets(PROBE)
+    with pytest.raises(ReadError):
+        targets.track_process(2**22 + 1, "nobody")
+    with pytest.raises(ActionFailed, match="this process"):
+        targets.track_process(PROBE.own().pid, "me", essential=False)
+    extra = start("sleep", "300")
+    targets.track_process(extra.pid, "extra", essential=False)
+    targets.untrack_process(extra.pid)
+    assert targets.living() == []
+
+
+def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
+    """At CRITICAL the newest goes; the next only when the level is still CRITICAL after the rule's rest."""
+    older, newer = start("sleep", "300"), start("sleep", "300")
+    targets = Targets(PROBE)
+    targets.track_process(older.pid, "older", essential=False)
+    targets.track_process(newer.pid, "newer", essential=False)
+    rules = [Rule(name="emergency", level=PressureLevel.CRITICAL, action="terminate", rest=60)]
+    outcomes = []
+    warden = Warden([ScriptedReader([970])], interval=0.02, rules=rules, actions=[Terminate(targets, PROBE)])
+    warden.subscribe(lambda event: outcomes.append(event.message) if event.kind is EventKind.OUTCOME else None)
+    with warden:
+        assert newer.wait(10) == -signal.SIGTERM
+        warden.flush()
+        assert warden.flush()
+    assert outcomes == [f"ended newer (pid {newer.pid}) by SIGTERM"]
+    assert older.poll() is None

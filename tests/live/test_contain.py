@@ -246,7 +246,7 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
 
 def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
     """Most likely a unit was forgotten: the error says so."""
-    with pytest.raises(SettingsError, match="did you mean 512M"):
+    with pytest.raises(SettingsError, match="with its unit"):
         hold(["true"], limit=512)
 
 
@@ -350,6 +350,17 @@ def test_a_named_ceiling_that_cannot_be_had_says_why() -> None:
     """No silent substitute for what was asked for by name."""
     with pytest.raises(CeilingUnavailable, match="/nonexistent"):
         obtain(64 * MIB, cgroup="/nonexistent")
+
+
+def test_the_verdict_is_there_before_anybody_is_told() -> None:
+    """Who is woken by `on_ending` and asks at once must not be told "not yet"."""
+    reading, writing = os.pipe()
+    found: list[bool] = []
+    command = hold(["cat"], limit="100MiB", stdin=reading, on_ending=lambda _: found.append(command._done.is_set()))
+    os.close(reading)
+    os.close(writing)
+    assert command.wait(30) is not None
+    assert found == [True]
 
 
 def test_descriptors_and_threads_are_given_back() -> None:

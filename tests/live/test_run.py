@@ -128,7 +128,10 @@ def test_json_is_one_line_for_a_machine() -> None:
         (["--limt", "1G", "--", "true"], OWN_FAILURE, ["--limt", "--help"]),
         (["--limit", "12XB", "--", "true"], OWN_FAILURE, ["--limit", "12XB", "512MiB"]),
         (["--limit", "0", "--", "true"], OWN_FAILURE, ["--limit", "zero"]),
-        (["--limit", "120%", "--", "true"], OWN_FAILURE, ["120%"]),
+        (["--limit", "120%", "--", "true"], OWN_FAILURE, ["--limit", "120%"]),
+        (["--limit"], OWN_FAILURE, ["--limit", "memwarden run --help"]),
+        (["--limit", "512", "--", "true"], OWN_FAILURE, ["512 bytes", "512MiB"]),
+        (["--record", "/dev/stdout", "--", "true"], OWN_FAILURE, ["/dev/stdout", "link"]),
         (["--interval", "fast", "--", "true"], OWN_FAILURE, ["--interval", "fast", "500ms"]),
         (["--ceiling", "magic", "--limit", "1G", "true"], OWN_FAILURE, ["magic", "polling"]),
         (["--cgroup", "/nonexistent", "--limit", "1G", "true"], OWN_FAILURE, ["/nonexistent"]),
@@ -221,6 +224,24 @@ def test_descriptors_and_environment_reach_the_command(tmp_path: Path) -> None:
         ["sh", "-c", script, "sh", *MEMWARDEN], capture_output=True, text=True, env={**environment, "LC_ALL": ""}
     )
     assert result.stdout == "through three\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_do_not_end_the_job(closed: str, tmp_path: Path) -> None:
+    """A cron job or a daemon may close them; the command runs to its end, and its code comes back."""
+    done = tmp_path / "done"
+    script = f'"$@" run -- sh -c \'sleep 0.1; touch "{done}"; exit 5\' {closed}'
+    result = subprocess.run(["sh", "-c", script, "sh", *MEMWARDEN], capture_output=True, timeout=60)
+    assert result.returncode == 5
+    assert done.exists()
+
+
+def test_a_shim_that_execs_has_its_own_name(tmp_path: Path) -> None:
+    """The largest process is called what it is at its largest."""
+    shim = tmp_path / "shim.sh"
+    shim.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'kept = b\"x\" * (80 << 20); import time; time.sleep(0.6)'\n")
+    shim.chmod(0o755)
+    assert report(run("--json", "--", str(shim)))["largest"][0]["name"].startswith("python")
 
 
 def test_sigpipe_is_not_ignored_in_the_command() -> None:

@@ -29,6 +29,8 @@ from memwarden.model.limits import Limit
 from memwarden.model.units import KIB, MIB, parse_duration, parse_size
 
 GRACE_SECONDS = 5.0
+#: Orphans that have ended wait no longer than this to be reaped.
+_COLLECT_SECONDS = 0.05
 #: A process needs some pages for its stack and page tables before its first instruction.
 LEAST_LIMIT = 64 * KIB
 #: How long members may take to follow the command into its end before they count as left behind.
@@ -144,8 +146,6 @@ class Contained:
                 ceiling.attach(self.key)
             evidence = self._wait_and_hold(launched, tree)
             self._ending = self._explain(launched, tree, evidence, witness, time.monotonic() - begun)
-            if self._on_ending is not None:
-                self._on_ending(self._ending)
         except LaunchError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - a fault of ours is raised in wait(), and no tree is left unheld
@@ -163,6 +163,8 @@ class Contained:
             os.close(self._wake_write)
             self._done.set()
             self._begun.set()
+            if self._ending is not None and self._on_ending is not None:
+                self._on_ending(self._ending)  # only now: who is woken asks wait(0), and must find it done
 
     def _wait_and_hold(self, launched: Launched, tree: HeldTree) -> Evidence | None:
         """Wait until the command has ended, by itself or by us; returns the evidence in the latter case."""
@@ -176,18 +178,22 @@ class Contained:
             poller.register(pidfd, select.POLLIN)
         for fd, events in ceiling.watched() if ceiling is not None else ():
             poller.register(fd, events)
+        collected = 0.0
         try:
             while True:
                 pace = ceiling.pace() if ceiling is not None else 1.0
                 if pidfd < 0:
                     pace = min(pace, 0.02)  # Linux before 5.3
-                poller.poll(pace * 1000)
-                if not self._begun.is_set() and launched.became_command():
+                told = [fd for fd, _ in poller.poll(pace * 1000)]
+                if pipe in told and launched.became_command():
                     poller.unregister(pipe)
                     self._begun.set()
-                tree.collect()
-                if launched.poll() is not None:
-                    return None
+                if pidfd in told or pidfd < 0:
+                    if launched.poll() is not None:
+                        return None
+                elif time.monotonic() - collected > _COLLECT_SECONDS:  # not on each of a thousand looks a second
+                    tree.collect()
+                    collected = time.monotonic()
                 if ceiling is not None and ceiling.reached():
                     evidence = tree.evidence(ceiling)
                     tree.end(f"reached its limit with {evidence.used / MIB:.1f} MiB ({evidence.counted_by})")
@@ -287,8 +293,8 @@ def hold(
         limit = Limit(parse_size(limit), "asked")
     if limit is not None and limit.bytes < LEAST_LIMIT:
         raise SettingsError(
-            f"limit of {limit.bytes} bytes: no process can start with less than {LEAST_LIMIT // KIB} KiB; did you "
-            f"mean {limit.bytes}M?"
+            f"limit of {limit.bytes} bytes: no process can start with less than {LEAST_LIMIT // KIB} KiB; write it "
+            "with its unit, such as 512MiB"
         )
     resolve(command, env, cwd)  # what cannot be started shall not cost a group
     held: Ceiling | None = None

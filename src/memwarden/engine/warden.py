@@ -74,7 +74,8 @@ class Warden:
             warden.subscribe(lambda event: print(event.kind.value, event.message))
             ...
 
-    ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon.
+    ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon. ``shortest``
+    is the least time between two looks, however fast memory fills.
 
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
@@ -92,6 +93,7 @@ class Warden:
         clock: Clock | None = None,
         patience: float = PATIENCE_SECONDS,
         eager: bool = False,
+        shortest: float | str = SHORTEST,
     ) -> None:
         self.interval = parse_duration(interval)
         self.rules = tuple(rules)
@@ -101,6 +103,7 @@ class Warden:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
+        self._shortest = parse_duration(shortest)
         self._actions = {action.name: action for action in (actions if actions is not None else (Notify(),))}
         for rule in self.rules:
             if rule.action not in self._actions:
@@ -251,7 +254,7 @@ class Warden:
             reading = self._last
             pace = interval
             if works and reading is not None:
-                pace = delay(reading.assessment, self._rate.rate(now), interval)
+                pace = delay(reading.assessment, self._rate.rate(now), interval, self._shortest)
             if self._eager:
                 pace = min(pace, max(SHORTEST, now - first))
             # Records keep to the grid of the asked interval: lateness does not add up. A point that passed

@@ -24,17 +24,19 @@ from memwarden.readers.process import Stat, parse_statm, read_stat
 
 #: A read of ``children`` this long may have been cut at the page.
 _NEARLY_A_PAGE = 4096 - 32
-#: A member's name is read again at looks 1, 2, 4, … and then this often: it changes once, at exec.
+#: A member's name changes at exec: it is read again at looks 1, 2, 4, … and then this often, and when the size
+#: has halved or doubled since.
 _RENAME_EVERY = 64
 
 
 class _Member:
-    __slots__ = ("children", "key", "looks", "name", "ppid", "rss", "shared", "statm")
+    __slots__ = ("children", "key", "looks", "name", "named", "ppid", "rss", "shared", "statm")
 
     def __init__(self, pid: int, stat: Stat) -> None:
         self.key = ProcessKey(pid, stat.start)
         self.name, self.ppid = stat.name, stat.ppid
         self.rss, self.shared, self.looks = stat.rss, 0, 0
+        self.named = stat.rss  # its size when its name was read
         self.statm: KeptFile | None = None
         self.children: KeptFile | None = None
 
@@ -199,7 +201,7 @@ class TreeReader:
         pid = member.key.pid
         looks = member.looks = member.looks + 1
         renew = looks & (looks - 1) == 0 if looks < _RENAME_EVERY else looks % _RENAME_EVERY == 0
-        if member.statm is None or renew:
+        if member.statm is None or renew or not member.named / 2 <= member.rss <= member.named * 2:
             stat = read_stat(pid, self._proc)
             if stat.start != member.key.start:
                 raise ReadError(
@@ -209,6 +211,7 @@ class TreeReader:
                     "the pid belongs to another process now",
                 )
             member.name, member.rss = stat.name, stat.rss
+            member.named = stat.rss
             if stat.state in "ZX":
                 raise ReadError("zombie", f"{self._proc}/{pid}", "gone")
             if member.statm is None and not renew:

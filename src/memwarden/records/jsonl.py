@@ -77,6 +77,10 @@ class JsonlRecorder:
                 self._flush()
         except OSError as error:
             self.lost += 1
+            if error.errno == errno.ELOOP:
+                raise RecordError(
+                    f"record {self.path}: is a link, and links are not followed; name the file itself", path=self.path
+                ) from None
             raise RecordError(
                 f"record {self.path}: {error.strerror or error}; free some space, or record to another place",
                 path=self.path,

@@ -44,6 +44,8 @@ def test_the_pace_shortens_with_the_headroom(held) -> None:
     ceiling.reached()
     clock.advance(1.0)
     assert ceiling.pace() == pytest.approx(100 * MIB / 2 / 16e9, rel=0.01)
+    clock.advance(polling.REST_AFTER)
+    assert ceiling.pace() == pytest.approx(100 * MIB / 2 / 4e9, rel=0.01), "it has come to rest"
 
 
 def test_a_false_alarm_is_not_counted_again_until_it_can_matter(held, monkeypatch) -> None:

@@ -16,6 +16,7 @@ N     ``run``: the command's own exit code
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from memwarden.errors import LaunchError, MemwardenError
     from memwarden.faces.cli.commands import group
 
+    _need_standard_streams()
     args = list(sys.argv[1:] if arguments is None else arguments)
     running = bool(args) and args[0] == "run"
     try:
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.format_message())
         return USAGE
     except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "memwarden"
+        known = args[:1] if args and args[0] in group.commands else []
+        where = " ".join(["memwarden", *known])
         _complain(f"{where}: {error.format_message().rstrip('.')}; see {where} --help")
         return OWN_FAILURE if running else USAGE
     except LaunchError as error:
@@ -53,8 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OWN_FAILURE if running else USAGE
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        return 141
+
+
+def _need_standard_streams() -> None:
+    """Where our starter has closed one of the first three descriptors, put nothing there.
+
+    Else the next file that is opened would get its number, and somebody's report would go into it.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _complain(line: str) -> None:

@@ -52,7 +52,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "gaps": [gap._asdict() for gap in reading.sample.gaps],
         "ceilings": _ceilings(cgroup),
         "facts": _sources(),
-        "records": state_directory(),
+        "records": os.path.join(state_directory(), "runs"),
     }
 
 

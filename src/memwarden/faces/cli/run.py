@@ -47,7 +47,10 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
     limit = None
     if settings.limit is not None:
         of = None if effective is None else effective.bytes
-        limit = Limit(parse_size(settings.limit, of=of), "--limit")
+        try:
+            limit = Limit(parse_size(settings.limit, of=of), "--limit")
+        except SettingsError as error:  # a percentage: it could not be judged before the whole was known
+            raise SettingsError(f"--limit: {error}") from None
     resolve_command(command)  # a command that is not there costs no record
     recorder, no_record = _open_record(settings.record, command)
 
@@ -115,6 +118,8 @@ def _watch(
         # In a group of its own the command's limit stands in the group's files already.
         asked=limit if contained.kind == "polling" else None,
         eager=True,
+        # Who holds the limit looks for itself; this watch is for the report and the record.
+        shortest=0.01 if limit is None else 0.05,
     )
     warden.subscribe(history.receive)
     return history, warden

@@ -100,7 +100,7 @@ class LiveLine:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._rows = self._columns = 0
-        self._on = self._stream.isatty()
+        self._on = self._stream is not None and self._stream.isatty()
 
     def begin(self) -> None:
         """Keep the last row free."""

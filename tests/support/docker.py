@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from support.host import REPOSITORY, SYSTEM, python_roots
+from support.host import REPOSITORY, SOURCE, SYSTEM, python_roots
 
 _IMAGE = "memwarden-test/host:1"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -191,7 +191,13 @@ class Docker:
             with docker.start([sys.executable, "server.py"]) as container:
                 print(container.pid, container.cgroup, container.output())
         """
-        variables = {"PATH": _PATH, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/tmp", **(env or {})}
+        variables = {
+            "PATH": _PATH,
+            "HOME": "/tmp",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": SOURCE,
+            **(env or {}),
+        }
         shown = [path for path in (*SYSTEM, *python_roots()) if os.path.isdir(path)]
         body = {
             "Image": _IMAGE,

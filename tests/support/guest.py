@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from support.host import REPOSITORY, is_below, python_roots
+from support.host import REPOSITORY, SOURCE, is_below, python_roots
 
 _UML = REPOSITORY / ".cache" / "uml"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -101,6 +101,7 @@ class Guest:
                 "HOME": "/tmp",
                 "LANG": "C.UTF-8",
                 "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONPATH": SOURCE,
                 IN_GUEST: "1",
                 **(env or {}),
             }

@@ -7,6 +7,9 @@ from pathlib import Path
 #: The checkout whose tests run.
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+#: What is tested is this checkout, wherever an editable install may point.
+SOURCE = str(REPOSITORY / "src")
+
 #: Directories of the system that hold programs and libraries; /lib may be a link into /usr.
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin")
 

@@ -9,3 +9,4 @@ def test_everything_about_version_2(guest: Guest) -> None:
     """The tests of guest_contain2.py pass there, in one boot, with swap."""
     result = guest.pytest("tests/live/guest_contain2.py", "-p", "no:cacheprovider", timeout_s=115, swap_mib=128)
     assert result.returncode == 0, result.output[-6000:]
+    assert " skipped" not in result.output, result.output[-6000:]

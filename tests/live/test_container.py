@@ -64,17 +64,19 @@ def test_doctor_tells_the_containers_limit(docker: Docker) -> None:
 
 def test_the_end_is_the_containers(docker: Docker) -> None:
     """Without a limit of ours the kernel kills the program; memwarden, as PID 1, survives and tells where."""
-    result = docker.run([*MEMWARDEN, "run", "--json", "--interval", "0.05", "--", *python(HOG, 1, 50, 500)],
-                        memory=LIMIT, env=STATE)  # fmt: skip
+    argv = [*MEMWARDEN, "run", "--json", "--interval", "0.05", "--", *python(HOG, 1, 50, 500)]
+    with docker.start(argv, memory=LIMIT, env=STATE) as container:
+        result, group = container.wait(), container.cgroup
     assert result.returncode == 128 + signal.SIGKILL, result.stderr
     told = json.loads(result.stderr.splitlines()[-1])
     assert told["ending"]["kind"] == "kernel_oom"
-    assert told["ending"]["oom_where"].startswith("/")
+    assert told["ending"]["oom_where"] == group
     assert "64 MiB" in told["verdict"]
     assert told["effective_limit_bytes"] == LIMIT
     levels = [level["level"] for level in told["levels"]]
     assert levels[0] == "low"
     assert "critical" in levels
+    assert result.oom_killed
     assert all(level["of"].startswith("cgroup ") for level in told["levels"])
 
 
@@ -89,11 +91,25 @@ def test_a_limit_of_our_own_inside_a_container(docker: Docker, own_groups: bool,
     )  # fmt: skip
     assert result.returncode == 123, result.stderr
     told = json.loads(result.stderr.splitlines()[-1])
+    print(f"{(told['peak_bytes'] - 40 * MIB) / MIB:+.2f} MiB past the limit by {kind}")
     assert told["ending"]["ceiling"] == kind
     assert told["peak_bytes"] <= 40 * MIB + most
     assert not result.oom_killed
     if kind == "polling":
         assert all(refused["reason"] for refused in told["better_ceilings_refused"])
+
+
+@pytest.mark.contract("V-28", "W1-11")
+@pytest.mark.parametrize(("own_groups", "kind"), [(False, "polling"), (True, "cgroup1")], ids=["polling", "group"])
+def test_the_containers_own_end_is_not_told_as_our_limit(docker: Docker, own_groups: bool, kind: str) -> None:
+    """The container is full before the command is at its limit: the kernel's kill is told with the container's path."""
+    asked = ["--limit", "60MiB", "--grace", "0.5"]  # memwarden's own memory leaves the command less than that
+    argv = [*MEMWARDEN, "run", "--json", *asked, "--", *python(HOG, 1, 100, 500)]
+    with docker.start(argv, memory=LIMIT, env=STATE, own_groups=own_groups) as container:
+        result, group = container.wait(), container.cgroup
+    assert result.returncode == 128 + signal.SIGKILL, result.stderr
+    told = json.loads(result.stderr.splitlines()[-1])["ending"]
+    assert (told["kind"], told["oom_where"], told["ceiling"]) == ("kernel_oom", group, kind)
 
 
 def test_as_pid_1_it_reaps_orphans_and_ends_what_stays(docker: Docker) -> None:
@@ -125,14 +141,17 @@ print("zombies", zombies(), flush=True)
     assert told["ending"]["left"] == []
 
 
-def test_docker_stop_reaches_the_command(docker: Docker) -> None:
-    """SIGTERM to PID 1 is passed on, and the command's own exit code comes back."""
-    code = "import os, signal\nsignal.signal(15, lambda *_: os._exit(33))\nprint('up', flush=True)\nsignal.pause()"
+@pytest.mark.parametrize(
+    ("prepare", "code_of_it"), [("signal.signal(15, lambda *_: os._exit(33))", 33), ("", 128 + signal.SIGTERM)]
+)
+def test_docker_stop_reaches_the_command(docker: Docker, prepare: str, code_of_it: int) -> None:
+    """SIGTERM to PID 1 is passed on, and the command's own exit code comes back, or 128 and the signal's number."""
+    code = f"import os, signal\n{prepare}\nprint('up', flush=True)\nsignal.pause()"
     with docker.start([*MEMWARDEN, "run", "--quiet", "--", *python(code)], memory=LIMIT * 2, env=STATE) as container:
         container.wait_for_output("up")
         container.kill(signal.SIGTERM)
         begun = time.monotonic()
-        assert container.wait(30).returncode == 33
+        assert container.wait(30).returncode == code_of_it
         assert time.monotonic() - begun < 8, "ended by itself, not by docker's patience"
 
 

@@ -60,7 +60,11 @@ class Ceiling(Protocol):
         ...
 
     def kernel_kills(self) -> int:
-        """How often the kernel killed in the group."""
+        """How often the kernel killed in the group for reaching the limit."""
+        ...
+
+    def killed_from_above(self) -> bool:
+        """Whether the kernel killed in the group for want of memory above it: of an ancestor, of the machine."""
         ...
 
     def members(self) -> list[ProcessKey]:

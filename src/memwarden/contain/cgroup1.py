@@ -122,7 +122,11 @@ class Cgroup1Ceiling:
             file.close()
 
     def kernel_kills(self) -> int:
-        return self._number(b"oom_kill")
+        # With the kernel's killer off nobody is killed for our limit: it was for one above.
+        return self._number(b"oom_kill") if self._event < 0 else 0
+
+    def killed_from_above(self) -> bool:
+        return self._event >= 0 and self._number(b"oom_kill") > 0
 
     def members(self) -> list[ProcessKey]:
         return self._group.members()

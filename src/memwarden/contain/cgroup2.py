@@ -16,7 +16,7 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE
-from memwarden.contain.groups import OwnGroup, parent_for, write
+from memwarden.contain.groups import OwnGroup, hands_memory_down, need_entry, parent_for, write
 from memwarden.contain.sentinel import Sentinel
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
@@ -27,6 +27,8 @@ from memwarden.readers.files import KeptFile, read_once
 #: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
 #: batches for each processor.
 _SLACK = 1 * MIB
+#: What holds without a monitor.
+_HELD = "the kernel holds the group to the limit and kills at it"
 
 
 class Cgroup2Ceiling:
@@ -38,6 +40,7 @@ class Cgroup2Ceiling:
         self._limit = limit
         parent = parent_for(2, given)
         self._need_controller(parent)
+        need_entry(parent)
         self._group = OwnGroup(parent)
         self._sentinel: Sentinel | None = None
         path = self._group.path
@@ -68,10 +71,10 @@ class Cgroup2Ceiling:
     @staticmethod
     def _need_controller(parent: str) -> None:
         try:
-            granted = read_once("controllers", f"{parent}/cgroup.subtree_control", 512).split()
+            granted = hands_memory_down(parent)
         except ReadError as error:
             raise CeilingUnavailable(str(error)) from None
-        if b"memory" not in granted:
+        if not granted:
             raise CeilingUnavailable(
                 f"{parent} does not hand the memory controller down (cgroup.subtree_control), and it is not ours"
                 " to change; name a delegated group with --cgroup"
@@ -132,7 +135,11 @@ class Cgroup2Ceiling:
             return 0, ""
 
     def kernel_kills(self) -> int:
-        return self._count(b"oom_kill")
+        # A kill for want of memory above is counted here, too, but then nobody was at a limit in here.
+        return self._count(b"oom_kill") if self._count(b"oom") else 0
+
+    def killed_from_above(self) -> bool:
+        return self._count(b"oom_kill") > 0 and not self._count(b"oom")
 
     def members(self) -> list[ProcessKey]:
         return self._group.members()
@@ -163,4 +170,4 @@ class Cgroup2Ceiling:
         if self._sentinel is not None:
             self._sentinel.dismiss()
         self._group.close(patience=0.0 if left else 1.0)
-        return self.afterwards if left else ""
+        return _HELD if left else ""

@@ -220,14 +220,15 @@ class Contained:
         kills = ceiling.kernel_kills() if ceiling is not None else 0
         peak, counted_by = ceiling.peak() if ceiling is not None else (0, "")
         # A process that dies for want of kernel memory, while it is being started, is killed without an event.
-        starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes
+        above = ceiling is not None and ceiling.killed_from_above()
+        starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes and not above
         oom_where = ""
         if evidence is not None or kills or starved:
             kind = EndKind.LIMIT
             if kills and evidence is not None and not evidence.processes:
                 tree.steps.append("the kernel killed at the ceiling")
             oom_where = "ceiling" if kills else ""
-        elif status == -signal.SIGKILL and not self._asked_to_end.is_set() and (where := witness.seen()):
+        elif status == -signal.SIGKILL and not self._asked_to_end.is_set() and (where := witness.seen(above)):
             kind, oom_where = EndKind.KERNEL_OOM, where
         else:
             kind = EndKind.EXIT if status >= 0 else EndKind.SIGNAL

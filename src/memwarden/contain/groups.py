@@ -2,7 +2,8 @@
 
 A group is made only where no limit is escaped and nobody else's accounting is disturbed: below a group
 that was given by name, at the top of the mounted hierarchy (on a host the root, in a container the
-container's own group), or, when a limit stands on our own path below that, below our own group.
+container's own group), or, when a limit stands on our own path below that, below our own group. In version
+2 a group with processes cannot hand memory on; the next one above may serve, up to the one with the limit.
 
 Whose a group is: its maker holds a lock (``flock``) on its directory for as long as it lives, so a group
 that can be locked was left by a monitor that was killed. This holds across pid namespaces, where pids
@@ -24,7 +25,8 @@ except ImportError:  # not a POSIX system
 from memwarden.contain.kernel import key_of, send
 from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.cgroup import CgroupReader, Location, locate
+from memwarden.readers.cgroup import CgroupReader, locate
+from memwarden.readers.files import read_once
 
 PARENT = "memwarden"
 
@@ -50,14 +52,57 @@ def parent_for(version: int, given: str | None) -> str:
         if not os.path.isfile(os.path.join(given, "cgroup.procs")):
             raise CeilingUnavailable(f"--cgroup {given}: not a control group")
         return os.path.abspath(given)
-    return location.directory if _limited_below_top(location) else location.mount.point
+    below_top = location.ancestors[:-1]
+    if version == 1:
+        return location.directory if _limited(below_top) else location.mount.point
+    if not any(_limits(directory) for _, directory in below_top):
+        return location.mount.point
+    for _, directory in below_top:
+        if hands_memory_down(directory):
+            return directory
+        if _limits(directory):
+            break  # above it that limit would be escaped
+    return location.directory
 
 
-def _limited_below_top(location: Location) -> bool:
-    top = location.ancestors[-1][0]
+def _limited(below_top: list[tuple[str, str]]) -> bool:
+    paths = {path for path, _ in below_top}
     with contextlib.closing(CgroupReader()) as reader:
         groups, _ = reader.look()
-    return any(group.limit is not None and group.path != top for group in groups)
+    return any(group.limit is not None and group.path in paths for group in groups)
+
+
+def _limits(directory: str) -> bool:
+    """Whether a version 2 group limits memory, be it by slowing down."""
+    for name in ("memory.max", "memory.high"):
+        with contextlib.suppress(ReadError):
+            if not read_once(name, f"{directory}/{name}", 64).startswith(b"max"):
+                return True
+    return False
+
+
+def hands_memory_down(directory: str) -> bool:
+    """Whether groups below a version 2 group can have limits. Raises :class:`ReadError` for no such group."""
+    return b"memory" in read_once("controllers", f"{directory}/cgroup.subtree_control", 512).split()
+
+
+def need_entry(parent: str) -> None:
+    """Raise :class:`CeilingUnavailable` where a process of ours may not be moved below ``parent`` (version 2).
+
+    The kernel asks for the right to write ``cgroup.procs`` of the nearest group above both where the process
+    is and where it goes to.
+    """
+    try:
+        location = locate()
+    except ReadError:
+        return
+    shared = os.path.commonpath([location.directory, os.path.realpath(parent)])
+    procs = f"{shared}/cgroup.procs"
+    if os.path.exists(procs) and not os.access(procs, os.W_OK, effective_ids=True):
+        raise CeilingUnavailable(
+            f"a process from {location.directory} may not enter a group below {parent}: {procs} cannot be written;"
+            " start memwarden inside a group that was delegated to you, and name that with --cgroup"
+        )
 
 
 class OwnGroup:
@@ -158,7 +203,7 @@ def _remove(path: str) -> None:
 def sweep(home: str) -> list[str]:
     """Remove groups that a killed monitor left; returns those that still hold processes.
 
-    Such a group gets the kernel's own killer back, so that nothing in it waits for a monitor for ever.
+    Such a group is thawed and gets the kernel's own killer back, so that nothing in it waits for a monitor for ever.
     """
     occupied = []
     with contextlib.suppress(OSError):
@@ -174,8 +219,9 @@ def sweep(home: str) -> list[str]:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if group_pids(path):
                     occupied.append(path)
-                    if os.path.exists(f"{path}/memory.oom_control"):
-                        write(path, "memory.oom_control", "0")
+                    for name in ("memory.oom_control", "cgroup.freeze"):
+                        if os.path.exists(f"{path}/{name}"):
+                            write(path, name, "0")
                 else:
                     _remove(path)
             except OSError:

@@ -161,6 +161,9 @@ class PollingCeiling:
     def kernel_kills(self) -> int:
         return 0
 
+    def killed_from_above(self) -> bool:
+        return False
+
     def members(self) -> list[ProcessKey]:
         return [] if self._reader is None else self._reader.members()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from memwarden.contain.groups import PARENT
 from memwarden.errors import ReadError
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessMemory, TreeMemory
 from memwarden.model.findings import Assessment
+from memwarden.model.limits import Limit
 from memwarden.protocols import Reader
 
 #: Points kept for the chart; when they are twice as many, neighbours are joined (the larger stays).
@@ -26,15 +28,23 @@ def read_while_alive(reader: Reader) -> Mapping[str, Any]:
 
 
 class Groups:
-    """The groups of a command, for as long as it lives."""
+    """The groups of a command, for as long as it lives.
+
+    ``limit`` is what was asked for where our group is of version 2: there ``memory.max`` is higher by the
+    parting reserve.
+    """
 
     name = "cgroup"
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, limit: Limit | None = None) -> None:
+        self._reader, self._limit = reader, limit
 
     def read(self) -> Mapping[str, Any]:
-        return read_while_alive(self._reader)
+        facts = read_while_alive(self._reader)
+        groups = facts.get("cgroups")
+        if self._limit is None or not groups or f"/{PARENT}/run-" not in groups[0].path:
+            return facts
+        return {**facts, "cgroups": (groups[0]._replace(limit=self._limit.bytes), *groups[1:])}
 
     def close(self) -> None:
         self._reader.close()

@@ -111,7 +111,7 @@ def _watch(
     tree = TreeReader(contained.pid, adopter=os.getpid() if adopts else None, strangers=contained.helpers)
     history = History(tree, time.monotonic)
     warden = Warden(
-        [MeminfoReader(), history, Groups(CgroupReader(contained.pid))],
+        [MeminfoReader(), history, Groups(CgroupReader(contained.pid), limit if contained.kind == "cgroup2" else None)],
         interval=settings.interval,
         rules=RULES,
         recorders=[] if recorder is None else [recorder],

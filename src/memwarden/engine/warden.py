@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -21,7 +22,7 @@ from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
-from memwarden.model.plain import to_plain
+from memwarden.model.plain import iso, to_plain
 from memwarden.model.units import parse_duration
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
@@ -34,6 +35,8 @@ _log.addHandler(logging.NullHandler())
 PATIENCE_SECONDS = 10.0
 #: What ``stop()`` waits at most for the look that is under way, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
+#: Readings that wait for a slow ``watch()`` loop at most.
+WAITING_READINGS = 256
 #: The name of the thread that looks.
 SAMPLER = "memwarden-sampler"
 
@@ -339,12 +342,16 @@ class Warden:
     def watch(self, stop: Stop | None = None) -> Iterator[Reading]:
         """Readings at the asked interval, for as long as the warden runs and ``stop`` is not set.
 
-        Starts the warden when it is not running, and stops it again when the iteration ends.
+        Starts the warden when it is not running, and stops it again when the iteration ends. A loop that is slower
+        than the readings loses the oldest that wait.
         """
         readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
 
         def receive(event: Event) -> None:
             if event.kind is EventKind.SAMPLE:
+                if readings.qsize() >= WAITING_READINGS:
+                    with contextlib.suppress(queue.Empty):
+                        readings.get_nowait()
                 readings.put(event.value)
             elif event.kind is EventKind.STOP:
                 readings.put(None)
@@ -376,7 +383,7 @@ class Warden:
             "schema": 1,
             "running": self.running,
             "interval_seconds": self.interval,
-            "started": self._started_wall,
+            "started": None if self._started_wall is None else iso(self._started_wall),
             "rules": [str(rule) for rule in self.rules],
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),

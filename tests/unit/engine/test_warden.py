@@ -19,6 +19,7 @@ from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
+from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
@@ -821,7 +822,7 @@ def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> 
     warden.start()
     clock.advance(2.0)
     status = json.loads(json.dumps(warden.status(), allow_nan=False))
-    assert (status["running"], status["interval_seconds"], status["started"]) == (True, 2.0, 1_700_000_000.0)
+    assert (status["running"], status["interval_seconds"], status["started"]) == (True, 2.0, iso(1_700_000_000.0))
     assert status["rules"] == ["when the level is at least HIGH, unless acted in the last 10 s, then act"]
     assert status["reading"]["sample"]["system"]["total_bytes"] == 1000
     assert status["reading"]["assessment"]["level"] == "critical"

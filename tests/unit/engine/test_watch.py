@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import memwarden
-from memwarden.engine.warden import Warden
+from memwarden.engine.warden import WAITING_READINGS, Warden
 from memwarden.model.events import Event, EventKind
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
@@ -214,3 +214,16 @@ def test_the_front_door_watches_with_the_same_words(monkeypatch: pytest.MonkeyPa
     assert list(readings) == []
     assert memwarden.status()["reading"]["sample"]["system"]["total_bytes"] == VAST
     assert our_threads() == []
+
+
+def test_a_slow_loop_loses_the_oldest_and_no_memory(warden: Warden, clock: FakeClock) -> None:
+    """What waits is bounded; the newest readings are there when the loop comes back."""
+    readings = warden.watch()
+    next(readings)
+    for _ in range(WAITING_READINGS + 50):
+        clock.advance(1.0)
+        assert warden.flush()
+    newest = warden.last
+    waiting = [next(readings) for _ in range(WAITING_READINGS)]
+    assert waiting[-1] is newest
+    readings.close()

@@ -94,7 +94,7 @@ def test_what_the_command_prints_is_untouched() -> None:
 def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
     """Start, samples, levels, the decision and its outcome, and the ending, each a line with units in its keys."""
     path = tmp_path / "new folder" / "run.jsonl"
-    result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 150, 400))
+    result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 40, 400))
     assert result.returncode == LIMIT_ENDED_IT
     events = list(read_lines(path))
     assert all(isinstance(event, Event) for event in events)

@@ -7,10 +7,11 @@ from typing import Any
 
 from memwarden.contain.groups import PARENT
 from memwarden.errors import ReadError
+from memwarden.model.endings import Evidence
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessMemory, TreeMemory
-from memwarden.model.findings import Assessment
-from memwarden.model.limits import Limit
+from memwarden.model.findings import Assessment, PressureLevel
+from memwarden.model.limits import Constraint, Limit
 from memwarden.protocols import Reader
 
 #: Points kept for the chart; when they are twice as many, neighbours are joined (the larger stays).
@@ -89,6 +90,16 @@ class History:
             self.levels.append((event.monotonic - self.begun, event.value))
         elif event.kind is EventKind.TROUBLE:
             self.troubles.append(event.message)
+
+    def reached(self, evidence: Evidence, limit: Limit) -> None:
+        """The moment at the limit, which the ceiling saw and our own looks may have missed: full is CRITICAL."""
+        self.mark(evidence.monotonic, evidence.used)
+        if self.levels and self.levels[-1][1].level is PressureLevel.CRITICAL:
+            return
+        since = evidence.monotonic
+        binding = Constraint(limit, evidence.used)
+        critical = Assessment(PressureLevel.CRITICAL, PressureLevel.CRITICAL, binding, limit, 0, since)
+        self.levels.append((since - self.begun, critical))
 
     def mark(self, monotonic: float, used: int) -> None:
         """A point for the chart."""

@@ -78,6 +78,8 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
         live.begin()
     with warden:
         ending = signals.until_ended(contained, live.resize if settings.live else lambda: None)
+        if ending.evidence is not None and limit is not None:
+            history.reached(ending.evidence, limit)
         report = Report(
             command=command,
             ending=ending,
@@ -90,8 +92,6 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
     if settings.live:
         live.end()
     terminal.restore()
-    if ending.evidence is not None:
-        history.mark(ending.evidence.monotonic, ending.evidence.used)
     _leave_message(settings, init, report)
     if not settings.quiet:
         _print(report, as_json)

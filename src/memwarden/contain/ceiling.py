@@ -83,6 +83,6 @@ class Ceiling(Protocol):
         """End every member now; returns before they are gone."""
         ...
 
-    def close(self) -> str:
-        """Give everything back; returns what still holds when members live on, in words, else ``""``."""
+    def close(self) -> None:
+        """Give everything back. Members that live on stay under the kernel's ceiling, where there is one."""
         ...

@@ -143,7 +143,7 @@ class Cgroup1Ceiling:
     def kill(self) -> None:
         self._group.kill()
 
-    def close(self) -> str:
+    def close(self) -> None:
         left = bool(self._group.pids())
         if left:
             with contextlib.suppress(OSError):
@@ -157,4 +157,3 @@ class Cgroup1Ceiling:
         if self._sentinel is not None:
             self._sentinel.dismiss()
         self._group.close(patience=0.0 if left else 1.0)
-        return self.afterwards if left else ""

@@ -27,8 +27,6 @@ from memwarden.readers.files import KeptFile, read_once
 #: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
 #: batches for each processor.
 _SLACK = 1 * MIB
-#: What holds without a monitor.
-_HELD = "the kernel holds the group to the limit and kills at it"
 
 
 class Cgroup2Ceiling:
@@ -160,7 +158,7 @@ class Cgroup2Ceiling:
             with contextlib.suppress(OSError):
                 write(self._group.path, "cgroup.freeze", "0")
 
-    def close(self) -> str:
+    def close(self) -> None:
         left = bool(self._group.pids())
         for file in (self._events, self._stat, self._current):
             file.close()
@@ -170,4 +168,3 @@ class Cgroup2Ceiling:
         if self._sentinel is not None:
             self._sentinel.dismiss()
         self._group.close(patience=0.0 if left else 1.0)
-        return _HELD if left else ""

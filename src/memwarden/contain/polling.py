@@ -184,10 +184,7 @@ class PollingCeiling:
             with contextlib.suppress(ActionFailed):
                 send(key, signal.SIGKILL)
 
-    def close(self) -> str:
-        if self._reader is None:
-            return ""
-        self._thaw()
-        left = bool(self.members())
-        self._reader.close()
-        return self.afterwards if left else ""
+    def close(self) -> None:
+        if self._reader is not None:
+            self._thaw()
+            self._reader.close()

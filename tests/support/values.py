@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.events import Event, EventKind
-from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.facts import (
+    CgroupMemory,
+    DirectoryUsage,
+    Gap,
+    GpuMemory,
+    ProcessKey,
+    ProcessMemory,
+    PsiLine,
+    PsiStats,
+    ShareMemory,
+    SystemMemory,
+    TopProcesses,
+    TreeMemory,
+)
 from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
@@ -18,13 +31,42 @@ TREE = TreeMemory(KEY, (KEY, ProcessKey(4243, 987655)), ("sh", "worker"), (300, 
 GROUP = CgroupMemory("/app", 2, 400, 1000, 100, 250, 0, 500, 410, 1)
 GAP = Gap("meminfo", "/proc/meminfo", "malformed", "no number after MemTotal:")
 GPU = GpuMemory(0, "NVIDIA GeForce RTX 3090", "GPU-1", 24_000, 20_000, 4_000)
+PSI = PsiStats("/app", PsiLine(0.25, 0.125, 0.0625, 1.5), PsiLine(0.0, 0.0, 0.0, 0.0))
+SHARES = ShareMemory((KEY, ProcessKey(4243, 987655)), (200, 150), (100, 50), (0.5, 12.0))
+TOP = TopProcesses(171, (KEY, ProcessKey(4243, 987655)), ("sh", "worker"), (300, 200), (50, 20))
+DIRECTORY = DirectoryUsage("/tmp", 5000, 3, 60.5, 1000, 9000, 2.5)
 LIMIT = Limit(1000, "cgroup /app")
-SAMPLE = Sample(WALL, 1234.5, 0.25, SYSTEM, PROCESS, TREE, (GROUP, GROUP), Limit(2000, "asked"), (GAP,), (GPU,))
+SAMPLE = Sample(
+    WALL,
+    1234.5,
+    0.25,
+    SYSTEM,
+    PROCESS,
+    TREE,
+    (GROUP, GROUP),
+    Limit(2000, "asked"),
+    (GAP,),
+    (GPU,),
+    PSI,
+    SHARES,
+    TOP,
+    (DIRECTORY,),
+)
 ASSESSMENT = Assessment(PressureLevel.HIGH, PressureLevel.CRITICAL, Constraint(LIMIT, 930), LIMIT, 70, 1230.25)
 READING = Reading(SAMPLE, ASSESSMENT)
 DECISION = Decision(
-    rule="r", action="notify", reason="because", wall=WALL, monotonic=5.0, target=KEY, details={"a": [1, {"b": None}]}
+    rule="r",
+    action="notify",
+    reason="because",
+    wall=WALL,
+    monotonic=5.0,
+    target=KEY,
+    repeat=2,
+    undo=True,
+    dry_run=True,
+    details={"a": [1, {"b": None}]},
 )
+CLEARING = Clearing(rule="r", reason="because", wall=WALL, monotonic=6.0, seconds=1.0)
 OUTCOME = Outcome(decision=DECISION, done=True, message="logged", seconds=0.5)
 ENDING = Ending(
     kind=EndKind.LIMIT,
@@ -43,7 +85,27 @@ ENDING = Ending(
 EVENT = Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message="m", value=READING, details={"n": 1})
 
 #: Every type in full, and with nothing but what it must have.
-FULL = (READING, SAMPLE, ASSESSMENT, DECISION, OUTCOME, EVENT, ENDING, GAP, PROCESS, TREE, GROUP, SYSTEM, GPU, LIMIT)
+FULL = (
+    READING,
+    SAMPLE,
+    ASSESSMENT,
+    DECISION,
+    CLEARING,
+    OUTCOME,
+    EVENT,
+    ENDING,
+    GAP,
+    PROCESS,
+    TREE,
+    GROUP,
+    SYSTEM,
+    GPU,
+    LIMIT,
+    PSI,
+    SHARES,
+    TOP,
+    DIRECTORY,
+)
 BARE = (
     Sample(WALL, 1.0),
     Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),
@@ -53,4 +115,6 @@ BARE = (
     Event(kind=EventKind.STOP, wall=WALL, monotonic=0.0),
     Decision(rule="", action="", reason="", wall=WALL, monotonic=0.0),
     TreeMemory(KEY, (), (), (), ()),
+    PsiStats("machine", PsiLine(0.0, 0.0, 0.0, 0.0), None),
+    DirectoryUsage("/tmp", 0, 0, None, 0, 0, None),
 )

@@ -18,7 +18,25 @@ class Decision:
     wall: float
     monotonic: float
     target: ProcessKey | None = None
+    #: Which time this is since the rule began to hold: 0 for the first, then each repetition after its rest.
+    repeat: int = 0
+    #: The rule holds no more: take back what was done (resume, open, tell that it is over).
+    undo: bool = False
+    #: Only say what would be done.
+    dry_run: bool = False
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clearing:
+    """A rule that had fired holds no more."""
+
+    rule: str
+    reason: str
+    wall: float
+    monotonic: float
+    #: How long it held.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

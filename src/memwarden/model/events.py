@@ -16,6 +16,10 @@ class EventKind(Enum):
     LEVEL = "level"
     DECISION = "decision"
     OUTCOME = "outcome"
+    #: A rule that had fired holds no more.
+    CLEARED = "cleared"
+    #: The rules were replaced while watching.
+    RULES = "rules"
     GAP = "gap"
     GAP_CLOSED = "gap_closed"
     #: A recorder, action or callback raised, hangs, or works again; the looking goes on.

@@ -120,6 +120,75 @@ class GpuMemory(NamedTuple):
     free: int
 
 
+class ShareMemory(NamedTuple):
+    """What processes hold when shared pages are divided among those who share them, as columns.
+
+    Reading this makes the kernel walk page tables, so it is read on a budget and each figure has an age.
+    """
+
+    keys: tuple[ProcessKey, ...]
+    #: Proportional set size: each page divided by how many processes map it.
+    pss: tuple[int, ...]
+    #: Unique set size: what would come back if this process alone ended.
+    uss: tuple[int, ...]
+    #: Seconds since each process was measured.
+    ages: tuple[float, ...]
+
+
+class TopProcesses(NamedTuple):
+    """The largest processes of a machine by resident size, as columns, largest first."""
+
+    #: How many processes there are, kernel threads included.
+    count: int
+    keys: tuple[ProcessKey, ...]
+    names: tuple[str, ...]
+    rss: tuple[int, ...]
+    shared: tuple[int, ...]
+
+    def rows(self) -> list[ProcessMemory]:
+        """The processes as single facts, largest first."""
+        columns = zip(self.keys, self.names, self.rss, self.shared, strict=True)
+        return [ProcessMemory(key, name, rss, None, rss - shared, shared) for key, name, rss, shared in columns]
+
+
+class PsiLine(NamedTuple):
+    """One line of the kernel's pressure stall information: the share of time, 0..1, that tasks waited."""
+
+    avg10: float
+    avg60: float
+    avg300: float
+    #: Seconds of waiting since the count began.
+    total: float
+
+
+class PsiStats(NamedTuple):
+    """Memory stalls as the kernel counts them (Linux 4.20): its measurement, not our level."""
+
+    #: ``"machine"``, or the control group's path.
+    source: str
+    #: At least one task waited for memory.
+    some: PsiLine
+    #: All tasks waited at once.
+    full: PsiLine | None
+
+
+class DirectoryUsage(NamedTuple):
+    """A directory that fills (temporary files): what lies in it, and what its file system has left."""
+
+    path: str
+    #: What the files take up on disk.
+    used: int
+    #: How many files, links and the like; directories are not counted.
+    files: int
+    #: Seconds since the oldest file was changed; None where there is none.
+    oldest: float | None
+    #: What the file system has left for this user, and its size.
+    free: int
+    total: int
+    #: Seconds since the count was complete; None while the first count goes on (its figures so far stand here).
+    age: float | None
+
+
 class Gap(NamedTuple):
     """A fact that is missing, and why (one of :data:`memwarden.errors.ReadError.REASONS`)."""
 

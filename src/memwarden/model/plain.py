@@ -43,9 +43,11 @@ _BYTES = frozenset(
         "reclaimable",
         "swap_limit",
         "used",
+        "pss",
+        "uss",
     ]
 )
-_SECONDS = frozenset(("monotonic", "late", "since"))
+_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages"))
 
 #: The types that can be written, by the name they are written under.
 TYPES: dict[str, type] = {
@@ -54,6 +56,7 @@ TYPES: dict[str, type] = {
     "assessment": findings.Assessment,
     "decision": decisions.Decision,
     "outcome": decisions.Outcome,
+    "clearing": decisions.Clearing,
     "event": events.Event,
     "ending": endings.Ending,
     "gap": facts.Gap,
@@ -62,6 +65,10 @@ TYPES: dict[str, type] = {
     "cgroup": facts.CgroupMemory,
     "system": facts.SystemMemory,
     "gpu": facts.GpuMemory,
+    "psi": facts.PsiStats,
+    "shares": facts.ShareMemory,
+    "top": facts.TopProcesses,
+    "directory": facts.DirectoryUsage,
     "limit": limits.Limit,
 }
 _NAMES = {cls: name for name, cls in TYPES.items()}

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.facts import (
+    CgroupMemory,
+    DirectoryUsage,
+    Gap,
+    GpuMemory,
+    ProcessMemory,
+    PsiStats,
+    ShareMemory,
+    SystemMemory,
+    TopProcesses,
+    TreeMemory,
+)
 from memwarden.model.limits import Limit
 
 
@@ -24,6 +35,10 @@ class Sample(NamedTuple):
     asked: Limit | None = None
     gaps: tuple[Gap, ...] = ()
     gpus: tuple[GpuMemory, ...] = ()
+    psi: PsiStats | None = None
+    shares: ShareMemory | None = None
+    top: TopProcesses | None = None
+    directories: tuple[DirectoryUsage, ...] = ()
 
     @property
     def used(self) -> int | None:

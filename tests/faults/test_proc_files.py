@@ -419,7 +419,7 @@ def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeyp
     pread = os.pread
 
     def answer(fd: int, size: int, offset: int) -> bytes:
-        if os.fstat(fd).st_ino == inode and fd == kept._fd:
+        if os.fstat(fd).st_ino == inode and fd == kept.fd:
             raise ProcessLookupError(3, "No such process")
         return pread(fd, size, offset)
 

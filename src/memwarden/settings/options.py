@@ -14,6 +14,8 @@ from memwarden.model.units import parse_duration, parse_size
 #: What TOML calls the types that it knows.
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "a boolean", list: "an array"}
 _DAYS = 86400.0
+#: Those of ASCII, in a pattern of JSON Schema, whose own ``\s`` knows more of them.
+_BLANKS = r"[ \t\n\r\f\v]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Size(Kind):
         return str(text)
 
     def schema(self) -> dict[str, Any]:
-        pattern = r"^\s*[0-9]+(\.[0-9]+)?\s*(([KkMmGgTt][Ii]?)?[Bb]?|%)\s*$"
+        pattern = rf"^{_BLANKS}[0-9]+(\.[0-9]+)?{_BLANKS}(([KkMmGgTt][Ii]?)?[Bb]?|%){_BLANKS}$"
         return {"type": ["string", "integer"], "pattern": pattern, "minimum": 1, "maximum": (1 << 63) - 1}
 
 
@@ -119,7 +121,7 @@ class Duration(Kind):
         return seconds
 
     def schema(self) -> dict[str, Any]:
-        pattern = r"^\s*[0-9]+(\.[0-9]+)?\s*([Mm]?[Ss]|[MmHhDd])?\s*$"
+        pattern = rf"^{_BLANKS}[0-9]+(\.[0-9]+)?{_BLANKS}([Mm]?[Ss]|[MmHhDd])?{_BLANKS}$"
         most = {} if self.most == float("inf") else {"maximum": self.most}
         return {"type": ["string", "number"], "pattern": pattern, "minimum": self.least, **most}
 
@@ -135,9 +137,9 @@ class Choice(Kind):
         return f"one of {', '.join(self.known)}"
 
     def parse(self, text: Any) -> str:
-        if text.strip() not in self.known:
+        if text not in self.known:
             raise SettingsError(f"{text!r} is not known; choose one of {', '.join(self.known)}")
-        return str(text.strip())
+        return str(text)
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.known)}

@@ -41,13 +41,17 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """What a file holds: option values by name, the rules as they stand there, and its faults."""
+    """What a file holds: values by name (``rules`` as they stand there), the line of each, and its faults."""
 
     path: str
     values: Mapping[str, Any]
     lines: Mapping[str, int]
-    rules: tuple[Mapping[str, Any], ...]
     faults: tuple[Fault, ...]
+
+    @property
+    def rules(self) -> tuple[Mapping[str, Any], ...]:
+        """The ``[[rules]]``, as they stand there."""
+        return tuple(self.values.get("rules", ()))
 
     def must_be_fine(self) -> SettingsFile:
         """Itself; raises :class:`SettingsError` with every fault."""
@@ -174,8 +178,7 @@ def read(
     return SettingsFile(
         path=path,
         values=reading.values,
-        lines={name: reading.line((name,)) for name in (*reading.values, "rules")},
-        rules=tuple(reading.rules),
+        lines={name: reading.line((name,)) for name in reading.values},
         faults=tuple(sorted(reading.faults, key=lambda fault: fault.line)),
     )
 
@@ -198,7 +201,6 @@ class _Reading:
         self._prefix = ("tool", "memwarden") if os.path.basename(path) == PROJECT else ()
         self._lines: Mapping[tuple[str, ...], int] = {}
         self.values: dict[str, Any] = {}
-        self.rules: list[Mapping[str, Any]] = []
         self.faults: list[Fault] = []
 
     def fault(self, at: tuple[str, ...], message: str, key: str = "", line: int = 0) -> None:
@@ -243,6 +245,7 @@ class _Reading:
         if not isinstance(value, list) or not all(isinstance(rule, dict) for rule in value):
             self.fault(("rules",), "must be tables, each headed [[rules]]", "rules")
             return
+        self.values["rules"] = tuple(value)
         known = {key.name: key for key in RULE_KEYS}
         for number, rule in enumerate(value):
             at, before = ("rules", str(number)), len(self.faults)
@@ -262,7 +265,6 @@ class _Reading:
                     self._judge(rule)
                 except SettingsError as error:
                     self.fault(at, str(error), called)
-            self.rules.append(rule)
 
     def _value(self, kind: Kind, value: Any, at: tuple[str, ...], key: str) -> Any:
         try:
@@ -306,6 +308,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
             if header:
                 section = _parts(header[2])
                 if header[1] == "[[":
+                    found.setdefault(section, number)
                     counted[section] = counted.get(section, -1) + 1
                     section = (*section, str(counted[section]))
                 found.setdefault(section, number)

@@ -75,13 +75,9 @@ def resolve(
     file = None if path is None else read(path, environment).must_be_fine()
     values, sources = {}, {}
     for option in OPTIONS:
-        values[option.name], sources[option.name] = given[option.name] or _stands(option, file)
-    return Settings(
-        **values,
-        rules=() if file is None else file.rules,
-        sources=sources,
-        skipped=skipped,
-    )
+        values[option.name], sources[option.name] = given[option.name] or _stands(option.name, option.default, file)
+    values["rules"], sources["rules"] = _stands("rules", (), file)
+    return Settings(**values, sources=sources, skipped=skipped)
 
 
 def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
@@ -120,8 +116,8 @@ def _given(
     return None
 
 
-def _stands(option: Option, file: SettingsFile | None) -> tuple[Any, Source]:
-    if file is None or option.name not in file.values:
-        return option.default, Source("default")
-    line = file.lines[option.name]
-    return file.values[option.name], Source("file", f"{file.path}:{line}" if line else file.path)
+def _stands(name: str, default: Any, file: SettingsFile | None) -> tuple[Any, Source]:
+    if file is None or name not in file.values:
+        return default, Source("default")
+    line = file.lines[name]
+    return file.values[name], Source("file", f"{file.path}:{line}" if line else file.path)

@@ -64,7 +64,8 @@ def _text(settings: Settings, options: Sequence[Option]) -> str:
         (option.name, _shown(option, getattr(settings, option.name)), str(settings.sources[option.name]))
         for option in options
     ]
-    rows += [("rules", f"{rule['name']}: {rule['when']}", f"file {settings.config}") for rule in settings.rules]
+    where = str(settings.sources["rules"])
+    rows += [("rules", f"{rule['name']}: {rule['when']}", where) for rule in settings.rules]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}" for name, value, source in rows]
     return "\n".join([*lines, *(f"skipped {each}" for each in settings.skipped)])

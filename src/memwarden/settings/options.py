@@ -13,7 +13,7 @@ from memwarden.model.units import parse_duration, parse_size
 
 #: What TOML calls the types that it knows.
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "a boolean", list: "an array"}
-_DAYS = 86400.0
+_DAY = 86400.0
 #: Those of ASCII, in a pattern of JSON Schema, whose own ``\s`` knows more of them.
 _BLANKS = r"[ \t\n\r\f\v]*"
 
@@ -98,6 +98,12 @@ class Size(Kind):
         return {"type": ["string", "integer"], "pattern": pattern, "minimum": 1, "maximum": (1 << 63) - 1}
 
 
+def _shown(seconds: float) -> str:
+    if seconds in (0, float("inf")):
+        return f"{seconds:g}"
+    return f"{seconds:g} s" if seconds < _DAY else f"{seconds / _DAY:g} days"
+
+
 @dataclass(frozen=True, slots=True)
 class Duration(Kind):
     """Seconds, from ``least`` to ``most``."""
@@ -108,7 +114,11 @@ class Duration(Kind):
 
     @property
     def allowed(self) -> str:
-        return f"500ms, 2s, 5m, 1h or seconds, from {self.least:g} to {self.most:g}"
+        return f"500ms, 2s, 5m, 1h or seconds, {self._range}"
+
+    @property
+    def _range(self) -> str:
+        return f"from {_shown(self.least)} to {_shown(self.most)}"
 
     def parse(self, text: Any) -> float:
         if self.least == 0 and text in (0, "0", "0s"):
@@ -117,7 +127,7 @@ class Duration(Kind):
             return float(text)
         seconds = parse_duration(text)
         if not self.least <= seconds <= self.most:
-            raise SettingsError(f"{text!r} is out of range: from {self.least:g} to {self.most:g} seconds")
+            raise SettingsError(f"{text!r} is out of range: {self._range}")
         return seconds
 
     def schema(self) -> dict[str, Any]:
@@ -223,7 +233,7 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option("limit", "SIZE", None, Size(), "Hold the whole process tree to this: 512MiB, 2G, 500MB, 80%."),
     Option("interval", "SECONDS", 0.5, Duration(0.01, 3600), "Record a sample this often; looking adapts by itself."),
-    Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAYS), "Stop watching after this time."),
+    Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAY), "Stop watching after this time."),
     Option("record", "PATH", None, Path(), "Write the record to this file instead of the platform's state directory."),
     Option("preset", "NAME", None, Text(), "A set of rules to begin with; rules of a settings file are added to it."),
     Option("live", "", False, Switch(), "Show a status line at the bottom of the terminal while the command runs."),
@@ -261,7 +271,7 @@ class RuleKey:
     required: bool = False
 
 
-_SOME_TIME = Duration(0, 366 * _DAYS)
+_SOME_TIME = Duration(0, 366 * _DAY)
 
 RULE_KEYS: tuple[RuleKey, ...] = (
     RuleKey("name", Text(), None, "What it is called in decisions and records.", required=True),

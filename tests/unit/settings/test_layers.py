@@ -79,7 +79,7 @@ def test_every_fault_of_the_file_is_told_at_once(resolve: Any, project: Path) ->
     [
         ({"limit": "12XB"}, {}, ["--limit", "12XB"]),
         ({"limit": "120%"}, {}, ["--limit", "120%", "more than 100%"]),
-        ({"interval": "0.001"}, {}, ["--interval", "out of range", "0.01 to 3600"]),
+        ({"interval": "0.001"}, {}, ["--interval", "out of range", "from 0.01 s to 3600 s"]),
         ({"grace": "2 days"}, {}, ["--grace", "2 days"]),
         ({"ceiling": "magic"}, {}, ["--ceiling", "magic", "polling"]),
         ({"record": " "}, {}, ["--record", "is empty"]),

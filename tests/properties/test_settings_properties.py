@@ -96,7 +96,11 @@ plain = st.recursive(
 almost = st.from_regex(r"\s*[0-9.]{1,8}\s*[kmgtKMGT]?i?[bBsShHdD]?%?\s*", fullmatch=True) | plain
 
 
-@pytest.mark.parametrize("kind", sorted({row.kind for row in (*OPTIONS, *RULE_KEYS)}, key=str), ids=str)
+#: Each kind once, by its name and figures.
+KINDS = {f"{type(row.kind).__name__}: {row.kind.allowed}": row.kind for row in (*OPTIONS, *RULE_KEYS)}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @given(value=almost)
 @example(value=0)
 @example(value=0.01)

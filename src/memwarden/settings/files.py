@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import ntpath
 import os
@@ -10,7 +9,6 @@ import posixpath
 import re
 import stat
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -138,7 +136,7 @@ def _has_table(path: str) -> bool:
     if "memwarden" not in text:  # as in most: no need to understand it
         return False
     try:
-        tool = tomllib.loads(text).get("tool")
+        tool = _parsed(text).get("tool")
     except (ValueError, RecursionError):
         return bool(_OURS.search(text))
     return isinstance(tool, dict) and "memwarden" in tool
@@ -191,6 +189,12 @@ def _text(path: str) -> str:
     return raw.decode("utf-8-sig")
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    import tomllib  # most runs have no file
+
+    return tomllib.loads(text)
+
+
 class _Reading:
     """One pass through a file."""
 
@@ -214,7 +218,7 @@ class _Reading:
 
     def take(self, text: str) -> None:
         try:
-            plain: Any = tomllib.loads(text)
+            plain: Any = _parsed(text)
         except RecursionError:
             self.fault((), "is nested too deep")
             return
@@ -287,6 +291,8 @@ def _unknown(known: Iterable[str], key: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint at what may have been meant."""
+    import difflib
+
     names = list(known)
     near = difflib.get_close_matches(word, names, 1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"

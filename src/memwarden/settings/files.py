@@ -20,7 +20,6 @@ NAME, PROJECT = "memwarden.toml", "pyproject.toml"
 #: A file of settings is never larger; this is something else, such as a device without an end.
 _MOST_BYTES = 1 << 20
 
-_OURS = re.compile(r"""^\s*\[{0,2}\s*["']?tool["']?\s*\.\s*["']?memwarden\b""", re.MULTILINE)
 _WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -138,7 +137,8 @@ def _has_table(path: str) -> bool:
     try:
         tool = _parsed(text).get("tool")
     except (ValueError, RecursionError):
-        return bool(_OURS.search(text))
+        lines = (line.lstrip("[ \t\"'") for line in text.splitlines())
+        return any(re.match(r"tool\b[\"'. \t]*memwarden\b", line) for line in lines)
     return isinstance(tool, dict) and "memwarden" in tool
 
 
@@ -146,7 +146,10 @@ def _is_planted(path: str) -> bool:
     """Whether anybody could have put the file there for us to find, as in ``/tmp``."""
     if not hasattr(os, "getuid"):
         return False
-    folder, file = os.stat(os.path.dirname(path)), os.stat(path)
+    try:
+        folder, file = os.stat(os.path.dirname(path)), os.lstat(path)  # of a link, who made the link
+    except OSError:
+        return False  # gone, as reading it will tell
     return bool(folder.st_mode & stat.S_IWOTH) and file.st_uid not in (0, os.getuid())
 
 
@@ -310,7 +313,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     for number, line in enumerate(text.split("\n"), 1):
         if not within:
             header = re.match(r"\s*(\[\[?)([^\[\]]+)\]", line)
-            key = re.match(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*'|[.\s])+?)\s*=""", line)
+            key, equals, _ = line.partition("=")
             if header:
                 section = _parts(header[2])
                 if header[1] == "[[":
@@ -318,8 +321,8 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
                     counted[section] = counted.get(section, -1) + 1
                     section = (*section, str(counted[section]))
                 found.setdefault(section, number)
-            elif key:
-                found.setdefault((*section, *_parts(key[1])), number)
+            elif equals and re.fullmatch(r"[\w\s.\"'-]+", key):
+                found.setdefault((*section, *_parts(key)), number)
         for quotes in re.findall(r'"""|\'\'\'', line):
             within = "" if within == quotes else within or quotes
     return found

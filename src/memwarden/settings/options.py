@@ -12,7 +12,13 @@ from memwarden.errors import SettingsError
 from memwarden.model.units import parse_duration, parse_size
 
 #: What TOML calls the types that it knows.
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "a boolean", list: "an array"}
+_TYPE_NAMES = {
+    str: "text",
+    int: "a whole number",
+    float: "a float",
+    bool: "a boolean",
+    list: "an array",
+}
 _DAY = 86400.0
 #: Those of ASCII, in a pattern of JSON Schema, whose own ``\s`` knows more of them.
 _BLANKS = r"[ \t\n\r\f\v]*"

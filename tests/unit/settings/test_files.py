@@ -116,9 +116,12 @@ def test_a_planted_file_is_passed_over_and_told(tmp_path: Path) -> None:
     os.chown(path, 4242, 4242)
     assert find({}, str(tmp_path)).path == str(path), "in a directory of ours another user's file was put by us"
     tmp_path.chmod(stat.S_ISVTX | 0o777)
+    link = tmp_path / "pyproject.toml"
+    link.symlink_to(file_of(tmp_path / "ours", "[tool.memwarden]", "pyproject.toml"))
+    os.chown(link, 4242, 4242, follow_symlinks=False)
     found = find({"HOME": str(tmp_path)}, str(tmp_path))
     assert found.path is None
-    assert found.skipped[0].startswith(f"{path}: another user's")
+    assert [skipped.partition(": another user's")[0] for skipped in found.skipped] == [str(path), str(link)]
     assert read(str(path), {}).values == {"quiet": True}
 
 
@@ -172,7 +175,7 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
         pytest.param("record = ''", [":1: record: is empty; write a path"], id="empty"),
         pytest.param("config = 'x'", [":1: config: is not known; known: "], id="a file that names another"),
         pytest.param("[run]\nlimit = 1", [":1: run: is not known; known: "], id="a section"),
-        pytest.param("'\\u001b[31m' = 1", [":1: \\u001b[31m: is not known; known: "], id="no escapes in such quotes"),
+        pytest.param("'\\u001b[31m' = 1", [": \\u001b[31m: is not known; known: "], id="no escapes in such quotes"),
         pytest.param('"\\u001b[31m" = 1', [": '\\x1b[31m': is not known; known: "], id="a key for the terminal"),
         pytest.param("limit = -5", [":1: limit: size -5: must be more than zero"], id="below zero"),
         pytest.param("interval = nan", [":1: interval: duration nan: must be more than zero"], id="no number"),
@@ -188,6 +191,7 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
         pytest.param(RULE.replace('"notify"', "[]"), [":1: rules[1]: says what to do neither by"], id="does nothing"),
         pytest.param("rules = [{name = 'x', when = 'y', then = 3}]", [":1: rules[1].then: must be"], id="inline"),
         pytest.param('preset = """\nlive = 1\n"""\nlive = 2', [":4: live: must be"], id="no key within a long text"),
+        pytest.param("x = [\n" + "1" * 4000 + ",\n]\nlive = 1", [":1: x: ", ":4: live"], id="a long line, soon read"),
         pytest.param("limit = 'x'\nlive = 1\nfoo = 1", [":1: limit:", ":2: live:", ":3: foo:"], id="all at once"),
     ],
 )

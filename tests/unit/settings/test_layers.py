@@ -108,7 +108,7 @@ def test_a_bad_value_names_where_it_was_given(
         ({"intervall": 2}, "intervall: is not known; did you mean interval"),
         ({"interval": True}, "interval: must be .* not a boolean"),
         ({"live": 1}, "live: must be true or false, not a whole number"),
-        ({"limit": 0.5}, "limit: must be .* not a number"),
+        ({"limit": 0.5}, "limit: must be .* not a float"),
         ({"limit": {}}, "limit: must be .* not a table"),
     ],
 )

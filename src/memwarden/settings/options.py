@@ -12,13 +12,7 @@ from memwarden.errors import SettingsError
 from memwarden.model.units import parse_duration, parse_size
 
 #: What TOML calls the types that it knows.
-_TYPE_NAMES = {
-    str: "text",
-    int: "a whole number",
-    float: "a float",
-    bool: "a boolean",
-    list: "an array",
-}
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a float", bool: "a boolean", list: "an array"}
 _DAY = 86400.0
 #: Those of ASCII, in a pattern of JSON Schema, whose own ``\s`` knows more of them.
 _BLANKS = r"[ \t\n\r\f\v]*"
@@ -36,15 +30,12 @@ class Kind:
     types: ClassVar[tuple[type, ...]] = (str,)
     #: Whether a ``#`` after a blank begins a comment where the value stands in a variable.
     comments: ClassVar[bool] = True
+    is_path: ClassVar[bool] = False
 
     @property
     def allowed(self) -> str:
         """What may be written, in a few words."""
         return "text"
-
-    @property
-    def is_path(self) -> bool:
-        return False
 
     def parse(self, text: Any) -> Any:
         """The value; raises :class:`SettingsError`."""
@@ -74,14 +65,11 @@ class Path(Kind):
     """A file or a directory. In a settings file a relative one counts from that file."""
 
     comments: ClassVar[bool] = False
+    is_path: ClassVar[bool] = True
 
     @property
     def allowed(self) -> str:
         return "a path"
-
-    @property
-    def is_path(self) -> bool:
-        return True
 
     def take(self, value: Any) -> Any:
         return Kind.take(self, os.fspath(value) if isinstance(value, os.PathLike) else value)

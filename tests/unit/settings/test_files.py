@@ -190,7 +190,7 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
         pytest.param("[[rules]]\nthen = 'x'", [":1: rules[1]: `name` is", ":1: rules[1]: `when` is"], id="no when"),
         pytest.param(RULE.replace('"notify"', "[]"), [":1: rules[1]: says what to do neither by"], id="does nothing"),
         pytest.param("rules = [{name = 'x', when = 'y', then = 3}]", [":1: rules[1].then: must be"], id="inline"),
-        pytest.param('preset = """\nlive = 1\n"""\nlive = 2', [":4: live: must be"], id="no key within a long text"),
+        pytest.param('record = """\nlive = 1\n"""\nlive = 2', [":4: live: must be"], id="no key within a long text"),
         pytest.param("x = [\n" + "1" * 4000 + ",\n]\nlive = 1", [":1: x: ", ":4: live"], id="a long line, soon read"),
         pytest.param("limit = 'x'\nlive = 1\nfoo = 1", [":1: limit:", ":2: live:", ":3: foo:"], id="all at once"),
     ],

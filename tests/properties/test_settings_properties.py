@@ -105,6 +105,7 @@ KINDS = {f"{type(row.kind).__name__}: {row.kind.allowed}": row.kind for row in (
 @example(value=0)
 @example(value=0.01)
 @example(value="1Ki")
+@example(value="10min")
 def test_the_schema_allows_what_is_understood(kind: Kind, value: Any) -> None:
     """Nothing that is taken is marked by an editor; of what is refused, only a text out of its range is not."""
     told = ""

@@ -109,7 +109,7 @@ class Duration(Kind):
 
     @property
     def allowed(self) -> str:
-        return f"500ms, 2s, 5m, 1h or seconds, {self._range}"
+        return f"500ms, 2s, 5min, 1h or seconds, {self._range}"
 
     @property
     def _range(self) -> str:
@@ -126,7 +126,7 @@ class Duration(Kind):
         return seconds
 
     def schema(self) -> dict[str, Any]:
-        pattern = rf"^{_BLANKS}[0-9]+(\.[0-9]+)?{_BLANKS}([Mm]?[Ss]|[MmHhDd])?{_BLANKS}$"
+        pattern = rf"^{_BLANKS}[0-9]+(\.[0-9]+)?{_BLANKS}([Mm]?[Ss]|[Mm][Ii][Nn]|[MmHhDd])?{_BLANKS}$"
         most = {} if self.most == float("inf") else {"maximum": self.most}
         return {"type": ["string", "number"], "pattern": pattern, "minimum": self.least, **most}
 
@@ -223,12 +223,21 @@ class Option:
         return re.sub(r"(^|\s)#.*", "", text).strip() if self.kind.comments else text.strip()
 
 
+#: What `memwarden.policy.presets` has; rooms on one floor do not know each other, so a test holds the two together.
+PRESETS = ("desktop", "container", "worker", "video", "gpu", "aggressive", "relaxed", "high-threshold", "server")
+
 OPTIONS: tuple[Option, ...] = (
     Option("limit", "SIZE", None, Size(), "Hold the whole process tree to this: 512MiB, 2G, 500MB, 80%."),
     Option("interval", "SECONDS", 0.5, Duration(0.01, 3600), "Record a sample this often; looking adapts by itself."),
     Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAY), "Stop watching after this time."),
     Option("record", "PATH", None, Path(), "Write the record to this file instead of the platform's state directory."),
-    Option("preset", "NAME", None, Text(), "A set of rules to begin with; rules of a settings file are added to it."),
+    Option(
+        "preset",
+        "NAME",
+        None,
+        Choice(PRESETS),
+        "Rules to begin with; those of a settings file are added to them.",
+    ),
     Option("live", "", False, Switch(), "Show a status line at the bottom of the terminal while the command runs."),
     Option("grace", "SECONDS", 5.0, Duration(0.001, 3600), "How long a tree may take to end before it is killed."),
     Option(

@@ -80,12 +80,12 @@ def test_show_for_a_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Only whether it is set, whoever reads."""
-    monkeypatch.setenv("MEMWARDEN_PRESET", "hunter2")
+    monkeypatch.setenv("MEMWARDEN_PRESET", "desktop")
     secret = [Option("preset", "KEY", None, Text(), "A secret.", secret=True)]
     assert show({}, as_json=False, options=secret) == 0
     assert show({}, as_json=True, options=secret) == 0
     printed = capsys.readouterr().out
-    assert "hunter2" not in printed
+    assert "desktop" not in printed
     assert "preset  set  environment MEMWARDEN_PRESET" in printed
     assert '"set": true' in printed
 
@@ -114,6 +114,15 @@ def test_check_lists_every_fault_on_a_line(here: Path, capsys: pytest.CaptureFix
     assert main(["settings", "check", "memwarden.toml", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert [(fault["line"], fault["key"]) for fault in told["faults"]] == [(1, "intervall"), (2, "grace")]
+
+
+def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A measure that does not exist is told with its rule's line."""
+    (here / "memwarden.toml").write_text("#\n[[rules]]\nname = 'x'\nwhen = 'process.rsss > 80%'\nthen = 'notify'\n")
+    assert main(["settings", "check"]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith(f"{here}/memwarden.toml:2: rules[1]: rule 'x': ")
+    assert "did you mean process.rss?" in told
 
 
 def test_check_looks_at_the_environment_too(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -9,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from memwarden.policy.presets import PRESETS as policy_presets
+from memwarden.policy.presets import Preset
+from memwarden.policy.rules import _KEYS, SEVERITIES, Rule
 from memwarden.settings import OPTIONS, RULE_KEYS, read, schema
-from memwarden.settings.options import Choice, Duration, Names, Size, Switch
+from memwarden.settings.options import PRESETS, Choice, Duration, Names, Size, Switch
 from support.json_schema import allows
 
 PROPERTIES = schema()["properties"]
@@ -92,6 +97,31 @@ def test_flags_variables_and_keys_have_one_name() -> None:
         assert option.variable == "MEMWARDEN_" + option.name.upper()
     assert len({option.name for option in OPTIONS}) == len(OPTIONS)
     assert not {option.name for option in OPTIONS} & {"rules"}
+
+
+def test_the_policy_knows_the_same_rules_and_presets() -> None:
+    """Rooms on one floor do not know each other; what both say is said alike."""
+    assert {key.name for key in RULE_KEYS} == set(_KEYS)
+    defaults = {field.name: field.default for field in dataclasses.fields(Rule)}
+    for key in RULE_KEYS:
+        default = defaults[_KEYS[key.name]]
+        assert key.required == (default is dataclasses.MISSING)
+        assert key.default == (None if key.required or default == () else default)
+    assert next(key.kind.known for key in RULE_KEYS if key.name == "severity") == SEVERITIES
+    assert tuple(policy_presets) == PRESETS
+
+
+@pytest.mark.parametrize("preset", policy_presets.values(), ids=lambda preset: preset.name)
+def test_a_rule_goes_through_a_file(preset: Preset, tmp_path: Path) -> None:
+    """Every rule of every preset, as it writes itself, is a fine settings file."""
+    path = tmp_path / "memwarden.toml"
+    rows = [f"{key} = {json.dumps(value)}\n" for rule in preset.rules for key, value in rule.to_plain().items()]
+    heads = ["[[rules]]\n" if row.startswith("name = ") else "" for row in rows]
+    path.write_text("".join(head + row for head, row in zip(heads, rows, strict=True)))
+    told = read(str(path), {}, judge=Rule.from_plain)
+    assert told.faults == ()
+    assert tuple(map(Rule.from_plain, told.rules)) == preset.rules
+    assert all(allows(RULE_PROPERTIES[key], value) for rule in told.rules for key, value in rule.items())
 
 
 def test_names_may_be_one_or_several() -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memwarden.policy.rules import Rule
 from memwarden.settings import OPTIONS, Fault, Option, Settings, environment_faults, find, read, resolve, schema
-
-#: Knows more about a rule than its shape.
-_JUDGE: Callable[[Mapping[str, Any]], object] | None = getattr(Rule, "from_plain", None)
 
 
 def show(flags: Mapping[str, Any], *, as_json: bool, options: Sequence[Option] = OPTIONS) -> int:
@@ -32,7 +29,7 @@ def check(file: str | None, *, as_json: bool) -> int:
         if file is None:
             file, skipped = find(os.environ)
     if file is not None:
-        faults += read(file, judge=_JUDGE).faults
+        faults += read(file, judge=Rule.from_plain).faults
     if as_json:
         print(json.dumps({"schema": 1, "file": file, "skipped": skipped, "faults": [f._asdict() for f in faults]}))
     else:

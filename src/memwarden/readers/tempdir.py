@@ -340,7 +340,7 @@ class TempdirReader:
                 raise ReadError("directory", self._places[0].path, "slow", f"the thread {THREAD} still hangs")
             if not counter.stopping.is_set():
                 return counter
-        if not hasattr(os, "statvfs") or os.open not in os.supports_dir_fd:
+        if not hasattr(os, "statvfs") or not hasattr(os, "O_DIRECTORY"):
             raise ReadError(
                 "directory", self._places[0].path, "absent", "directories are counted on POSIX systems only"
             )

@@ -17,7 +17,7 @@ from memwarden.readers import tempdir
 from memwarden.readers.tempdir import Sweep, TempdirReader, default_directory
 from support.trees import descriptors
 
-pytestmark = pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="POSIX only")
+pytestmark = pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="POSIX only")
 
 
 def blocks(path: Path) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import PsiLine, PsiStats
+from memwarden.model.plain import to_plain
 from memwarden.readers.psi import PsiReader, parse_psi
 from memwarden.testing import ProcTree
 from support.trees import bare_metal, container_v2, descriptors, hybrid, nested
@@ -34,6 +35,12 @@ def test_shares_go_from_0_to_1_and_totals_are_seconds() -> None:
     assert parse_psi(BUSY, "/app", "f") == PsiStats(
         "/app", PsiLine(0.5199, 0.1169, 0.0253, 8.229952), PsiLine(0.0007, 0.0, 1.0, 1.0)
     )
+
+
+def test_a_record_says_the_units() -> None:
+    """What is waited is seconds, and shares have no unit."""
+    written = to_plain(parse_psi(BUSY, "machine", "f"))
+    assert written["some"] == {"avg10": 0.5199, "avg60": 0.1169, "avg300": 0.0253, "waited_seconds": 8.229952}
 
 
 def test_the_own_groups_stalls_come_before_the_machines(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ For PSS and USS the kernel walks a process's page tables (``smaps_rollup``, Linu
 in 4 KiB pages, and the process cannot change its mappings meanwhile. So they are not read on every look but on
 1 % of a core, a process after another, and each figure has an age.
 
-The budget is kept by measuring: after work that took the thread ``c`` seconds of processor time the next begins
-``c / budget`` later at the soonest. A tenth of it goes to finding out who is there, the rest to the walks.
+The budget is kept by measuring: what a look took of the thread's processor time, ``c``, is rested from for
+``c / budget`` before the next walk, be it that a walk was made or only said how old the figures are.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ SECONDS_PER_BYTE, SECONDS_AT_LEAST = 20e-12, 50e-6
 _TOGETHER = 0.002
 #: A process that nobody has measured yet comes before figures that are younger than this.
 _HEAD_START = 60.0
-#: The part of the budget that goes to finding out who is there.
-_CENSUS = 0.1
+#: The part of the budget for finding out who is there, and the least time between two such.
+_CENSUS, _CENSUS_SECONDS = 0.1, 0.25
+#: Looks that only tell put a walk off by no more than this part of the time: however many there are, walks go on.
+_PUT_OFF = 0.5
+#: The part of what a look takes that can be measured from inside of it.
+_MEASURED = 0.9
 
 _WAY_OUT = {
     "denied": "processes of other users can be read by root, or with CAP_SYS_PTRACE",
@@ -60,18 +64,6 @@ class _Member:
         return SECONDS_AT_LEAST + self.rss * SECONDS_PER_BYTE
 
 
-class _Ration:
-    """When work may begin again, so that it stays within a share of a core."""
-
-    __slots__ = ("due", "share")
-
-    def __init__(self, share: float) -> None:
-        self.share, self.due = share, float("-inf")
-
-    def spent(self, cost: float, now: float) -> None:
-        self.due = now + cost / self.share
-
-
 class SharesReader:
     """Reads :class:`ShareMemory` of the processes that ``keys`` names, this one where it is None.
 
@@ -95,18 +87,36 @@ class SharesReader:
     ) -> None:
         self._keys, self._proc, self._longest = keys, proc, longest
         self._monotonic, self._cpu = monotonic, cpu
-        self._census, self._walks = _Ration(budget * _CENSUS), _Ration(budget * (1 - _CENSUS))
+        self._budget = budget
+        #: When who is there is found out again, and when the next walk may be made.
+        self._census_due = self._walk_due = self._looked = float("-inf")
         self._members: dict[ProcessKey, _Member] = {}
         self._trouble: ReadError | None = None  # of the last census
         self._told: tuple[list[_Member], tuple[Gap, ...]] | None = None
 
     def read(self) -> dict[str, Any]:
         """``{"shares": ShareMemory, "gaps": (…)}``; raises :class:`ReadError` when nobody could be measured."""
-        now = self._monotonic()
-        if now >= self._census.due:
-            self._spend(self._census, self._count)
-        if now >= self._walks.due and self._members:
-            self._spend(self._walks, self._walk)
+        now, begun = self._monotonic(), self._cpu()
+        walks = False
+        try:
+            if now >= self._census_due:
+                self._told = None
+                self._count()
+                cost = self._cpu() - begun
+                self._census_due = now + max(_CENSUS_SECONDS, cost / (self._budget * _CENSUS))
+            if walks := now >= self._walk_due and bool(self._members):
+                self._told = None
+                self._walk()
+            return self._tell()
+        finally:
+            rest = (self._cpu() - begun) / (self._budget * _MEASURED)
+            if walks:
+                self._walk_due = self._monotonic() + rest
+            else:
+                self._walk_due += min(rest, (now - self._looked) * _PUT_OFF)
+            self._looked = now
+
+    def _tell(self) -> dict[str, Any]:
         if self._told is None:
             known = [each for each in self._members.values() if each.measured is not None]
             self._told = sorted(known, key=lambda each: -each.pss), self._gaps()
@@ -123,14 +133,6 @@ class SharesReader:
             tuple([now - (each.measured or now) for each in measured]),
         )
         return {"shares": shares, "gaps": gaps}
-
-    def _spend(self, ration: _Ration, work: Callable[[], None]) -> None:
-        begun = self._cpu()
-        try:
-            work()
-        finally:
-            self._told = None
-            ration.spent(self._cpu() - begun, self._monotonic())
 
     # --- who is there ---------------------------------------------------------------------------------
 
@@ -263,7 +265,7 @@ class SharesReader:
     def close(self) -> None:
         """Forget what was measured; the next read begins anew (in a child after a fork: with the child)."""
         self._members, self._trouble, self._told = {}, None, None
-        self._census.due = self._walks.due = float("-inf")
+        self._census_due = self._walk_due = self._looked = float("-inf")
 
 
 def _sum(data: bytes, *keys: bytes) -> int:

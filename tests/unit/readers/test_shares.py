@@ -227,7 +227,7 @@ def test_a_pid_that_changes_hands_between_the_census_and_the_walk(world: World) 
     reader = world.reader([10, 11])
     shares(reader)  # the large one; the other waits its turn
     world.process(10, 500 * MIB, start=2)
-    reader._census.due = float("inf")
+    reader._census_due = float("inf")
     world.now += 10
     assert [key.pid for key in shares(reader).keys] == [11]
     assert [pid for _, pid, _ in world.walks] == [11, 10]
@@ -320,6 +320,7 @@ def test_a_tree_reader_says_whom_to_read(world: World) -> None:
     reader = world.reader(lambda: given.pop(0))
     with pytest.raises(ReadError):
         reader.read()
+    world.now += 1.0
     assert shares(reader).pss == (11 * MIB, 10 * MIB)
     tree.close()
 

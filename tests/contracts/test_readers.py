@@ -21,6 +21,9 @@ from memwarden.readers.collect import collect
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.portable import PortableReader
 from memwarden.readers.process import ProcessReader
+from memwarden.readers.psi import PsiReader
+from memwarden.readers.shares import SharesReader
+from memwarden.readers.tempdir import TempdirReader
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree, ScriptedReader
 from support.trees import container_v1, descriptors, nested
@@ -41,6 +44,9 @@ def _tree(folder: Path) -> ProcTree:
     tree = nested(ProcTree(folder))
     tree.process(10, children=[11])
     tree.process(11, ppid=10)
+    tree.write("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+    for pid in (10, 11):
+        tree.write(f"proc/{pid}/smaps_rollup", "\nPss: 2 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: 1 kB\n")
     return tree
 
 
@@ -62,6 +68,14 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree, real": lambda folder: Case(TreeReader(os.getpid()), "tree"),
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
+    "psi, real": lambda folder: Case(PsiReader(), "psi"),
+    "psi": lambda folder: Case(PsiReader(None, (t := _tree(folder)).proc, t.sys), "psi", _gone(t)),
+    "shares, real": lambda folder: Case(SharesReader(), "shares"),
+    "shares": lambda folder: Case(SharesReader([10, 11], proc=(t := _tree(folder)).proc), "shares", _gone(t)),
+    "tempdir, real": lambda folder: Case(TempdirReader(folder), "directories"),
+    "tempdir": lambda folder: Case(
+        TempdirReader((t := _tree(folder)).proc), "directories", lambda: shutil.rmtree(t.proc)
+    ),
     "portable": lambda folder: Case(PortableReader(), "process"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
@@ -74,7 +88,10 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     made.reader.close()
 
 
-@pytest.fixture(params=["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept"])
+RECORDED = ["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept", "psi", "shares", "tempdir"]
+
+
+@pytest.fixture(params=RECORDED)
 def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """A reader of files that a test may take away."""
     made = CASES[request.param](tmp_path)
@@ -87,8 +104,8 @@ def read(case: Case) -> Mapping[str, Any]:
     try:
         return case.reader.read()
     except ReadError as error:
-        if case.field == "cgroups" and error.why == "absent" and case.vanish is None:
-            pytest.skip("no memory controller here")
+        if case.field in ("cgroups", "psi") and error.why == "absent" and case.vanish is None:
+            pytest.skip("no memory controller here, or no count of stalls")
         raise
 
 

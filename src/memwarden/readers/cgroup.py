@@ -78,17 +78,25 @@ def _mountinfo(proc: str) -> str:
     return read_once("mountinfo", f"{proc}/self/mountinfo", 65536).decode("utf-8", "surrogateescape")
 
 
+def locate_unified(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> Location:
+    """Find the version 2 group of a process, whether or not memory is counted there: stalls are counted in each.
+
+    Raises :class:`ReadError` (absent: it is in no such group that can be seen, or at the hierarchy's top, which
+    stands for the whole machine).
+    """
+    where = f"{proc}/{pid}/cgroup"
+    path = _paths(read_once("cgroup", where).decode("utf-8", "surrogateescape"), where).get(2)
+    if path is None:
+        raise ReadError("cgroup", where, "absent", "this process is in no group of version 2")
+    for mount in _mounts(_mountinfo(proc), 2, sys_fs_cgroup):
+        location = _place(path, mount)
+        if location is not None and os.path.exists(f"{location.directory}/cgroup.type"):  # the top has none
+            return location
+    raise ReadError("cgroup", where, "absent", "no group of version 2 below the top can be seen")
+
+
 def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Location:
-    paths: dict[int, str] = {}
-    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not path.startswith("/"):
-            raise ReadError("cgroup", f"{where}/cgroup", "malformed", f"{line[:60]!r}")
-        if number == "0" and not controllers:
-            paths[2] = path
-        elif "memory" in controllers.split(","):
-            paths[1] = path
+    paths = _paths(groups, f"{where}/cgroup")
     for version in (1, 2):  # in a hybrid the memory controller is on the version 1 side
         if version not in paths:
             continue
@@ -101,6 +109,21 @@ def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Locati
             if version == 1 or _has_memory(location.directory, location.mount.point):
                 return location
     raise ReadError("cgroup", f"{where}/cgroup", "absent", "no memory controller is mounted here")
+
+
+def _paths(groups: str, where: str) -> dict[int, str]:
+    """The memory group's path of version 1 and the path of version 2, where there is one."""
+    paths: dict[int, str] = {}
+    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not path.startswith("/"):
+            raise ReadError("cgroup", where, "malformed", f"{line[:60]!r}")
+        if number == "0" and not controllers:
+            paths[2] = path
+        elif "memory" in controllers.split(","):
+            paths[1] = path
+    return paths
 
 
 def _mounts(mountinfo: str, version: int, sys_fs_cgroup: str) -> list[Mount]:

@@ -21,6 +21,8 @@ _WHY = {
     errno.ENOTDIR: "absent",
     errno.EACCES: "denied",
     errno.EPERM: "denied",
+    errno.EROFS: "denied",  # a container's read-only view of its groups
+    errno.EOPNOTSUPP: "absent",  # a file whose account is turned off (psi=0)
     errno.ESRCH: "gone",
     errno.ENODEV: "gone",  # a removed control group
 }

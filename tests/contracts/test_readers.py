@@ -19,7 +19,7 @@ from memwarden.protocols import Reader
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
 from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.portable import PortableReader
+from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
 from memwarden.readers.process import ProcessReader
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree, ScriptedReader
@@ -63,6 +63,11 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
     "portable": lambda folder: Case(PortableReader(), "process"),
+    "portable, by pid": lambda folder: Case(PortableReader(os.getpid()), "process"),
+    "portable, machine": lambda folder: Case(PortableReader(), "system"),
+    "portable tree": lambda folder: Case(PortableTree(os.getpid()), "tree"),
+    "portable shares": lambda folder: Case(PortableShares(), "shares"),
+    "portable top": lambda folder: Case(PortableMachine(), "top"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
 

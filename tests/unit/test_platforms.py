@@ -7,27 +7,41 @@ import sys
 
 import pytest
 
-#: Makes a POSIX system look as poor as Windows, once the standard library is there: modules and names that only
-#: POSIX has are gone, and psutil, which chose its platform when it was imported, goes on reading this machine.
+#: Makes a POSIX system look as poor as another one, once the standard library is there: modules and names that the
+#: other one does not have are gone, and psutil, which chose its platform when it was imported, goes on reading this
+#: machine. What Windows lacks is what the standard library's documentation calls "Unix" or names systems without it.
 POOR = """
-import asyncio, inspect, json, logging, os, queue, select, shutil, signal, socket, sqlite3, subprocess, sys, tempfile
-import threading, importlib.resources, psutil
+import asyncio, getpass, inspect, json, logging, os, pathlib, queue, select, shutil, signal, socket, sqlite3
+import subprocess, sys, tempfile, threading, importlib.resources, psutil
 try:
-    import click
+    import click, click._termui_impl
 except ImportError:
     pass
-for name in ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty"):
+for name in ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "posix", "syslog"):
     sys.modules[name] = None
 sys.platform = PLATFORM
+LINUX = ("pidfd_open", "eventfd", "EFD_", "memfd_create", "prlimit", "sched_", "pipe2", "waitid", "P_PID", "P_ALL",
+         "posix_fallocate", "splice", "getxattr", "SCHED_", "O_PATH", "O_DIRECT", "O_TMPFILE")
+UNIX = ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_NONBLOCK", "O_SYNC", "O_ASYNC", "O_NDELAY", "pread", "pwrite",
+        "getuid", "geteuid", "getgid", "getegid", "getgroups", "getpgrp", "getpgid", "setpgid", "setsid", "getsid",
+        "sysconf", "fork", "register_at_fork", "WNOHANG", "WEXITED", "WNOWAIT", "WIF", "WSTOP", "WTERM", "tcgetpgrp",
+        "tcsetpgrp", "ctermid", "uname", "killpg", "nice", "setpriority", "getpriority", "PRIO_", "statvfs",
+        "fstatvfs", "fchmod", "fchown", "chown", "lchown", "mkfifo", "mknod", "getloadavg", "posix_", "wait3",
+        "wait4", "sendfile", "readv", "writev", "fpathconf", "pathconf", "confstr", "initgroups", "chroot", "openpty")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN", "signal")
+gone = LINUX + UNIX + ("O_DIRECTORY",) if PLATFORM == "win32" else LINUX
+for name in [name for name in vars(os) if name.startswith(gone)]:
+    delattr(os, name)
 if PLATFORM == "win32":
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_DIRECTORY", "pread", "getuid", "getpgrp", "sysconf", "fork",
-                 "register_at_fork", "pidfd_open", "waitid", "P_PIDFD", "WEXITED", "WNOHANG", "tcgetpgrp"):
-        if hasattr(os, name):
-            delattr(os, name)
-    for name in [name for name in vars(signal) if name.startswith(("SIG", "pthread_", "sig"))]:
-        if name not in ("SIGINT", "SIGTERM", "SIG_DFL", "SIG_IGN", "SIG_BLOCK", "SIG_SETMASK", "signal"):
+    for name in [name for name in vars(signal) if name.startswith(("SIG", "pthread_", "sig", "pidfd", "alarm"))]:
+        if name not in SIGNALS:
             delattr(signal, name)
-    del select.poll
+    for name in ("poll", "epoll", "EPOLLIN", "POLLIN", "POLLPRI", "PIPE_BUF"):
+        delattr(select, name)
+else:
+    for name in ("pidfd_send_signal", "sigtimedwait", "sigwaitinfo"):
+        delattr(signal, name)
+    del select.epoll
 """
 
 IMPORT_ALL = """
@@ -79,6 +93,131 @@ print(json.dumps([level.value, warden.last.assessment.binding.limit.source, samp
     assert level in ("low", "moderate", "high", "critical")
     assert (source, gaps) == ("machine", 0)
     assert resident > 1 << 20
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_whole_stream_runs_there(platform, tmp_path):
+    """Looks at machine, process, tree and the largest processes, levels, a record that can be read back, status."""
+    told = run(
+        f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden import JsonlRecorder, Warden
+from memwarden.readers.portable import PortableMachine, PortableShares
+from memwarden.readers.sources import own_sources, tree_source
+from memwarden.records.jsonl import read_lines
+path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
+readers = [*own_sources(), tree_source(os.getpid()), PortableMachine(), PortableShares()]
+log = logging.getLogger("memwarden")
+log.addHandler(logging.StreamHandler(sys.stdout))
+with Warden(readers, interval=0.01, recorders=[JsonlRecorder(path)]) as warden:
+    looks = [reading for reading, _ in zip(warden.watch(), range(4))]
+    status = warden.status()
+json.dumps(status)
+kinds = [event.kind.value for event in read_lines(path)]
+sample = looks[-1].sample
+print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0], sample.shares.uss[0],
+                  [list(gap) for gap in sample.gaps], sorted(name for name in sys.modules if name.endswith("fcntl"))]))
+""",
+        TMPDIR=str(tmp_path),
+    )
+    kinds, tree, process, largest, unique, gaps, _ = told
+    assert (kinds[0], kinds[-1]) == ("start", "stop")
+    assert kinds.count("sample") >= 4
+    assert kinds.count("level") == 1
+    assert min(tree, process, largest, unique) > 1 << 20
+    assert gaps == []
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_front_door_works_there(platform):
+    """One status and a loop, through the names that everybody uses."""
+    level, rss = run(f"""PLATFORM = {platform!r}
+{POOR}
+import memwarden
+status = memwarden.status()
+reading = next(memwarden.watch(0.01))
+print(json.dumps([status["reading"]["assessment"]["level"], reading.sample.process.rss]))
+""")
+    assert level in ("low", "moderate", "high", "critical")
+    assert rss > 1 << 20
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_registered_processes_are_told_apart_and_ended_there(platform):
+    """A target is ended by its identity; after that nobody is meant by its pid."""
+    told = run(f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden.actions.signals import KILL, send
+from memwarden.errors import TargetChanged
+from memwarden.readers.sources import own_probe
+probe = own_probe()
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+key = probe.key_of(child.pid)
+seen = [probe.alive(key), key in probe.children(probe.own()), probe.stopped(key), probe.own().pid == os.getpid()]
+try:
+    send(key._replace(start=key.start - 1), KILL, probe)
+except TargetChanged:
+    seen.append(child.poll() is None)
+send(key, KILL, probe)
+child.communicate()
+print(json.dumps([*seen, probe.alive(key)]))
+""")
+    assert told == [True, True, False, True, True, False]
+
+
+COMMANDS = """
+import contextlib, io
+from memwarden.faces.cli import main
+told = []
+for arguments in ARGUMENTS:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_command_line_says_what_it_can_do_there(platform):
+    """The version, what is granted, and one clear line for what needs Linux."""
+    pytest.importorskip("click")
+    arguments = [["--version"], ["doctor"], ["doctor", "--json"], ["run", "--limit", "1GiB", "--", "true"], ["--help"]]
+    version, doctor, as_json, refused, usage = run(
+        f"PLATFORM = {platform!r}\n{POOR}\nARGUMENTS = {arguments!r}\n{COMMANDS}"
+    )
+    assert version[0] == usage[0] == 0
+    assert version[1].startswith("memwarden ")
+    assert (doctor[0], doctor[2]) == (1, "")  # no ceiling can be had, which is what 1 means
+    assert "effective" in doctor[1]
+    found = json.loads(as_json[1])
+    assert found["ceilings"][0]["granted"] is False
+    assert found["level"] in ("low", "moderate", "high", "critical")
+    assert refused[0] == 125
+    assert refused[2].count("\n") == 1
+    assert "Linux" in refused[2]
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_holding_a_command_is_refused_there_in_words(platform):
+    """With and without a limit: a typed error, before anything is started."""
+    words = run(f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden import CeilingUnavailable, hold
+told = []
+for limit in (None, "1GiB"):
+    try:
+        hold([sys.executable, "-c", "pass"], limit=limit)
+    except CeilingUnavailable as error:
+        told.append(str(error))
+print(json.dumps(told))
+""")
+    assert len(words) == 2
+    assert all("Linux" in each for each in words)
 
 
 @pytest.mark.contract("S1-74", "S2-62")

@@ -21,6 +21,9 @@ _WHY = {
     errno.ENODEV: "gone",  # a removed control group
 }
 
+#: Windows has no O_CLOEXEC, and is told that a file is absent as everybody else is.
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
 
 def read_error(what: str, where: str, error: OSError | ValueError) -> ReadError:
     """The system's answer as a typed error (ValueError: a path that holds a NUL)."""
@@ -47,7 +50,7 @@ class KeptFile:
         """The whole content. Raises :class:`ReadError`."""
         try:
             if self._fd < 0:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = os.open(self.path, _READ_ONLY)
             data = os.pread(self._fd, self._size, 0)
             while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
@@ -70,7 +73,7 @@ def read_once(what: str, path: str, size: int = 4096) -> bytes:
     a time, however much is asked for.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _READ_ONLY)
         try:
             data = b""
             while part := os.read(fd, size):

@@ -113,6 +113,14 @@ def _measure(known: Known) -> ProcessMemory:
     )
 
 
+def _own_peak() -> int | None:
+    """The highest resident size of this process, from the system's account of it; on Windows psutil tells it."""
+    if sys.platform == "win32" or resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _gap(error: ReadError) -> Gap:
     return Gap(error.what, error.where, error.why, error.detail)
 
@@ -162,9 +170,7 @@ class PortableReader:
         if self._known is None:
             self._known = _meet(os.getpid() if self._who == "self" else int(self._who))
         memory = _measure(self._known)
-        if memory.peak is None and self._who == "self" and resource is not None:
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        if self._who == "self" and (peak := _own_peak()):
             memory = memory._replace(peak=max(peak, memory.rss))
         return memory
 
@@ -387,6 +393,32 @@ class PortableProbe:
                 return bool(process.status() != self._psutil.STATUS_ZOMBIE)
         except ReadError as error:
             return error.why == "denied"  # it is there, and closed to us
+
+    def stopped(self, key: ProcessKey) -> bool:
+        """Whether this very process stands still: stopped, or under a debugger."""
+        try:
+            process, now = _meet(key.pid)
+            with _asking(key.pid):
+                status = process.status()
+        except ReadError:
+            return False
+        return now == key and status in (self._psutil.STATUS_STOPPED, self._psutil.STATUS_TRACING_STOP)
+
+    def children(self, key: ProcessKey) -> list[ProcessKey]:
+        """Its children; empty when it is gone or another one."""
+        try:
+            process, now = _meet(key.pid)
+            with _asking(key.pid):
+                children = process.children() if now == key else []
+        except ReadError:
+            return []
+        found = []
+        for child in children:
+            with contextlib.suppress(ReadError):
+                met, each = _meet(child.pid)
+                if met == child:  # nobody else by now
+                    found.append(each)
+        return found
 
     def tree(self, key: ProcessKey) -> list[ProcessKey]:
         """The process and all that descend from it; empty when it is gone or another one."""

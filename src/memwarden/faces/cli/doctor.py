@@ -41,6 +41,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "schema": 1,
         "memwarden": __version__,
         "python": platform.python_version(),
+        "system": platform.system(),
         "kernel": platform.release(),
         "effective_limit_bytes": None if effective is None else effective.bytes,
         "effective_limit_source": None if effective is None else effective.source,
@@ -100,7 +101,7 @@ def _text(findings: Mapping[str, Any]) -> str:
         return click.style(word, fg="green" if granted else "yellow") if colour else word
 
     lines = [
-        f"memwarden {findings['memwarden']}, Python {findings['python']}, Linux {findings['kernel']}",
+        f"memwarden {findings['memwarden']}, Python {findings['python']}, {findings['system']} {findings['kernel']}",
         "",
         "Limit",
     ]

@@ -73,7 +73,10 @@ def _groups(reading: Reading) -> list[dict[str, Any]]:
 
 def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     if sys.platform != "linux":
-        return [{"kind": "any", "granted": False, "reason": "only Linux is held to limits so far", "afterwards": ""}]
+        reason = "only Linux is held to limits so far"
+        if sys.platform == "win32":
+            reason += "; a ceiling by job objects is written and was never run (docs/platforms.md)"
+        return [{"kind": "any", "granted": False, "reason": reason, "afterwards": ""}]
     from memwarden.contain.grants import survey
 
     return [

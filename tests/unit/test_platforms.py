@@ -1,48 +1,18 @@
 """What must work where this is not Linux, or where nothing else is installed; each in a fresh interpreter."""
 
+import itertools
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-#: Makes a POSIX system look as poor as another one, once the standard library is there: modules and names that the
-#: other one does not have are gone, and psutil, which chose its platform when it was imported, goes on reading this
-#: machine. What Windows lacks is what the standard library's documentation calls "Unix" or names systems without it.
-POOR = """
-import asyncio, getpass, inspect, json, logging, os, pathlib, queue, select, shutil, signal, socket, sqlite3
-import subprocess, sys, tempfile, threading, importlib.resources, psutil
-try:
-    import click, click._termui_impl
-except ImportError:
-    pass
-for name in ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "posix", "syslog"):
-    sys.modules[name] = None
-sys.platform = PLATFORM
-LINUX = ("pidfd_open", "eventfd", "EFD_", "memfd_create", "prlimit", "sched_", "pipe2", "waitid", "P_PID", "P_ALL",
-         "posix_fallocate", "splice", "getxattr", "SCHED_", "O_PATH", "O_DIRECT", "O_TMPFILE")
-UNIX = ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_NONBLOCK", "O_SYNC", "O_ASYNC", "O_NDELAY", "pread", "pwrite",
-        "getuid", "geteuid", "getgid", "getegid", "getgroups", "getpgrp", "getpgid", "setpgid", "setsid", "getsid",
-        "sysconf", "fork", "register_at_fork", "WNOHANG", "WEXITED", "WNOWAIT", "WIF", "WSTOP", "WTERM", "tcgetpgrp",
-        "tcsetpgrp", "ctermid", "uname", "killpg", "nice", "setpriority", "getpriority", "PRIO_", "statvfs",
-        "fstatvfs", "fchmod", "fchown", "chown", "lchown", "mkfifo", "mknod", "getloadavg", "posix_", "wait3",
-        "wait4", "sendfile", "readv", "writev", "fpathconf", "pathconf", "confstr", "initgroups", "chroot", "openpty")
-SIGNALS = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN", "signal")
-gone = LINUX + UNIX + ("O_DIRECTORY",) if PLATFORM == "win32" else LINUX
-for name in [name for name in vars(os) if name.startswith(gone)]:
-    delattr(os, name)
-if PLATFORM == "win32":
-    for name in [name for name in vars(signal) if name.startswith(("SIG", "pthread_", "sig", "pidfd", "alarm"))]:
-        if name not in SIGNALS:
-            delattr(signal, name)
-    for name in ("poll", "epoll", "EPOLLIN", "POLLIN", "POLLPRI", "PIPE_BUF"):
-        delattr(select, name)
-else:
-    for name in ("pidfd_send_signal", "sigtimedwait", "sigwaitinfo"):
-        delattr(signal, name)
-    del select.epoll
-"""
+from support.elsewhere import OTHERS, POOR
+
+#: This file: what it starts is a Linux machine's, whatever the one that starts it plays.
+PROGRAMS = "tests/unit/test_platforms.py"
 
 IMPORT_ALL = """
 import importlib, pkgutil, memwarden
@@ -69,7 +39,7 @@ def run(program, **environment):
 
 
 @pytest.mark.contract("S1-74", "S2-62")
-@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("platform", sorted({sys.platform, *OTHERS}))
 def test_every_module_can_be_imported(platform):
     """No module needs at import what only POSIX systems have."""
     names = run(f"PLATFORM = {platform!r}\n{POOR}\n{IMPORT_ALL}\nprint(json.dumps(names))")
@@ -78,7 +48,7 @@ def test_every_module_can_be_imported(platform):
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_other_systems_are_watched_through_psutil(platform):
     """The default readers of a warden there give a judged reading of machine and process."""
     read = run(f"""PLATFORM = {platform!r}
@@ -96,7 +66,7 @@ print(json.dumps([level.value, warden.last.assessment.binding.limit.source, samp
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_the_whole_stream_runs_there(platform, tmp_path):
     """Looks at machine, process, tree and the largest processes, levels, a record that can be read back, status."""
     told = run(
@@ -130,7 +100,7 @@ print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_the_front_door_works_there(platform):
     """One status and a loop, through the names that everybody uses."""
     level, rss = run(f"""PLATFORM = {platform!r}
@@ -145,7 +115,7 @@ print(json.dumps([status["reading"]["assessment"]["level"], reading.sample.proce
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_registered_processes_are_told_apart_and_ended_there(platform):
     """A target is ended by its identity; after that nobody is meant by its pid."""
     told = run(f"""PLATFORM = {platform!r}
@@ -182,7 +152,7 @@ print(json.dumps(told))
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_the_command_line_says_what_it_can_do_there(platform):
     """The version, what is granted, and one clear line for what needs Linux."""
     pytest.importorskip("click")
@@ -202,7 +172,7 @@ def test_the_command_line_says_what_it_can_do_there(platform):
     assert "Linux" in refused[2]
 
 
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_holding_a_command_is_refused_there_in_words(platform):
     """With and without a limit: a typed error, before anything is started."""
     words = run(f"""PLATFORM = {platform!r}
@@ -221,15 +191,10 @@ print(json.dumps(told))
 
 
 @pytest.mark.contract("S1-74", "S2-62")
-@pytest.mark.parametrize(
-    ("platform", "variable", "below"),
-    [
-        pytest.param("win32", "LOCALAPPDATA", (), id="win32"),
-        pytest.param("darwin", "HOME", ("Library", "Application Support"), id="darwin"),
-    ],
-)
-def test_the_old_monitors_work_on_other_systems(platform, variable, below, tmp_path):
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_old_monitors_work_on_other_systems(platform, tmp_path):
     """Figures, the log in that system's own place, and a second run that continues it, line ends included."""
+    variable, below = {"win32": ("LOCALAPPDATA", ()), "darwin": ("HOME", ("Library", "Application Support"))}[platform]
     used = run(
         f"""PLATFORM = {platform!r}
 {POOR}
@@ -297,3 +262,49 @@ for _ in range(5):
 print(json.dumps(counts))
 """)
     assert len(set(counts)) == 1
+
+
+def test_what_is_skipped_elsewhere_is_there(pytestconfig):
+    """A test that was renamed would run where it cannot."""
+    conftest = next(each for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "POSIX_ONLY"))
+    folder = pathlib.Path(conftest.__file__).parent
+    for place in itertools.chain(*conftest.LINUX_ONLY.values(), *conftest.POSIX_ONLY.values()):
+        path, _, name = place.partition("::")
+        assert f"def {name}" in (folder / path).read_text(encoding="utf-8"), place
+
+
+def _pytest_there(platform, *arguments):
+    tests = pathlib.Path(__file__).parents[1]
+    program = str(tests / "support" / "elsewhere.py")
+    return subprocess.run(
+        [sys.executable, program, platform, "-q", "-p", "no:cacheprovider", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tests.parent,
+        timeout=600,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the suite itself shows it")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_suite_can_be_collected_there(platform):
+    """No module of the tests that run there needs at import what only Linux has."""
+    done = _pytest_there(platform, "--collect-only", "tests")
+    assert done.returncode == 0, done.stdout
+    assert "tests/unit/test_platforms.py" in done.stdout
+    assert "tests/live/" not in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the suite itself shows it")
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_portable_suite_passes_there(platform):
+    """Every test that is not skipped there for a reason, on a Python that poor; these tests themselves aside."""
+    done = _pytest_there(
+        platform, "tests/unit", "tests/properties", "tests/contracts", "-m", "not long", f"--deselect={PROGRAMS}"
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

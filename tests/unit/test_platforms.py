@@ -72,29 +72,33 @@ def test_the_whole_stream_runs_there(platform, tmp_path):
     told = run(
         f"""PLATFORM = {platform!r}
 {POOR}
-from memwarden import JsonlRecorder, Warden
+from memwarden import JsonlRecorder, Rule, Warden
 from memwarden.readers.portable import PortableMachine, PortableShares
 from memwarden.readers.sources import own_sources, tree_source
 from memwarden.records.jsonl import read_lines
 path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
 readers = [*own_sources(), tree_source(os.getpid()), PortableMachine(), PortableShares()]
 log = logging.getLogger("memwarden")
-log.addHandler(logging.StreamHandler(sys.stdout))
-with Warden(readers, interval=0.01, recorders=[JsonlRecorder(path)]) as warden:
+heard = []
+log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: heard.append(record.levelname)}})())
+rules = [Rule(name="here", when="process.rss >= 1MiB", then="notify")]
+with Warden(readers, interval=0.01, rules=rules, recorders=[JsonlRecorder(path)]) as warden:
     looks = [reading for reading, _ in zip(warden.watch(), range(4))]
     status = warden.status()
 json.dumps(status)
 kinds = [event.kind.value for event in read_lines(path)]
 sample = looks[-1].sample
 print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0], sample.shares.uss[0],
-                  [list(gap) for gap in sample.gaps], sorted(name for name in sys.modules if name.endswith("fcntl"))]))
+                  [list(gap) for gap in sample.gaps], heard]))
 """,
         TMPDIR=str(tmp_path),
     )
-    kinds, tree, process, largest, unique, gaps, _ = told
+    kinds, tree, process, largest, unique, gaps, heard = told
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert kinds.count("sample") >= 4
     assert kinds.count("level") == 1
+    assert kinds.count("decision") == kinds.count("outcome") == 1
+    assert "WARNING" in heard
     assert min(tree, process, largest, unique) > 1 << 20
     assert gaps == []
 

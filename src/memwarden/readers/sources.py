@@ -6,6 +6,10 @@ import sys
 
 from memwarden.protocols import IdentityProbe, Reader
 
+#: Seconds that a figure which decides nothing may be old: a peak, a swapped part, the kinds of a group that is far
+#: from its limit. What is judged is read at each look.
+PATIENCE = 5.0
+
 
 def _lacks_proc(portable: bool) -> bool:
     return portable or sys.platform != "linux"
@@ -21,7 +25,7 @@ def own_sources(*, portable: bool = False) -> list[Reader]:
     from memwarden.readers.meminfo import MeminfoReader
     from memwarden.readers.process import ProcessReader
 
-    return [MeminfoReader(), ProcessReader(), CgroupReader()]
+    return [MeminfoReader(), ProcessReader(patience=PATIENCE), CgroupReader(patience=PATIENCE)]
 
 
 def tree_source(pid: int, *, portable: bool = False) -> Reader:

@@ -24,15 +24,21 @@ class SystemMemory(NamedTuple):
     #: The kernel's estimate of what a new program may take without swapping (MemAvailable, Linux 3.14).
     available: int
     free: int
-    #: File cache and buffers, without shared memory.
-    cached: int
-    swap_total: int
-    swap_free: int
+    #: File cache and buffers, without shared memory; None where the system does not tell it (macOS, Windows).
+    cached: int | None
+    #: None where it cannot be read (Windows without its performance counters).
+    swap_total: int | None
+    swap_free: int | None
 
     @property
     def used(self) -> int:
         """What is not available: the figure that a level is judged on."""
         return self.total - self.available
+
+    @property
+    def swap_used(self) -> int | None:
+        """What is swapped out."""
+        return None if self.swap_total is None or self.swap_free is None else self.swap_total - self.swap_free
 
 
 class ProcessMemory(NamedTuple):

@@ -159,12 +159,14 @@ class PortableReader:
             raise ReadError("system", "psutil.virtual_memory", "broken", str(error)) from None
         try:
             swap = self._psutil.swap_memory()
-            swap_total, swap_free = swap.total, swap.free
+            swapped = swap.total, swap.free
         except (self._psutil.Error, OSError, RuntimeError) as error:  # Windows with performance counters turned off
             gaps.append(Gap("swap", "psutil.swap_memory", "broken", str(error)))
-            swap_total = swap_free = 0  # the gap says that this is not measured; no level is judged on it
-        cached = getattr(machine, "cached", 0) + getattr(machine, "buffers", 0)
-        return SystemMemory(machine.total, machine.available, machine.free, cached, swap_total, swap_free)
+            swapped = None, None
+        cached = getattr(machine, "cached", None)
+        if cached is not None:
+            cached += getattr(machine, "buffers", 0)
+        return SystemMemory(machine.total, machine.available, machine.free, cached, *swapped)
 
     def _process(self) -> ProcessMemory:
         if self._known is None:

@@ -66,7 +66,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> type[Process]:
 def test_what_a_platform_does_not_tell_is_none(mac: type[Process]) -> None:
     """No shared part, no peak and no swapped part: None, not 0."""
     assert PortableReader(7).read() == {
-        "system": SystemMemory(1000, 600, 100, 0, 50, 20),
+        "system": SystemMemory(1000, 600, 100, None, 50, 20),
         "process": ProcessMemory(ProcessKey(7, 1_700_000_000_250_000), "Python", 500, 900),
         "gaps": (),
     }
@@ -110,6 +110,7 @@ def test_swap_that_is_not_told_is_a_gap(mac: type[Process], monkeypatch: pytest.
     monkeypatch.setattr(psutil, "swap_memory", refuse)
     facts = PortableReader(7).read()
     assert (facts["system"].available, [gap.what for gap in facts["gaps"]]) == (600, ["swap"])
+    assert (facts["system"].swap_total, facts["system"].swap_free, facts["system"].swap_used) == (None, None, None)
 
 
 def test_a_machine_that_is_not_told_is_an_error(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from memwarden.protocols import Reader
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
 from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.portable import PortableReader
+from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
 from memwarden.readers.process import ProcessReader
 from memwarden.readers.psi import PsiReader
 from memwarden.readers.shares import SharesReader
@@ -27,8 +27,6 @@ from memwarden.readers.tempdir import TempdirReader
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree, ScriptedReader
 from support.trees import container_v1, descriptors, nested
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @dataclass
@@ -77,13 +75,24 @@ CASES: dict[str, Callable[[Path], Case]] = {
         TempdirReader((t := _tree(folder)).proc), "directories", lambda: shutil.rmtree(t.proc)
     ),
     "portable": lambda folder: Case(PortableReader(), "process"),
+    "portable, by pid": lambda folder: Case(PortableReader(os.getpid()), "process"),
+    "portable, machine": lambda folder: Case(PortableReader(), "system"),
+    "portable tree": lambda folder: Case(PortableTree(os.getpid()), "tree"),
+    "portable shares": lambda folder: Case(PortableShares(), "shares"),
+    "portable top": lambda folder: Case(PortableMachine(), "top"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def _where_it_can(name: str) -> Any:
+    anywhere = name.startswith(("portable", "scripted"))
+    marks = pytest.mark.skipif(sys.platform != "linux" and not anywhere, reason="reads /proc")
+    return pytest.param(name, marks=marks)
+
+
+@pytest.fixture(params=map(_where_it_can, CASES))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
-    made: Case = request.param(tmp_path)
+    made = CASES[request.param](tmp_path)
     yield made
     made.reader.close()
 
@@ -91,7 +100,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 RECORDED = ["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept", "psi", "shares", "tempdir"]
 
 
-@pytest.fixture(params=RECORDED)
+@pytest.fixture(params=map(_where_it_can, RECORDED))
 def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """A reader of files that a test may take away."""
     made = CASES[request.param](tmp_path)
@@ -147,6 +156,7 @@ def test_it_may_be_closed_twice_and_goes_on(case: Case) -> None:
     assert set(read(case)) == set(first)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_it_is_read_in_a_child_after_a_fork(case: Case) -> None:
     """The child closes, reads its own facts, and the parent's reader is not disturbed."""
     read(case)

@@ -7,6 +7,7 @@ Each function fills a :class:`~memwarden.testing.ProcTree` and gives it back; th
 from __future__ import annotations
 
 import os
+import sys
 
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.testing import ProcTree
@@ -276,5 +277,10 @@ def own_process(tree: ProcTree, pid: int = 4242) -> None:
 
 
 def descriptors() -> int:
-    """How many descriptors this process has open."""
+    """How many descriptors (on Windows: handles) this process has open."""
+    if sys.platform != "linux":
+        import psutil
+
+        process = psutil.Process()
+        return process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
     return len(os.listdir("/proc/self/fd")) - 1

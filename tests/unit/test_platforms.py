@@ -1,34 +1,18 @@
 """What must work where this is not Linux, or where nothing else is installed; each in a fresh interpreter."""
 
+import itertools
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-#: Makes a POSIX system look as poor as Windows, once the standard library is there: modules and names that only
-#: POSIX has are gone, and psutil, which chose its platform when it was imported, goes on reading this machine.
-POOR = """
-import asyncio, inspect, json, logging, os, queue, select, shutil, signal, socket, sqlite3, subprocess, sys, tempfile
-import threading, importlib.resources, psutil
-try:
-    import click
-except ImportError:
-    pass
-for name in ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty"):
-    sys.modules[name] = None
-sys.platform = PLATFORM
-if PLATFORM == "win32":
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NOCTTY", "O_DIRECTORY", "pread", "getuid", "getpgrp", "sysconf", "fork",
-                 "register_at_fork", "pidfd_open", "waitid", "P_PIDFD", "WEXITED", "WNOHANG", "tcgetpgrp"):
-        if hasattr(os, name):
-            delattr(os, name)
-    for name in [name for name in vars(signal) if name.startswith(("SIG", "pthread_", "sig"))]:
-        if name not in ("SIGINT", "SIGTERM", "SIG_DFL", "SIG_IGN", "SIG_BLOCK", "SIG_SETMASK", "signal"):
-            delattr(signal, name)
-    del select.poll
-"""
+from support.elsewhere import OTHERS, POOR
+
+#: This file: what it starts is a Linux machine's, whatever the one that starts it plays.
+PROGRAMS = "tests/unit/test_platforms.py"
 
 IMPORT_ALL = """
 import importlib, pkgutil, memwarden
@@ -55,7 +39,7 @@ def run(program, **environment):
 
 
 @pytest.mark.contract("S1-74", "S2-62")
-@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("platform", sorted({sys.platform, *OTHERS}))
 def test_every_module_can_be_imported(platform):
     """No module needs at import what only POSIX systems have."""
     names = run(f"PLATFORM = {platform!r}\n{POOR}\n{IMPORT_ALL}\nprint(json.dumps(names))")
@@ -64,7 +48,7 @@ def test_every_module_can_be_imported(platform):
 
 
 @pytest.mark.contract("S1-74")
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("platform", OTHERS)
 def test_other_systems_are_watched_through_psutil(platform):
     """The default readers of a warden there give a judged reading of machine and process."""
     read = run(f"""PLATFORM = {platform!r}
@@ -81,16 +65,140 @@ print(json.dumps([level.value, warden.last.assessment.binding.limit.source, samp
     assert resident > 1 << 20
 
 
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_whole_stream_runs_there(platform, tmp_path):
+    """Looks at machine, process, tree and the largest processes, levels, a record that can be read back, status."""
+    told = run(
+        f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden import JsonlRecorder, Rule, Warden
+from memwarden.readers.portable import PortableMachine, PortableShares
+from memwarden.readers.sources import own_sources, tree_source
+from memwarden.records.jsonl import read_lines
+path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
+readers = [*own_sources(), tree_source(os.getpid()), PortableMachine(), PortableShares()]
+log = logging.getLogger("memwarden")
+heard = []
+log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: heard.append(record.levelname)}})())
+rules = [Rule(name="here", when="process.rss >= 1MiB", then="notify")]
+with Warden(readers, interval=0.01, rules=rules, recorders=[JsonlRecorder(path)]) as warden:
+    looks = [reading for reading, _ in zip(warden.watch(), range(4))]
+    status = warden.status()
+json.dumps(status)
+kinds = [event.kind.value for event in read_lines(path)]
+sample = looks[-1].sample
+print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0], sample.shares.uss[0],
+                  [list(gap) for gap in sample.gaps], heard]))
+""",
+        TMPDIR=str(tmp_path),
+    )
+    kinds, tree, process, largest, unique, gaps, heard = told
+    assert (kinds[0], kinds[-1]) == ("start", "stop")
+    assert kinds.count("sample") >= 4
+    assert kinds.count("level") == 1
+    assert kinds.count("decision") == kinds.count("outcome") == 1
+    assert "WARNING" in heard
+    assert min(tree, process, largest, unique) > 1 << 20
+    assert gaps == []
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_front_door_works_there(platform):
+    """One status and a loop, through the names that everybody uses."""
+    level, rss = run(f"""PLATFORM = {platform!r}
+{POOR}
+import memwarden
+status = memwarden.status()
+reading = next(memwarden.watch(0.01))
+print(json.dumps([status["reading"]["assessment"]["level"], reading.sample.process.rss]))
+""")
+    assert level in ("low", "moderate", "high", "critical")
+    assert rss > 1 << 20
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_registered_processes_are_told_apart_and_ended_there(platform):
+    """A target is ended by its identity; after that nobody is meant by its pid."""
+    told = run(f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden.actions.signals import KILL, send
+from memwarden.errors import TargetChanged
+from memwarden.readers.sources import own_probe
+probe = own_probe()
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+key = probe.key_of(child.pid)
+seen = [probe.alive(key), key in probe.children(probe.own()), probe.stopped(key), probe.own().pid == os.getpid()]
+try:
+    send(key._replace(start=key.start - 1), KILL, probe)
+except TargetChanged:
+    seen.append(child.poll() is None)
+send(key, KILL, probe)
+child.communicate()
+print(json.dumps([*seen, probe.alive(key)]))
+""")
+    assert told == [True, True, False, True, True, False]
+
+
+COMMANDS = """
+import contextlib, io
+from memwarden.faces.cli import main
+told = []
+for arguments in ARGUMENTS:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_command_line_says_what_it_can_do_there(platform):
+    """The version, what is granted, and one clear line for what needs Linux."""
+    pytest.importorskip("click")
+    arguments = [["--version"], ["doctor"], ["doctor", "--json"], ["run", "--limit", "1GiB", "--", "true"], ["--help"]]
+    version, doctor, as_json, refused, usage = run(
+        f"PLATFORM = {platform!r}\n{POOR}\nARGUMENTS = {arguments!r}\n{COMMANDS}"
+    )
+    assert version[0] == usage[0] == 0
+    assert version[1].startswith("memwarden ")
+    assert (doctor[0], doctor[2]) == (1, "")  # no ceiling can be had, which is what 1 means
+    assert "effective" in doctor[1]
+    found = json.loads(as_json[1])
+    assert found["ceilings"][0]["granted"] is False
+    assert found["level"] in ("low", "moderate", "high", "critical")
+    assert refused[0] == 125
+    assert refused[2].count("\n") == 1
+    assert "Linux" in refused[2]
+
+
+@pytest.mark.parametrize("platform", OTHERS)
+def test_holding_a_command_is_refused_there_in_words(platform):
+    """With and without a limit: a typed error, before anything is started."""
+    words = run(f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden import CeilingUnavailable, hold
+told = []
+for limit in (None, "1GiB"):
+    try:
+        hold([sys.executable, "-c", "pass"], limit=limit)
+    except CeilingUnavailable as error:
+        told.append(str(error))
+print(json.dumps(told))
+""")
+    assert len(words) == 2
+    assert all("Linux" in each for each in words)
+
+
 @pytest.mark.contract("S1-74", "S2-62")
-@pytest.mark.parametrize(
-    ("platform", "variable", "below"),
-    [
-        pytest.param("win32", "LOCALAPPDATA", (), id="win32"),
-        pytest.param("darwin", "HOME", ("Library", "Application Support"), id="darwin"),
-    ],
-)
-def test_the_old_monitors_work_on_other_systems(platform, variable, below, tmp_path):
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_old_monitors_work_on_other_systems(platform, tmp_path):
     """Figures, the log in that system's own place, and a second run that continues it, line ends included."""
+    variable, below = {"win32": ("LOCALAPPDATA", ()), "darwin": ("HOME", ("Library", "Application Support"))}[platform]
     used = run(
         f"""PLATFORM = {platform!r}
 {POOR}
@@ -158,3 +266,49 @@ for _ in range(5):
 print(json.dumps(counts))
 """)
     assert len(set(counts)) == 1
+
+
+def test_what_is_skipped_elsewhere_is_there(pytestconfig):
+    """A test that was renamed would run where it cannot."""
+    conftest = next(each for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "POSIX_ONLY"))
+    folder = pathlib.Path(conftest.__file__).parent
+    for place in itertools.chain(*conftest.LINUX_ONLY.values(), *conftest.POSIX_ONLY.values()):
+        path, _, name = place.partition("::")
+        assert f"def {name}" in (folder / path).read_text(encoding="utf-8"), place
+
+
+def _pytest_there(platform, *arguments):
+    tests = pathlib.Path(__file__).parents[1]
+    program = str(tests / "support" / "elsewhere.py")
+    return subprocess.run(
+        [sys.executable, program, platform, "-q", "-p", "no:cacheprovider", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tests.parent,
+        timeout=600,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the suite itself shows it")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_suite_can_be_collected_there(platform):
+    """No module of the tests that run there needs at import what only Linux has."""
+    done = _pytest_there(platform, "--collect-only", "tests")
+    assert done.returncode == 0, done.stdout
+    assert "tests/unit/test_platforms.py" in done.stdout
+    assert "tests/live/" not in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the suite itself shows it")
+@pytest.mark.contract("S1-74")
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_portable_suite_passes_there(platform):
+    """Every test that is not skipped there for a reason, on a Python that poor; these tests themselves aside."""
+    done = _pytest_there(
+        platform, "tests/unit", "tests/properties", "tests/contracts", "-m", "not long", f"--deselect={PROGRAMS}"
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -10,6 +10,9 @@ from memwarden.errors import ActionFailed, ReadError, TargetChanged
 from memwarden.model.facts import ProcessKey
 from memwarden.protocols import IdentityProbe
 
+#: The signal that nobody can refuse. Windows has no SIGKILL; there Python ends a process at once by any other, too.
+KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
+
 
 def send(key: ProcessKey, number: int, probe: IdentityProbe) -> None:
     """Signal exactly this process.
@@ -18,10 +21,11 @@ def send(key: ProcessKey, number: int, probe: IdentityProbe) -> None:
     never signalled. Raises :class:`TargetChanged` when the process is gone or another one,
     :class:`ActionFailed` when the system refuses.
     """
+    deliver = getattr(signal, "pidfd_send_signal", None)  # Linux
     with contextlib.ExitStack() as stack:
         fd = None
         try:
-            if hasattr(os, "pidfd_open"):
+            if deliver is not None and hasattr(os, "pidfd_open"):
                 fd = os.pidfd_open(key.pid)
                 stack.callback(os.close, fd)
         except ProcessLookupError:
@@ -34,8 +38,8 @@ def send(key: ProcessKey, number: int, probe: IdentityProbe) -> None:
         except ReadError as error:
             raise TargetChanged(f"pid {key.pid} cannot be identified: {error}") from None
         try:
-            if fd is not None:
-                signal.pidfd_send_signal(fd, number)
+            if fd is not None and deliver is not None:
+                deliver(fd, number)
             else:
                 os.kill(key.pid, number)
         except ProcessLookupError:

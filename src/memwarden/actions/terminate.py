@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from memwarden.actions.signals import send
+from memwarden.actions.signals import KILL, send
 from memwarden.actions.targets import Target, Targets
 from memwarden.errors import ActionFailed, TargetChanged
 from memwarden.model.decisions import Decision, Outcome
@@ -64,7 +64,7 @@ class Terminate:
         # Who was forked meanwhile descends from one of those that were there.
         for key in list(members):
             members += [each for each in self._probe.tree(key) if each not in members]
-        self._signal(members, signal.SIGKILL)
+        self._signal(members, KILL)
         if not self._gone(members, _KILL_SECONDS):
             raise ActionFailed(f"{target.name} (pid {target.key.pid}) does not end, not even by SIGKILL")
         return "SIGKILL"

@@ -114,7 +114,7 @@ class MemoryMonitor:
 def _stats(reading: Reading, level: PressureLevel) -> MemoryStats:
     figures = figures_of(reading)
     sample = reading.sample
-    swap = None if sample.system is None else sample.system.swap_total - sample.system.swap_free
+    swap = None if sample.system is None else sample.system.swap_used
     for group in sample.cgroups:
         if figures.source == f"cgroup {group.path}" and group.swap is not None:
             swap = group.swap

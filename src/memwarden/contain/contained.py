@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from memwarden.contain.held import HeldTree
 from memwarden.contain.kernel import send
 from memwarden.contain.launcher import Launched, launch, resolve
 from memwarden.contain.witness import OomWitness
-from memwarden.errors import ActionFailed, LaunchError, SettingsError
+from memwarden.errors import ActionFailed, CeilingUnavailable, LaunchError, SettingsError
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.limits import Limit
@@ -289,6 +290,8 @@ def hold(
             ending = command.wait()
         print(ending.kind, ending.peak)
     """
+    if sys.platform != "linux":
+        raise CeilingUnavailable("hold: needs Linux for now; `memwarden.watch()` and `Warden` work here")
     seconds = parse_duration(grace)
     if isinstance(limit, int | str):
         limit = Limit(parse_size(limit), "asked")

@@ -24,15 +24,21 @@ class SystemMemory(NamedTuple):
     #: The kernel's estimate of what a new program may take without swapping (MemAvailable, Linux 3.14).
     available: int
     free: int
-    #: File cache and buffers, without shared memory.
-    cached: int
-    swap_total: int
-    swap_free: int
+    #: File cache and buffers, without shared memory; None where the system does not tell it (macOS, Windows).
+    cached: int | None
+    #: None where it cannot be read (Windows without its performance counters).
+    swap_total: int | None
+    swap_free: int | None
 
     @property
     def used(self) -> int:
         """What is not available: the figure that a level is judged on."""
         return self.total - self.available
+
+    @property
+    def swap_used(self) -> int | None:
+        """What is swapped out."""
+        return None if self.swap_total is None or self.swap_free is None else self.swap_total - self.swap_free
 
 
 class ProcessMemory(NamedTuple):
@@ -53,6 +59,16 @@ class ProcessMemory(NamedTuple):
     vms_limit: int | None = None
 
 
+def _rows(
+    keys: tuple[ProcessKey, ...], names: tuple[str, ...], sizes: tuple[int, ...], shares: tuple[int, ...]
+) -> list[ProcessMemory]:
+    told: tuple[int | None, ...] = shares if shares or not keys else (None,) * len(keys)
+    return [
+        ProcessMemory(key, name, rss, None, None if shared is None else rss - shared, shared)
+        for key, name, rss, shared in zip(keys, names, sizes, told, strict=True)
+    ]
+
+
 class TreeMemory(NamedTuple):
     """A process tree, as columns; ``rows()`` makes :class:`ProcessMemory` on demand."""
 
@@ -60,6 +76,7 @@ class TreeMemory(NamedTuple):
     keys: tuple[ProcessKey, ...]
     names: tuple[str, ...]
     rss: tuple[int, ...]
+    #: Empty where the system does not tell it (macOS, Windows).
     shared: tuple[int, ...]
     #: Members that have ended and wait to be reaped; they hold no memory and stand in no column.
     zombies: int = 0
@@ -70,17 +87,13 @@ class TreeMemory(NamedTuple):
         return sum(self.rss)
 
     @property
-    def anon(self) -> int:
-        """The sum of the anonymous parts."""
-        return sum(self.rss) - sum(self.shared)
+    def anon(self) -> int | None:
+        """The sum of the anonymous parts; None where shared parts are not told."""
+        return None if len(self.shared) != len(self.rss) else sum(self.rss) - sum(self.shared)
 
     def rows(self) -> list[ProcessMemory]:
         """The members as single facts, largest first."""
-        made = [
-            ProcessMemory(key, name, rss, None, rss - shared, shared)
-            for key, name, rss, shared in zip(self.keys, self.names, self.rss, self.shared, strict=True)
-        ]
-        return sorted(made, key=lambda row: -row.rss)
+        return sorted(_rows(self.keys, self.names, self.rss, self.shared), key=lambda row: -row.rss)
 
 
 class CgroupMemory(NamedTuple):
@@ -127,7 +140,8 @@ class ShareMemory(NamedTuple):
     """
 
     keys: tuple[ProcessKey, ...]
-    #: Proportional set size: each page divided by how many processes map it.
+    #: Proportional set size: each page divided by how many processes map it. Empty where the system does not tell
+    #: it (macOS, Windows).
     pss: tuple[int, ...]
     #: Unique set size: what would come back if this process alone ended.
     uss: tuple[int, ...]
@@ -143,12 +157,12 @@ class TopProcesses(NamedTuple):
     keys: tuple[ProcessKey, ...]
     names: tuple[str, ...]
     rss: tuple[int, ...]
+    #: Empty where the system does not tell it (macOS, Windows).
     shared: tuple[int, ...]
 
     def rows(self) -> list[ProcessMemory]:
         """The processes as single facts, largest first."""
-        columns = zip(self.keys, self.names, self.rss, self.shared, strict=True)
-        return [ProcessMemory(key, name, rss, None, rss - shared, shared) for key, name, rss, shared in columns]
+        return _rows(self.keys, self.names, self.rss, self.shared)
 
 
 class PsiLine(NamedTuple):

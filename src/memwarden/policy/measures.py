@@ -53,7 +53,7 @@ def _machine_used(sample: Sample, _: Assessment) -> Figure | None:
 
 def _machine_swap(sample: Sample, _: Assessment) -> Figure | None:
     system = sample.system
-    return None if system is None else (system.swap_total - system.swap_free, system.swap_total or None)
+    return None if system is None or system.swap_used is None else (system.swap_used, system.swap_total or None)
 
 
 def _watched(sample: Sample, _: Assessment) -> Figure | None:

@@ -27,6 +27,9 @@ _WHY = {
     errno.ENODEV: "gone",  # a removed control group
 }
 
+#: Windows has no O_CLOEXEC, and is told that a file is absent as everybody else is.
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
 
 def read_error(what: str, where: str, error: OSError | ValueError) -> ReadError:
     """The system's answer as a typed error (ValueError: a path that holds a NUL)."""
@@ -54,11 +57,11 @@ class KeptFile:
         """The whole content. Raises :class:`ReadError`."""
         try:
             if self.fd < 0:
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self.fd, self._size, 0)
+                self.fd = os.open(self.path, _READ_ONLY)
+            data = pread(self.fd, self._size, 0)
             while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
-                data = os.pread(self.fd, self._size, 0)
+                data = pread(self.fd, self._size, 0)
         except (OSError, ValueError) as error:
             raise read_error(self.what, self.path, error) from None
         return data
@@ -77,7 +80,7 @@ def read_once(what: str, path: str, size: int = 4096) -> bytes:
     a time, however much is asked for.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _READ_ONLY)
         try:
             data = b""
             while part := os.read(fd, size):

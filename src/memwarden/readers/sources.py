@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from memwarden.protocols import Reader
+from memwarden.protocols import IdentityProbe, Reader
 
 #: Seconds that a figure which decides nothing may be old: a peak, a swapped part, the kinds of a group that is far
 #: from its limit. What is judged is read at each look.
 PATIENCE = 5.0
 
 
-def own_sources() -> list[Reader]:
-    """This process, its memory group, the machine."""
-    if sys.platform != "linux":
+def _lacks_proc(portable: bool) -> bool:
+    return portable or sys.platform != "linux"
+
+
+def own_sources(*, portable: bool = False) -> list[Reader]:
+    """This process, its memory group, the machine. ``portable`` chooses psutil's readers on Linux, too."""
+    if _lacks_proc(portable):
         from memwarden.readers.portable import PortableReader
 
         return [PortableReader()]
@@ -22,3 +26,25 @@ def own_sources() -> list[Reader]:
     from memwarden.readers.process import ProcessReader
 
     return [MeminfoReader(), ProcessReader(patience=PATIENCE), CgroupReader(patience=PATIENCE)]
+
+
+def tree_source(pid: int, *, portable: bool = False) -> Reader:
+    """The tree of a process."""
+    if _lacks_proc(portable):
+        from memwarden.readers.portable import PortableTree
+
+        return PortableTree(pid)
+    from memwarden.readers.tree import TreeReader
+
+    return TreeReader(pid)
+
+
+def own_probe(*, portable: bool = False) -> IdentityProbe:
+    """Who tells processes apart here."""
+    if _lacks_proc(portable):
+        from memwarden.readers.portable import PortableProbe
+
+        return PortableProbe()
+    from memwarden.readers.identity import ProcProbe
+
+    return ProcProbe()

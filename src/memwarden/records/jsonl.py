@@ -115,6 +115,8 @@ class JsonlRecorder:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"):
                 flags |= getattr(os, name, 0)
+            if not hasattr(os, "O_NOFOLLOW") and os.path.islink(self.path):  # Windows: looked at once, before
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             self._fd = os.open(self.path, flags, 0o600)
             status = os.fstat(self._fd)
             self._size = status.st_size

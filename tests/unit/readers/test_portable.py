@@ -1,5 +1,6 @@
 """The machine and a process through psutil, on platforms without /proc."""
 
+import contextlib
 import sys
 from types import SimpleNamespace
 
@@ -7,8 +8,8 @@ import pytest
 
 from memwarden.errors import ExtraMissing, ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
-from memwarden.readers import sources
-from memwarden.readers.portable import PortableReader
+from memwarden.readers import portable, sources
+from memwarden.readers.portable import PortableMachine, PortableProbe, PortableReader, PortableShares, PortableTree
 
 psutil = pytest.importorskip("psutil")
 
@@ -17,6 +18,7 @@ class Process:
     """A process as psutil shows it on macOS: no shared part, no peak."""
 
     pid = 7
+    begun = 1_700_000_000.25
     runs = True
     failure: Exception | None = None
 
@@ -24,7 +26,7 @@ class Process:
         assert pid == 7
 
     def create_time(self) -> float:
-        return 1_700_000_000.25
+        return self.begun
 
     def is_running(self) -> bool:
         return self.runs
@@ -36,6 +38,17 @@ class Process:
 
     def name(self) -> str:
         return "Python"
+
+    def oneshot(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def status(self) -> str:
+        return "running"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portable, "_known", {})
 
 
 @pytest.fixture
@@ -53,31 +66,75 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> type[Process]:
 def test_what_a_platform_does_not_tell_is_none(mac: type[Process]) -> None:
     """No shared part, no peak and no swapped part: None, not 0."""
     assert PortableReader(7).read() == {
-        "system": SystemMemory(1000, 600, 100, 0, 50, 20),
+        "system": SystemMemory(1000, 600, 100, None, 50, 20),
         "process": ProcessMemory(ProcessKey(7, 1_700_000_000_250_000), "Python", 500, 900),
+        "gaps": (),
     }
 
 
 @pytest.mark.parametrize(
     ("failure", "why"),
-    [(psutil.NoSuchProcess(7), "gone"), (psutil.ZombieProcess(7), "gone"), (psutil.AccessDenied(7), "denied")],
+    [
+        (psutil.NoSuchProcess(7), "gone"),
+        (psutil.ZombieProcess(7), "gone"),
+        (psutil.AccessDenied(7), "denied"),
+        (psutil.Error("strange"), "broken"),
+        (OSError(5, "strange"), "broken"),
+    ],
 )
 def test_psutils_errors_become_reasons(mac: type[Process], failure: Exception, why: str) -> None:
-    """One error for one cause, on every platform."""
+    """One reason for one cause, on every platform, and the machine is told all the same."""
     reader = PortableReader(7)
     mac.failure = failure
-    with pytest.raises(ReadError) as caught:
-        reader.read()
-    assert caught.value.why == why
+    facts = reader.read()
+    assert "process" not in facts
+    assert [gap.why for gap in facts["gaps"]] == [why]
+    assert facts["system"].total == 1000
 
 
 def test_another_process_under_the_pid_is_not_shown_as_the_old_one(mac: type[Process]) -> None:
     """psutil compares start times in is_running, and answers the other questions for whoever has the pid."""
     reader = PortableReader(7)
     mac.runs = False
+    facts = reader.read()
+    assert "process" not in facts
+    assert [gap.why for gap in facts["gaps"]] == ["gone"]
+
+
+def test_swap_that_is_not_told_is_a_gap(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows asks performance counters for it, and these may be turned off; the machine is told all the same."""
+
+    def refuse() -> None:
+        raise RuntimeError("Performance counters may be disabled")
+
+    monkeypatch.setattr(psutil, "swap_memory", refuse)
+    facts = PortableReader(7).read()
+    assert (facts["system"].available, [gap.what for gap in facts["gaps"]]) == (600, ["swap"])
+    assert (facts["system"].swap_total, facts["system"].swap_free, facts["system"].swap_used) == (None, None, None)
+
+
+def test_a_machine_that_is_not_told_is_an_error(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made up in its place."""
+
+    def refuse() -> None:
+        raise OSError(1, "refused")
+
+    monkeypatch.setattr(psutil, "virtual_memory", refuse)
     with pytest.raises(ReadError) as caught:
-        reader.read()
-    assert caught.value.why == "gone"
+        PortableReader(7).read()
+    assert (caught.value.what, caught.value.why) == ("system", "broken")
+
+
+def test_a_clock_that_is_set_makes_no_other_process(mac: type[Process]) -> None:
+    """psutil's start time moves with the wall clock; who is met again keeps the identity of the first time."""
+    probe = PortableProbe()
+    key = probe.key_of(7)
+    mac.begun += 3600
+    assert probe.key_of(7) == key
+    assert probe.alive(key)
+    mac.runs = False  # the pid went to somebody else
+    assert probe.key_of(7) != key
+    assert not probe.alive(key)
 
 
 def test_a_pid_that_nobody_has_is_gone() -> None:
@@ -90,8 +147,9 @@ def test_a_pid_that_nobody_has_is_gone() -> None:
 def test_without_psutil_the_command_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ImportError that helps."""
     monkeypatch.setitem(sys.modules, "psutil", None)
-    with pytest.raises(ExtraMissing, match="pip install"):
-        PortableReader()
+    for make in (PortableReader, PortableShares, PortableMachine, PortableProbe, lambda: PortableTree(1)):
+        with pytest.raises(ExtraMissing, match="pip install"):
+            make()
 
 
 @pytest.mark.parametrize(
@@ -102,3 +160,172 @@ def test_each_platform_has_its_readers(platform: str, names: list[str], monkeypa
     """Machine and process everywhere; on Linux the memory group too."""
     monkeypatch.setattr(sys, "platform", platform)
     assert [reader.name for reader in sources.own_sources()] == names
+
+
+def test_it_can_be_chosen_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be tested there, and where /proc is closed."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert [reader.name for reader in sources.own_sources(portable=True)] == ["portable"]
+    assert sources.tree_source(1, portable=True).name == "portable_tree"
+    assert isinstance(sources.own_probe(portable=True), PortableProbe)
+    assert (sources.tree_source(1).name, type(sources.own_probe()).__name__) == ("tree", "ProcProbe")
+
+
+# --- a machine of processes -----------------------------------------------------------------------------
+
+
+class World:
+    """Processes as psutil shows them; ``rows`` maps a pid to (parent, start, resident size or an error)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, windows: bool = False) -> None:
+        self.rows: dict[int, tuple[int, float, int | Exception]] = {}
+        world = self
+
+        class One:
+            def __init__(self, pid: int) -> None:
+                if pid not in world.rows:
+                    raise psutil.NoSuchProcess(pid)
+                self.pid, self._start = pid, world.rows[pid][1]
+
+            def is_running(self) -> bool:
+                return self.pid in world.rows and world.rows[self.pid][1] == self._start
+
+            def create_time(self) -> float:
+                return self._start
+
+            def ppid(self) -> int:
+                return world.rows[self.pid][0]
+
+            def oneshot(self) -> contextlib.AbstractContextManager[None]:
+                return contextlib.nullcontext()
+
+            def name(self) -> str:
+                return f"p{self.pid}"
+
+            def status(self) -> str:
+                return "running"
+
+            def memory_info(self) -> SimpleNamespace:
+                held = world.rows[self.pid][2]
+                if isinstance(held, Exception):
+                    raise held
+                return SimpleNamespace(rss=held, vms=held)
+
+        monkeypatch.setattr(psutil, "Process", One)
+        monkeypatch.setattr(psutil, "process_iter", lambda: [One(pid) for pid in sorted(world.rows)])
+        monkeypatch.setattr(psutil, "WINDOWS", windows)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(monkeypatch)
+    made.rows = {1: (0, 1.0, 5), 10: (1, 10.0, 100), 11: (10, 11.0, 200), 12: (11, 12.0, 300), 20: (1, 20.0, 900)}
+    return made
+
+
+def _held(tree: PortableTree) -> dict[int, int]:
+    memory, _ = tree.look()
+    return {key.pid: size for key, size in zip(memory.keys, memory.rss, strict=True)}
+
+
+def test_a_tree_is_everybody_below(world: World) -> None:
+    """And nobody beside; shared parts are not told here, so their column is empty and the anonymous part None."""
+    memory, gaps = PortableTree(10).look()
+    assert (sorted(memory.rss), memory.total, gaps) == ([100, 200, 300], 600, ())
+    assert (memory.shared, memory.anon) == ((), None)
+    assert [(row.rss, row.anon, row.shared) for row in memory.rows()] == [
+        (size, None, None) for size in (300, 200, 100)
+    ]
+
+
+def test_orphans_stay_by_identity(world: World) -> None:
+    """A member whose parent ended hangs under pid 1, and still belongs, with what it starts; a new owner does not."""
+    tree = PortableTree(10)
+    tree.look()
+    del world.rows[11]
+    world.rows[12] = (1, 12.0, 300)
+    world.rows[13] = (12, 30.0, 50)
+    assert _held(tree) == {10: 100, 12: 300, 13: 50}
+    world.rows[12] = (1, 40.0, 7)  # another process has the pid
+    assert _held(tree) == {10: 100, 13: 50}
+
+
+def test_orphans_outlive_the_root(world: World) -> None:
+    """The tree is gone when nobody is left, and a later process under the root's pid is not the root."""
+    tree = PortableTree(10)
+    tree.look()
+    world.rows[10] = (1, 50.0, 1000)
+    world.rows[11] = (1, 11.0, 200)
+    world.rows[60] = (10, 60.0, 1000)
+    assert _held(tree) == {11: 200, 12: 300}
+    del world.rows[11], world.rows[12]
+    with pytest.raises(ReadError) as caught:
+        tree.look()
+    assert caught.value.why == "gone"
+
+
+def test_members_that_cannot_be_measured_are_gaps_or_zombies(world: World) -> None:
+    """A denied one is told, one that waits to be reaped is counted, and neither is sorted as a size."""
+    world.rows[11] = (10, 11.0, psutil.AccessDenied(11))
+    world.rows[12] = (11, 12.0, psutil.ZombieProcess(12))
+    memory, gaps = PortableTree(10).look()
+    assert (memory.rss, memory.zombies, [(gap.where, gap.why) for gap in gaps]) == ((100,), 1, [("pid 11", "denied")])
+
+
+def test_an_adopters_children_belong(world: World) -> None:
+    """But for those that are strangers."""
+    world.rows[21] = (1, 21.0, 1)
+    assert _held(PortableTree(10, adopter=1, strangers=[20])) == {10: 100, 11: 200, 12: 300, 21: 1}
+
+
+@pytest.mark.parametrize("windows", [True, False])
+def test_who_is_older_than_its_parent_is_no_child_on_windows(windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the number of a dead parent stays, and may be somebody else's by now."""
+    world = World(monkeypatch, windows)
+    world.rows = {10: (1, 10.0, 100), 11: (10, 5.0, 200)}
+    assert _held(PortableTree(10)) == ({10: 100} if windows else {10: 100, 11: 200})
+
+
+def test_the_largest_come_first_and_closed_ones_are_counted(world: World) -> None:
+    """Another user's process is in no rank; one gap says how many there are."""
+    world.rows[12] = (11, 12.0, psutil.AccessDenied(12))
+    world.rows[11] = (10, 11.0, psutil.ZombieProcess(11))
+    facts = PortableMachine(top=2).read()
+    assert [(row.key.pid, row.name, row.rss) for row in facts["top"].rows()] == [(20, "p20", 900), (10, "p10", 100)]
+    assert facts["top"][0] == 5
+    assert [(gap.what, gap.why, gap.detail) for gap in facts["gaps"]] == [("top", "denied", "1 of 5 processes")]
+
+
+def test_the_probe_names_a_tree(world: World) -> None:
+    """Itself and all below; nobody for a process that is gone or another one."""
+    probe = PortableProbe()
+    key = probe.key_of(11)
+    assert {each.pid for each in probe.tree(key)} == {11, 12}
+    world.rows[11] = (10, 99.0, 1)
+    assert probe.tree(key) == []
+    del world.rows[11]
+    assert (probe.alive(key), probe.tree(key)) == (False, [])
+    with pytest.raises(ReadError):
+        probe.key_of(11)
+
+
+def test_shares_are_measured_on_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What took 20 ms is kept for 2 s at 1 %, and its age is told."""
+    now = 100.0
+
+    class One(Process):
+        def memory_full_info(self) -> SimpleNamespace:
+            nonlocal now
+            now += 0.02
+            return SimpleNamespace(uss=int(now * 100))
+
+    monkeypatch.setattr(psutil, "Process", One)
+    reader = PortableShares(7, monotonic=lambda: now)
+    first = reader.read()["shares"]
+    assert (first.pss, first.uss, first.ages) == ((), (10002,), (0.0,))
+    now += 1.9
+    kept = reader.read()["shares"]
+    assert kept.uss == (10002,)
+    assert kept.ages == pytest.approx((1.9,))
+    now += 0.2
+    assert reader.read()["shares"].ages == (0.0,)

@@ -155,6 +155,17 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.contract("W2-5")
+def test_no_link_is_followed_where_opening_cannot_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows opens whatever a link leads to, so it is looked for before."""
+    monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
+    monkeypatch.setattr(os.path, "islink", lambda path: str(path).endswith("link.jsonl"))
+    with pytest.raises(RecordError, match="is a link"):
+        JsonlRecorder(tmp_path / "link.jsonl").record(event())
+    assert not (tmp_path / "link.jsonl").exists()
+    JsonlRecorder(tmp_path / "plain.jsonl").record(event())
+
+
+@pytest.mark.contract("W2-5")
 def test_the_file_stays_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One opening for all lines, one descriptor, given back by close."""
     opened, real = [], os.open

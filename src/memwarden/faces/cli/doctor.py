@@ -41,6 +41,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "schema": 1,
         "memwarden": __version__,
         "python": platform.python_version(),
+        "system": platform.system(),
         "kernel": platform.release(),
         "effective_limit_bytes": None if effective is None else effective.bytes,
         "effective_limit_source": None if effective is None else effective.source,
@@ -73,7 +74,10 @@ def _groups(reading: Reading) -> list[dict[str, Any]]:
 
 def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     if sys.platform != "linux":
-        return [{"kind": "any", "granted": False, "reason": "only Linux is held to limits so far", "afterwards": ""}]
+        reason = "only Linux is held to limits so far"
+        if sys.platform == "win32":
+            reason += "; a ceiling by job objects is written and was never run (docs/platforms.md)"
+        return [{"kind": "any", "granted": False, "reason": reason, "afterwards": ""}]
     from memwarden.contain.grants import survey
 
     return [
@@ -114,7 +118,7 @@ def _text(findings: Mapping[str, Any]) -> str:
         return click.style(word, fg="green" if granted else "yellow") if colour else word
 
     lines = [
-        f"memwarden {findings['memwarden']}, Python {findings['python']}, Linux {findings['kernel']}",
+        f"memwarden {findings['memwarden']}, Python {findings['python']}, {findings['system']} {findings['kernel']}",
         "",
         "Limit",
     ]

@@ -541,7 +541,7 @@ def test_a_callback_that_hangs_ends_no_check(make, dial, clock, log):
         dial.percent = 40.0
         clock.advance(60)  # so full it is looked at once in between, and the callback found to hang
         pass_time(monitor, clock, 240)
-        assert kinds(log) == ["START", "check", "ALERT", "check", "check", "check"]
+        assert kinds(log) == ["START", "check", "ALERT", "check", "CLEARED", "check", "check"]
     finally:
         release.set()
 

@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -56,6 +57,8 @@ class Member:
         self._begun = False
         self._busy = 0  # calls of the receiver that are under way
         self._ends: list[Callable[[], None]] = []
+        #: Set when it was told STOP.
+        self.gone = threading.Event()
 
     def enter(self, shared: Shared) -> None:
         """Begin to receive."""
@@ -81,6 +84,7 @@ class Member:
                 self._busy -= first
                 if first and (event.kind is EventKind.STOP or not self._ends):
                     self.forget()
+                    self.gone.set()
 
         # Under the receiver's own name, which is told when it raises or hangs.
         end = self._shared.warden.subscribe(functools.update_wrapper(receive, receiver))
@@ -90,6 +94,8 @@ class Member:
     def _is_for_us(self, event: Event, first: bool) -> bool:
         if event.kind in (EventKind.START, EventKind.STOP):
             return event.value is self
+        if event.monotonic > self.left:
+            self.forget()  # it hung when it was told STOP
         if not self._begun or event.monotonic > self.left:
             return False
         if first and event.kind is EventKind.SAMPLE:
@@ -155,12 +161,16 @@ class Shared:
             return False
         member.left = self._clock.monotonic()
         self._tell(EventKind.STOP, member)
+        ours = threading.current_thread().name.startswith("memwarden-")  # then STOP comes when this call returns
+        late = time.monotonic() + STOP_PATIENCE_SECONDS
         if self._members:
-            self.warden.flush(STOP_PATIENCE_SECONDS)  # what was looked at for this one is not taken for the others'
+            if not ours:
+                member.gone.wait(STOP_PATIENCE_SECONDS)
+            # Not before: a sample that was due for this one alone is not to be taken for the others'.
             self._ask(first=max(member.left, min((each.due for each in self._members), default=0.0)))
         self._settle()
-        if not threading.current_thread().name.startswith("memwarden-"):  # there STOP is still to come
-            member.forget()  # where it could not be told, because somebody hangs
+        if not ours and not member.gone.wait(max(0.1, late - time.monotonic())) and not self.warden.running:
+            member.forget()  # somebody hangs, and nobody is there any more who could tell STOP later
         return True
 
     def _remove(self, owner: object) -> Member | None:
@@ -181,11 +191,13 @@ class Shared:
 
     def _settle(self) -> None:
         """Let the warden run while anybody is there: whoever came or went meanwhile is seen in the next round."""
-        while bool(self._members) is not self.warden.running:
+        while True:
             if self._members:
                 self.warden.start()
             else:
-                self.warden.stop()
+                self.warden.stop()  # or wait until somebody else's stop has come to its end
+            if bool(self._members) is self.warden.running:
+                return
 
     def renounce(self) -> None:
         """In a child after fork: everybody stayed with the parent."""

@@ -103,4 +103,4 @@ def _said(event_type: str, message: str) -> dict[str, str]:
 
 
 def _entry(event: Event) -> dict[str, Any]:
-    return event.details
+    return event.details or {}

@@ -10,9 +10,11 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from memwarden.actions.targets import Target
 from memwarden.compat.figures import Sources, figures_of, look_once
 from memwarden.compat.locks import Lock
 from memwarden.compat.shared import SYSTEM_CLOCK, Member, Shared, shared
+from memwarden.compat.tracked import ProcessInfo, Tracked
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import PressureLevel, Reading
 from memwarden.model.units import MIB, parse_duration
@@ -45,11 +47,16 @@ class MemoryMonitor:
     """Memory as it stands, whenever asked; watched in the background between ``start_`` and ``stop_monitoring``.
 
     ``update_interval`` is the pace in seconds; near a limit it looks more often. ``sources`` makes the
-    readers and ``clock`` tells the time; both are there for tests.
+    readers, ``clock`` tells the time and ``tracked`` holds the processes; they are there for tests.
     """
 
     def __init__(
-        self, update_interval: float = 2.0, *, sources: Sources = own_sources, clock: Clock | None = None
+        self,
+        update_interval: float = 2.0,
+        *,
+        sources: Sources = own_sources,
+        clock: Clock | None = None,
+        tracked: Tracked | None = None,
     ) -> None:
         #: Seconds between two updates.
         self.update_interval = parse_duration(update_interval)
@@ -57,6 +64,7 @@ class MemoryMonitor:
         self._clock: Clock = SYSTEM_CLOCK if clock is None else clock
         self._shared = shared(sources, self._clock)
         self._callbacks: list[_OnLevel] = []
+        self._tracked = Tracked() if tracked is None else tracked
 
     @property
     def monitoring(self) -> bool:
@@ -69,9 +77,16 @@ class MemoryMonitor:
         While monitoring the level is the watched one, which has seen the last minutes; else it is what the
         percentage alone says. Raises :class:`~memwarden.errors.ReadError` where memory cannot be read.
         """
-        reading = look_once(self._sources, self._clock)
+        return self.stats_of(self.look())
+
+    def stats_of(self, reading: Reading) -> MemoryStats:
+        """The same figures of a look that was taken. Raises :class:`~memwarden.errors.ReadError`."""
         last = self._shared.warden.last if self.monitoring else None
         return _stats(reading, reading.assessment.raw if last is None else last.assessment.level)
+
+    def look(self) -> Reading:
+        """The same look as a native value, with everything that could be read and what could not."""
+        return look_once(self._sources, self._clock)
 
     def start_monitoring(self) -> None:
         """Begin to watch; when it already does, nothing changes. All monitors of a process share one thread."""
@@ -102,6 +117,27 @@ class MemoryMonitor:
                 end()
 
         return take_off
+
+    def track_process(self, pid: int, name: str = "", is_ffmpeg: bool = False, *, essential: bool = True) -> Target:
+        """Keep an eye on the process that has this pid now.
+
+        With ``essential=False`` it may be paused and, in the end, ended when memory is critical; who was not said to
+        be so never is. Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
+        :class:`~memwarden.errors.ActionFailed` when it is this one and said not to be essential.
+        """
+        return self._tracked.track(pid, name, is_ffmpeg, essential)
+
+    def untrack_process(self, pid: int) -> None:
+        """Forget it; nothing happens when it is not tracked."""
+        self._tracked.targets.untrack_process(pid)
+
+    def get_tracked_processes(self) -> list[ProcessInfo]:
+        """Who is tracked and still there, each measured now."""
+        return self._tracked.living()
+
+    def get_ffmpeg_processes(self) -> list[ProcessInfo]:
+        """Those of them that were tracked as FFmpeg."""
+        return [each for each in self._tracked.living() if each.is_ffmpeg]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all callbacks that are due have run; False when ``timeout`` seconds pass first."""

@@ -10,6 +10,7 @@ from memwarden.compat.figures import moment
 from memwarden.compat.locks import Lock
 from memwarden.compat.shared import SYSTEM_CLOCK
 from memwarden.errors import SettingsError
+from memwarden.policy.rules import Rule
 from memwarden.protocols import Clock
 
 AlertCallback = Callable[[float], object]
@@ -70,6 +71,12 @@ class MemoryAlert:
         with self._lock:
             was, self.active = self.active, False
             return was
+
+    @property
+    def rule(self) -> Rule:
+        """The same as a rule, for looks between the checks: decided upon once, until it is over."""
+        percent = f"{self.threshold_percent:f}".rstrip("0").rstrip(".")
+        return Rule(name=f"usage above {percent}%", when=f"used > {percent}%", then="mark", rest=math.inf)
 
     @property
     def threshold_text(self) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from memwarden.compat.figures import figures_of, iso, moment, whole_mb
 from memwarden.compat.metrics import MemoryMetrics
 from memwarden.errors import ReadError, RecordError
 from memwarden.model.events import Event, EventKind
+from memwarden.model.findings import Reading
 from memwarden.records.jsonl import JsonlRecorder
 
 _log = logging.getLogger("memwarden")
@@ -22,8 +24,17 @@ _log = logging.getLogger("memwarden")
 class Checks:
     """One run of the monitor: makes a check of each sample, and an entry of the log of each check."""
 
-    def __init__(self, path: Path, metrics: MemoryMetrics, alert: MemoryAlert, utc_offset: bool) -> None:
-        self._metrics, self._alert, self._utc_offset = metrics, alert, utc_offset
+    def __init__(
+        self,
+        path: Path,
+        metrics: MemoryMetrics,
+        alert: MemoryAlert,
+        utc_offset: bool,
+        last: Callable[[], Reading | None],
+    ) -> None:
+        self._metrics, self._alert, self._utc_offset, self._last = metrics, alert, utc_offset, last
+        #: Alerts between the checks come by it.
+        self.rule = alert.rule
         # Months of checks are what the log is for, so age alone does not end a file.
         self._file = JsonlRecorder(path, max_age=math.inf, encode=_entry)
         # Readings that raised an alert and for which the callback has not been called yet.
@@ -44,6 +55,11 @@ class Checks:
                 self._write(event, self._check(event))
             finally:
                 self.checked.set()
+        elif event.kind in (EventKind.DECISION, EventKind.CLEARED) and event.value.rule == self.rule.name:
+            # Memory passed the threshold between two checks, which may lie far apart.
+            reading = self._last()
+            if reading is not None and reading.assessment.binding is not None:
+                self._write(event, self._judge(100 * reading.assessment.binding.ratio, event))
 
     def alert_callback(self, event: Event) -> None:
         """Call the alert's callback for each reading that raised one."""
@@ -68,17 +84,21 @@ class Checks:
                 "trend": self._metrics.get_trend(),
             }
         ]
+        return entries + self._judge(percent, event)
+
+    def _judge(self, percent: float, event: Event) -> list[dict[str, str]]:
+        """What is to be said of an alert."""
         if self._alert.due(percent, event.wall, event.monotonic):
             message = f"MEMORY ALERT: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
             self._metrics.count_alert()
             self._alarms.append(percent)
             _log.warning("%s", message)
-            entries.append(_said("ALERT", message))
-        elif self._alert.over(percent):
+            return [_said("ALERT", message)]
+        if self._alert.over(percent):
             message = f"MEMORY ALERT over: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
             _log.info("%s", message)
-            entries.append(_said("CLEARED", message))
-        return entries
+            return [_said("CLEARED", message)]
+        return []
 
     def _write(self, event: Event, entries: list[dict[str, str]]) -> None:
         self.trouble = None

@@ -19,8 +19,10 @@ from memwarden.compat.figures import Sources
 from memwarden.compat.locks import Lock
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.warden import STOP_PATIENCE_SECONDS, Warden
+from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.units import parse_duration
+from memwarden.policy.rules import Rule
 from memwarden.protocols import Clock
 
 #: The clock of everybody who brings none.
@@ -31,12 +33,23 @@ EARLY = 0.75
 Receiver = Callable[[Event], object]
 
 
+class Mark:
+    """An action that does nothing: the decision is all that is wanted."""
+
+    name = "mark"
+    harms = False
+
+    def run(self, decision: Decision) -> Outcome:
+        return Outcome(decision=decision, done=True, message=decision.reason)
+
+
 class Member:
     """What ``owner`` gets while it watches along, from ``join`` to ``leave``.
 
     ``receiver`` gets its own START, then a sample each ``interval`` seconds and every other event, and its own STOP
     last. ``beside`` get START and whatever follows it, also samples that are not due; each is set aside alone when it
-    hangs. ``close`` is called in the end, twice at times.
+    hangs. ``close`` is called in the end, twice at times. ``rules`` are followed at each look meanwhile, also between
+    the samples; what they decide is told to all.
     """
 
     def __init__(
@@ -46,13 +59,14 @@ class Member:
         receiver: Receiver,
         beside: Sequence[Receiver] = (),
         close: Callable[[], object] = lambda: None,
+        rules: Sequence[Rule] = (),
     ) -> None:
         self.owner, self.interval = owner, parse_duration(interval)
         #: When the next sample is due, on the monotonic clock.
         self.due = -math.inf
         #: When it left.
         self.left = math.inf
-        self.receiver, self._beside, self._close = receiver, beside, close
+        self.receiver, self._beside, self._close, self.rules = receiver, beside, close, tuple(rules)
         self._shared: Shared
         self._begun = False
         self._busy = 0  # calls of the receiver that are under way
@@ -118,7 +132,7 @@ class Shared:
 
     def __init__(self, sources: Sources, clock: Clock) -> None:
         self._sources = sources  # held, so that their id stays theirs
-        self.warden = Warden(sources(), clock=clock)
+        self.warden = Warden(sources(), actions=(Mark(),), clock=clock)
         #: The least interval that anybody asks for.
         self.least = 1.0
         self._clock = clock
@@ -184,6 +198,8 @@ class Shared:
     def _ask(self, first: float | None = None) -> None:
         with self._lock:
             self.least = min((each.interval for each in self._members), default=self.least)
+            # Each once: who asks for the same rule shares it.
+            self.warden.use_rules(list(dict.fromkeys(rule for each in self._members for rule in each.rules)))
         self.warden.ask(self.least, first)
 
     def _tell(self, kind: EventKind, member: Member) -> None:

@@ -30,6 +30,7 @@ from memwarden.compat.processes import largest_processes
 from memwarden.compat.shared import SYSTEM_CLOCK, Member, shared
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.units import parse_duration
+from memwarden.policy.presets import interval_for
 from memwarden.protocols import Clock
 from memwarden.readers.sources import own_sources
 from memwarden.records.places import state_directory
@@ -95,10 +96,12 @@ class SimpleMemoryMonitor:
         All monitors of a process share that thread. Raises :class:`~memwarden.errors.RecordError` when the log file
         that was asked for cannot be written; the default one is missed with a warning in the program's log.
         """
-        checks = Checks(self.log_file, self.metrics, self.alert, self._utc_offset)
+        checks = Checks(self.log_file, self.metrics, self.alert, self._utc_offset, lambda: self._shared.warden.last)
         # The callback comes behind the check that raised the alert, and apart from it: one that hangs is set
         # aside alone.
-        member = Member(self, self.check_interval_seconds, checks.record, [checks.alert_callback], checks.close)
+        member = Member(
+            self, self.check_interval_seconds, checks.record, [checks.alert_callback], checks.close, [checks.rule]
+        )
         started = self._clock.monotonic()
         if not self._shared.join(member):
             return self
@@ -295,7 +298,4 @@ def check_interval_for(duration: float | str) -> int:
 
     A minute below one hour, five minutes up to a day, ten minutes beyond.
     """
-    seconds = parse_duration(duration)
-    if seconds < 3600:
-        return 60
-    return 300 if seconds <= 86400 else 600
+    return int(interval_for(parse_duration(duration)))

@@ -111,7 +111,7 @@ def pass_time(monitor, clock, seconds):
 # --- MemoryMetrics -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.contract("S2-8")
+@pytest.mark.contract("S2-8", "X-4")
 def test_metrics_know_window_average_and_peak(clock):
     """The average is of the last 100 readings, the peak of all, with the time when it was first reached."""
     metrics = MemoryMetrics(clock=clock)
@@ -372,6 +372,25 @@ def test_a_check_is_one_line_of_strings(clock, log):
         ("trend", "stable"),
     ]
     assert next(iter(entries(log)[1])) == "timestamp"
+
+
+@pytest.mark.contract("S2-17", "S2-7")
+def test_each_line_is_an_object_with_its_time(make, dial, clock, log):
+    """Whatever the line tells: checks with percentage and trend, alerts, beginning and end; in the order of time."""
+    monitor = make(10)
+    monitor.start()
+    for _ in range(12):
+        dial.percent *= 1.1
+        pass_time(monitor, clock, 10)
+    monitor.stop()
+    lines = log.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    told = [json.loads(line) for line in lines]
+    times = [datetime.fromisoformat(entry["timestamp"]) for entry in told]
+    assert times == sorted(times)
+    assert {entry["trend"] for entry in told if "percent" in entry} == {"stable", "increasing"}
+    assert all(float(entry["percent"]) >= 40 for entry in told if "percent" in entry)
+    assert {entry["event_type"] for entry in told if "percent" not in entry} == {"START", "ALERT", "STOP"}
 
 
 @pytest.mark.contract("S2-37")
@@ -704,6 +723,27 @@ def test_detailed_status_names_the_largest_processes(make, dial):
         assert each["name"]
         assert each["pid"]
     json.dumps(detailed)
+
+
+@pytest.mark.contract("S2-18")
+def test_processes_are_listed_only_when_asked_for(make, dial, clock, monkeypatch):
+    """Neither a check nor the status walks over the processes; each detailed status does so once."""
+    walks = []
+
+    def walk(count):
+        walks.append(count)
+        return largest_processes(count)
+
+    monkeypatch.setattr(simple_memory_monitor, "largest_processes", walk)
+    monitor = make(10)
+    monitor.start()
+    pass_time(monitor, clock, 30)
+    monitor.get_status()
+    monitor.get_stats()
+    monitor.print_stats()
+    assert walks == []
+    monitor.get_detailed_status()
+    assert walks == [5]
 
 
 @pytest.mark.contract("W2-4")

@@ -66,7 +66,7 @@ def our_threads():
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("memwarden"))
 
 
-@pytest.mark.contract("X-6", "S2-6", "X-17")
+@pytest.mark.contract("X-6", "S2-6")
 def test_two_monitors_use_the_threads_of_one(sources, clock, reader, tmp_path):
     """However many monitors watch, one thread looks and one tells; the last to leave takes both along."""
     simple = SimpleMemoryMonitor(300, log_file=tmp_path / "a.log", sources=sources, clock=clock)

@@ -224,7 +224,10 @@ class Warden:
             self._ended.set()
 
     def ask(self, interval: float | str, first: float | None = None) -> None:
-        """Record at another interval from now on, from any thread: at once, or at ``first`` on the monotonic clock."""
+        """Record at another interval from now on, from any thread: at once, or at ``first`` on the monotonic clock.
+
+        Rules that were replaced are put into force with it, before the next look.
+        """
         self.interval = parse_duration(interval)
         life = self._life
         if life is not None:
@@ -326,6 +329,8 @@ class Warden:
                 life.wake.clear()
                 if self._life is life:  # another interval was asked for: a grid of its own, whose first point is 0
                     interval, first, point, recorded = self.interval, life.first, -1, False
+                    if self._new_rules is not None and reading is not None:
+                        self._change_rules(reading.sample)
                 continue
             if on_grid:
                 point = on_time

@@ -6,7 +6,9 @@ import pytest
 
 from memwarden import SettingsError
 from memwarden.engine.warden import Warden
+from memwarden.model.decisions import Outcome
 from memwarden.model.events import EventKind
+from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
 
 #: So large that headroom never makes the pace shorter than the interval.
@@ -81,6 +83,33 @@ def test_asking_wakes_nobody_who_stands_still(warden, clock, times):
     warden.ask(20)
     warden.stop()
     assert not [each for each in threading.enumerate() if each.name.startswith("memwarden")]
+
+
+def test_replaced_rules_are_in_force_with_it(clock):
+    """What an old rule did is taken back at once, not only at the next look, which may be far away."""
+    done = []
+
+    class Brake:
+        name = "brake"
+
+        def run(self, decision):
+            done.append("brake")
+            return Outcome(decision=decision, done=True, message="")
+
+        def undo(self, decision):
+            done.append("release")
+            return Outcome(decision=decision, done=True, message="")
+
+    reader = ScriptedReader([TOTAL - (1 << 40)], total=TOTAL)
+    rule = Rule(name="full", when="level >= HIGH", then="brake")
+    with Warden([reader], interval=600, rules=[rule], actions=[Brake()], clock=clock) as warden:
+        assert warden.flush()
+        reads = reader.reads
+        warden.use_rules([])
+        warden.ask(600, first=clock.monotonic() + 600)
+        clock.advance(0.001)
+        assert warden.flush()
+        assert (done, reader.reads) == (["brake", "release"], reads)
 
 
 def test_nonsense_is_refused(warden):

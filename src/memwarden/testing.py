@@ -51,7 +51,7 @@ class FakeClock:
     def __init__(self, wall: float = 1_700_000_000.0, monotonic: float = 1000.0) -> None:
         self._wall, self._now = wall, monotonic
         self._condition = threading.Condition()
-        self._waiting: dict[threading.Thread, float] = {}
+        self._waiting: dict[threading.Thread, tuple[float, Waitable]] = {}
         self._under_way: set[threading.Thread] = set()  # those who will wait on this clock again
 
     def wall(self) -> float:
@@ -76,12 +76,14 @@ class FakeClock:
         with self._condition:
             deadline = self._now + timeout
             if timeout > 0:
-                self._waiting[me] = deadline
+                self._waiting[me] = deadline, event
                 self._under_way.discard(me)
                 self._condition.notify_all()
             while not event.is_set() and self._now < deadline:
                 self._condition.wait(0.005)  # real time: the event may be set by anybody
             self._waiting.pop(me, None)
+            if me.name == SAMPLER and event.is_set():  # it ends, or plans anew and waits again
+                self._under_way.add(me)
             self._condition.notify_all()
         return event.is_set()
 
@@ -91,7 +93,7 @@ class FakeClock:
             target = self._now + seconds
             while True:
                 self._until_all_wait()
-                due = [(when, thread) for thread, when in self._waiting.items() if when <= target]
+                due = [(when, thread) for thread, (when, _) in self._waiting.items() if when <= target]
                 if not due:
                     break
                 when, thread = min(due, key=lambda each: each[0])
@@ -111,7 +113,8 @@ class FakeClock:
         me = threading.current_thread()
         while True:
             self._under_way = {each for each in self._under_way if each.is_alive()}
-            if self._under_way <= {me}:
+            woken = any(event.is_set() for _, event in self._waiting.values())
+            if self._under_way <= {me} and not woken:
                 return
             if time.monotonic() > patience:
                 self._under_way.clear()

@@ -1,15 +1,16 @@
 """The old ``src.utils.memory_init``: start-up of memory management, in its old names.
 
-Built so far: starting, ending and asking. The processing configuration and the status dictionaries come
-with the parts that they speak of (video).
+The processing configuration comes with the parts that it speaks of (video).
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from memwarden.compat.memory_manager import get_memory_monitor
-from memwarden.errors import MemwardenError
+from memwarden.errors import MemwardenError, ReadError
+from memwarden.model.units import MIB
 
 _log = logging.getLogger("memwarden")
 
@@ -33,6 +34,47 @@ def setup_memory_management() -> bool:
 def is_memory_management_available() -> bool:
     """Whether set-up has succeeded, and watching goes on."""
     return get_memory_monitor().monitoring
+
+
+def get_memory_status() -> dict[str, Any]:
+    """Memory, what is held and the FFmpeg processes, measured now; before set-up, too. All of it is safe for JSON.
+
+    ``memory``: ``total_mb``, ``available_mb``, ``used_percent``, ``pressure_level``, ``process_memory_mb``,
+    ``limit_source``. ``resources``: counts of what is tracked. ``ffmpeg``: ``active_processes`` and
+    ``total_memory_mb``. Besides ``initialized`` and ``memory_management_available``. Where something cannot be read
+    its values are None, and ``error`` is a sentence that says what and why.
+    """
+    monitor = get_memory_monitor()
+    memory: dict[str, Any] = dict.fromkeys(
+        ("total_mb", "available_mb", "used_percent", "pressure_level", "process_memory_mb", "limit_source")
+    )
+    status: dict[str, Any] = {
+        "initialized": monitor.monitoring,
+        "memory_management_available": monitor.monitoring,
+        "memory": memory,
+    }
+    reading = monitor.look()
+    try:
+        stats = monitor.stats_of(reading)
+        memory |= {
+            "total_mb": stats.total_mb,
+            "available_mb": stats.available_mb,
+            "used_percent": round(stats.percent_used, 1),
+            "pressure_level": stats.pressure_level.value,
+            "limit_source": stats.limit_source,
+        }
+    except ReadError as error:
+        status["error"] = f"{error}; nothing is known of memory"
+    if reading.sample.process is not None:
+        memory["process_memory_mb"] = round(reading.sample.process.rss / MIB, 1)
+    processes = monitor.get_tracked_processes()
+    ffmpeg = [each for each in processes if each.is_ffmpeg]
+    status["resources"] = {"tracked_processes": len(processes)}
+    status["ffmpeg"] = {
+        "active_processes": len(ffmpeg),
+        "total_memory_mb": round(sum(each.memory_mb for each in ffmpeg), 1),
+    }
+    return status
 
 
 def shutdown_memory_management_system() -> None:

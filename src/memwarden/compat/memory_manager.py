@@ -10,13 +10,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from memwarden.actions.targets import Target
 from memwarden.compat.figures import Sources, figures_of, look_once
 from memwarden.compat.locks import Lock
-from memwarden.engine.clock import SystemClock
-from memwarden.engine.warden import Warden
+from memwarden.compat.shared import SYSTEM_CLOCK, Member, Shared, shared
+from memwarden.compat.tracked import ProcessInfo, Tracked
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import PressureLevel, Reading
-from memwarden.model.units import MIB
+from memwarden.model.units import MIB, parse_duration
 from memwarden.protocols import Clock
 from memwarden.readers.sources import own_sources
 
@@ -46,25 +47,29 @@ class MemoryMonitor:
     """Memory as it stands, whenever asked; watched in the background between ``start_`` and ``stop_monitoring``.
 
     ``update_interval`` is the pace in seconds; near a limit it looks more often. ``sources`` makes the
-    readers and ``clock`` tells the time; both are there for tests.
+    readers, ``clock`` tells the time and ``tracked`` holds the processes; they are there for tests.
     """
 
     def __init__(
-        self, update_interval: float = 2.0, *, sources: Sources = own_sources, clock: Clock | None = None
+        self,
+        update_interval: float = 2.0,
+        *,
+        sources: Sources = own_sources,
+        clock: Clock | None = None,
+        tracked: Tracked | None = None,
     ) -> None:
+        #: Seconds between two updates.
+        self.update_interval = parse_duration(update_interval)
         self._sources = sources
-        self._clock: Clock = SystemClock() if clock is None else clock
-        self._warden = Warden(sources(), interval=update_interval, clock=self._clock)
-
-    @property
-    def update_interval(self) -> float:
-        """Seconds between two updates."""
-        return self._warden.interval
+        self._clock: Clock = SYSTEM_CLOCK if clock is None else clock
+        self._shared = shared(sources, self._clock)
+        self._callbacks: list[_OnLevel] = []
+        self._tracked = Tracked() if tracked is None else tracked
 
     @property
     def monitoring(self) -> bool:
         """Whether it watches in the background."""
-        return self._warden.running
+        return self._shared.has(self)
 
     def get_current_stats(self) -> MemoryStats:
         """Memory now: a fresh look, also before monitoring was started.
@@ -72,18 +77,24 @@ class MemoryMonitor:
         While monitoring the level is the watched one, which has seen the last minutes; else it is what the
         percentage alone says. Raises :class:`~memwarden.errors.ReadError` where memory cannot be read.
         """
-        reading = look_once(self._sources, self._clock)
-        last = self._warden.last if self._warden.running else None
+        return self.stats_of(self.look())
+
+    def stats_of(self, reading: Reading) -> MemoryStats:
+        """The same figures of a look that was taken. Raises :class:`~memwarden.errors.ReadError`."""
+        last = self._shared.warden.last if self.monitoring else None
         return _stats(reading, reading.assessment.raw if last is None else last.assessment.level)
 
+    def look(self) -> Reading:
+        """The same look as a native value, with everything that could be read and what could not."""
+        return look_once(self._sources, self._clock)
+
     def start_monitoring(self) -> None:
-        """Begin to watch; when it already does, nothing changes."""
-        if not self._warden.running:
-            self._warden.start()
+        """Begin to watch; when it already does, nothing changes. All monitors of a process share one thread."""
+        self._shared.join(Member(self, self.update_interval, _pass, self._callbacks))
 
     def stop_monitoring(self) -> None:
-        """End watching; returns when its threads have ended."""
-        self._warden.stop()
+        """End watching; returns when the threads that nobody else needs have ended."""
+        self._shared.leave(self)
 
     def register_pressure_callback(
         self, level: PressureLevel, callback: Callable[[MemoryStats], object]
@@ -93,22 +104,70 @@ class MemoryMonitor:
         The level found first counts as entered. Callbacks run on a thread of their own: one that raises or
         hangs stops neither the watching nor the others.
         """
-        wanted = PressureLevel(level)
+        receiver = _OnLevel(self._shared, PressureLevel(level), callback)
+        self._callbacks.append(receiver)
+        member = self._shared.member(self)
+        end = None if member is None else member.add(receiver)
 
-        def receive(event: Event) -> None:
-            if event.kind is not EventKind.LEVEL or event.value.level is not wanted or event.value.binding is None:
-                return
-            last = self._warden.last
-            if last is not None:
-                sample = last.sample._replace(wall=event.wall, monotonic=event.monotonic)
-                callback(_stats(Reading(sample, event.value), wanted))
+        def take_off() -> None:
+            if receiver in self._callbacks:
+                self._callbacks.remove(receiver)
+            receiver.ended = True
+            if end is not None:
+                end()
 
-        # Under the callback's own name, which is told when it raises or hangs.
-        return self._warden.subscribe(functools.update_wrapper(receive, callback))
+        return take_off
+
+    def track_process(self, pid: int, name: str = "", is_ffmpeg: bool = False, *, essential: bool = True) -> Target:
+        """Keep an eye on the process that has this pid now.
+
+        With ``essential=False`` it may be paused and, in the end, ended when memory is critical; who was not said to
+        be so never is. Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
+        :class:`~memwarden.errors.ActionFailed` when it is this one and said not to be essential.
+        """
+        return self._tracked.track(pid, name, is_ffmpeg, essential)
+
+    def untrack_process(self, pid: int) -> None:
+        """Forget it; nothing happens when it is not tracked."""
+        self._tracked.targets.untrack_process(pid)
+
+    def get_tracked_processes(self) -> list[ProcessInfo]:
+        """Who is tracked and still there, each measured now."""
+        return self._tracked.living()
+
+    def get_ffmpeg_processes(self) -> list[ProcessInfo]:
+        """Those of them that were tracked as FFmpeg."""
+        return [each for each in self._tracked.living() if each.is_ffmpeg]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all callbacks that are due have run; False when ``timeout`` seconds pass first."""
-        return self._warden.flush(timeout)
+        return self._shared.warden.flush(timeout)
+
+
+class _OnLevel:
+    """Calls back when its level is entered."""
+
+    def __init__(self, shared: Shared, wanted: PressureLevel, callback: Callable[[MemoryStats], object]) -> None:
+        self.ended = False
+        self._shared, self._wanted, self._callback = shared, wanted, callback
+        self._seen: PressureLevel | None = None
+        functools.update_wrapper(self, callback)  # it goes by that name where it raises or hangs
+
+    def __call__(self, event: Event) -> None:
+        if event.kind is EventKind.START:
+            self._seen = None
+            return
+        last = event.value if event.kind is EventKind.SAMPLE else self._shared.warden.last
+        if event.kind not in (EventKind.SAMPLE, EventKind.LEVEL) or last is None:
+            return
+        reading = last
+        if event.kind is EventKind.LEVEL:
+            reading = Reading(last.sample._replace(wall=event.wall, monotonic=event.monotonic), event.value)
+        if reading.assessment.binding is None:
+            return
+        before, self._seen = self._seen, reading.assessment.level
+        if self._seen is self._wanted is not before and not self.ended:
+            self._callback(_stats(reading, self._seen))
 
 
 def _stats(reading: Reading, level: PressureLevel) -> MemoryStats:
@@ -133,6 +192,10 @@ def _stats(reading: Reading, level: PressureLevel) -> MemoryStats:
 
 def _mb(size: int) -> float:
     return size * 10 // MIB / 10  # rounded down: 1023.96 is less than 1024
+
+
+def _pass(event: Event) -> None:
+    """Samples are asked for when they are wanted."""
 
 
 _lock = Lock()

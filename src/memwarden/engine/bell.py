@@ -20,12 +20,17 @@ class Bell:
         self._closed.acquire()
 
     def set(self) -> None:
-        """Ring; it goes on ringing."""
+        """Ring; it goes on ringing until it is cleared."""
         self._rung = True
         try:
             self._closed.release()
         except RuntimeError:
             return  # it rings already
+
+    def clear(self) -> None:
+        """Stop ringing; for the one who waits."""
+        self._rung = False
+        self._closed.acquire(blocking=False)
 
     def is_set(self) -> bool:
         """Whether it rings."""

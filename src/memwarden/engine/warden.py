@@ -51,10 +51,13 @@ _alive: weakref.WeakSet[Warden] = weakref.WeakSet()
 class _Life:
     """One run, from start to stop: an earlier one that still ends cannot be woken to a second life."""
 
-    __slots__ = ("left", "looked", "thread", "wake")
+    __slots__ = ("first", "left", "looked", "thread", "wake")
 
     def __init__(self, run: Callable[[_Life], None]) -> None:
+        #: Rings when the run ends, and when another interval was asked for.
         self.wake = Bell()
+        #: When the grid of that interval begins.
+        self.first = 0.0
         #: Set when the first look was taken.
         self.looked = threading.Event()
         #: Whether ``stop`` went on without waiting for the look that was under way.
@@ -235,6 +238,17 @@ class Warden:
         finally:
             self._ended.set()
 
+    def ask(self, interval: float | str, first: float | None = None) -> None:
+        """Record at another interval from now on, from any thread: at once, or at ``first`` on the monotonic clock.
+
+        Rules that were replaced are put into force with it, before the next look.
+        """
+        self.interval = parse_duration(interval)
+        life = self._life
+        if life is not None:
+            life.first = self._clock.monotonic() if first is None else first
+            life.wake.set()
+
     def close(self) -> None:
         """Give back the descriptors of readers and recorders; ``stop`` does so by itself."""
         self._close_readers()
@@ -320,8 +334,11 @@ class Warden:
         works = self._try_to_look(due, True, life, True)
         if self._life is life:
             life.looked.set()
+        looked: float | None = None  # what the pace counts from; None: a look was taken since
         while self._life is life:
             now = clock.monotonic()
+            if looked is None:
+                looked = max(due, now - SHORTEST)
             look = self._last
             pace = interval
             if works and look is not None:
@@ -334,12 +351,19 @@ class Warden:
             if first + on_time * interval <= now:
                 on_time = max(on_time, passed + 1 if recorded else passed)
             grid = first + on_time * interval
-            due = max(due, now - SHORTEST) + pace
-            recorded = grid <= max(due, now)
-            if recorded:
-                due, point = grid, on_time
+            due = looked + pace
+            on_grid = grid <= max(due, now)
+            if on_grid:
+                due = grid
             if clock.wait(life.wake, max(0.0, due - now)):
-                break
+                life.wake.clear()
+                if self._life is life:  # another interval was asked for: a grid of its own, whose first point is 0
+                    interval, first, point, recorded = self.interval, life.first, -1, False
+                    self._take_in()
+                continue
+            if on_grid:
+                point = on_time
+            looked, recorded = None, on_grid
             works = self._try_to_look(due, recorded, life, works)
         if life.left:
             self._close_readers()

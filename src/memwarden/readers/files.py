@@ -58,10 +58,10 @@ class KeptFile:
         try:
             if self.fd < 0:
                 self.fd = os.open(self.path, _READ_ONLY)
-            data = pread(self.fd, self._size, 0)
+            data = os.pread(self.fd, self._size, 0)
             while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
-                data = pread(self.fd, self._size, 0)
+                data = os.pread(self.fd, self._size, 0)
         except (OSError, ValueError) as error:
             raise read_error(self.what, self.path, error) from None
         return data

@@ -1,50 +1,120 @@
-"""Start-up in its old names."""
+"""Start-up in the old names: set-up, the status, and the end of it; on a fake clock and scripted readers."""
 
-from __future__ import annotations
-
-import logging
+import json
+import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
+from memwarden import ReadError
 from memwarden.compat import memory_init, memory_manager
-from memwarden.errors import ReadError
-from memwarden.testing import ScriptedReader
+from memwarden.compat.memory_init import (
+    get_memory_status,
+    is_memory_management_available,
+    setup_memory_management,
+    shutdown_memory_management_system,
+)
+from memwarden.compat.memory_manager import MemoryMonitor
+from memwarden.compat.tracked import Tracked
+from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
+from memwarden.testing import FakeClock, ProcTree, ScriptedReader
+
+MIB = 1 << 20
+SYSTEM = SystemMemory(8000 * MIB, 6000 * MIB, 5000 * MIB, 0, 0, 0)
+PROCESS = ProcessMemory(ProcessKey(7, 1), "python", 300 * MIB)
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedReader]:
-    """The process's monitor reads what the test says."""
-    reader = ScriptedReader([500])
-    monitor = memory_manager.MemoryMonitor(sources=lambda: [reader])
-    monkeypatch.setattr(memory_manager, "_monitor", monitor)
-    yield reader
-    monitor.stop_monitoring()
+def use(monkeypatch, tmp_path):
+    """Makes the monitor of the process one that sees these facts."""
+    tree = ProcTree(tmp_path)
+    tree.process(os.getpid(), name="pytest")
+
+    def put(facts):
+        monitor = MemoryMonitor(
+            sources=lambda: [ScriptedReader([facts])], clock=FakeClock(), tracked=Tracked(proc=tree.proc)
+        )
+        monkeypatch.setattr(memory_manager, "_monitor", monitor)
+        return monitor, tree
+
+    yield put
+    shutdown_memory_management_system()
 
 
-def test_setup_begins_to_watch(watched: ScriptedReader) -> None:
-    """True, available, and over again after shutdown; no signal handler is touched."""
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert not memory_init.is_memory_management_available()
-    assert memory_init.setup_memory_management() is True
-    assert memory_init.setup_memory_management() is True
-    assert memory_init.is_memory_management_available()
-    memory_init.shutdown_memory_management_system()
-    assert not memory_init.is_memory_management_available()
-    memory_init.shutdown_memory_management_system()
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+@pytest.mark.contract("S1-48", "X-3")
+def test_the_status_has_its_three_parts_before_set_up_too(use):
+    """Memory, resources and FFmpeg, in MB of the seed, safe for JSON; and no error where all could be read."""
+    monitor, tree = use({"system": SYSTEM, "process": PROCESS})
+    tree.process(50, name="ffmpeg", rss=100 * MIB)
+    tree.process(60, name="python", rss=10 * MIB)
+    monitor.track_process(50, "ffmpeg_encode", is_ffmpeg=True)
+    monitor.track_process(60, "helper")
+    status = get_memory_status()
+    assert status == {
+        "initialized": False,
+        "memory_management_available": False,
+        "memory": {
+            "total_mb": 8000.0,
+            "available_mb": 6000.0,
+            "used_percent": 25.0,
+            "pressure_level": "low",
+            "process_memory_mb": 300.0,
+            "limit_source": "machine",
+        },
+        "resources": {"tracked_processes": 2},
+        "ffmpeg": {"active_processes": 1, "total_memory_mb": 100.0},
+    }
+    json.dumps(status)
+    assert setup_memory_management()
+    assert get_memory_status() == status | {"initialized": True, "memory_management_available": True}
+
+
+@pytest.mark.contract("S1-49", "W1-10")
+def test_what_cannot_be_read_is_told_and_the_rest_stays(use):
+    """A sentence with what and why; figures that are known are there, the others are None and not made up."""
+    denied = ReadError("meminfo", "/proc/meminfo", "denied")
+    monitor, tree = use(denied)
+    tree.process(50, name="ffmpeg", rss=100 * MIB)
+    monitor.track_process(50, "ffmpeg_encode", is_ffmpeg=True)
+    status = get_memory_status()
+    assert "meminfo: denied at /proc/meminfo" in status["error"]
+    assert set(status["memory"].values()) == {None}
+    assert status["ffmpeg"]["active_processes"] == 1
+    json.dumps(status)
+    use({"process": PROCESS})
+    status = get_memory_status()
+    assert "none of them tells of a limit" in status["error"]
+    assert (status["memory"]["process_memory_mb"], status["memory"]["total_mb"]) == (300.0, None)
+
+
+def test_set_up_watches_until_it_is_shut_down(use):
+    """Available from set-up on, until the end; both may be said twice."""
+    monitor, _ = use({"system": SYSTEM})
+    assert not is_memory_management_available()
+    assert setup_memory_management()
+    assert setup_memory_management()
+    assert is_memory_management_available()
+    assert monitor.monitoring
+    shutdown_memory_management_system()
+    shutdown_memory_management_system()
+    assert not is_memory_management_available()
 
 
 @pytest.mark.contract("S1-76")
-def test_where_nothing_can_be_read_the_program_goes_on(
-    watched: ScriptedReader, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """False and a warning with the reason, no exception, and nothing runs in the background."""
-    broken = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])
-    monkeypatch.setattr(memory_manager, "_monitor", memory_manager.MemoryMonitor(sources=lambda: [broken]))
-    with caplog.at_level(logging.WARNING, logger="memwarden"):
-        assert memory_init.setup_memory_management() is False
-    assert "Memory management not available" in caplog.text
-    assert "/proc/meminfo" in caplog.text
-    assert not memory_init.is_memory_management_available()
+def test_set_up_that_fails_lets_the_program_go_on(use, caplog):
+    """False, and a warning that says why."""
+    use(ReadError("meminfo", "/proc/meminfo", "denied"))
+    assert setup_memory_management() is False
+    assert not is_memory_management_available()
+    assert "Memory management not available: meminfo: denied" in caplog.text
+
+
+@pytest.mark.contract("W1-7")
+def test_set_up_replaces_no_signal_handler(use):
+    """Ctrl-C and SIGTERM stay what the program made of them."""
+    use({"system": SYSTEM})
+    before = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+    assert setup_memory_management()
+    shutdown_memory_management_system()
+    assert before == [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+    assert memory_init.__name__.startswith("memwarden")

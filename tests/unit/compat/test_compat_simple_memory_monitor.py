@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from memwarden.compat.simple_memory_monitor import (
     MemoryAlert,
     MemoryMetrics,
     SimpleMemoryMonitor,
+    check_interval_for,
     get_monitor,
     reset_monitor,
 )
@@ -108,7 +111,7 @@ def pass_time(monitor, clock, seconds):
 # --- MemoryMetrics -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.contract("S2-8")
+@pytest.mark.contract("S2-8", "X-4")
 def test_metrics_know_window_average_and_peak(clock):
     """The average is of the last 100 readings, the peak of all, with the time when it was first reached."""
     metrics = MemoryMetrics(clock=clock)
@@ -371,6 +374,25 @@ def test_a_check_is_one_line_of_strings(clock, log):
     assert next(iter(entries(log)[1])) == "timestamp"
 
 
+@pytest.mark.contract("S2-17", "S2-7")
+def test_each_line_is_an_object_with_its_time(make, dial, clock, log):
+    """Whatever the line tells: checks with percentage and trend, alerts, beginning and end; in the order of time."""
+    monitor = make(10)
+    monitor.start()
+    for _ in range(12):
+        dial.percent *= 1.1
+        pass_time(monitor, clock, 10)
+    monitor.stop()
+    lines = log.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    told = [json.loads(line) for line in lines]
+    times = [datetime.fromisoformat(entry["timestamp"]) for entry in told]
+    assert times == sorted(times)
+    assert {entry["trend"] for entry in told if "percent" in entry} == {"stable", "increasing"}
+    assert all(float(entry["percent"]) >= 40 for entry in told if "percent" in entry)
+    assert {entry["event_type"] for entry in told if "percent" not in entry} == {"START", "ALERT", "STOP"}
+
+
 @pytest.mark.contract("S2-37")
 @pytest.mark.parametrize(("threshold", "shown"), [(80.0, "80"), (82.5, "82.5"), (10, "10")])
 def test_an_alert_is_a_line_in_the_seeds_words(make, dial, log, threshold, shown):
@@ -541,9 +563,73 @@ def test_a_callback_that_hangs_ends_no_check(make, dial, clock, log):
         dial.percent = 40.0
         clock.advance(60)  # so full it is looked at once in between, and the callback found to hang
         pass_time(monitor, clock, 240)
-        assert kinds(log) == ["START", "check", "ALERT", "check", "check", "check"]
+        assert kinds(log) == ["START", "check", "ALERT", "CLEARED", "check", "check", "check"]
     finally:
         release.set()
+
+
+@pytest.mark.contract("W2-8")
+def test_an_alert_is_over_once_and_told(make, dial, clock, log):
+    """Back by three points it is over, with a line of its own; flapping about the threshold ends nothing."""
+    monitor = make(100)
+    monitor.start()
+    for percent in (90.0, 79.9, 80.1, 77.1, 77.0, 60.0, 85.0, 40.0):
+        dial.percent = percent
+        pass_time(monitor, clock, 100)
+    monitor.stop()
+    assert [kind for kind in kinds(log) if kind not in ("check", "START", "STOP")] == [
+        "ALERT",  # 90
+        "ALERT",  # 80.1: more than a minute later
+        "CLEARED",  # 77
+        "ALERT",  # 85
+        "CLEARED",  # 40
+    ]
+    cleared = [entry["message"] for entry in entries(log) if entry.get("event_type") == "CLEARED"]
+    assert cleared[0] == "MEMORY ALERT over: 77.0% of RAM in use (threshold: 80%)"
+    assert (monitor.metrics.alert_count, monitor.alert.active) == (3, False)
+
+
+@pytest.mark.contract("W2-8", "S2-25")
+def test_uptime_counts_from_start(make, clock):
+    """Not from construction, not by the wall clock; and anew after a restart."""
+    monitor = make(300)
+    clock.advance(1000)
+    monitor.start()
+    clock.set_wall(WALL - 86400)
+    pass_time(monitor, clock, 90)
+    assert monitor.get_status()["uptime"] == "0:01:30"
+    monitor.stop()
+    clock.advance(500)
+    assert monitor.get_status()["uptime_seconds"] == pytest.approx(90)
+    monitor.start()
+    assert monitor.get_status()["uptime"] == "0:00:00"
+
+
+@pytest.mark.contract("S2-61")
+def test_the_warning_comes_before_the_memory_is_gone(clock, log):
+    """A machine that fills within three minutes, between checks five minutes apart: the alert waits for no check."""
+    total, rate = 16_000 * MIB, 60 * MIB
+
+    class Filling:
+        name = "filling"
+
+        def read(self):
+            used = min(total, round(total * 0.3 + rate * (clock.monotonic() - 1000)))
+            return {"system": SystemMemory(total, total - used, total - used, 0, 0, 0)}
+
+        def close(self):
+            pass
+
+    calls = []
+    monitor = SimpleMemoryMonitor(
+        300, log_file=log, alert_callback=calls.append, sources=lambda: [Filling()], clock=clock
+    )
+    monitor.start()
+    pass_time(monitor, clock, 290)
+    assert kinds(log) == ["START", "check", "ALERT"]
+    assert len(calls) == 1
+    assert 80 < calls[0] < 95
+    monitor.stop()
 
 
 # --- SimpleMemoryMonitor: asking -----------------------------------------------------------------------------
@@ -637,6 +723,27 @@ def test_detailed_status_names_the_largest_processes(make, dial):
         assert each["name"]
         assert each["pid"]
     json.dumps(detailed)
+
+
+@pytest.mark.contract("S2-18")
+def test_processes_are_listed_only_when_asked_for(make, dial, clock, monkeypatch):
+    """Neither a check nor the status walks over the processes; each detailed status does so once."""
+    walks = []
+
+    def walk(count):
+        walks.append(count)
+        return largest_processes(count)
+
+    monkeypatch.setattr(simple_memory_monitor, "largest_processes", walk)
+    monitor = make(10)
+    monitor.start()
+    pass_time(monitor, clock, 30)
+    monitor.get_status()
+    monitor.get_stats()
+    monitor.print_stats()
+    assert walks == []
+    monitor.get_detailed_status()
+    assert walks == [5]
 
 
 @pytest.mark.contract("W2-4")
@@ -767,3 +874,47 @@ def test_reset_forgets_and_stops(only, tmp_path):
     assert get_monitor(60) is not old
     reset_monitor()
     reset_monitor()
+
+
+@pytest.mark.contract("S2-56")
+@pytest.mark.parametrize(
+    ("duration", "interval"),
+    [
+        pytest.param(60, 60, id="a minute"),
+        pytest.param(3599.9, 60, id="just below an hour"),
+        pytest.param("1h", 300, id="an hour is of the middle"),
+        pytest.param("1d", 300, id="so is a day"),
+        pytest.param(86400.1, 600, id="above a day"),
+        pytest.param("30d", 600, id="a month"),
+    ],
+)
+def test_the_guide_by_duration(duration, interval):
+    """Short runs are checked each minute, middle ones each five, long ones each ten."""
+    assert check_interval_for(duration) == interval
+    with pytest.raises(SettingsError):
+        check_interval_for(-1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the readers are psutil's")
+@pytest.mark.contract("S2-47")
+def test_no_package_but_the_standard_library_is_needed(tmp_path):
+    """On Linux the monitor runs without psutil, and imports nothing that does not come with Python."""
+    program = """
+import sys
+sys.modules["psutil"] = None
+before = set(sys.modules)
+from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
+monitor = SimpleMemoryMonitor(log_file=sys.argv[1]).start()
+monitor.print_stats()
+assert monitor.get_detailed_status()["top_processes"]
+monitor.stop()
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "memory.log")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["['memwarden']"], done.stderr

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.testing import ProcTree
 
@@ -273,6 +275,18 @@ def own_process(tree: ProcTree, pid: int = 4242) -> None:
     tree.process(pid, name="python3")
     for name in ("stat", "statm", "status"):
         tree.write(f"proc/self/{name}", (tree.folder / "proc" / str(pid) / name).read_bytes())
+
+
+def ended_files_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept descriptor of a process that has ended answers ESRCH, as the kernel's do; a plain file reads on."""
+    pread = os.pread
+
+    def answer(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_nlink == 0:
+            raise ProcessLookupError(3, "No such process")
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", answer)
 
 
 def descriptors() -> int:

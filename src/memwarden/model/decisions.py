@@ -17,6 +17,8 @@ class Decision:
     reason: str
     wall: float
     monotonic: float
+    #: How bad it is, for those who tell people: ``"info"``, ``"warning"`` or ``"critical"``.
+    severity: str = "warning"
     target: ProcessKey | None = None
     #: Which time this is since the rule began to hold: 0 for the first, then each repetition after its rest.
     repeat: int = 0

@@ -26,7 +26,7 @@ from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
 
 DENIED = ReadError("meminfo", "/proc/meminfo", "denied")
-HIGH_RULE = Rule(name="high", level=PressureLevel.HIGH, action="act", rest=10.0)
+HIGH_RULE = Rule(name="high", when="level >= HIGH", then="act", rest=10.0)
 
 
 @pytest.fixture
@@ -383,7 +383,7 @@ def test_an_action_that_raises_is_an_outcome(
 
 def test_a_rule_must_name_an_action_that_there_is() -> None:
     """The error names rule and action and says which there are, before anything is watched."""
-    rule = Rule(name="mine", level=PressureLevel.HIGH, action="nuke")
+    rule = Rule(name="mine", when="level >= HIGH", then="nuke")
     with pytest.raises(SettingsError, match=r"rule 'mine': no action is called 'nuke'; known: notify"):
         Warden([], rules=[rule])
     with pytest.raises(SettingsError, match=r"known: none"):

@@ -7,6 +7,8 @@ Each function fills a :class:`~memwarden.testing.ProcTree` and gives it back; th
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,6 +277,30 @@ def own_process(tree: ProcTree, pid: int = 4242) -> None:
     tree.process(pid, name="python3")
     for name in ("stat", "statm", "status"):
         tree.write(f"proc/self/{name}", (tree.folder / "proc" / str(pid) / name).read_bytes())
+
+
+class CountedTree(ProcTree):
+    """A ``/proc`` whose counter of process numbers goes along: whoever is new, or other than before, moves it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._starts: dict[int, int] = {}
+        self.write("proc/self/status", "Name:\tpython3\nNSpid:\t4242\n")
+        self.count(4242)
+
+    def process(self, pid: int, **more: Any) -> None:
+        super().process(pid, **more)
+        if self._starts.get(pid) != (start := more.get("start", 100)):
+            self._starts[pid] = start
+            self.count(pid)
+
+    def end(self, pid: int) -> None:
+        super().end(pid)
+        self._starts.pop(pid, None)
+
+    def count(self, last: int) -> None:
+        """The number that was given out last."""
+        self.write("proc/sys/kernel/ns_last_pid", f"{last}\n")
 
 
 def ended_files_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:

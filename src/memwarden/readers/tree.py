@@ -162,7 +162,7 @@ class TreeReader:
             return
         if last != before:
             self._quiet = 0
-            if before is not None and len(self._fds) < len(self._rows):
+            if before is not None and self._kept < len(self._members):
                 self._recheck(Numbers(before, last))
         else:
             self._quiet += 1
@@ -170,19 +170,21 @@ class TreeReader:
         if not (ask or self._troubled or quiet & (quiet - 1) == 0 or quiet % _ASK_EVERY == 0):
             return
         known = len(self._members)
-        if self._looks - self._audited >= _AUDIT_EVERY and self._looks > 1:
+        listed = len(self._list.names)
+        if self._looks > 1 and self._looks - self._audited >= _AUDIT_EVERY:
             self._audited, self._verify = self._looks, True
             self._list_new(last)
             self._walk(gaps)
-        elif (
-            self._troubled
-            or not self._list.names
-            or (_FILE_IN_LISTED * self._files < len(self._list.names) and self._lists_children)
-        ):
+        elif self._troubled or not listed or (_FILE_IN_LISTED * self._files < listed and self._lists_children):
             self._walk(gaps)
         else:
             self._join(last, gaps)
-        if quiet >= _ASK_EVERY and len(self._members) > known and self._adopter is None:
+        if (
+            quiet >= _ASK_EVERY
+            and len(self._members) > known
+            and self._adopter is None
+            and self._counter.last() == last
+        ):
             self._counter.doubt()  # somebody came, and it stood still
 
     def _list_new(self, last: int) -> set[str]:

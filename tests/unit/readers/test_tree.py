@@ -11,34 +11,10 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree
-from support.trees import HOSTILE_NAMES, MIB, descriptors
+from support.trees import HOSTILE_NAMES, MIB, CountedTree, descriptors
 
 #: The descriptor of the counter of process numbers.
 COUNTER = 1
-
-
-class CountedTree(ProcTree):
-    """A ``/proc`` whose counter of process numbers goes along: whoever is new, or other than before, moves it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._starts: dict[int, int] = {}
-        self.write("proc/self/status", "Name:\tpython3\nNSpid:\t4242\n")
-        self.count(4242)
-
-    def process(self, pid: int, **more: Any) -> None:
-        super().process(pid, **more)
-        if self._starts.get(pid) != (start := more.get("start", 100)):
-            self._starts[pid] = start
-            self.count(pid)
-
-    def end(self, pid: int) -> None:
-        super().end(pid)
-        self._starts.pop(pid, None)
-
-    def count(self, last: int) -> None:
-        """The number that was given out last."""
-        self.write("proc/sys/kernel/ns_last_pid", f"{last}\n")
 
 
 @pytest.fixture(params=[ProcTree, CountedTree], ids=["no counter", "counter"])

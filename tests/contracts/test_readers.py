@@ -18,6 +18,7 @@ from memwarden.model.sample import Sample
 from memwarden.protocols import Reader
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
+from memwarden.readers.machine import MachineReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.portable import PortableReader
 from memwarden.readers.process import ProcessReader
@@ -62,6 +63,9 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree, real": lambda folder: Case(TreeReader(os.getpid()), "tree"),
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
+    "machine, real": lambda folder: Case(MachineReader(), "top"),
+    "machine": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc), "top", _gone(t)),
+    "machine, nothing kept": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc, keep=0), "top", _gone(t)),
     "portable": lambda folder: Case(PortableReader(), "process"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
@@ -74,7 +78,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     made.reader.close()
 
 
-@pytest.fixture(params=["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept"])
+@pytest.fixture(params=["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept", "machine"])
 def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """A reader of files that a test may take away."""
     made = CASES[request.param](tmp_path)

@@ -34,10 +34,9 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
 from memwarden.readers.files import most_kept, read_error, read_once
 from memwarden.readers.pids import Numbers, PidCounter, PidList
-from memwarden.readers.process import parse_statm, read_stat
+from memwarden.readers.process import Stat, read_stat
+from memwarden.readers.statm import SIZE, StatmFile
 
-#: More than any statm has.
-_STATM = 256
 #: A member's name changes at exec: it is read again at looks 1, 2, 4, … after it was met and then at least this
 #: often, and when the size has halved or doubled since.
 _RENAME_EVERY = 64
@@ -51,25 +50,16 @@ _FILE_IN_LISTED = 16
 _LIVE, _ZOMBIE, _UNREADABLE = range(3)
 
 
-class _Member:
-    __slots__ = ("data", "fd", "key", "met", "name", "named", "path", "rss", "shared", "state")
+class _Member(StatmFile):
+    __slots__ = ("key", "met", "name", "named", "state")
 
-    def __init__(self, key: ProcessKey, name: str, rss: int, path: str, met: int) -> None:
-        self.key, self.name, self.path, self.met = key, name, path, met
-        self.rss, self.shared, self.state = rss, 0, _LIVE
-        self.named = rss  # its size when its name was read
-        self.fd = -1
-        self.data: bytes | None = None  # its statm when it was read last
+    def __init__(self, pid: int, proc: str, met: int) -> None:
+        super().__init__(f"{proc}/{pid}/statm")
+        self.met, self.state = met, _LIVE
 
-    def fetch(self) -> bytes:
-        """Its statm. Raises OSError."""
-        if self.fd >= 0:
-            return os.pread(self.fd, _STATM, 0)
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, _STATM)
-        finally:
-            os.close(fd)
+    def known(self, stat: Stat) -> None:
+        self.key, self.name = ProcessKey(stat.pid, stat.start), stat.name
+        self.rss = self.named = stat.rss  # the size when its name was read
 
 
 class TreeReader:
@@ -282,26 +272,23 @@ class TreeReader:
             self._members, self._stale = found, True
 
     def _meet(self, pid: int) -> _Member:
-        path = f"{self._proc}/{pid}/statm"
-        fd = self._open(path) if self._kept < self._keep else -1
+        member = _Member(pid, self._proc, self._looks)
+        kept = self._kept < self._keep and member.open()
         try:
             # After opening: while the descriptor answers, it is this process that it answers for.
             stat = read_stat(pid, self._proc)
         except ReadError:
-            if fd >= 0:
-                os.close(fd)
+            member.close()
             raise
-        member = _Member(ProcessKey(pid, stat.start), stat.name, stat.rss, path, self._looks)
+        member.known(stat)
+        self._kept += kept
         if pid == self._root_pid and self._root is None:
             self._root = member.key
-        if fd >= 0:
-            member.fd = fd
-            self._kept += 1
         self._renewals.setdefault(self._looks + 1, []).append(member)
         return member
 
     def _drop(self, member: _Member) -> None:
-        self._close(member)
+        self._kept -= member.close()
         if self._members.get(member.key.pid) is member:
             del self._members[member.key.pid]
         self._stale = True
@@ -331,7 +318,7 @@ class TreeReader:
         zombies = self._measure_aside(gaps) if self._aside else 0
         fds, was, pread = self._fds, self._was, os.pread
         try:
-            now = [pread(fd, _STATM, 0) for fd in fds]
+            now = [pread(fd, SIZE, 0) for fd in fds]
         except OSError:  # somebody has ended: one by one
             for at in range(len(fds)):
                 zombies += self._measure_one(at, gaps)
@@ -361,18 +348,16 @@ class TreeReader:
         """What the kernel says of a member has changed. Gives 1 for a zombie."""
         member = self._rows[at]
         try:
-            virtual, rss, shared = parse_statm(data, member.path)
+            alive = member.take(data)
         except ReadError as error:
             return self._fail(member, error, gaps)
-        if virtual == 0:
+        if not alive:
             member.state, self._stale = _ZOMBIE, True
             return 1
-        member.rss, member.shared = rss, shared
-        self._rss[at], self._shared[at] = rss, shared
-        self._tree = None
+        rss = self._rss[at] = member.rss
+        self._shared[at], self._was[at], self._tree = member.shared, data, None
         if not member.named / 2 <= rss <= member.named * 2:
             self._rename(member)
-        self._was[at] = member.data = data
         return 0
 
     def _fail(self, member: _Member, error: ReadError, gaps: list[Gap]) -> int:
@@ -389,8 +374,7 @@ class TreeReader:
         zombies = 0
         for member in self._aside:
             try:
-                data = member.fetch()
-                virtual, member.rss, member.shared = parse_statm(data, member.path)
+                alive = member.take(member.fetch())
             except OSError as error:
                 self._fail(member, read_error("statm", member.path, error), gaps)
             except ReadError as error:
@@ -398,11 +382,11 @@ class TreeReader:
             else:
                 if self._verify and member.fd < 0 and not self._is_same(member):
                     self._drop(member)
-                elif virtual == 0:
-                    zombies += 1
-                    member.state = _ZOMBIE
-                else:
+                elif alive:
                     member.state, self._stale = _LIVE, True
+                else:
+                    member.state = _ZOMBIE
+                    zombies += 1
         return zombies
 
     def _arrange(self) -> None:
@@ -513,27 +497,13 @@ class TreeReader:
 
     # --- descriptors ------------------------------------------------------------------------------
 
-    def _open(self, path: str) -> int:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return -1  # reading will say why
-
-    def _close(self, member: _Member) -> None:
-        if member.fd >= 0:
-            os.close(member.fd)
-            member.fd = -1
-            self._kept -= 1
-            self._stale = True
-
     def _choose_kept(self) -> None:
         """Descriptors for the largest, none for the rest."""
         ranked = sorted(self._members.values(), key=lambda member: -member.rss)
         for member in ranked[self._keep :]:
-            self._close(member)
+            self._kept -= member.close()
         for member in ranked[: self._keep]:
-            if member.fd < 0 and (fd := self._open(member.path)) >= 0:
-                member.fd = fd
+            if member.fd < 0 and member.open():
                 self._kept += 1
                 if not self._is_same(member):  # asked after opening, as in _meet
                     self._drop(member)
@@ -541,7 +511,8 @@ class TreeReader:
     def close(self) -> None:
         """Give the descriptors back; the members are remembered."""
         for member in self._members.values():
-            self._close(member)
+            member.close()
+        self._kept, self._stale = 0, True
         self._counter.close()
         self._audited = -_AUDIT_EVERY  # who knows how long nobody looked
 

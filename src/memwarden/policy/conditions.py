@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memwarden.errors import SettingsError
 from memwarden.model.findings import PressureLevel
@@ -25,8 +24,7 @@ _WORDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
 BAND = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(NamedTuple):
     """A number, and whether it is a share of the measure's whole."""
 
     value: float
@@ -34,8 +32,7 @@ class Threshold:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """A parsed condition. ``over`` is the time that growth is measured over, in seconds; None: since the beginning."""
 
     measure: str
@@ -107,6 +104,8 @@ def parse_condition(text: object) -> Condition:
         )
     name, over, operator, threshold = match.groups()
     if name not in MEASURES:
+        import difflib  # a millisecond, and only for this
+
         near = difflib.get_close_matches(name, MEASURES, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(MEASURES)}"
         raise SettingsError(f"condition {text!r}: no measure is called {name!r}; {hint}")

@@ -7,7 +7,7 @@ A figure that this sample does not hold is None, and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
@@ -16,8 +16,7 @@ from memwarden.model.sample import Sample
 Figure = tuple[float, float | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """One row of the table."""
 
     name: str

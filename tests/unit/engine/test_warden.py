@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -308,11 +307,11 @@ def test_what_passes_between_threads_cannot_be_changed(make: Make, clock: FakeCl
     assert warden.flush()
     assert {EventKind.GAP, EventKind.DECISION, EventKind.OUTCOME, EventKind.SAMPLE} <= set(keeper.kinds())
     for event in keeper.events:
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             event.message = "mine"  # type: ignore[misc]
         if event.value is not None:
             field = next(iter(getattr(event.value, "_fields", None) or event.value.__dataclass_fields__))
-            with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
+            with pytest.raises(AttributeError):
                 setattr(event.value, field, None)
 
 

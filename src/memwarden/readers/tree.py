@@ -45,7 +45,7 @@ _ASK_EVERY = 64
 #: And so often everything is asked again: the list, the walk, and who the members without descriptors are.
 _AUDIT_EVERY = 256
 #: A file of children costs as much as so many processes in the list.
-_FILE_IN_LISTED = 16
+_FILE_IN_LISTED = 20
 
 _LIVE, _ZOMBIE, _UNREADABLE = range(3)
 

@@ -16,16 +16,24 @@ gone: to *walk* through the ``children`` files of all members (4 µs a thread), 
 a process of the machine) and to ask those that are new, or have a number that was given out again, for their
 parent. A look at a quiet tree is thus one system call a member and one more.
 
-What is promised: a process that hangs under a member, or under the adopter, when a look begins is found by
-that look. A fork that was under way just then (its number is taken, it is not yet to be seen) is found by one of
-the looks 1, 2, 4, … 32 after the counter stood still, which ask again. What the counter does not tell, a number
-chosen by who restores a checkpoint, is found within 64 looks; that all numbers were given out once around between
-two looks, within 320, by a walk. Where the counter cannot be believed every look is a walk.
+What is promised: whoever was forked by a member, or by the adopter, before a look begins is found by that look.
+Later are found, at the latest after so many looks:
+
+* 32 (the looks 1, 2, 4, … ask again after the counter moved): a fork that was under way, whose number was taken and
+  who could not be seen yet; and a child whose parent ended while it was asked;
+* 64: whom the counter does not tell, because a restored checkpoint chose its number (a counter that is caught
+  standing still while somebody came is not believed again);
+* 320, by a walk: who has a listed number again after all numbers were given out between two looks, and whom the
+  adopter was given by a stranger.
+
+Where the counter cannot be believed every look is a walk. A process whose every link to the tree ended before
+anybody looked cannot be found by anybody; that is what the adopter is for.
 :meth:`TreeReader.members` asks each time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 from typing import Any
@@ -146,13 +154,13 @@ class TreeReader:
     def _discover(self, gaps: list[Gap], *, ask: bool = False) -> None:
         last, before = self._counter.last(), self._last
         self._last = last
-        self._verify = last is None
+        self._verify = last is None or before is None
         if last is None:
             self._walk(gaps)
             return
         if last != before:
             self._quiet = 0
-            if before is not None and self._kept < len(self._members):
+            if before is not None:
                 self._recheck(Numbers(before, last))
         else:
             self._quiet += 1
@@ -163,39 +171,39 @@ class TreeReader:
         listed = len(self._list.names)
         if self._looks > 1 and self._looks - self._audited >= _AUDIT_EVERY:
             self._audited, self._verify = self._looks, True
-            self._list_new(last)
+            with contextlib.suppress(ReadError):  # the walk will say why
+                self._list.renew(last)
             self._walk(gaps)
         elif self._troubled or not listed or (_FILE_IN_LISTED * self._files < listed and self._lists_children):
             self._walk(gaps)
         else:
             self._join(last, gaps)
-        if (
-            quiet >= _ASK_EVERY
-            and len(self._members) > known
-            and self._adopter is None
-            and self._counter.last() == last
-        ):
-            self._counter.doubt()  # somebody came, and it stood still
+        came = len(self._members) > known and self._adopter is None  # who is adopted has his number already
+        if came and quiet >= _ASK_EVERY and self._counter.last() == last:
+            self._counter.doubt()  # it stood still all the while
 
-    def _list_new(self, last: int) -> set[str]:
-        try:
-            return self._list.renew(last)[0]
-        except ReadError:
-            self._list.names = set()  # a walk will say why
-            return set()
-
-    def _recheck(self, numbers: Numbers) -> None:
-        """Members without a descriptor whose number was given out again."""
-        for member in self._rows[len(self._fds) :] + self._aside:
-            if member.key.pid in numbers and not self._is_same(member):
-                self._drop(member)
+    def _recheck(self, given: Numbers) -> None:
+        """Members whose number was given out again."""
+        members = self._members
+        few = len(given) < len(members)
+        for pid in [pid for pid in given if pid in members] if few else [pid for pid in members if pid in given]:
+            if not self._is_same(members[pid]):
+                self._drop(members[pid])
 
     def _join(self, last: int, gaps: list[Gap]) -> None:
         """Who is new in the list, and hangs under a member."""
         members = self._members
+        try:
+            fresh, _ = self._list.renew(last)
+        except ReadError:
+            self._list = PidList(self._proc)
+            fresh = None
+        if fresh is None or len(fresh) > len(members) + self._files:  # asking so many costs more than a walk
+            self._walk(gaps)
+            return
         parents: dict[int, int] = {}
         ended: set[int] = set()
-        for pid in map(int, self._list_new(last)):
+        for pid in map(int, fresh):
             try:
                 stat = read_stat(pid, self._proc)
             except ReadError as error:
@@ -204,12 +212,8 @@ class TreeReader:
                     continue
                 self._walk(gaps)  # another user's, perhaps: only who forked it tells whether it is ours
                 return
-            known = members.get(pid)
-            if known is not None:
-                if known.key.start == stat.start:
-                    continue
-                self._drop(known)
-            parents[pid] = stat.ppid
+            if pid not in members:  # found by a walk since the last list
+                parents[pid] = stat.ppid
         found = True
         while found:
             found = False
@@ -225,10 +229,13 @@ class TreeReader:
                             return
                     else:
                         self._stale = found = True
-        for pid, ppid in parents.items():
-            if ppid in ended:  # its parent ended while we asked: whose it is now is seen next time
+        # Whose parent ended while we asked, and who hangs below: whose they are is asked again next time.
+        while lost := [pid for pid, ppid in parents.items() if ppid in ended]:
+            self._quiet = 0
+            ended.update(lost)
+            for pid in lost:
+                del parents[pid]
                 self._list.forget(pid)
-                self._quiet = 0
 
     def _walk(self, gaps: list[Gap]) -> None:
         """From the root through the children of all, and to the orphans that we know."""
@@ -487,7 +494,11 @@ class TreeReader:
 
     def _scan_parents(self) -> dict[int, list[int]]:
         parents: dict[int, list[int]] = {}
-        for entry in os.listdir(self._proc):
+        try:
+            listed = os.listdir(self._proc)
+        except OSError as error:
+            raise read_error("processes", self._proc, error) from None
+        for entry in listed:
             if entry.isdecimal():
                 try:
                     parents.setdefault(read_stat(entry, self._proc).ppid, []).append(int(entry))

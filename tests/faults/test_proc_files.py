@@ -11,7 +11,6 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory
-from memwarden.readers import statm as statm_module
 from memwarden.readers.collect import collect
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.process import ProcessReader, Stat, parse_statm
@@ -437,7 +436,7 @@ def test_the_facts_of_a_broken_look_are_not_kept(tree: ProcTree, monkeypatch: py
     """One look with an error of our own making is one gap; the next look has the facts again."""
     tree.process(10)
     reader = TreeReader(10, tree.proc)
-    monkeypatch.setattr(statm_module, "parse_statm", lambda *_: 1 / 0)
+    monkeypatch.setattr(reader, "_take_all", lambda *_: 1 / 0)
     assert [gap.why for gap in collect([reader])["gaps"]] == ["broken"]
     monkeypatch.undo()
     facts = collect([reader])

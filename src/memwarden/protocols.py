@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +10,14 @@ from memwarden.model.events import Event
 from memwarden.model.facts import ProcessKey
 from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
+
+
+class Waitable(Protocol):
+    """Something that can be waited for: a ``threading.Event``, for one."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float) -> bool: ...
 
 
 class Clock(Protocol):
@@ -24,7 +31,7 @@ class Clock(Protocol):
         """Seconds that only go forward."""
         ...
 
-    def wait(self, event: threading.Event, timeout: float) -> bool:
+    def wait(self, event: Waitable, timeout: float) -> bool:
         """Wait until the event is set, ``timeout`` seconds of this clock at most; returns whether it is set."""
         ...
 
@@ -47,14 +54,36 @@ class Reader(Protocol):
         ...
 
 
+class Glancer(Protocol):
+    """A reader that can read now and make facts later, for looks in which nothing can matter.
+
+    ``glance`` returns what was read as it was read, the largest share used of the limits that it knows of (never
+    less than the truth), and the bytes that the nearest of them leaves (None: it knows no limit). It returns None
+    where only ``read`` will do. ``facts`` makes of that what ``read`` would have returned; on any thread.
+    """
+
+    def glance(self) -> tuple[Any, float, int | None] | None: ...
+
+    def facts(self, raw: Any) -> Mapping[str, Any]: ...
+
+
 class Detector(Protocol):
-    """Judges: from samples, in order, to a verdict. Asks no clock; the same samples give the same verdicts."""
+    """Judges: from samples, in order, to a verdict. Asks no clock; the same samples give the same verdicts.
+
+    It may have ``calm()``: where samples that use less than some share of every limit change nothing, that share
+    and a function that judges such a sample without remembering it, on any thread; else None.
+    """
 
     def assess(self, sample: Sample) -> Assessment: ...
 
 
 class Action(Protocol):
-    """Does what was decided. Called on the worker thread; may block and may raise."""
+    """Does what was decided. Called on the worker thread; may block and may raise.
+
+    It may have more: ``harms`` (False: it runs in a dry run too), ``rehearse(decision)`` (says what would be done,
+    in a dry run), ``undo(decision)`` (the rule holds no more: takes back what was done) and ``close()`` (the warden
+    stops: takes back everything).
+    """
 
     name: str
 
@@ -79,7 +108,11 @@ class IdentityProbe(Protocol):
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot."""
+    """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
+
+    An attribute ``linger`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
+    several at a time: waking the worker for each would cost more than the record.
+    """
 
     def record(self, event: Event) -> None: ...
 

@@ -16,6 +16,7 @@ from typing import Any
 from memwarden.engine.warden import SAMPLER
 from memwarden.errors import ReadError
 from memwarden.model.facts import SystemMemory
+from memwarden.protocols import Waitable
 
 PAGE = 4096
 
@@ -69,7 +70,7 @@ class FakeClock:
         """Somebody sets the wall clock; the monotonic one does not notice."""
         self._wall = wall
 
-    def wait(self, event: threading.Event, timeout: float) -> bool:
+    def wait(self, event: Waitable, timeout: float) -> bool:
         """Wait until the event is set or this clock has moved by ``timeout``."""
         me = threading.current_thread()
         with self._condition:

@@ -22,6 +22,9 @@ from memwarden.readers.machine import MachineReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.portable import PortableReader
 from memwarden.readers.process import ProcessReader
+from memwarden.readers.psi import PsiReader
+from memwarden.readers.shares import SharesReader
+from memwarden.readers.tempdir import TempdirReader
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree, ScriptedReader
 from support.trees import container_v1, descriptors, nested
@@ -42,6 +45,9 @@ def _tree(folder: Path) -> ProcTree:
     tree = nested(ProcTree(folder))
     tree.process(10, children=[11])
     tree.process(11, ppid=10)
+    tree.write("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+    for pid in (10, 11):
+        tree.write(f"proc/{pid}/smaps_rollup", "\nPss: 2 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: 1 kB\n")
     return tree
 
 
@@ -67,6 +73,14 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "machine, real": lambda folder: Case(MachineReader(keep=0), "top"),
     "machine": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc), "top", _gone(t)),
     "machine, nothing kept": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc, keep=0), "top", _gone(t)),
+    "psi, real": lambda folder: Case(PsiReader(), "psi"),
+    "psi": lambda folder: Case(PsiReader(None, (t := _tree(folder)).proc, t.sys), "psi", _gone(t)),
+    "shares, real": lambda folder: Case(SharesReader(), "shares"),
+    "shares": lambda folder: Case(SharesReader([10, 11], proc=(t := _tree(folder)).proc), "shares", _gone(t)),
+    "tempdir, real": lambda folder: Case(TempdirReader(folder), "directories"),
+    "tempdir": lambda folder: Case(
+        TempdirReader((t := _tree(folder)).proc), "directories", lambda: shutil.rmtree(t.proc)
+    ),
     "portable": lambda folder: Case(PortableReader(), "process"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
@@ -79,7 +93,21 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     made.reader.close()
 
 
-@pytest.fixture(params=["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept", "machine"])
+RECORDED = [
+    "meminfo",
+    "process",
+    "cgroup v2",
+    "cgroup v1",
+    "tree",
+    "tree, nothing kept",
+    "machine",
+    "psi",
+    "shares",
+    "tempdir",
+]
+
+
+@pytest.fixture(params=RECORDED)
 def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """A reader of files that a test may take away."""
     made = CASES[request.param](tmp_path)
@@ -92,8 +120,8 @@ def read(case: Case) -> Mapping[str, Any]:
     try:
         return case.reader.read()
     except ReadError as error:
-        if case.field == "cgroups" and error.why == "absent" and case.vanish is None:
-            pytest.skip("no memory controller here")
+        if case.field in ("cgroups", "psi") and error.why == "absent" and case.vanish is None:
+            pytest.skip("no memory controller here, or no count of stalls")
         raise
 
 

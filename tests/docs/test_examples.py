@@ -15,6 +15,7 @@ import pytest
 import memwarden
 from memwarden import errors
 from memwarden.faces import cli
+from memwarden.faces.cli.commands import group
 from memwarden.settings import OPTIONS, Option
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,7 @@ def _environment(folder: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMWARDEN_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     environment["XDG_STATE_HOME"] = str(folder / "state")
+    environment["XDG_CONFIG_HOME"] = str(folder / "config")
     # The package under test, also where it is found by a path that is relative to the checkout.
     environment["PYTHONPATH"] = str(Path(memwarden.__file__).resolve().parents[1])
     return environment
@@ -111,7 +113,11 @@ def test_exit_comments_stand_before_console_blocks() -> None:
     assert said == sum(block.exit_code != 0 for block in BLOCKS if block.language == "console")
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize(
+    "option",
+    [option for option in OPTIONS if option.name in {each.name for each in group.commands["run"].params}],
+    ids=lambda option: option.name,
+)
 def test_option_is_described(option: Option) -> None:
     row = re.search(rf"^\| `{option.flag}[ `].*$", _page("run.md"), re.MULTILINE)
     assert row, f"{option.flag} has no row in docs/run.md"

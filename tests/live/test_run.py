@@ -458,9 +458,12 @@ def test_doctor_tells_the_effective_limit_and_where_it_comes_from() -> None:
     assert told["effective_limit_source"].startswith(("machine", "cgroup", "rlimit"))
     assert {each["kind"] for each in told["ceilings"]} == {"cgroup2", "cgroup1", "polling"}
     assert all(each["reason"] for each in told["ceilings"] if not each["granted"])
+    assert all(each["granted"] is not bool(each["reason"]) for each in told["wakeups"])
+    assert "stalls of the machine" in [each["name"] for each in told["wakeups"]]
     text = subprocess.run([*MEMWARDEN, "doctor"], capture_output=True, text=True)
     assert text.returncode == 0
     assert "effective" in text.stdout
+    assert "Wake-ups" in text.stdout
     assert "\033[" not in text.stdout
 
 

@@ -14,6 +14,9 @@ The first reading gives the bare level: nothing is known yet that could contradi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, partial
+
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
@@ -22,6 +25,7 @@ MODERATE_AT, HIGH_AT, CRITICAL_ABOVE = 0.70, 0.80, 0.90
 AT_ONCE_ABOVE = 0.95
 BAND = 0.03
 RISE_SECONDS, FALL_SECONDS, MOST_FALL_SECONDS = 3.0, 30.0, 600.0
+QUIET_BELOW = MODERATE_AT - BAND
 RETURN_SECONDS, FORGET_SECONDS = 300.0, 3600.0
 
 
@@ -37,20 +41,26 @@ def bare_level(ratio: float) -> PressureLevel:
 def constraints(sample: Sample) -> list[Constraint]:
     """Every limit that the sample knows, with what counts against it."""
     found = []
-    if sample.asked is not None and sample.asked.bytes and sample.used is not None:
-        found.append(Constraint(sample.asked, sample.used))
-    for group in sample.cgroups:
-        if group.limit:
-            found.append(Constraint(Limit(group.limit, f"cgroup {group.path}"), group.working_set))
-    process = sample.process
+    _, _, _, system, process, tree, cgroups, asked, _, gpus, *_ = sample
+    if asked is not None and asked.bytes and (tree is not None or process is not None):
+        found.append(Constraint(asked, sample.used or 0))
+    for group in cgroups:
+        limit = group.limit
+        if limit:
+            found.append(Constraint(_limit(limit, f"cgroup {group.path}"), group.working_set))
     if process is not None and process.vms_limit and process.vms is not None:
         found.append(Constraint(Limit(process.vms_limit, "rlimit address space"), process.vms))
-    for gpu in sample.gpus:
+    for gpu in gpus:
         if gpu.total:
             found.append(Constraint(Limit(gpu.total, f"gpu {gpu.number}"), gpu.used))
-    if sample.system is not None and sample.system.total:
-        found.append(Constraint(Limit(sample.system.total, "machine"), sample.system.used))
+    if system is not None and system.total:
+        total, available, *_ = system
+        found.append(Constraint(_limit(total, "machine"), total - available))
     return found
+
+
+#: The same limits come again at every look.
+_limit = lru_cache(maxsize=64)(Limit)
 
 
 class _Edge:
@@ -116,28 +126,51 @@ class PressureDetector:
         )
         self._level = PressureLevel.LOW
         self._since = 0.0
-        self._first = True
+        self._first, self._quiet = True, False
+        self._calm: tuple[float, Callable[[Sample], Assessment]] = QUIET_BELOW, _judge  # type: ignore[assignment]
 
     def assess(self, sample: Sample) -> Assessment:
         """The verdict on the next sample. Where nothing could be read the last level stays."""
-        found = constraints(sample)
-        now = sample.monotonic
-        if not found:
-            return Assessment(self._level, self._level, None, None, None, now if self._first else self._since)
-        binding = max(found, key=lambda each: each.ratio)
-        ratio = binding.ratio
+        found = _judge(sample, self._level, self._since)
+        if found.binding is None:
+            return found._replace(since=sample.monotonic) if self._first else found
+        ratio = found.binding.ratio
+        if self._quiet and ratio < QUIET_BELOW:
+            return found
+        self._see(ratio, sample.monotonic)
+        return found._replace(level=self._level, since=self._since)
+
+    def calm(self) -> tuple[float, Callable[[Sample], Assessment]] | None:
+        """See :class:`memwarden.protocols.Detector`."""
+        return self._calm if self._quiet else None
+
+    def _see(self, ratio: float, now: float) -> None:
         level = PressureLevel.LOW
         for edge, name in self._edges:
             edge.see(ratio, now, self._first)
             if edge.on:
                 level = name
+        # Under every edge and its band, with nothing to remember: what comes under it again changes nothing.
+        self._quiet = ratio < QUIET_BELOW and level is PressureLevel.LOW
         if self._first or level is not self._level:
             self._level, self._since, self._first = level, now, False
-        return Assessment(
-            level,
-            bare_level(ratio),
-            binding,
-            min((each.limit for each in found), key=lambda limit: limit.bytes),
-            max(0, min(each.headroom for each in found)),
-            self._since,
-        )
+            self._calm = QUIET_BELOW, partial(_judge, level=level, since=now)
+
+
+def _judge(sample: Sample, level: PressureLevel, since: float) -> Assessment:
+    """The verdict where the level is this one."""
+    binding = effective = available = None
+    ratio = 0.0
+    for constraint in constraints(sample):
+        limit, used = constraint
+        size = limit.bytes
+        share = used / size
+        if binding is None or share > ratio:
+            binding, ratio = constraint, share
+        if effective is None or size < effective.bytes:
+            effective = limit
+        if available is None or size - used < available:
+            available = size - used
+    if available is None:
+        return Assessment(level, level, None, None, None, since)
+    return Assessment(level, bare_level(ratio), binding, effective, available if available > 0 else 0, since)

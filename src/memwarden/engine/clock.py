@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
+
+from memwarden.protocols import Waitable
 
 
 class SystemClock:
@@ -13,6 +14,6 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
     @staticmethod
-    def wait(event: threading.Event, timeout: float) -> bool:
+    def wait(event: Waitable, timeout: float) -> bool:
         """Wait for the event, ``timeout`` seconds at most."""
         return event.wait(timeout)

@@ -9,6 +9,7 @@ the others, from the very event it hung in, and the receiver is used again once 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -27,8 +28,8 @@ Receiver = Callable[[Event], None]
 class _Hand:
     """One receiver, and whether it still works."""
 
-    def __init__(self, receiver: Receiver, label: str, close: Callable[[], None] | None) -> None:
-        self.receiver, self.label, self.close = receiver, label, close
+    def __init__(self, receiver: Receiver, label: str, close: Callable[[], None] | None, linger: float) -> None:
+        self.receiver, self.label, self.close, self.linger = receiver, label, close, linger
         self.failing = False
         self.failing_on_trouble = False
         self.hanging = False
@@ -36,18 +37,31 @@ class _Hand:
 
 
 class Parcel:
-    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
+    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one.
 
-    __slots__ = ("call", "event", "hands", "label")
+    ``sample`` makes the event of a sample when it is delivered.
+    """
+
+    __slots__ = ("_event", "_sample", "call", "hands", "is_sample", "label")
 
     def __init__(
         self,
-        event: Event | None,
+        event: Event | None = None,
         call: Callable[[], None] | None = None,
         label: str = "",
         hands: Sequence[_Hand] | None = None,
+        sample: Callable[[], Event] | None = None,
     ) -> None:
-        self.event, self.call, self.label, self.hands = event, call, label, hands
+        self._event, self._sample = event, sample
+        self.call, self.label, self.hands = call, label, hands
+        self.is_sample = sample is not None or (event is not None and event.kind is EventKind.SAMPLE)
+
+    @property
+    def event(self) -> Event | None:
+        """The event; None for a call."""
+        if self._event is None and self._sample is not None:
+            self._event, self._sample = self._sample(), None
+        return self._event
 
 
 class _Busy(NamedTuple):
@@ -59,8 +73,17 @@ class _Busy(NamedTuple):
     rest: Parcel | None
 
 
+#: Samples that linger at most, so that few are held in memory and few are lost with the process.
+LINGERING = 64
+
+
 class Courier:
-    """Delivers in order, on one thread. ``most`` bounds the samples that wait."""
+    """Delivers in order, on one thread. ``most`` bounds the samples that wait.
+
+    A receiver may say that samples can *linger*: then the thread is woken once for several of them, since waking
+    it costs more than everything else that is done for a sample. Any other event is delivered at once, and what
+    waits before it.
+    """
 
     def __init__(self, clock: Clock, most: int = 1024) -> None:
         self._clock, self._most = clock, most
@@ -74,30 +97,55 @@ class Courier:
         self._closed = True
         self._draining = False
         self._busy: _Busy | None = None
+        self._sample_hands: list[_Hand] = []
+        self._linger = math.inf
+        self._woken = -math.inf
         self.stuck: list[str] = []
 
-    def add(self, receiver: Receiver, label: str, close: Callable[[], None] | None = None) -> Callable[[], None]:
+    def add(
+        self, receiver: Receiver, label: str, close: Callable[[], None] | None = None, linger: float = 0.0
+    ) -> Callable[[], None]:
         """Deliver events to ``receiver`` from now on; the result takes it off again.
 
-        ``close`` is called on the same thread when the courier ends, after the last event.
+        ``close`` is called on the same thread when the courier ends, after the last event. A sample may wait
+        ``linger`` seconds, and as long again as the next sample is away; infinite: it is not for samples at all.
         """
-        hand = _Hand(receiver, label, close)
-        with self._condition:
-            self._hands = [*self._hands, hand]
+        hand = _Hand(receiver, label, close, linger)
+        self._change(lambda hands: [*hands, hand])
 
         def remove() -> None:
-            with self._condition:
-                hand.removed = True
-                self._hands = [each for each in self._hands if each is not hand]
+            hand.removed = True
+            self._change(lambda hands: [each for each in hands if each is not hand])
 
         return remove
+
+    def _change(self, change: Callable[[list[_Hand]], list[_Hand]]) -> None:
+        with self._condition:
+            self._hands = change(self._hands)
+            self._linger = min((hand.linger for hand in self._hands), default=math.inf)
+            self._sample_hands = [hand for hand in self._hands if hand.linger < math.inf]
+
+    @property
+    def takes_samples(self) -> bool:
+        """Whether anybody wants samples."""
+        return self._linger < math.inf
 
     # --- the sampler's side: never blocks on a receiver ---------------------------------------------
 
     def send(self, parcel: Parcel) -> None:
         """Queue a parcel."""
         with self._condition:
-            self._put(parcel)
+            if parcel.is_sample:
+                if self._samples >= self._most:
+                    self._drop_sample()
+                self._queue.append(parcel)
+                self._samples += 1
+                now = self._clock.monotonic()
+                if now - self._woken < self._linger and self._samples < LINGERING:
+                    return
+                self._woken = now
+            else:
+                self._queue.append(parcel)
             self._condition.notify()
 
     def flush(self, timeout: float) -> bool:
@@ -126,19 +174,20 @@ class Courier:
                 self._condition.notify_all()
 
     def _put(self, parcel: Parcel, first: bool = False) -> None:
-        sample = _is_sample(parcel)
-        if sample and not first and self._samples >= self._most:
-            for at, each in enumerate(self._queue):
-                if _is_sample(each):
-                    del self._queue[at]
-                    break
-            self._samples -= 1
-            self._dropped += 1
-        self._samples += sample
+        self._samples += parcel.is_sample
         if first:
             self._queue.appendleft(parcel)
         else:
             self._queue.append(parcel)
+
+    def _drop_sample(self) -> None:
+        """The oldest sample that waits falls out."""
+        for at, each in enumerate(self._queue):
+            if each.is_sample:
+                del self._queue[at]
+                break
+        self._samples -= 1
+        self._dropped += 1
 
     def check(self, patience: float) -> str | None:
         """Set a receiver aside that has been busy for longer than ``patience`` seconds; returns its name."""
@@ -237,11 +286,12 @@ class Courier:
                     parcel, self._dropped = Parcel(self._trouble(EventKind.OVERFLOW, message)), 0
                 else:
                     parcel = self._queue.popleft()
-                    self._samples -= _is_sample(parcel)
+                    self._samples -= parcel.is_sample
             if parcel.call is not None:
                 self._attempt(parcel.call, parcel.label)
             elif parcel.event is not None:
-                self._deliver(parcel.event, self._hands if parcel.hands is None else parcel.hands)
+                everybody = self._sample_hands if parcel.is_sample else self._hands
+                self._deliver(parcel.event, everybody if parcel.hands is None else parcel.hands)
 
     def _deliver(self, event: Event, hands: Sequence[_Hand]) -> None:
         for at, hand in enumerate(hands, 1):
@@ -272,6 +322,8 @@ class Courier:
             ours = self._busy is mine
             if ours:
                 self._busy = None
+                if trouble is None and (hand is None or not hand.failing):
+                    return True  # nothing to tell
             told = []
             if label in self.stuck and not ours:  # it came back after it was given up
                 self.stuck.remove(label)
@@ -322,10 +374,6 @@ class Courier:
         self.stuck = []
         for hand in self._hands:
             hand.hanging = False
-
-
-def _is_sample(parcel: Parcel) -> bool:
-    return parcel.event is not None and parcel.event.kind is EventKind.SAMPLE
 
 
 def label_of(receiver: Any) -> str:

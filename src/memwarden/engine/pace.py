@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from memwarden.model.findings import Assessment
-
 ASSUMED_RATE = 1e9
 MEMORY_SECONDS = 60.0
 SHORTEST = 0.010
@@ -21,27 +19,29 @@ CONFIRM_SECONDS = 1.0
 class FillRate:
     """The fastest fall of the headroom in bytes a second, over the last minute. O(1) amortised."""
 
-    __slots__ = ("_begun", "_fastest", "_last", "assumed")
+    __slots__ = ("_available", "_begun", "_fastest", "_when", "assumed")
 
     def __init__(self, assumed: float = ASSUMED_RATE) -> None:
         self.assumed = assumed
         self._begun: float | None = None
-        self._last: tuple[float, int] | None = None
+        self._when = 0.0
+        self._available = 0
         self._fastest: deque[tuple[float, float]] = deque()  # (when, rate), rates falling from left to right
 
     def see(self, now: float, available: int) -> None:
         """Take in what is available now."""
         if self._begun is None:
-            self._begun = now
-        if self._last is not None and now > self._last[0]:
-            rate = (self._last[1] - available) / (now - self._last[0])
-            if rate > 0:
-                while self._fastest and self._fastest[-1][1] <= rate:
-                    self._fastest.pop()
-                self._fastest.append((now, rate))
-        self._last = now, available
-        while self._fastest and self._fastest[0][0] < now - MEMORY_SECONDS:
-            self._fastest.popleft()
+            self._begun, self._when, self._available = now, now, available
+        passed, fell = now - self._when, self._available - available
+        self._when, self._available = now, available
+        fastest = self._fastest
+        if fell > 0 and passed > 0:
+            rate = fell / passed
+            while fastest and fastest[-1][1] <= rate:
+                fastest.pop()
+            fastest.append((now, rate))
+        while fastest and fastest[0][0] < now - MEMORY_SECONDS:
+            fastest.popleft()
 
     def rate(self, now: float) -> float:
         """Bytes a second to reckon with."""
@@ -50,11 +50,14 @@ class FillRate:
         return max(seen, self.assumed) if young else seen
 
 
-def delay(assessment: Assessment, rate: float, interval: float, shortest: float = SHORTEST) -> float:
-    """Seconds from this look to the next."""
+def delay(available: int | None, unconfirmed: bool, rate: float, interval: float, shortest: float = SHORTEST) -> float:
+    """Seconds from a look that found so many bytes available to the next.
+
+    ``unconfirmed``: it found a level's edge crossed, and the level has not been entered yet.
+    """
     wait = interval
-    if assessment.available is not None and rate > 0:
-        wait = min(wait, assessment.available / 2 / rate)
-    if assessment.raw.rank > assessment.level.rank:
-        wait = min(wait, CONFIRM_SECONDS)
+    if available is not None and rate > 0 and available < 2 * rate * wait:
+        wait = available / 2 / rate
+    if unconfirmed and wait > CONFIRM_SECONDS:
+        wait = CONFIRM_SECONDS
     return max(wait, min(shortest, interval))

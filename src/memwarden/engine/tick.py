@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from memwarden.model.decisions import Decision
 from memwarden.model.events import Event, EventKind
@@ -10,9 +11,60 @@ from memwarden.model.facts import Gap
 from memwarden.model.findings import Assessment, Reading
 from memwarden.model.limits import Limit
 from memwarden.model.sample import Sample
-from memwarden.policy.rules import Decided, Policy
-from memwarden.protocols import Clock, Detector, Reader
+from memwarden.protocols import Clock, Detector, Glancer, Reader
 from memwarden.readers.collect import collect
+
+if TYPE_CHECKING:  # rules are imported where there are some
+    from memwarden.policy.rules import Decided, Policy
+
+
+class Look:
+    """One look: its reading, or, where nothing in it could matter, what was read as it was read.
+
+    Far from every limit most of a look's cost would be the making of values that are only written down. They are
+    made where they are written, several in a row (measured at 10 ms: 1.5 times faster in all).
+    """
+
+    __slots__ = ("_judge", "_late", "_made", "_raws", "left", "monotonic", "unconfirmed", "wall")
+
+    def __init__(self, wall: float, monotonic: float, left: int | None, made: Reading | None = None) -> None:
+        self.wall, self.monotonic = wall, monotonic
+        #: The least headroom in bytes, never more than the truth.
+        self.left = left
+        #: Whether an edge was crossed, and the level not entered yet.
+        self.unconfirmed = False
+        self._made = made
+        self._late = 0.0
+        self._raws: list[tuple[Glancer, Any]] = []
+        self._judge: Callable[[Sample], Assessment] | None = None
+
+    @classmethod
+    def of(cls, reading: Reading) -> Look:
+        """A look whose values are made already."""
+        sample, assessment = reading
+        look = cls(sample.wall, sample.monotonic, assessment.available, reading)
+        look.unconfirmed = assessment.raw.rank > assessment.level.rank
+        return look
+
+    def glimpsed(self, late: float, raws: list[tuple[Glancer, Any]], judge: Callable[[Sample], Assessment]) -> Look:
+        """The same, with what its values can be made of."""
+        self._late, self._raws, self._judge = late, raws, judge
+        return self
+
+    def reading(self) -> Reading:
+        """The sample and its verdict; on any thread."""
+        if self._made is None:
+            assert self._judge is not None
+            facts: dict[str, Any] = {}
+            for reader, raw in self._raws:
+                facts = {**reader.facts(raw), **facts}
+            sample = Sample(self.wall, self.monotonic, self._late, **facts)
+            self._made = Reading(sample, self._judge(sample))
+        return self._made
+
+    def event(self) -> Event:
+        """The sample's event."""
+        return Event(EventKind.SAMPLE, self.wall, self.monotonic, "", self.reading())
 
 
 class Tick:
@@ -22,7 +74,7 @@ class Tick:
         self,
         readers: Sequence[Reader],
         detector: Detector,
-        policy: Policy,
+        policy: Policy | None,
         clock: Clock,
         asked: Limit | None,
     ) -> None:
@@ -30,6 +82,29 @@ class Tick:
         self._clock, self._asked = clock, asked
         self._last: Assessment | None = None
         self._gaps: dict[tuple[str, str, str], Gap] = {}
+        self._glancers: list[Any] = [reader for reader in readers if hasattr(reader, "glance")]
+        self._calm = getattr(detector, "calm", None) if len(self._glancers) == len(readers) and asked is None else None
+
+    def glimpse(self, due: float) -> Look | None:
+        """A look at so little that it can only find that nothing matters; None where it cannot."""
+        if self._calm is None or self.policy is not None or self._gaps:
+            return None
+        calm = self._calm()
+        if calm is None:
+            return None
+        below, judge = calm
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        raws: list[tuple[Glancer, Any]] = []
+        least = None
+        for reader in self._glancers:
+            seen = reader.glance()
+            if seen is None or seen[1] >= below:
+                return None
+            raw, _, left = seen
+            raws.append((reader, raw))
+            if left is not None and (least is None or left < least):
+                least = left
+        return Look(wall, now, least).glimpsed(now - due if now > due else 0.0, raws, judge)
 
     def __call__(self, due: float) -> tuple[Reading, list[Event], list[Decision]]:
         """The reading, what is worth telling of it, and what shall be done."""
@@ -37,40 +112,29 @@ class Tick:
         facts = collect(self.readers)
         sample = Sample(wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts)
         assessment = self._detector.assess(sample)
+        events: list[Event] = []
+        if sample.gaps or self._gaps:
+            self._tell_gaps(sample, events)
+        before, self._last = self._last, assessment
+        if before is None or assessment.level is not before.level:
+            was = f", was {before.level.name}" if before is not None else ""
+            events.append(_event(EventKind.LEVEL, sample, f"{assessment.level.name}{was}", assessment))
+        if self.policy is None:
+            return Reading(sample, assessment), events, []
         decided = self.policy.decide(sample, assessment)
-        events = self._told(sample, assessment) + told_of(decided, sample)
-        self._last = assessment
+        events += told_of(decided, sample)
         return Reading(sample, assessment), events, decided.decisions
 
-    def _told(self, sample: Sample, assessment: Assessment) -> list[Event]:
-        events = []
+    def _tell_gaps(self, sample: Sample, events: list[Event]) -> None:
         gaps = {gap[:3]: gap for gap in sample.gaps}
         for key, gap in gaps.items():
             if key not in self._gaps:
-                events.append(
-                    _event(
-                        EventKind.GAP,
-                        sample,
-                        f"{gap.what} cannot be read: {gap.why} ({gap.where})",
-                        gap,
-                    )
-                )
+                told = f"{gap.what} cannot be read: {gap.why} ({gap.where})"
+                events.append(_event(EventKind.GAP, sample, told, gap))
         for key, gap in self._gaps.items():
             if key not in gaps:
-                events.append(
-                    _event(
-                        EventKind.GAP_CLOSED,
-                        sample,
-                        f"{gap.what} can be read again ({gap.where})",
-                        gap,
-                    )
-                )
+                events.append(_event(EventKind.GAP_CLOSED, sample, f"{gap.what} can be read again ({gap.where})", gap))
         self._gaps = gaps
-        before = self._last.level if self._last is not None else None
-        if assessment.level is not before:
-            was = f", was {before.name}" if before is not None else ""
-            events.append(_event(EventKind.LEVEL, sample, f"{assessment.level.name}{was}", assessment))
-        return events
 
 
 def told_of(decided: Decided, sample: Sample) -> list[Event]:

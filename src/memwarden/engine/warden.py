@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
+import math
 import os
 import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from memwarden.actions.notify import Notify
 from memwarden.assess.pressure import PressureDetector
+from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
-from memwarden.engine.tick import Tick, told_of
+from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso, to_plain
-from memwarden.model.sample import Sample
 from memwarden.model.units import parse_duration
-from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
 from memwarden.readers.sources import own_sources
+
+if TYPE_CHECKING:  # imported where there are rules
+    from memwarden.policy.rules import Policy, Rule
 
 _log = logging.getLogger("memwarden")
 _log.addHandler(logging.NullHandler())
@@ -51,7 +54,7 @@ class _Life:
     __slots__ = ("left", "looked", "thread", "wake")
 
     def __init__(self, run: Callable[[_Life], None]) -> None:
-        self.wake = threading.Event()
+        self.wake = Bell()
         #: Set when the first look was taken.
         self.looked = threading.Event()
         #: Whether ``stop`` went on without waiting for the look that was under way.
@@ -109,19 +112,20 @@ class Warden:
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
-        self._actions = {action.name: action for action in (actions if actions is not None else (Notify(),))}
-        self._check(rules)
-        reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
-        policy = Policy(rules, reversible=reversible, dry_run=dry_run)
+        self._dry_run = dry_run
+        self._given_actions = None if actions is None else tuple(actions)
+        self._actions: dict[str, Action] = {action.name: action for action in actions or ()}
+        policy = self._policy(rules) if rules else None
         self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
-        self._new_rules: tuple[Rule, ...] | None = None
+        self._new_policy: Policy | None = None
         self._outcomes: deque[Outcome] = deque()
         self._rate = FillRate()
-        self._last: Reading | None = None
+        self._last: Look | None = None
         self._courier = Courier(self._clock)
-        self._courier.add(_to_log, "log")
+        self._courier.add(_to_log, "log", linger=math.inf)
         for recorder in self._recorders:
-            self._courier.add(recorder.record, label_of(recorder), _closer(recorder))
+            linger = getattr(recorder, "linger", 0.0)
+            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger)
         self._guard = threading.Lock()  # over the fields below, never across a join or a callback
         self._life: _Life | None = None
         self._behind: threading.Thread | None = None  # a thread that a hanging reader holds
@@ -130,26 +134,36 @@ class Warden:
         self._started_wall: float | None = None
         _alive.add(self)
 
-    def _check(self, rules: Sequence[Rule]) -> None:
+    def _policy(self, rules: Sequence[Rule]) -> Policy:
+        """A policy of these rules. Raises :class:`SettingsError` when one names an action that is not known."""
+        from memwarden.policy.rules import Policy
+
+        if self._given_actions is None and not self._actions:
+            from memwarden.actions.notify import Notify
+
+            self._actions = {Notify.name: Notify()}
         for rule in rules:
             for action in rule.actions:
                 if action not in self._actions:
                     known = ", ".join(sorted(self._actions)) or "none"
                     raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+        reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
+        return Policy(rules, reversible=reversible, dry_run=self._dry_run)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules in force, or those that the next look will begin with."""
-        return self._tick.policy.rules if self._new_rules is None else self._new_rules
+        if self._new_policy is not None:
+            return self._new_policy.rules
+        return () if self._tick.policy is None else self._tick.policy.rules
 
     def use_rules(self, rules: Sequence[Rule]) -> None:
         """Decide by these rules from the next look on; from any thread.
 
-        A rule that stays as it was keeps what it remembers. Raises :class:`SettingsError` when an action is not known;
-        then the old rules stay.
+        A rule that stays as it was keeps what it remembers. Raises :class:`SettingsError` when an action is not
+        known; then the old rules stay.
         """
-        self._check(rules)
-        self._new_rules = tuple(rules)
+        self._new_policy = self._policy(rules)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -215,6 +229,7 @@ class Warden:
                 _log.warning("a reader hangs; the thread that looks was left behind")
             for name in self._courier.stop(STOP_PATIENCE_SECONDS, self._event(EventKind.STOP, "stopped")):
                 _log.warning("%s hangs; its thread was left behind", name)
+            self._close_actions()
             if not life.left:
                 self._close_readers()
         finally:
@@ -223,8 +238,14 @@ class Warden:
     def close(self) -> None:
         """Give back the descriptors of readers and recorders; ``stop`` does so by itself."""
         self._close_readers()
+        self._close_actions()
         for recorder in self._recorders:
             _closer(recorder)()
+
+    def _close_actions(self) -> None:
+        for action in self._actions.values():
+            if hasattr(action, "close"):
+                _closer(action)()
 
     def _close_readers(self) -> None:
         for reader in self._readers:
@@ -242,42 +263,51 @@ class Warden:
         """Look once, now, on this thread; for a warden that is not running."""
         if self._life is not None:
             raise RuntimeError("look() is for a stopped warden; ask a running one for .last")
-        reading = self._look(self._clock.monotonic(), record=False)
+        self._look(self._clock.monotonic(), record=False)
         self._courier.drain()
-        return reading
+        assert self._last is not None
+        return self._last.reading()
 
-    def _look(self, due: float, record: bool, life: _Life | None = None) -> Reading:
-        policy = self._tick.policy
-        while self._outcomes:
-            policy.learn(self._outcomes.popleft())
-        if self._new_rules is not None and self._last is not None:
-            self._change_rules(self._last.sample)
+    def _look(self, due: float, record: bool, life: _Life | None = None) -> None:
+        if self._outcomes or self._new_policy is not None:
+            self._take_in()
+        look = self._tick.glimpse(due)
+        if look is not None:
+            if life is None or not life.left:
+                self._take(look, record)
+            return
         reading, events, decisions = self._tick(due)
         if life is not None and life.left:
-            return reading  # the run ended during this look: nobody is told of it any more
-        sample, assessment = reading
-        self._last = reading
-        if assessment.available is not None:
-            self._rate.see(sample.monotonic, assessment.available)
-        if record:
-            self._send(
-                Event(
-                    kind=EventKind.SAMPLE,
-                    wall=sample.wall,
-                    monotonic=sample.monotonic,
-                    value=reading,
-                )
-            )
+            return  # the run ended during this look: nobody is told of it any more
+        self._take(Look.of(reading), record)
         for event in events:
             self._send(event)
         for decision in decisions:
             self._act(decision)
-        return reading
 
-    def _change_rules(self, sample: Sample) -> None:
-        rules, self._new_rules = self._new_rules or (), None
-        decided = self._tick.policy.replace(rules, sample)
-        self._tell(EventKind.RULES, "; ".join(map(str, rules)) or "no rules")
+    def _take(self, look: Look, record: bool) -> None:
+        self._last = look
+        if look.left is not None:
+            self._rate.see(look.monotonic, look.left)
+        if record and self._courier.takes_samples:
+            self._courier.send(Parcel(sample=look.event))
+
+    def _take_in(self) -> None:
+        """What came from other threads since the last look: outcomes of actions, other rules."""
+        policy, new = self._tick.policy, self._new_policy
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            if policy is not None:
+                policy.learn(outcome)
+        if new is None:
+            return
+        self._new_policy = None
+        self._tell(EventKind.RULES, "; ".join(map(str, new.rules)) or "no rules")
+        if policy is None or self._last is None:
+            self._tick.policy = new
+            return
+        sample = self._last.reading().sample
+        decided = policy.replace(new.rules, sample)
         for event in told_of(decided, sample):
             self._send(event)
         for decision in decided.decisions:
@@ -292,10 +322,10 @@ class Warden:
             life.looked.set()
         while self._life is life:
             now = clock.monotonic()
-            reading = self._last
+            look = self._last
             pace = interval
-            if works and reading is not None:
-                pace = delay(reading.assessment, self._rate.rate(now), interval, self._shortest)
+            if works and look is not None:
+                pace = delay(look.left, look.unconfirmed, self._rate.rate(now), interval, self._shortest)
             if self._eager:
                 pace = min(pace, max(SHORTEST, now - first))
             # Records keep to the grid of the asked interval: lateness does not add up. A point that passed
@@ -376,7 +406,8 @@ class Warden:
     @property
     def last(self) -> Reading | None:
         """The newest reading, None before the first look."""
-        return self._last
+        last = self._last
+        return None if last is None else last.reading()
 
     def watch(self, stop: Stop | None = None) -> Iterator[Reading]:
         """Readings at the asked interval, for as long as the warden runs and ``stop`` is not set.
@@ -417,7 +448,7 @@ class Warden:
 
     def status(self) -> dict[str, Any]:
         """Everything known, as one dict that JSON can hold."""
-        last = self._last
+        last = self.last
         return {
             "schema": 1,
             "running": self.running,
@@ -455,10 +486,10 @@ def perform(action: Action, decision: Decision) -> Outcome:
     return action.run(decision)
 
 
-def _closer(part: Reader | Recorder) -> Callable[[], None]:
+def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
     def close() -> None:
         try:
-            part.close()
+            part.close()  # type: ignore[union-attr]  # of actions only those that have one
         except Exception as error:  # noqa: BLE001 - the next one is to be closed all the same
             _log.warning("%s could not be closed: %r", label_of(part), error)
 
@@ -475,6 +506,13 @@ def _to_log(event: Event) -> None:
 def _child() -> None:
     for warden in list(_alive):
         warden._after_fork()
+
+
+@atexit.register
+def _end() -> None:
+    """A program that ends without a word has its last samples written, and what was paused goes on."""
+    for warden in list(_alive):
+        warden.stop()
 
 
 if hasattr(os, "register_at_fork"):

@@ -158,7 +158,7 @@ class PsiLine(NamedTuple):
     avg60: float
     avg300: float
     #: Seconds of waiting since the count began.
-    total: float
+    waited: float
 
 
 class PsiStats(NamedTuple):

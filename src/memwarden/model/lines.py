@@ -8,12 +8,12 @@ the same table of fields that :mod:`memwarden.model.plain` reads (measured: a re
 from __future__ import annotations
 
 import json
+import math
 import time
 import types
 from collections.abc import Callable
 from enum import Enum
 from json.encoder import encode_basestring
-from math import isfinite
 from typing import Any, Union, get_args, get_origin
 
 from memwarden.model.plain import NAMES, SCHEMA, fields_of, iso, key_of, plain_fields, write
@@ -50,24 +50,29 @@ def _integer(item: Any) -> str:
 
 
 def _floating(item: Any) -> str:
-    return repr(item) if item.__class__ is float and isfinite(item) else _slow(item)
+    return repr(item) if item.__class__ is float and math.isfinite(item) else _slow(item)
 
 
 def _string(item: Any) -> str:
     return encode_basestring(item) if item.__class__ is str else _slow(item)
 
 
-_last: tuple[float, object, str] = (0.0, None, "")
+_second: tuple[float, object, str, str] = (math.nan, None, "", "")
 
 
 def _time(wall: float) -> str:
-    """ISO 8601; a sample and the event around it have the same time, so the last one is remembered."""
-    global _last
-    known, zone, text = _last
-    if wall != known or zone is not time.tzname:  # time.tzset makes new names
-        text = f'"{iso(wall)}"'
-        _last = wall, time.tzname, text
-    return text
+    """ISO 8601. All moments of a second share their beginning and their offset, which cost most of it."""
+    global _second
+    known, zone, beginning, offset = _second
+    fraction, second = math.modf(wall)
+    microseconds = round(fraction * 1e6)
+    if second != known or zone is not time.tzname:  # time.tzset makes new names
+        text = iso(second)
+        beginning, offset = text[:19], text[26:]
+        _second = second, time.tzname, beginning, offset
+    if not 0 <= microseconds < 1_000_000:  # before 1970, or rounded up into the next second
+        return f'"{iso(wall)}"'
+    return f'"{beginning}.{microseconds:06d}{offset}"'
 
 
 _writers: dict[Any, _Writer] = {}
@@ -129,12 +134,30 @@ def _for(kind: Any) -> _Writer:
     if kind in _SIMPLE:
         return _SIMPLE[kind]
     if get_origin(kind) is tuple:
-        each = _for(get_args(kind)[0])
+        inner = get_args(kind)[0]
+        each = _remembered(_for(inner)) if hasattr(inner, "_fields") else _for(inner)
         return lambda items: f"[{','.join([each(item) for item in items])}]"
     if isinstance(kind, type) and issubclass(kind, Enum):
         texts = {member: _slow(member) for member in kind}
         return lambda item: texts.get(item) or _slow(item)
     return _named if kind is Any or hasattr(kind, "_fields") else _slow
+
+
+def _remembered(writer: _Writer) -> _Writer:
+    """For objects that come again look after look (a group that was not read anew): their text is kept."""
+    texts: dict[int, tuple[Any, str]] = {}
+
+    def write_once(item: Any) -> str:
+        kept = texts.get(id(item))
+        if kept is not None and kept[0] is item:
+            return kept[1]
+        text = writer(item)
+        if len(texts) >= 64:
+            texts.clear()
+        texts[id(item)] = item, text
+        return text
+
+    return write_once
 
 
 _PLAIN = (_integer, _floating)

@@ -46,7 +46,7 @@ _BYTES = frozenset(
         "uss",
     ]
 )
-_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages"))
+_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited"))
 
 #: The types that can be written, by the name they are written under.
 TYPES: dict[str, type] = {

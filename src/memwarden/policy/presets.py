@@ -31,7 +31,16 @@ def _notify(name: str, when: str, *, sustain: float = 0.0, rest: float = 60.0, s
 
 
 def _emergency() -> Rule:
-    return Rule(name="emergency", when="level >= CRITICAL", then="notify", escalate=EMERGENCY, severity="critical")
+    # By the figure and not by the level, which is left half a minute late: the next step would come after relief.
+    return Rule(
+        name="emergency",
+        when="used > 90%",
+        sustain=2,
+        settle=30,
+        then="notify",
+        escalate=EMERGENCY,
+        severity="critical",
+    )
 
 
 def _percent(name: str, interval: float, percent: float, sentence: str) -> Preset:

@@ -204,7 +204,7 @@ class _Course:
         steps = self._begun is not None and self._may_step(now)
         if not fires and not steps:
             return
-        reason = _reason(self._condition, figure, assessment)
+        reason, level = _reason(self._condition, figure, assessment), assessment.level.name
         if fires:
             if self._begun is None:
                 self._begun = now
@@ -212,11 +212,11 @@ class _Course:
             else:
                 self._repeats += 1
             self._acted = now
-            decided.decisions.extend(self._decision(action, sample, reason) for action in rule.then)
+            decided.decisions.extend(self._decision(action, sample, reason, level) for action in rule.then)
         if steps and not self._waiting:
             action = rule.escalate[min(self._steps, len(rule.escalate) - 1)]
             self._steps += 1
-            decided.decisions.append(self._decision(action, sample, reason))
+            decided.decisions.append(self._decision(action, sample, reason, level))
 
     def _may_step(self, now: float) -> bool:
         """Whether everything that was decided has answered, and the time of a step has passed since."""
@@ -227,7 +227,7 @@ class _Course:
             self._next = now + self._step_seconds
         return now >= self._next
 
-    def _decision(self, action: str, sample: Sample, reason: str) -> Decision:
+    def _decision(self, action: str, sample: Sample, reason: str, level: str) -> Decision:
         decision = Decision(
             rule=self.rule.name,
             action=action,
@@ -237,6 +237,7 @@ class _Course:
             severity=self.rule.severity,
             repeat=self._repeats,
             dry_run=self._dry_run,
+            details={"level": level},
         )
         if self.rule.escalate:
             self._waiting.append((decision, sample.monotonic))

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory, Gap
-from memwarden.readers.files import KeptFile, read_once
+from memwarden.readers.files import KeptFile, pread, read_once
 
 #: Version 1 writes "no limit" as the largest multiple of a page below 2**63.
 _NO_LIMIT = 1 << 62
@@ -78,17 +78,25 @@ def _mountinfo(proc: str) -> str:
     return read_once("mountinfo", f"{proc}/self/mountinfo", 65536).decode("utf-8", "surrogateescape")
 
 
+def locate_unified(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> Location:
+    """Find the version 2 group of a process, whether or not memory is counted there: stalls are counted in each.
+
+    Raises :class:`ReadError` (absent: it is in no such group that can be seen, or at the hierarchy's top, which
+    stands for the whole machine).
+    """
+    where = f"{proc}/{pid}/cgroup"
+    path = _paths(read_once("cgroup", where).decode("utf-8", "surrogateescape"), where).get(2)
+    if path is None:
+        raise ReadError("cgroup", where, "absent", "this process is in no group of version 2")
+    for mount in _mounts(_mountinfo(proc), 2, sys_fs_cgroup):
+        location = _place(path, mount)
+        if location is not None and os.path.exists(f"{location.directory}/cgroup.type"):  # the top has none
+            return location
+    raise ReadError("cgroup", where, "absent", "no group of version 2 below the top can be seen")
+
+
 def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Location:
-    paths: dict[int, str] = {}
-    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not path.startswith("/"):
-            raise ReadError("cgroup", f"{where}/cgroup", "malformed", f"{line[:60]!r}")
-        if number == "0" and not controllers:
-            paths[2] = path
-        elif "memory" in controllers.split(","):
-            paths[1] = path
+    paths = _paths(groups, f"{where}/cgroup")
     for version in (1, 2):  # in a hybrid the memory controller is on the version 1 side
         if version not in paths:
             continue
@@ -101,6 +109,21 @@ def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Locati
             if version == 1 or _has_memory(location.directory, location.mount.point):
                 return location
     raise ReadError("cgroup", f"{where}/cgroup", "absent", "no memory controller is mounted here")
+
+
+def _paths(groups: str, where: str) -> dict[int, str]:
+    """The memory group's path of version 1 and the path of version 2, where there is one."""
+    paths: dict[int, str] = {}
+    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not path.startswith("/"):
+            raise ReadError("cgroup", where, "malformed", f"{line[:60]!r}")
+        if number == "0" and not controllers:
+            paths[2] = path
+        elif "memory" in controllers.split(","):
+            paths[1] = path
+    return paths
 
 
 def _mounts(mountinfo: str, version: int, sys_fs_cgroup: str) -> list[Mount]:
@@ -160,10 +183,8 @@ class _Group:
 
     def __init__(self, path: str, directory: str, version: int) -> None:
         self.path, self.directory, self.version = path, directory, version
-        self._usage = KeptFile(_USAGE[version], f"{directory}/{_USAGE[version]}", 64)
-        self._files: dict[str, KeptFile | None] = {_USAGE[version]: self._usage}
-        self._full: CgroupMemory | None = None
-        self._due = 0.0
+        self.usage = KeptFile(_USAGE[version], f"{directory}/{_USAGE[version]}", 64)
+        self._files: dict[str, KeptFile | None] = {_USAGE[version]: self.usage}
 
     def text(self, name: str) -> bytes | None:
         """A file's content, None where this kernel or this group has no such file."""
@@ -199,32 +220,9 @@ class _Group:
         data = self.text(name)
         return None if data is None else keyed_number(data, key, f"{self.directory}/{name}")
 
-    def memory(self, patience: float, own: bool) -> CgroupMemory | None:
-        """The group's figures; None for a group that keeps no account (the root of version 2).
-
-        What decides nothing may be ``patience`` seconds old; of a group above the own one that has no limit that is
-        all of it.
-        """
-        full = self._full
-        if full is not None and monotonic() < self._due:
-            limit = full.limit
-            if limit is None and not own:
-                return full
-            try:
-                usage = int(self._usage.read())
-            except ValueError:
-                raise ReadError(self._usage.what, self._usage.path, "malformed") from None
-            if limit is None or usage * 2 < limit:
-                path, version, _, _, reclaimable, anon, swap, swap_limit, peak, oom_kills = full
-                if peak is None or usage > peak:
-                    peak = usage
-                if reclaimable > usage:
-                    reclaimable = usage
-                return CgroupMemory(path, version, usage, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills)
-        full = self._memory2() if self.version == 2 else self._memory1()
-        if full is not None and patience > 0:
-            self._full, self._due = full, monotonic() + patience
-        return full
+    def memory(self) -> CgroupMemory | None:
+        """The group's figures; None for a group that keeps no account (the root of version 2)."""
+        return self._memory2() if self.version == 2 else self._memory1()
 
     def _memory2(self) -> CgroupMemory | None:
         usage = self.number("memory.current")
@@ -293,6 +291,10 @@ def keyed_number(data: bytes, key: bytes, where: str) -> int | None:
         raise ReadError(key.decode(), where, "malformed", f"{data[at : at + 40]!r}") from None
 
 
+#: The groups of a look in full, which of them were read again, and their usages.
+_Glance = tuple[tuple[CgroupMemory, ...], tuple[int, ...], list[int]]
+
+
 class CgroupReader:
     """Reads the memory groups of a process (the own one where no pid is given), limits included.
 
@@ -316,29 +318,71 @@ class CgroupReader:
         self._membership: KeptFile | None = None
         self._seen: bytes | None = None
         self._groups: list[_Group] = []
+        # Between two looks in full: what they found, and which of it is read again in between: file, limit, place.
+        self._found: tuple[CgroupMemory, ...] = ()
+        self._again: tuple[tuple[KeptFile, int | None], ...] = ()
+        self._places: tuple[int, ...] = ()
 
     def read(self) -> dict[str, Any]:
         """``{"cgroups": (CgroupMemory, …), "gaps": (…)}``, the own group first; raises :class:`ReadError`."""
+        seen = self.glance()
+        if seen is not None and seen[1] < 0.5:
+            return self.facts(seen[0])
         groups, gaps = self.look()
         return {"cgroups": groups, "gaps": gaps}
 
+    def glance(self) -> tuple[_Glance, float, int | None] | None:
+        """See :class:`memwarden.protocols.Glancer`: usages as they stand, as if nothing of them could be reclaimed."""
+        if monotonic() >= self._due:
+            return None
+        most, left, usages = 0.0, None, []
+        for file, limit in self._again:
+            try:
+                usage = int(pread(file.fd, 32, 0))
+            except (OSError, ValueError):
+                return None  # the look in full will say what it is
+            usages.append(usage)
+            if limit is not None:
+                most = max(most, usage / limit)
+                left = limit - usage if left is None else min(left, limit - usage)
+        return (self._found, self._places, usages), most, left
+
+    def facts(self, raw: _Glance) -> dict[str, Any]:
+        """The groups of the last look in full with these usages."""
+        full, places, usages = raw
+        found = list(full)
+        for at, usage in zip(places, usages, strict=True):
+            path, version, _, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills = found[at]
+            if peak is None or usage > peak:
+                peak = usage
+            if reclaimable > usage:
+                reclaimable = usage
+            found[at] = CgroupMemory(path, version, usage, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills)
+        return {"cgroups": tuple(found)}
+
     def look(self) -> tuple[tuple[CgroupMemory, ...], tuple[Gap, ...]]:
         """The groups as they are now. An ancestor that cannot be read is a gap; the rest still counts."""
-        if self._seen is None or monotonic() >= self._due:
-            self._follow()
-            self._due = monotonic() + self._patience
+        self._follow()
         found: list[CgroupMemory] = []
         gaps: list[Gap] = []
+        again: list[tuple[KeptFile, int | None]] = []
+        places: list[int] = []
         for group in self._groups:
             try:
-                memory = group.memory(self._patience, group is self._groups[0])
+                memory = group.memory()
             except ReadError as error:
                 if error.why == "gone":
                     self._seen = None  # removed or moved: look for it anew next time
                 gaps.append(Gap(error.what, error.where, error.why, error.detail))
                 continue
             if memory is not None:
+                if memory.limit is not None or not found:
+                    again.append((group.usage, memory.limit))
+                    places.append(len(found))
                 found.append(memory)
+        if self._patience > 0 and not gaps:
+            self._found, self._again, self._places = tuple(found), tuple(again), tuple(places)
+            self._due = monotonic() + self._patience
         return tuple(found), tuple(gaps)
 
     def _follow(self) -> None:
@@ -365,3 +409,4 @@ class CgroupReader:
             group.close()
         self._groups = []
         self._seen = None
+        self._due = 0.0

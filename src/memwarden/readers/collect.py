@@ -19,16 +19,16 @@ def collect(readers: Iterable[Reader]) -> dict[str, Any]:
     gaps: list[Gap] = []
     for reader in readers:
         try:
-            read = dict(reader.read())
-            missing = tuple(read.pop("gaps", ()))
+            read = reader.read()
+            gaps += read.get("gaps", ())
         except ReadError as error:
             gaps.append(Gap(error.what, error.where, error.why, error.detail))
             continue
         except Exception as error:  # noqa: BLE001 - a broken reader costs a gap, never the look
             gaps.append(Gap(reader.name, type(reader).__name__, "broken", repr(error)))
             continue
-        gaps += missing
-        for field, value in read.items():
-            facts.setdefault(field, value)
+        for field in read:
+            if field not in facts:
+                facts[field] = read[field]
     facts["gaps"] = tuple(gaps)
     return facts

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from memwarden.errors import ReadError
+
+#: Reading at a place; there is none on Windows, where nothing here is used.
+pread: Callable[[int, int, int], bytes] = getattr(os, "pread", None)  # type: ignore[assignment]
 
 _WHY = {
     errno.ENOENT: "absent",
     errno.ENOTDIR: "absent",
     errno.EACCES: "denied",
     errno.EPERM: "denied",
+    errno.EROFS: "denied",  # a container's read-only view of its groups
+    errno.EOPNOTSUPP: "absent",  # a file whose account is turned off (psi=0)
     errno.ESRCH: "gone",
     errno.ENODEV: "gone",  # a removed control group
 }
@@ -44,34 +50,35 @@ class KeptFile:
     """A kernel file that is read again and again from its start, in one piece.
 
     For files that the kernel writes as one record; one of many records is cut at a page (see :func:`read_once`).
-    ``what`` names the fact in errors. The file is opened on the first read, and again after ``close``.
+    ``what`` names the fact in errors. The file is opened on the first read, and again after ``close``. ``fd`` is the
+    descriptor, -1 while it is closed, for those who read so often that a call more counts.
     """
 
-    __slots__ = ("_fd", "_size", "path", "what")
+    __slots__ = ("_size", "fd", "path", "what")
 
     def __init__(self, what: str, path: str, size: int = 4096) -> None:
         self.what, self.path = what, path
         self._size = size
-        self._fd = -1
+        self.fd = -1
 
     def read(self) -> bytes:
         """The whole content. Raises :class:`ReadError`."""
         try:
-            if self._fd < 0:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._fd, self._size, 0)
+            if self.fd < 0:
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self.fd, self._size, 0)
             while len(data) == self._size:  # perhaps more: read again in one piece, since pieces may not fit together
                 self._size *= 2
-                data = os.pread(self._fd, self._size, 0)
+                data = os.pread(self.fd, self._size, 0)
         except (OSError, ValueError) as error:
             raise read_error(self.what, self.path, error) from None
         return data
 
     def close(self) -> None:
         """Give the descriptor back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 def read_once(what: str, path: str, size: int = 4096) -> bytes:

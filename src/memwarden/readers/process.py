@@ -19,7 +19,7 @@ except ImportError:  # not a POSIX system
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory
-from memwarden.readers.files import KeptFile, read_once
+from memwarden.readers.files import KeptFile, pread, read_once
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -106,30 +106,57 @@ class ProcessReader:
 
     def read(self) -> dict[str, Any]:
         """``{"process": ProcessMemory}``; raises :class:`ReadError`."""
-        return {"process": self.memory()}
+        full = self._full
+        if full is None or self._files is None or monotonic() >= self._due:
+            return {"process": self._renewed()}
+        file = self._files[0]
+        try:
+            data = pread(file.fd, 128, 0)
+        except OSError:
+            data = file.read()  # which says what is wrong
+        return self.facts((full, data))
+
+    def glance(self) -> tuple[tuple[ProcessMemory, bytes], float, int | None] | None:
+        """See :class:`memwarden.protocols.Glancer`."""
+        full = self._full
+        if full is None or full.vms_limit is not None or self._files is None or monotonic() >= self._due:
+            return None
+        try:
+            data = pread(self._files[0].fd, 128, 0)
+        except OSError:
+            return None
+        return None if data[:2] == b"0 " else ((full, data), 0.0, None)
+
+    def facts(self, raw: tuple[ProcessMemory, bytes]) -> dict[str, Any]:
+        """What was read, as facts. Raises :class:`ReadError`."""
+        (key, name, _, _, _, _, swap, peak, vms_limit), data = raw
+        where = f"{self._proc}/{key.pid}/statm"
+        virtual, resident, shared = parse_statm(data, where)
+        if not virtual:
+            self._full = None
+            raise ReadError("process", where, "gone", "it has ended and waits to be reaped")
+        if peak is None or resident > peak:
+            peak = resident
+        shown = ProcessMemory(key, name, resident, virtual, resident - shared, shared, swap, peak, vms_limit)
+        return {"process": shown}
+
+    def memory(self) -> ProcessMemory:
+        """The fact alone."""
+        process: ProcessMemory = self.read()["process"]
+        return process
+
+    def _renewed(self) -> ProcessMemory:
+        full = self._status()
+        if self._patience > 0:
+            statm = self._open()[0]
+            statm.read()  # opens it
+            self._full, self._due = full, monotonic() + self._patience
+        return full
 
     def resident(self) -> int:
         """The resident size alone, at the cost of one system call."""
         file = self._open()[0]
         return parse_statm(file.read(), file.path)[1]
-
-    def memory(self) -> ProcessMemory:
-        """The process now."""
-        full = self._full
-        if full is None or monotonic() >= self._due:
-            full = self._full = self._status()
-            self._due = monotonic() + self._patience
-            return full
-        assert self._files is not None
-        file = self._files[0]
-        virtual, resident, shared = parse_statm(file.read(), file.path)
-        if not virtual:
-            self._full = None
-            raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
-        key, name, _, _, _, _, swap, peak, vms_limit = full
-        if peak is None or resident > peak:
-            peak = resident
-        return ProcessMemory(key, name, resident, virtual, resident - shared, shared, swap, peak, vms_limit)
 
     def _status(self) -> ProcessMemory:
         """Everything that ``status`` tells."""

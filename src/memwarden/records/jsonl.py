@@ -28,9 +28,13 @@ from memwarden.model.units import MIB
 class JsonlRecorder:
     """Appends events to ``path``; makes its folder (0700) when it is missing.
 
-    Raises :class:`RecordError` from ``record`` when a line could not be kept; the next call tries again,
-    and ``lost`` counts the lines that were not kept.
+    Samples may ``linger`` for some seconds and are then written several at once; any other event is written at
+    once, with what waits before it. Raises :class:`RecordError` from ``record`` when a line could not be kept;
+    the next call tries again, and ``lost`` counts the lines that were not kept.
     """
+
+    #: Seconds; see :class:`memwarden.protocols.Recorder`.
+    linger = 5.0
 
     def __init__(
         self,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from memwarden.engine.pace import ASSUMED_RATE, FillRate, delay
-from memwarden.model.findings import Assessment, PressureLevel
+from memwarden.engine.tick import Look
+from memwarden.model.findings import Assessment, PressureLevel, Reading
+from memwarden.model.sample import Sample
 
 LOW, HIGH, CRITICAL = PressureLevel.LOW, PressureLevel.HIGH, PressureLevel.CRITICAL
 
 
-def verdict(available: int | None, level: PressureLevel = LOW, raw: PressureLevel | None = None) -> Assessment:
-    """A verdict with so much headroom."""
-    return Assessment(level, level if raw is None else raw, None, None, available, 0.0)
+def after(available: int | None, rate: float, interval: float, **more: float) -> float:
+    """The delay after a look that found so much headroom and nothing unconfirmed."""
+    return delay(available, False, rate, interval, **more)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_the_next_look_is_due_before_half_of_the_headroom_can_be_eaten(
     available: int | None, rate: float, interval: float, expected: float
 ) -> None:
     """The delay is headroom / 2 / rate, between the floor and the asked interval."""
-    assert delay(verdict(available), rate, interval) == expected
+    assert after(available, rate, interval) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,12 +49,14 @@ def test_an_unconfirmed_crossing_is_looked_at_again_in_one_second(
     level: PressureLevel, raw: PressureLevel, interval: float, expected: float
 ) -> None:
     """Only where the bare number stands above the level that is held."""
-    assert delay(verdict(10**15, level, raw), 1.0, interval) == expected
+    verdict = Assessment(level, raw, None, None, 10**15, 0.0)
+    look = Look.of(Reading(Sample(0.0, 0.0), verdict))
+    assert delay(look.left, look.unconfirmed, 1.0, interval) == expected
 
 
 def test_a_ceiling_that_is_enforced_may_be_looked_at_more_often_still() -> None:
     """The floor is an argument: a millisecond under a ceiling."""
-    assert delay(verdict(0), 1e9, 5.0, shortest=0.001) == 0.001
+    assert after(0, 1e9, 5.0, shortest=0.001) == 0.001
 
 
 def test_a_rate_is_assumed_until_a_minute_was_seen() -> None:

@@ -57,3 +57,22 @@ def test_what_no_type_allows_is_written_all_the_same(value: Any) -> None:
     """Readers and rules of others may put anything into a field: the text stays JSON, and the same."""
     assert to_json(value) == plainly(value)
     json.loads(to_json(value))
+
+
+@pytest.mark.parametrize(
+    "wall",
+    [
+        0.0,
+        0.5,
+        1.9999996,
+        1.9999994,
+        1_700_000_000.0,
+        1_700_000_000.9999999,
+        1_700_000_000.0000005,
+        1_711_846_799.999,
+        -1.5,
+    ],
+)
+def test_times_are_rounded_as_the_general_way_rounds_them(wall: float) -> None:
+    """Also into the next second."""
+    assert to_json(EVENT._replace(wall=wall)) == plainly(EVENT._replace(wall=wall))

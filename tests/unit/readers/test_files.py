@@ -18,6 +18,8 @@ from support.trees import descriptors
         (errno.ENOTDIR, "absent"),
         (errno.EACCES, "denied"),
         (errno.EPERM, "denied"),
+        pytest.param(errno.EROFS, "denied", id="a container's read-only groups"),
+        pytest.param(errno.EOPNOTSUPP, "absent", id="an account that is turned off"),
         (errno.ESRCH, "gone"),
         pytest.param(errno.ENODEV, "gone", id="a removed control group"),
         pytest.param(errno.EIO, "broken", id="anything else"),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from memwarden import __version__
+from memwarden.faces.cli.completion import SHELLS, files_of, programs, values_of
 from memwarden.settings import OPTIONS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -23,7 +24,9 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             if option.is_switch:
                 function = click.option(option.flag, option.name, is_flag=True, default=None, help=help_text)(function)
             else:
-                function = click.option(option.flag, option.name, metavar=option.unit, help=help_text)(function)
+                function = click.option(
+                    option.flag, option.name, metavar=option.unit, help=help_text, shell_complete=values_of(option)
+                )(function)
         return function
 
     return decorate
@@ -43,9 +46,9 @@ def group() -> None:
     context_settings={**CONTEXT, "allow_interspersed_args": False},
     short_help="Run a command, hold it to a limit, report.",
 )
-@_options("limit", "interval", "record", "live", "grace", "ceiling", "cgroup", "quiet", "termination_log")
+@_options("limit", "interval", "record", "live", "grace", "ceiling", "cgroup", "quiet", "termination_log", "config")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON line on standard error.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=programs)
 def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     """Run COMMAND, watch its whole process tree, hold it to a limit, and report.
 
@@ -62,10 +65,62 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
 
 
 @group.command(context_settings=CONTEXT, short_help="Say what this machine grants, and why not more.")
-@_options("cgroup")
+@_options("cgroup", "config")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool, **flags: Any) -> int:
     """Say what this machine grants, and why not more: limits, ceilings, sources of facts."""
     from memwarden.faces.cli.doctor import examine
 
     return examine(flags, as_json=as_json)
+
+
+@group.group(context_settings=CONTEXT, short_help="Show, check and describe the settings.")
+def settings() -> None:
+    """Show, check and describe the settings.
+
+    An option wins over its variable, the variable over the settings file, the file over the default.
+    """
+
+
+@settings.command(context_settings=CONTEXT, short_help="Show every option, its value, and where that came from.")
+@_options("config")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(as_json: bool, **flags: Any) -> int:
+    """Show every option, its value, and where that came from."""
+    from memwarden.faces.cli.settings import show as perform
+
+    return perform(flags, as_json=as_json)
+
+
+@settings.command(context_settings=CONTEXT, short_help="Say everything that is wrong with a settings file.")
+@click.argument("file", required=False, shell_complete=files_of)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(file: str | None, as_json: bool) -> int:
+    """Say everything that is wrong with FILE, one fault a line; the exit code is then 1.
+
+    Without FILE: with the settings file that is in force here, and with the environment's variables.
+    """
+    from memwarden.faces.cli.settings import check as perform
+
+    return perform(file, as_json=as_json)
+
+
+@settings.command(context_settings=CONTEXT, short_help="Print the JSON Schema of a settings file.")
+def schema() -> int:
+    """Print the JSON Schema of a settings file, for an editor."""
+    from memwarden.faces.cli.settings import print_schema
+
+    return print_schema()
+
+
+@group.command(context_settings=CONTEXT, short_help="Print the script by which a shell completes memwarden's words.")
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print the script by which SHELL completes memwarden's words.
+
+    \b
+        source <(memwarden completion bash)
+    """
+    from memwarden.faces.cli.completion import print_script
+
+    return print_script(shell)

@@ -52,6 +52,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "gaps": [gap._asdict() for gap in reading.sample.gaps],
         "ceilings": _ceilings(cgroup),
         "facts": _sources(),
+        "wakeups": _wakeups(),
         "records": os.path.join(state_directory(), "runs"),
     }
 
@@ -92,6 +93,19 @@ def _sources() -> list[dict[str, Any]]:
     ]
 
 
+def _wakeups() -> list[dict[str, Any]]:
+    from memwarden.readers.wakeups import own_wakeups
+
+    granted, refused = own_wakeups()
+    for each in granted:
+        each.close()
+    rows = [{"name": each.name, "where": each.where, "granted": True, "reason": ""} for each in granted]
+    return rows + [
+        {"name": gap.what, "where": gap.where, "granted": False, "reason": f"{gap.why}: {gap.detail}"}
+        for gap in refused
+    ]
+
+
 def _text(findings: Mapping[str, Any]) -> str:
     colour = render.wants_colour(sys.stdout)
 
@@ -123,5 +137,10 @@ def _text(findings: Mapping[str, Any]) -> str:
         lines.append(f"  {mark(each['granted'])}  {each['name']}")
         if not each["granted"]:
             lines.append(f"       {each['reason']}; {each['otherwise']}")
+    lines += ["", "Wake-ups"]
+    for each in findings["wakeups"]:
+        lines.append(f"  {mark(each['granted'])}  {each['name']}")
+        if not each["granted"]:
+            lines.append(f"       {each['reason']} ({each['where']})")
     lines += ["", f"Records go to {findings['records']}"]
     return "\n".join(lines)

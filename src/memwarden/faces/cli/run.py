@@ -50,9 +50,9 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
         try:
             limit = Limit(parse_size(settings.limit, of=of), "--limit")
         except SettingsError as error:  # a percentage: it could not be judged before the whole was known
-            raise SettingsError(f"--limit: {error}") from None
+            raise SettingsError(f"{settings.sources['limit'].where}: {error}") from None
     resolve_command(command)  # a command that is not there costs no record
-    recorder, no_record = _open_record(settings.record, command)
+    recorder, no_record = _open_record(settings, command)
 
     signals, terminal = Signals(), Terminal()
     init = os.getpid() == 1
@@ -125,7 +125,7 @@ def _watch(
     return history, warden
 
 
-def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecorder | None, str]:
+def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecorder | None, str]:
     """A recorder that was tried, and what is wrong where there is none.
 
     A record that was asked for and cannot be written is an error before anything is started; one that is
@@ -138,12 +138,12 @@ def _open_record(asked: str | None, command: Sequence[str]) -> tuple[JsonlRecord
         message=f"running {shlex.join(command)}",
         details={"command": list(command)},
     )
-    if asked is not None:
-        recorder = JsonlRecorder(asked)
+    if settings.record is not None:
+        recorder = JsonlRecorder(settings.record)
         try:
             recorder.record(began)
         except RecordError as error:
-            raise SettingsError(f"--record: {error}") from None
+            raise SettingsError(f"{settings.sources['record'].where}: {error}") from None
         return recorder, ""
     program = re.sub(r"[^A-Za-z0-9._-]+", "_", os.path.basename(command[0]))[:40] or "command"
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{program}-{os.getpid()}.jsonl"

@@ -1,0 +1,57 @@
+"""What a shell offers after TAB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import click
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+
+from memwarden.settings import Option
+from memwarden.settings.options import Choice
+
+SHELLS = ("bash", "zsh", "fish")
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def print_script(shell: str) -> int:
+    """Print the script that the shell has to source."""
+    cls = get_completion_class(shell)
+    assert cls is not None
+    completer = cls(click.Command("memwarden"), {}, "memwarden", "_MEMWARDEN_COMPLETE")
+    print(ShellComplete.source(completer))  # not bash's own, which starts a bash to ask for its version
+    return 0
+
+
+def values_of(option: Option) -> Completer:
+    """What may stand after an option's flag."""
+    if option.kind.is_path:
+        return directories_of if option.unit == "DIRECTORY" else files_of
+    known = option.kind.known if isinstance(option.kind, Choice) else ()
+    return lambda context, parameter, begun: [CompletionItem(word) for word in known if word.startswith(begun)]
+
+
+def files_of(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell's own completion of files."""
+    return [CompletionItem(begun, type="file")]
+
+
+def directories_of(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shell's own completion of directories."""
+    return [CompletionItem(begun, type="dir")]
+
+
+def programs(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Programs by name for the first word of a command; files for the others, and where a path was begun."""
+    if context.params.get("command") or not begun or os.sep in begun:
+        return files_of(context, parameter, begun)
+    found = set()
+    for folder in os.get_exec_path():
+        try:
+            with os.scandir(folder) as entries:
+                found |= {each.name for each in entries if each.name.startswith(begun) and os.access(each, os.X_OK)}
+        except OSError:
+            continue
+    return [CompletionItem(name) for name in sorted(found)] or files_of(context, parameter, begun)

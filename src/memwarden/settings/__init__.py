@@ -1,0 +1,28 @@
+"""What can be set, by whom, and where it stands. Rooms receive plain values; nothing else looks anything up.
+
+An argument of a program wins over a flag, a flag over the environment, the environment over the settings
+file, the file over the default.
+"""
+
+from memwarden.settings.files import Fault, SettingsFile, config_directory, find, read
+from memwarden.settings.json_schema import schema
+from memwarden.settings.layers import Settings, Source, environment_faults, resolve
+from memwarden.settings.options import OPTIONS, RULE_KEYS, Option
+from memwarden.settings.watched import Watched
+
+__all__ = [
+    "OPTIONS",
+    "RULE_KEYS",
+    "Fault",
+    "Option",
+    "Settings",
+    "SettingsFile",
+    "Source",
+    "Watched",
+    "config_directory",
+    "environment_faults",
+    "find",
+    "read",
+    "resolve",
+    "schema",
+]

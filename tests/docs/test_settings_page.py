@@ -1,0 +1,66 @@
+"""docs/settings.md says what the table says, row by row."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwarden.settings import OPTIONS, RULE_KEYS, read
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+
+
+def table(name: str) -> str:
+    """The table that stands between two comments of the page."""
+    match = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert match, f"docs/settings.md has no <!-- {name} -->"
+    return match[1]
+
+
+def shown(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    return f"{default:g}" if isinstance(default, int | float) else str(default)
+
+
+def options() -> str:
+    """The table of options, as it has to stand."""
+    rows = ["| Option | Variable | Key | May be | Default | |", "| --- | --- | --- | --- | --- | --- |"]
+    for option in OPTIONS:
+        flag = f"[{option.flag}]" if option.is_switch else f"{option.flag} {option.unit}"
+        key = f"`{option.name}`" if option.in_file else ""
+        rows.append(
+            f"| `{flag}` | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
+            f" {option.sentence} |"
+        )
+    return "\n" + "\n".join(rows) + "\n\n"
+
+
+def rules() -> str:
+    """The table of a rule's keys, as it has to stand."""
+    rows = ["| Key | May be | Default | |", "| --- | --- | --- | --- |"]
+    rows += [f"| `{key.name}` | {key.kind.allowed} | {shown(key.default)} | {key.sentence} |" for key in RULE_KEYS]
+    return "\n" + "\n".join(rows) + "\n\n"
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("options", options()), ("rules", rules())])
+def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
+    """Each option with its range, default and sentence; on a difference the message is what to paste."""
+    assert table(name) == wanted, f"paste this into docs/settings.md:\n{wanted}"
+
+
+def test_the_files_shown_are_fine(tmp_path: Path) -> None:
+    """Whoever copies an example has no fault in it."""
+    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        tomllib.loads(block)
+        path = tmp_path / "memwarden.toml"
+        path.write_text(block, encoding="utf-8")
+        assert read(str(path), {}).faults == ()

@@ -1,0 +1,172 @@
+"""Each variable and each key of a settings file changes what ``memwarden run`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memwarden.faces.cli import LIMIT_ENDED_IT, OWN_FAILURE
+from memwarden.settings import OPTIONS
+from memwarden.testing import HOG
+
+MEMWARDEN = [sys.executable, "-m", "memwarden"]
+
+#: Options of commands that are not there yet.
+WAITING = {"duration", "preset"}  # of `watch`
+
+#: Grows past 60 MiB; stops growing when it is asked to end, and stays.
+STAYS = """
+import signal, time
+asked, kept = [], []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+while not asked:
+    kept.append(b"x" * (1 << 19))
+    time.sleep(0.005)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home and working directory of its own, and no variables of ours."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("MEMWARDEN_")}
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    home = str(tmp_path)
+    return {**bare, "PYTHONPATH": source, "HOME": home, "XDG_STATE_HOME": f"{home}/state", "XDG_CONFIG_HOME": home}
+
+
+class Done:
+    """A run that ended: its exit code, what it printed, and where it stood."""
+
+    def __init__(self, folder: Path, code: int, err: str) -> None:
+        self.folder, self.code, self.err = folder, code, err
+
+    @property
+    def report(self) -> dict:
+        return json.loads(self.err.splitlines()[-1])
+
+    @property
+    def polls_as_told(self) -> bool:
+        """Without looking for something better first."""
+        return self.report["ending"]["ceiling"] == "polling" and not self.report["better_ceilings_refused"]
+
+    @property
+    def samples(self) -> int:
+        return Path(self.report["record"]).read_text().count('"kind":"sample"')
+
+
+def run(folder: Path, environment: dict[str, str], command: list[str], *flags: str) -> Done:
+    """Run a command with its standard error at a terminal."""
+    master, slave = os.openpty()
+    with subprocess.Popen(
+        [*MEMWARDEN, "run", *flags, "--", *command],
+        cwd=folder,
+        env={**environment, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                got = os.read(master, 65536)
+            except OSError:  # nobody holds the other end any more
+                break
+            if not got:
+                break
+            seen += got
+        code = process.wait(60)
+    os.close(master)
+    return Done(folder, code, seen.decode().replace("\r\n", "\n"))
+
+
+SLEEP = ["sleep", "0.6"]
+PYTHON = [sys.executable, "-c"]
+
+HELD = ["--json", "--limit", "60MiB", "--ceiling", "polling"]
+
+#: Option, what is said, a command, further flags, and what must be so with it and not without it.
+Effect = tuple[str, str, list[str], list[str], Callable[[Done], bool]]
+EFFECTS: list[Effect] = [
+    ("limit", "100MiB", [*PYTHON, HOG, "20", "400", "300"], ["--quiet"], lambda done: done.code == LIMIT_ENDED_IT),
+    ("interval", "20ms", SLEEP, ["--json"], lambda done: done.samples > 8),
+    ("record", "here.jsonl", ["true"], ["--quiet"], lambda done: (done.folder / "here.jsonl").exists()),
+    ("live", "true", SLEEP, ["--quiet"], lambda done: "\033[1;" in done.err and "processes" in done.err),
+    ("grace", "100ms", [*PYTHON, STAYS], HELD, lambda done: done.report["ending"]["seconds"] < 4),
+    ("ceiling", "polling", SLEEP, ["--json", "--limit", "1G"], lambda done: done.polls_as_told),
+    ("cgroup", "/nonexistent", ["true"], ["--limit", "1G"], lambda done: done.code == OWN_FAILURE),
+    ("quiet", "true", ["true"], [], lambda done: done.err == ""),
+    ("termination_log", "last.txt", ["true"], ["--quiet"], lambda done: (done.folder / "last.txt").exists()),
+    ("config", "mine.toml", ["true"], [], lambda done: done.err == ""),
+]
+
+
+def test_every_option_is_used() -> None:
+    """Nothing is parsed and then forgotten; one that waits for its command leaves this list with it."""
+    assert sorted([name for name, *_ in EFFECTS] + [*WAITING]) == sorted(option.name for option in OPTIONS)
+    source = Path(__file__).resolve().parents[2] / "src" / "memwarden" / "faces"
+    text = "".join(path.read_text() for path in source.rglob("*.py"))
+    assert {name for name in WAITING if f"settings.{name}" in text} == set()
+
+
+@pytest.mark.contract("W3-6", "X-28")
+@pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: effect[0])
+def test_each_variable_and_each_key_changes_what_is_done(
+    effect: Effect, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Without it the run is as usual; said by the variable, or in the file, it is not."""
+    name, said, command, flags, so = effect
+    option = next(option for option in OPTIONS if option.name == name)
+    folders = [tmp_path / way for way in ("usual", "variable", "file")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "mine.toml").write_text("quiet = true")  # read only where it is named
+    usual, by_variable, by_file = folders
+    assert not so(run(usual, environment, command, *flags))
+    assert so(run(by_variable, {**environment, option.variable: said}, command, *flags))
+    if option.in_file:
+        text = said if option.is_switch else json.dumps(said)
+        (by_file / "memwarden.toml").write_text(f"{name} = {text}\n")
+        assert so(run(by_file, environment, command, *flags))
+
+
+@pytest.mark.contract("W3-6")
+@pytest.mark.parametrize(
+    ("variables", "text", "words"),
+    [
+        ({"MEMWARDEN_LIMIT": "much"}, "", ["MEMWARDEN_LIMIT", "'much'", "512MiB"]),
+        ({"MEMWARDEN_CONFIG": "nowhere.toml"}, "", ["nowhere.toml", "No such file"]),
+        ({"MEMWARDEN_RECORD": "/proc/nowhere/x.jsonl"}, "", ["MEMWARDEN_RECORD", "/proc/nowhere"]),
+        ({}, "limit = 'much'", ["memwarden.toml:1", "limit", "'much'"]),
+        ({}, "\nlimt = 1\nlive = 2", ["memwarden.toml:2", "did you mean limit", "memwarden.toml:3", "live"]),
+        ({}, "limit = ", ["memwarden.toml:1", "no TOML"]),
+        ({}, "#\nrecord = '/proc/nowhere/x.jsonl'", ["memwarden.toml:2", "/proc/nowhere"]),
+    ],
+)
+def test_bad_settings_start_nothing(
+    tmp_path: Path, environment: dict[str, str], variables: dict[str, str], text: str, words: list[str]
+) -> None:
+    """One line that names the place and the value, and the code for what memwarden itself could not do."""
+    (tmp_path / "memwarden.toml").write_text(text)
+    done = run(tmp_path, {**environment, **variables}, ["touch", "started"])
+    assert done.code == OWN_FAILURE
+    assert len(done.err.splitlines()) == 1
+    assert all(word in done.err for word in words)
+    assert not (tmp_path / "started").exists()
+
+
+def test_settings_of_a_project_hold_below_it(tmp_path: Path, environment: dict[str, str]) -> None:
+    """``[tool.memwarden]`` counts in every folder of the project, and a flag wins over it."""
+    (tmp_path / "pyproject.toml").write_text("[tool.memwarden]\nquiet = true\ninterval = 3600\n")
+    folder = tmp_path / "src" / "part"
+    folder.mkdir(parents=True)
+    assert run(folder, environment, ["true"]).err == ""
+    environment["MEMWARDEN_QUIET"] = "no"
+    assert run(folder, environment, SLEEP, "--json").samples <= 2
+    assert run(folder, environment, SLEEP, "--json", "--interval", "20ms").samples > 8

@@ -23,6 +23,7 @@ from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Action, Recorder
 from memwarden.records.jsonl import JsonlRecorder, read_lines
+from memwarden.records.sqlite import SqliteRecorder, read_history
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import Keeper
 
@@ -64,6 +65,10 @@ class Case:
 RECORDERS = {
     "jsonl": Case(
         lambda folder: JsonlRecorder(folder / "record.jsonl"), lambda folder: list(read_lines(folder / "record.jsonl"))
+    ),
+    "sqlite": Case(
+        lambda folder: SqliteRecorder(folder / "history.db", wall=lambda: 1e9),  # these events are not old
+        lambda folder: list(read_history(folder / "history.db")),
     ),
 }
 

@@ -185,7 +185,7 @@ def test_closing_in_a_child_does_not_touch_the_parents_record(case: Case, record
 def test_a_recorder_serves_a_warden(case: Case, recorder: Recorder, tmp_path: Path) -> None:
     """A whole run stands in the record, START first and STOP last, as it was told to everybody."""
     clock, keeper = FakeClock(), Keeper()
-    rule = Rule(name="high", level=PressureLevel.HIGH, action="notify")
+    rule = Rule(name="high", when="level >= HIGH", then="notify")
     with Warden([ScriptedReader([100, 960])], clock=clock, recorders=[recorder, keeper], rules=[rule]) as warden:
         clock.advance(3.0)
         assert warden.flush()
@@ -211,7 +211,7 @@ def action(request: pytest.FixtureRequest) -> Action:
 def test_an_action_has_the_name_that_rules_use(action: Action, request: pytest.FixtureRequest) -> None:
     """A rule with that name is taken by a warden that has the action."""
     assert action.name == request.node.callspec.params["action"]
-    rule = Rule(name="mine", level=PressureLevel.HIGH, action=action.name)
+    rule = Rule(name="mine", when="level >= HIGH", then=action.name)
     assert Warden([], rules=[rule], actions=[action]).rules == (rule,)
 
 

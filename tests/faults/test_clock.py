@@ -10,7 +10,6 @@ import pytest
 from memwarden.engine.warden import Warden
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import EventKind
-from memwarden.model.findings import PressureLevel
 from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import VAST, Keeper
@@ -18,8 +17,8 @@ from support.engine import VAST, Keeper
 HOUR = 3600.0
 JUMPS = [pytest.param(-HOUR, id="an hour back"), pytest.param(HOUR, id="an hour on"), pytest.param(-1e9, id="1991")]
 RULES = [
-    Rule(name="sustained", level=PressureLevel.HIGH, action="act", sustain=10.0, rest=40.0),
-    Rule(name="at once", level=PressureLevel.HIGH, action="act", rest=25.0),
+    Rule(name="sustained", when="level >= HIGH", then="act", sustain=10.0, rest=40.0),
+    Rule(name="at once", when="level >= HIGH", then="act", rest=25.0),
 ]
 
 
@@ -91,7 +90,7 @@ def test_how_long_an_action_took_does_not_notice(jump: float) -> None:
         clock.advance(0.5)
 
     reader = ScriptedReader([960], 1000)
-    rule = Rule(name="high", level=PressureLevel.HIGH, action="act", rest=1e6)
+    rule = Rule(name="high", when="level >= HIGH", then="act", rest=1e6)
     warden = Warden([reader], clock=clock, recorders=[keeper], rules=[rule], actions=[Jumps(during)])
     with warden:
         assert warden.flush()

@@ -14,7 +14,6 @@ from memwarden.engine import warden as engine
 from memwarden.engine.warden import Warden
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel
 from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
@@ -148,7 +147,7 @@ def test_an_action_that_hangs_does_not_hold_stop_up(gate: Gate, caplog: pytest.L
             gate.hang()
             return Outcome(decision=decision, done=True, message="done")
 
-    rule = Rule(name="high", level=PressureLevel.HIGH, action="wait")
+    rule = Rule(name="high", when="level >= HIGH", then="wait")
     recorder = Keeper()
     reader = ScriptedReader([960], 1000)
     warden = Warden([reader], clock=FakeClock(), rules=[rule], actions=[Hangs()], recorders=[recorder])

@@ -17,7 +17,6 @@ from memwarden.errors import ActionFailed, ReadError, TargetChanged
 from memwarden.model.decisions import Decision
 from memwarden.model.events import EventKind
 from memwarden.model.facts import ProcessKey
-from memwarden.model.findings import PressureLevel
 from memwarden.policy.rules import Rule
 from memwarden.readers.identity import ProcProbe
 from memwarden.testing import ScriptedReader
@@ -123,7 +122,7 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
     targets = Targets(PROBE)
     targets.track_process(older.pid, "older", essential=False)
     targets.track_process(newer.pid, "newer", essential=False)
-    rules = [Rule(name="emergency", level=PressureLevel.CRITICAL, action="terminate", rest=60)]
+    rules = [Rule(name="emergency", when="level >= CRITICAL", then="terminate", rest=60)]
     outcomes = []
     warden = Warden([ScriptedReader([970])], interval=0.02, rules=rules, actions=[Terminate(targets, PROBE)])
     warden.subscribe(lambda event: outcomes.append(event.message) if event.kind is EventKind.OUTCOME else None)

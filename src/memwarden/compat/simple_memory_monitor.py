@@ -271,7 +271,7 @@ def _said(event_type: str, message: str) -> dict[str, str]:
 
 
 def _entry(event: Event) -> dict[str, Any]:
-    return event.details
+    return event.details or {}
 
 
 class SimpleMemoryMonitor:

@@ -10,7 +10,7 @@ from memwarden.model.facts import Gap
 from memwarden.model.findings import Assessment, Reading
 from memwarden.model.limits import Limit
 from memwarden.model.sample import Sample
-from memwarden.policy.rules import Policy
+from memwarden.policy.rules import Decided, Policy
 from memwarden.protocols import Clock, Detector, Reader
 from memwarden.readers.collect import collect
 
@@ -26,7 +26,7 @@ class Tick:
         clock: Clock,
         asked: Limit | None,
     ) -> None:
-        self.readers, self._detector, self._policy = readers, detector, policy
+        self.readers, self._detector, self.policy = readers, detector, policy
         self._clock, self._asked = clock, asked
         self._last: Assessment | None = None
         self._gaps: dict[tuple[str, str, str], Gap] = {}
@@ -37,12 +37,10 @@ class Tick:
         facts = collect(self.readers)
         sample = Sample(wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts)
         assessment = self._detector.assess(sample)
-        decisions = self._policy.decide(sample, assessment)
-        events = self._told(sample, assessment)
-        for decision in decisions:
-            events.append(_event(EventKind.DECISION, sample, decision.reason, decision))
+        decided = self.policy.decide(sample, assessment)
+        events = self._told(sample, assessment) + told_of(decided, sample)
         self._last = assessment
-        return Reading(sample, assessment), events, decisions
+        return Reading(sample, assessment), events, decided.decisions
 
     def _told(self, sample: Sample, assessment: Assessment) -> list[Event]:
         events = []
@@ -73,6 +71,15 @@ class Tick:
             was = f", was {before.name}" if before is not None else ""
             events.append(_event(EventKind.LEVEL, sample, f"{assessment.level.name}{was}", assessment))
         return events
+
+
+def told_of(decided: Decided, sample: Sample) -> list[Event]:
+    """What is told of what was decided."""
+    cleared = [
+        _event(EventKind.CLEARED, sample, f"{clearing.rule}: {clearing.reason}", clearing)
+        for clearing in decided.cleared
+    ]
+    return cleared + [_event(EventKind.DECISION, sample, each.reason, each) for each in decided.decisions]
 
 
 def _event(kind: EventKind, sample: Sample, message: str, value: object) -> Event:

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,13 +17,14 @@ from memwarden.assess.pressure import PressureDetector
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
-from memwarden.engine.tick import Tick
+from memwarden.engine.tick import Tick, told_of
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso, to_plain
+from memwarden.model.sample import Sample
 from memwarden.model.units import parse_duration
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
@@ -97,9 +99,9 @@ class Warden:
         patience: float = PATIENCE_SECONDS,
         eager: bool = False,
         shortest: float | str = SHORTEST,
+        dry_run: bool = False,
     ) -> None:
         self.interval = parse_duration(interval)
-        self.rules = tuple(rules)
         self.asked = asked
         self._readers = tuple(own_sources() if readers is None else readers)
         self._detector = detector if detector is not None else PressureDetector()
@@ -108,11 +110,12 @@ class Warden:
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
         self._actions = {action.name: action for action in (actions if actions is not None else (Notify(),))}
-        for rule in self.rules:
-            if rule.action not in self._actions:
-                known = ", ".join(sorted(self._actions)) or "none"
-                raise SettingsError(f"rule {rule.name!r}: no action is called {rule.action!r}; known: {known}")
-        self._tick = Tick(self._readers, self._detector, Policy(self.rules), self._clock, asked)
+        self._check(rules)
+        reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
+        policy = Policy(rules, reversible=reversible, dry_run=dry_run)
+        self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
+        self._new_rules: tuple[Rule, ...] | None = None
+        self._outcomes: deque[Outcome] = deque()
         self._rate = FillRate()
         self._last: Reading | None = None
         self._courier = Courier(self._clock)
@@ -126,6 +129,27 @@ class Warden:
         self._ended.set()
         self._started_wall: float | None = None
         _alive.add(self)
+
+    def _check(self, rules: Sequence[Rule]) -> None:
+        for rule in rules:
+            for action in rule.actions:
+                if action not in self._actions:
+                    known = ", ".join(sorted(self._actions)) or "none"
+                    raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in force, or those that the next look will begin with."""
+        return self._tick.policy.rules if self._new_rules is None else self._new_rules
+
+    def use_rules(self, rules: Sequence[Rule]) -> None:
+        """Decide by these rules from the next look on; from any thread.
+
+        A rule that stays as it was keeps what it remembers. Raises :class:`SettingsError` when an action is not known;
+        then the old rules stay.
+        """
+        self._check(rules)
+        self._new_rules = tuple(rules)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -223,6 +247,11 @@ class Warden:
         return reading
 
     def _look(self, due: float, record: bool, life: _Life | None = None) -> Reading:
+        policy = self._tick.policy
+        while self._outcomes:
+            policy.learn(self._outcomes.popleft())
+        if self._new_rules is not None and self._last is not None:
+            self._change_rules(self._last.sample)
         reading, events, decisions = self._tick(due)
         if life is not None and life.left:
             return reading  # the run ended during this look: nobody is told of it any more
@@ -244,6 +273,15 @@ class Warden:
         for decision in decisions:
             self._act(decision)
         return reading
+
+    def _change_rules(self, sample: Sample) -> None:
+        rules, self._new_rules = self._new_rules or (), None
+        decided = self._tick.policy.replace(rules, sample)
+        self._tell(EventKind.RULES, "; ".join(map(str, rules)) or "no rules")
+        for event in told_of(decided, sample):
+            self._send(event)
+        for decision in decided.decisions:
+            self._act(decision)
 
     def _run(self, life: _Life) -> None:
         clock, interval = self._clock, self.interval
@@ -300,10 +338,11 @@ class Warden:
                 if label in self._courier.stuck:  # each further run would take one more thread
                     outcome = Outcome(decision=decision, done=False, message=f"{label} still hangs")
                 else:
-                    outcome = action.run(decision)
+                    outcome = perform(action, decision)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
                 took = self._clock.monotonic() - begun
                 outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
+            self._outcomes.append(outcome)
             self._tell(EventKind.OUTCOME, outcome.message, outcome)
 
         self._courier.send(Parcel(None, run, label))
@@ -399,6 +438,21 @@ class Warden:
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
+
+
+def perform(action: Action, decision: Decision) -> Outcome:
+    """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
+    if decision.dry_run and getattr(action, "harms", True):
+        rehearse = getattr(action, "rehearse", None)
+        if rehearse is not None and not decision.undo:
+            rehearsed: Outcome = rehearse(decision)
+            return rehearsed
+        what = "take back" if decision.undo else "run"
+        return Outcome(decision=decision, done=False, message=f"dry run: would {what} {action.name}")
+    if decision.undo:
+        undone: Outcome = action.undo(decision)  # type: ignore[attr-defined]  # the policy knows who has one
+        return undone
+    return action.run(decision)
 
 
 def _closer(part: Reader | Recorder) -> Callable[[], None]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TextIO
 
 from memwarden.model.findings import PressureLevel
+from memwarden.model.units import size_text
 
 #: A level's colour, in the words that terminals have.
 COLOURS = {
@@ -16,17 +17,11 @@ COLOURS = {
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
+#: Bytes as text: the same in every message and on every screen.
+size = size_text
+
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = "  ..::##@"
-
-
-def size(count: float) -> str:
-    """Bytes in the largest unit that leaves at least one of it: ``512 B``, ``1.5 MiB``, ``2.00 GiB``."""
-    for unit, digits in (("B", 0), ("KiB", 1), ("MiB", 1)):
-        if abs(count) < 1024:
-            return f"{count:.{digits}f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB" if abs(count) < 1024 else f"{count / 1024:.2f} TiB"
 
 
 def limit(count: int) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from memwarden.model.facts import ProcessKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """A rule fired: this action shall run, for this reason."""
 
     rule: str
@@ -17,6 +15,8 @@ class Decision:
     reason: str
     wall: float
     monotonic: float
+    #: How bad it is, for those who tell people: ``"info"``, ``"warning"`` or ``"critical"``.
+    severity: str = "warning"
     target: ProcessKey | None = None
     #: Which time this is since the rule began to hold: 0 for the first, then each repetition after its rest.
     repeat: int = 0
@@ -24,11 +24,10 @@ class Decision:
     undo: bool = False
     #: Only say what would be done.
     dry_run: bool = False
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clearing:
+class Clearing(NamedTuple):
     """A rule that had fired holds no more."""
 
     rule: str
@@ -39,8 +38,7 @@ class Clearing:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a decision. ``done`` is False when it was only rehearsed or could not be done."""
 
     decision: Decision

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from memwarden.errors import LimitExceeded
 from memwarden.model.facts import ProcessMemory
@@ -23,8 +23,7 @@ class EndKind(Enum):
     KERNEL_OOM = "kernel_oom"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What was read at the limit, while the tree stood still."""
 
     monotonic: float
@@ -35,8 +34,7 @@ class Evidence:
     processes: tuple[ProcessMemory, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(NamedTuple):
     """What came of a command that was held."""
 
     kind: EndKind

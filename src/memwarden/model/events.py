@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class EventKind(Enum):
@@ -30,8 +29,7 @@ class EventKind(Enum):
     ENDING = "ending"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened. ``value`` is the value that it is about (a Sample, an Assessment, …), if any."""
 
     kind: EventKind
@@ -39,4 +37,4 @@ class Event:
     monotonic: float
     message: str = ""
     value: Any = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] | None = None

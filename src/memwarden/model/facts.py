@@ -139,7 +139,7 @@ class TopProcesses(NamedTuple):
     """The largest processes of a machine by resident size, as columns, largest first."""
 
     #: How many processes there are, kernel threads included.
-    count: int
+    processes: int
     keys: tuple[ProcessKey, ...]
     names: tuple[str, ...]
     rss: tuple[int, ...]

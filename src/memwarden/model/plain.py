@@ -9,7 +9,6 @@ reader; a newer *schema* does.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import types
 import typing
@@ -71,7 +70,8 @@ TYPES: dict[str, type] = {
     "directory": facts.DirectoryUsage,
     "limit": limits.Limit,
 }
-_NAMES = {cls: name for name, cls in TYPES.items()}
+#: And back.
+NAMES = {cls: name for name, cls in TYPES.items()}
 
 
 def iso(wall: float) -> str:
@@ -81,7 +81,7 @@ def iso(wall: float) -> str:
 
 def to_plain(value: Any) -> dict[str, Any]:
     """One of :data:`TYPES` as a dict that JSON can hold."""
-    return {"schema": SCHEMA, "type": _NAMES[type(value)], **_fields(value)}
+    return {"schema": SCHEMA, "type": NAMES[type(value)], **plain_fields(value)}
 
 
 def from_plain(plain: Any) -> Any:
@@ -101,28 +101,31 @@ def from_plain(plain: Any) -> Any:
         raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
 
 
-def _key(field: str, value: Any) -> str:
+def key_of(field: str, value: Any) -> str:
+    """The name that a field is written under: with its unit. ``value`` is one of its values, or their type."""
     if field == "wall":
         return "time"
     if field in _SECONDS and field != "seconds":
         return field + "_seconds"
-    if field in _BYTES and not hasattr(value, "_fields"):
+    if field in _BYTES and not hasattr(value, "_fields"):  # a limit in bytes, or a Limit
         return field + "_bytes"
     return field
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def plain_fields(value: Any) -> dict[str, Any]:
+    """The fields of a value, without its name."""
     plain = {}
     cls: Any = type(value)
-    for field in _hints(cls):
+    for field in fields_of(cls):
         item = getattr(value, field)
         if item is None:
             continue
-        plain[_key(field, item)] = iso(item) if field == "wall" else _write(item)
+        plain[key_of(field, item)] = iso(item) if field == "wall" else write(item)
     return plain
 
 
-def _write(item: Any) -> Any:
+def write(item: Any) -> Any:
+    """Any item as something that JSON can hold."""
     if isinstance(item, Enum):
         return item.value
     if isinstance(item, float):
@@ -130,22 +133,22 @@ def _write(item: Any) -> Any:
     if item is None or isinstance(item, str | int):
         return item
     if isinstance(item, dict):
-        return {str(key): _write(each) for key, each in item.items()}
-    if type(item) in _NAMES:
+        return {str(key): write(each) for key, each in item.items()}
+    if type(item) in NAMES:
         # The name lets a field of any type (an event's value) find its way back.
-        return {"type": _NAMES[type(item)], **_fields(item)}
-    if hasattr(item, "_fields") or dataclasses.is_dataclass(item):
-        return _fields(item)
+        return {"type": NAMES[type(item)], **plain_fields(item)}
+    if hasattr(item, "_fields"):
+        return plain_fields(item)
     if isinstance(item, tuple | list):
-        return [_write(each) for each in item]
+        return [write(each) for each in item]
     return str(item)
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
-    names = getattr(cls, "_fields", None) or tuple(field.name for field in dataclasses.fields(cls))
+def fields_of(cls: Any) -> dict[str, Any]:
+    """The fields of a type and the type of each, in order."""
     hints = get_type_hints(cls)
-    return {name: hints[name] for name in names}
+    return {name: hints[name] for name in cls._fields}
 
 
 def _read(hint: Any, plain: Any) -> Any:
@@ -166,7 +169,7 @@ def _read(hint: Any, plain: Any) -> Any:
     if issubclass(hint, Enum):
         return hint(plain)
     made = {}
-    for field, each in _hints(hint).items():
+    for field, each in fields_of(hint).items():
         for key in (field, field + "_bytes", field + "_seconds"):
             if key in plain:
                 made[field] = _read(each, plain[key])

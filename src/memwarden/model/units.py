@@ -16,11 +16,20 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _BINARY = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)(b?)|(%))\s*", re.IGNORECASE | re.ASCII)
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*", re.IGNORECASE | re.ASCII)
-_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|)\s*", re.IGNORECASE | re.ASCII)
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 #: No kernel counts further (a signed number of 64 bits), and every system call refuses more.
 _MOST, _MOST_DIGITS = (1 << 63) - 1, 40
+
+
+def size_text(count: float) -> str:
+    """Bytes in the largest unit that leaves at least one of it: ``512 B``, ``1.5 MiB``, ``2.00 GiB``."""
+    for unit, digits in (("B", 0), ("KiB", 1), ("MiB", 1)):
+        if abs(count) < 1024:
+            return f"{count:.{digits}f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB" if abs(count) < 1024 else f"{count / 1024:.2f} TiB"
 
 
 def _shown(value: object) -> str:

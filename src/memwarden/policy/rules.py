@@ -1,69 +1,352 @@
-"""Rules that can be read aloud.
+"""Rules that can be read aloud, and the policy that decides by them.
 
-*When the level is at least HIGH for 10 s, unless acted in the last 60 s, then notify.*
+*When used is above 80% for 30 s, unless acted in the last 60 s, then collect, notify.*
+
+A rule that fires begins an *episode*. It fires again after each rest while it holds. The episode ends when
+the figure has come back by the band for the settling time: then a :class:`Clearing` is told, and what can
+be taken back is (a pause, a closed gate, an open alert). Within an episode the steps of ``escalate``
+follow one by one, each only when a look that was made after the last step's outcome still finds the rule
+holding.
+
+A figure that could not be read begins nothing and ends nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from memwarden.model.decisions import Decision
-from memwarden.model.findings import Assessment, PressureLevel
+from memwarden.errors import SettingsError
+from memwarden.model.decisions import Clearing, Decision, Outcome
+from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
+from memwarden.model.units import parse_duration, size_text
+from memwarden.policy.conditions import Condition, parse_condition
+from memwarden.policy.measures import GROWTH, MEASURES, Figure
+
+SEVERITIES = ("info", "warning", "critical")
+
+#: An action that has not answered for so long is no longer waited for: the next step may come.
+ANSWER_SECONDS = 60.0
+#: Points that a growth is remembered by, at most.
+_POINTS = 128
+
+#: The keys of a rule in a file, and the field each stands for.
+_KEYS = {"for": "sustain"} | {
+    name: name
+    for name in ("name", "when", "band", "settle", "rest", "then", "escalate", "step", "hold", "severity", "dry_run")
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When the level is at least ``level`` for ``sustain`` seconds, run ``action``, then rest."""
+    """When ``when`` holds for ``sustain``, run the actions ``then``, and rest.
+
+    ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are
+    seconds or text (``"30s"``). ``band`` is how far the figure must come back to clear (three points by
+    default), and ``settle`` for how long. ``escalate`` are further actions, one each ``step`` after the last
+    one answered; the last one repeats. What can be taken back (a pause) is, after ``hold`` at the latest.
+    ``dry_run`` only says what an action that harms would do. Raises :class:`SettingsError`.
+    """
 
     name: str
-    level: PressureLevel
-    action: str
-    sustain: float = 0.0
-    rest: float = 60.0
+    when: str
+    then: Sequence[str] | str = ()
+    sustain: float | str = 0.0
+    band: str | None = None
+    settle: float | str = 0.0
+    rest: float | str = 60.0
+    escalate: Sequence[str] | str = ()
+    step: float | str = 5.0
+    hold: float | str = 60.0
+    severity: str = "warning"
+    dry_run: bool = False
+    condition: Condition = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not str(self.name).strip() or not isinstance(self.name, str):
+            raise SettingsError(f"rule {self.name!r}: a rule needs a name")
+        try:
+            condition = parse_condition(self.when)
+            condition.band(self.band)
+            for name in ("sustain", "settle", "rest", "step", "hold"):
+                object.__setattr__(self, name, _duration(name, getattr(self, name)))
+            for name in ("then", "escalate"):
+                object.__setattr__(self, name, _names(name, getattr(self, name)))
+            if not self.then and not self.escalate:
+                raise SettingsError("says what to do neither by then nor by escalate")
+            if self.severity not in SEVERITIES:
+                raise SettingsError(f"severity {self.severity!r}: choose one of {', '.join(SEVERITIES)}")
+            if not isinstance(self.dry_run, bool):
+                raise SettingsError(f"dry_run {self.dry_run!r}: must be true or false")
+        except SettingsError as error:
+            raise SettingsError(f"rule {self.name!r}: {error}") from None
+        object.__setattr__(self, "condition", condition)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Every action that it names, in order."""
+        return (*self.then, *self.escalate)
 
     def __str__(self) -> str:
         held = f" for {self.sustain:g} s" if self.sustain else ""
-        rested = f" unless acted in the last {self.rest:g} s," if self.rest else ""
-        return f"when the level is at least {self.level.name}{held},{rested} then {self.action}"
+        rested = f", unless acted in the last {self.rest:g} s" if self.rest else ""
+        then = f", then {', '.join(self.then)}" if self.then else ""
+        steps = ", ".join(self.escalate)
+        firmer = f"; while it stays so, every {self.step:g} s the next of: {steps}" if steps else ""
+        rehearsed = " (dry run)" if self.dry_run else ""
+        return f"when {self.condition}{held}{rested}{then}{firmer}{rehearsed}"
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Rule:
+        """A rule as it stands in a file. Raises :class:`SettingsError`."""
+        name = plain.get("name")
+        unknown = [key for key in plain if key not in _KEYS]
+        if unknown:
+            raise SettingsError(f"rule {name!r}: unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
+        for key in ("name", "when"):
+            if key not in plain:
+                raise SettingsError(f"rule {name!r}: {key!r} is missing")
+        return cls(**{_KEYS[key]: value for key, value in plain.items()})
+
+    def to_plain(self) -> dict[str, Any]:
+        """What :meth:`from_plain` reads, without what is default."""
+        plain: dict[str, Any] = {}
+        for key, name in sorted(_KEYS.items(), key=lambda each: _ORDER.index(each[1])):
+            value = getattr(self, name)
+            if name in ("name", "when") or value != _DEFAULTS[name]:
+                plain[key] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+
+_ORDER = [name for name in Rule.__dataclass_fields__ if name != "condition"]
+_DEFAULTS = {name: each.default for name, each in Rule.__dataclass_fields__.items()}
+
+
+def _duration(name: str, value: object) -> float:
+    if value in (0, "0", "0s") and not isinstance(value, bool):
+        return 0.0
+    if name == "rest" and value == float("inf"):
+        return float("inf")
+    try:
+        return parse_duration(value)  # type: ignore[arg-type]
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def _names(name: str, value: object) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    for each in names:
+        if not isinstance(each, str) or not each:
+            raise SettingsError(f"{name}: {each!r} is not the name of an action")
+    return names
+
+
+class Decided(NamedTuple):
+    """What a look led to."""
+
+    decisions: list[Decision]
+    cleared: list[Clearing]
+
+
+class _Course:
+    """One rule, and what is remembered of it."""
+
+    def __init__(self, rule: Rule, reversible: Collection[str], dry_run: bool) -> None:
+        self.rule, self._condition = rule, rule.condition
+        self._band = rule.condition.band(rule.band)
+        self._sustain, self._settle, self._rest = float(rule.sustain), float(rule.settle), float(rule.rest)
+        self._step_seconds, self._hold = float(rule.step), float(rule.hold)
+        self._reversible, self._dry_run = reversible, dry_run or rule.dry_run
+        self._since: float | None = None  # since when it holds
+        self._acted: float | None = None  # when it last fired
+        self._begun: float | None = None  # when the episode began
+        self._back: float | None = None  # since when the figure is back
+        self._repeats = 0
+        self._steps = 0
+        self._next: float | None = None  # when the next step may come; None: its time does not run yet
+        self._waiting: list[tuple[Decision, float]] = []  # decisions without an outcome, and since when
+        self._done: dict[str, float] = {}  # actions that can be taken back, and when they were decided
+        self._grown: deque[tuple[float, float]] = deque()  # (when, size), for a growth
+
+    def follow(self, sample: Sample, assessment: Assessment, decided: Decided) -> None:
+        """Take in a look, and add what it leads to."""
+        now, condition = sample.monotonic, self._condition
+        overdue = [name for name, since in self._done.items() if now - since >= self._hold]
+        if overdue:
+            decided.decisions.extend(self._undo(sample, f"held for {self._hold:g} s", overdue))
+        figure = self._figure(sample, assessment)
+        number = None if figure is None else condition.of(figure)
+        if figure is None or number is None:
+            return
+        if condition.holds(number):
+            self._back = None
+            if self._since is None:
+                self._since = now
+            self._act(sample, figure, assessment, decided)
+        elif not condition.is_back(number, self._band):
+            self._back = None
+        else:
+            self._since = None
+            if self._begun is not None:
+                if self._back is None:
+                    self._back = now
+                if now - self._back >= self._settle:
+                    self.end(sample, _reason(condition, figure, assessment), decided)
+
+    def _act(self, sample: Sample, figure: Figure, assessment: Assessment, decided: Decided) -> None:
+        now, rule = sample.monotonic, self.rule
+        assert self._since is not None
+        rested = self._acted is None or now - self._acted >= self._rest
+        fires = rested and now - self._since >= self._sustain
+        steps = self._begun is not None and self._may_step(now)
+        if not fires and not steps:
+            return
+        reason = _reason(self._condition, figure, assessment)
+        if fires:
+            if self._begun is None:
+                self._begun = now
+                steps = bool(rule.escalate) and not rule.then  # with nothing before it the first step is due at once
+            else:
+                self._repeats += 1
+            self._acted = now
+            decided.decisions.extend(self._decision(action, sample, reason) for action in rule.then)
+        if steps and not self._waiting:
+            action = rule.escalate[min(self._steps, len(rule.escalate) - 1)]
+            self._steps += 1
+            decided.decisions.append(self._decision(action, sample, reason))
+
+    def _may_step(self, now: float) -> bool:
+        """Whether everything that was decided has answered, and the time of a step has passed since."""
+        if not self.rule.escalate or any(now - since < ANSWER_SECONDS for _, since in self._waiting):
+            return False
+        self._waiting.clear()
+        if self._next is None:
+            self._next = now + self._step_seconds
+        return now >= self._next
+
+    def _decision(self, action: str, sample: Sample, reason: str) -> Decision:
+        decision = Decision(
+            rule=self.rule.name,
+            action=action,
+            reason=reason,
+            wall=sample.wall,
+            monotonic=sample.monotonic,
+            severity=self.rule.severity,
+            repeat=self._repeats,
+            dry_run=self._dry_run,
+        )
+        if self.rule.escalate:
+            self._waiting.append((decision, sample.monotonic))
+            self._next = None
+        if action in self._reversible:
+            self._done.setdefault(action, sample.monotonic)
+        return decision
+
+    def learn(self, outcome: Outcome) -> None:
+        """A decision was answered."""
+        if self._waiting:
+            self._waiting = [each for each in self._waiting if each[0] != outcome.decision]
+
+    def _figure(self, sample: Sample, assessment: Assessment) -> Figure | None:
+        condition = self._condition
+        figure = MEASURES[condition.measure].read(sample, assessment)
+        if condition.measure != GROWTH or figure is None:
+            return figure
+        now, size, points = sample.monotonic, figure[0], self._grown
+        if not points or (condition.over is not None and now - points[-1][0] >= condition.over / _POINTS):
+            points.append((now, size))
+        if condition.over is not None:
+            while len(points) > 1 and points[1][0] <= now - condition.over:
+                points.popleft()
+        return size - points[0][1], points[0][1]
+
+    def end(self, sample: Sample, reason: str, decided: Decided) -> None:
+        """End the episode, if there is one. When the rule last acted stays, for its rest."""
+        if self._begun is None:
+            return
+        decided.decisions.extend(self._undo(sample, reason, list(self._done)))
+        decided.cleared.append(
+            Clearing(
+                rule=self.rule.name,
+                reason=reason,
+                wall=sample.wall,
+                monotonic=sample.monotonic,
+                seconds=sample.monotonic - self._begun,
+            )
+        )
+        self._since = self._begun = self._back = self._next = None
+        self._repeats = self._steps = 0
+        self._waiting.clear()
+
+    def _undo(self, sample: Sample, reason: str, names: Sequence[str]) -> list[Decision]:
+        made = []
+        for action in reversed(names):  # the last one first
+            del self._done[action]
+            made.append(
+                Decision(
+                    rule=self.rule.name,
+                    action=action,
+                    reason=reason,
+                    wall=sample.wall,
+                    monotonic=sample.monotonic,
+                    severity=self.rule.severity,
+                    undo=True,
+                    dry_run=self._dry_run,
+                )
+            )
+        return made
 
 
 class Policy:
-    """Decides by rules, and remembers since when each one holds and when it last acted."""
+    """Decides by rules. Asks no clock: the same samples and outcomes give the same decisions.
 
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+    ``reversible`` are the actions that can be taken back. ``dry_run`` rehearses every rule.
+    """
+
+    def __init__(self, rules: Sequence[Rule] = (), *, reversible: Collection[str] = (), dry_run: bool = False) -> None:
         self.rules = tuple(rules)
-        self._since: dict[Rule, float] = {}
-        self._acted: dict[Rule, float] = {}
+        self._reversible, self._dry_run = frozenset(reversible), dry_run
+        self._courses = [_Course(rule, self._reversible, dry_run) for rule in self.rules]
 
-    def decide(self, sample: Sample, assessment: Assessment) -> list[Decision]:
+    def decide(self, sample: Sample, assessment: Assessment) -> Decided:
         """What shall be done now. Durations are measured on the samples' monotonic clock."""
-        now = sample.monotonic
-        decisions = []
-        for rule in self.rules:
-            if assessment.level.rank < rule.level.rank:
-                self._since.pop(rule, None)
-                continue
-            since = self._since.setdefault(rule, now)
-            acted = self._acted.get(rule)
-            if now - since < rule.sustain or (acted is not None and now - acted < rule.rest):
-                continue
-            self._acted[rule] = now
-            decisions.append(
-                Decision(
-                    rule=rule.name,
-                    action=rule.action,
-                    reason=_reason(assessment),
-                    wall=sample.wall,
-                    monotonic=now,
-                )
-            )
-        return decisions
+        decided = Decided([], [])
+        for course in self._courses:
+            course.follow(sample, assessment, decided)
+        return decided
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take in what came of a decision: the next step may follow."""
+        for course in self._courses:
+            course.learn(outcome)
+
+    def replace(self, rules: Sequence[Rule], sample: Sample) -> Decided:
+        """Decide by these rules from now on. A rule that stays as it was keeps its memory.
+
+        The episodes of rules that are gone end at ``sample``, and what they did is taken back.
+        """
+        left = list(self._courses)
+        courses = []
+        for rule in rules:
+            kept = next((course for course in left if course.rule == rule), None)
+            if kept is None:
+                courses.append(_Course(rule, self._reversible, self._dry_run))
+            else:
+                left.remove(kept)
+                courses.append(kept)
+        decided = Decided([], [])
+        for course in left:
+            course.end(sample, "the rule was replaced", decided)
+        self.rules, self._courses = tuple(rules), courses
+        return decided
 
 
-def _reason(assessment: Assessment) -> str:
+def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
+    told = condition.told(figure)
     binding = assessment.binding
-    if binding is None:
-        return f"level {assessment.level.name}"
-    return f"level {assessment.level.name}: {binding.ratio:.1%} of {binding.limit.source} ({binding.limit.bytes} bytes)"
+    if condition.measure not in ("level", "used") or binding is None:
+        return told
+    return f"{told}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"

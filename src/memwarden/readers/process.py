@@ -1,13 +1,15 @@
 """One process, from ``/proc/PID``.
 
-``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak, the swapped part and the
-exact kinds for 9 µs. On Linux 6.2 and later (until the fix of 2025) both may be some pages a processor
-off; near a limit :mod:`memwarden.contain` confirms with a counter that is not.
+``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs,
+so a reader that looks often reads it less often (``patience``). On Linux 6.2 and later (until the fix of
+2025) both may be some pages a processor off; near a limit :mod:`memwarden.contain` confirms with a counter
+that is not.
 """
 
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import Any
 
 try:
@@ -84,12 +86,18 @@ def read_pss(pid: int, proc: str = "/proc") -> int:
 
 
 class ProcessReader:
-    """Reads :class:`ProcessMemory` of one process (the own one where no pid is given)."""
+    """Reads :class:`ProcessMemory` of one process (the own one where no pid is given).
+
+    Sizes are read anew each time. The swapped part, the name, the limit and what the kernel remembers as the peak
+    may be ``patience`` seconds old.
+    """
 
     name = "process"
 
-    def __init__(self, pid: int | None = None, proc: str = "/proc") -> None:
-        self._proc = proc
+    def __init__(self, pid: int | None = None, proc: str = "/proc", *, patience: float = 0.0) -> None:
+        self._proc, self._patience = proc, patience
+        self._full: ProcessMemory | None = None
+        self._due = 0.0
         self._who: int | str = "self" if pid is None else pid
         self._files: tuple[KeptFile, KeptFile] | None = None
         self._key: ProcessKey | None = None
@@ -106,6 +114,24 @@ class ProcessReader:
         return parse_statm(file.read(), file.path)[1]
 
     def memory(self) -> ProcessMemory:
+        """The process now."""
+        full = self._full
+        if full is None or monotonic() >= self._due:
+            full = self._full = self._status()
+            self._due = monotonic() + self._patience
+            return full
+        assert self._files is not None
+        file = self._files[0]
+        virtual, resident, shared = parse_statm(file.read(), file.path)
+        if not virtual:
+            self._full = None
+            raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
+        key, name, _, _, _, _, swap, peak, vms_limit = full
+        if peak is None or resident > peak:
+            peak = resident
+        return ProcessMemory(key, name, resident, virtual, resident - shared, shared, swap, peak, vms_limit)
+
+    def _status(self) -> ProcessMemory:
         """Everything that ``status`` tells."""
         file = self._open()[1]
         data = file.read()
@@ -178,4 +204,4 @@ class ProcessReader:
         """Give the descriptors back; the next read finds the process anew."""
         for file in self._files or ():
             file.close()
-        self._files = None
+        self._files = self._full = None

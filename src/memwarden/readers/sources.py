@@ -6,6 +6,10 @@ import sys
 
 from memwarden.protocols import Reader
 
+#: Seconds that a figure which decides nothing may be old: a peak, a swapped part, the kinds of a group that is far
+#: from its limit. What is judged is read at each look.
+PATIENCE = 5.0
+
 
 def own_sources() -> list[Reader]:
     """This process, its memory group, the machine."""
@@ -17,4 +21,4 @@ def own_sources() -> list[Reader]:
     from memwarden.readers.meminfo import MeminfoReader
     from memwarden.readers.process import ProcessReader
 
-    return [MeminfoReader(), ProcessReader(), CgroupReader()]
+    return [MeminfoReader(), ProcessReader(patience=PATIENCE), CgroupReader(patience=PATIENCE)]

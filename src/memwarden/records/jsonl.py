@@ -20,7 +20,8 @@ from typing import Any
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.plain import from_plain, to_plain
+from memwarden.model.lines import to_json
+from memwarden.model.plain import from_plain
 from memwarden.model.units import MIB
 
 
@@ -38,7 +39,7 @@ class JsonlRecorder:
         max_bytes: int = 64 * MIB,
         max_age: float = 7 * 86400.0,
         keep: int = 5,
-        encode: Callable[[Event], dict[str, Any]] = to_plain,
+        encode: Callable[[Event], dict[str, Any]] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
@@ -53,7 +54,10 @@ class JsonlRecorder:
     def record(self, event: Event) -> None:
         """Keep an event. Raises :class:`RecordError`."""
         try:
-            line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            if self._encode is None:
+                line = to_json(event)
+            else:
+                line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except Exception as error:  # the event's values and the encoder are the caller's
             self.lost += 1
             raise RecordError(

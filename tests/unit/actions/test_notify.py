@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 
 import pytest
 
@@ -24,7 +23,7 @@ def test_the_reason_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_reason_is_never_taken_for_a_format(caplog: pytest.LogCaptureFixture) -> None:
     """Percent signs stand in every reason."""
-    Notify().run(replace(DECISION, reason="85.0% of %s %d"))
+    Notify().run(DECISION._replace(reason="85.0% of %s %d"))
     assert caplog.records[0].getMessage() == "r: 85.0% of %s %d"
 
 

@@ -135,11 +135,11 @@ def test_where_nothing_can_be_read_the_level_stays() -> None:
 @pytest.mark.contract("S1-3")
 def test_pressure_leads_to_a_decision_as_data() -> None:
     """The decision names rule, action and reason, stands among the events, and nothing was done yet."""
-    rule = Rule(name="full", level=PressureLevel.HIGH, action="notify")
+    rule = Rule(name="full", when="level >= HIGH", then="notify")
     reading, events, decisions = tick_of([ScriptedReader([960])], [rule])(0.0)
     (decision,) = decisions
     assert (decision.rule, decision.action) == ("full", "notify")
-    assert decision.reason == "level CRITICAL: 96.0% of machine (1000 bytes)"
+    assert decision.reason == "level CRITICAL: 96.0% of machine (1000 B)"
     assert decision.monotonic == reading.sample.monotonic
     assert events[-1] == Event(
         kind=EventKind.DECISION,

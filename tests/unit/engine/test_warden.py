@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -26,7 +25,7 @@ from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
 
 DENIED = ReadError("meminfo", "/proc/meminfo", "denied")
-HIGH_RULE = Rule(name="high", level=PressureLevel.HIGH, action="act", rest=10.0)
+HIGH_RULE = Rule(name="high", when="level >= HIGH", then="act", rest=10.0)
 
 
 @pytest.fixture
@@ -308,11 +307,11 @@ def test_what_passes_between_threads_cannot_be_changed(make: Make, clock: FakeCl
     assert warden.flush()
     assert {EventKind.GAP, EventKind.DECISION, EventKind.OUTCOME, EventKind.SAMPLE} <= set(keeper.kinds())
     for event in keeper.events:
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             event.message = "mine"  # type: ignore[misc]
         if event.value is not None:
             field = next(iter(getattr(event.value, "_fields", None) or event.value.__dataclass_fields__))
-            with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
+            with pytest.raises(AttributeError):
                 setattr(event.value, field, None)
 
 
@@ -383,7 +382,7 @@ def test_an_action_that_raises_is_an_outcome(
 
 def test_a_rule_must_name_an_action_that_there_is() -> None:
     """The error names rule and action and says which there are, before anything is watched."""
-    rule = Rule(name="mine", level=PressureLevel.HIGH, action="nuke")
+    rule = Rule(name="mine", when="level >= HIGH", then="nuke")
     with pytest.raises(SettingsError, match=r"rule 'mine': no action is called 'nuke'; known: notify"):
         Warden([], rules=[rule])
     with pytest.raises(SettingsError, match=r"known: none"):

@@ -9,7 +9,7 @@ from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, Syste
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
-from support.values import BARE, EVENT, FULL, KEY, LIMIT, PROCESS, TREE
+from support.values import BARE, FULL, KEY, LIMIT, PROCESS, TREE
 
 
 def test_used_is_what_is_not_available() -> None:
@@ -75,12 +75,6 @@ def test_values_cannot_be_changed(value: Any) -> None:
 def test_values_can_be_sent_to_another_process(value: Any) -> None:
     """Pickle keeps them."""
     assert pickle.loads(pickle.dumps(value)) == value
-
-
-def test_two_events_never_share_their_details() -> None:
-    """The default is a fresh dict each."""
-    first, second = (type(EVENT)(kind=EVENT.kind, wall=0.0, monotonic=0.0) for _ in range(2))
-    assert first.details is not second.details
 
 
 def test_a_process_is_more_than_its_pid() -> None:

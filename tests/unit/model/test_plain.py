@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,7 +108,7 @@ def test_what_is_not_known_is_left_out() -> None:
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
 def test_a_float_that_json_has_no_word_for_becomes_null(figure: float) -> None:
     """One odd figure in an event's details costs that figure, not the line."""
-    plain = to_plain(replace(EVENT, details={"a": figure, "b": [figure, 1.5]}))
+    plain = to_plain(EVENT._replace(details={"a": figure, "b": [figure, 1.5]}))
     assert plain["details"] == {"a": None, "b": [None, 1.5]}
     json.dumps(plain, allow_nan=False)
 

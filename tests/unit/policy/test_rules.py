@@ -1,22 +1,42 @@
-"""Rules: a level, a duration, a rest."""
+"""Rules: conditions, durations, rests, bands, clearing, escalation."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from memwarden.errors import SettingsError
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.facts import (
+    CgroupMemory,
+    DirectoryUsage,
+    GpuMemory,
+    ProcessKey,
+    ProcessMemory,
+    PsiLine,
+    PsiStats,
+    SystemMemory,
+    TreeMemory,
+)
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
-from memwarden.policy.rules import Policy, Rule
+from memwarden.model.units import MIB
+from memwarden.policy.measures import MEASURES
+from memwarden.policy.presets import EMERGENCY, PRESETS, interval_for, preset
+from memwarden.policy.rules import ANSWER_SECONDS, Policy, Rule
 
 LOW, MODERATE, HIGH, CRITICAL = PressureLevel
 LIMIT = Limit(1000, "cgroup /app")
+KEY = ProcessKey(1, 1)
 
 
-def verdict(level: PressureLevel, used: int | None = 850) -> Assessment:
+def verdict(level: PressureLevel = LOW, used: int | None = 850) -> Assessment:
     """A verdict of this level."""
     binding = None if used is None else Constraint(LIMIT, used)
-    return Assessment(level, level, binding, LIMIT, 150, 0.0)
+    return Assessment(level, level, binding, LIMIT, None if used is None else 1000 - used, 0.0)
 
 
 def fired(policy: Policy, levels: Sequence[tuple[float, PressureLevel]]) -> list[float]:
@@ -24,13 +44,20 @@ def fired(policy: Policy, levels: Sequence[tuple[float, PressureLevel]]) -> list
     return [
         decision.monotonic
         for now, level in levels
-        for decision in policy.decide(Sample(1e9 + now, now), verdict(level))
+        for decision in policy.decide(Sample(1e9 + now, now), verdict(level)).decisions
+        if not decision.undo
     ]
 
 
-def rule(**changes: object) -> Rule:
+def rule(**changes: Any) -> Rule:
     """A rule that fires at HIGH and then rests for a minute."""
-    return Rule(**({"name": "r", "level": HIGH, "action": "notify"} | changes))  # type: ignore[arg-type]
+    return Rule(**({"name": "r", "when": "level >= HIGH", "then": "notify"} | changes))
+
+
+def used(policy: Policy, now: float, share: float) -> tuple[list[Decision], list[str]]:
+    """Decisions and cleared rules of a look that finds this share of the binding limit used."""
+    decided = policy.decide(Sample(1e9 + now, now), verdict(used=round(share * 1000)))
+    return decided.decisions, [clearing.rule for clearing in decided.cleared]
 
 
 @pytest.mark.parametrize(
@@ -43,16 +70,19 @@ def test_a_rule_fires_at_its_level_and_above(level: PressureLevel, fires: bool) 
 
 def test_a_decision_says_who_what_why_and_when() -> None:
     """In words that hold the figures, with both clocks of the sample."""
-    (decision,) = Policy([rule(name="mine")]).decide(Sample(7.5, 3.25), verdict(HIGH))
+    (decision,) = Policy([rule(name="mine", severity="critical")]).decide(Sample(7.5, 3.25), verdict(HIGH)).decisions
     assert (decision.rule, decision.action, decision.wall, decision.monotonic) == ("mine", "notify", 7.5, 3.25)
-    assert decision.reason == "level HIGH: 85.0% of cgroup /app (1000 bytes)"
-    assert (decision.target, decision.details) == (None, {})
+    assert decision.reason == "level HIGH: 85.0% of cgroup /app (1000 B)"
+    assert (decision.severity, decision.repeat, decision.undo, decision.dry_run) == ("critical", 0, False, False)
 
 
-def test_a_reason_without_figures_invents_none() -> None:
-    """The level stayed while nothing could be read."""
-    (decision,) = Policy([rule()]).decide(Sample(0.0, 0.0), verdict(HIGH, used=None))
-    assert decision.reason == "level HIGH"
+def test_a_look_that_read_nothing_decides_nothing() -> None:
+    """Neither does a rule begin, nor does one that holds end."""
+    policy = Policy([rule(rest=0.0)])
+    assert policy.decide(Sample(0.0, 0.0), verdict(HIGH, used=None)) == ([], [])
+    assert policy.decide(Sample(0.0, 1.0), verdict(HIGH)).decisions
+    assert policy.decide(Sample(0.0, 2.0), verdict(LOW, used=None)) == ([], [])
+    assert policy.decide(Sample(0.0, 3.0), verdict(LOW)).cleared
 
 
 def test_a_rule_waits_until_its_level_lasts() -> None:
@@ -60,39 +90,339 @@ def test_a_rule_waits_until_its_level_lasts() -> None:
     steps = [(0.0, HIGH), (9.9, CRITICAL), (10.0, HIGH)]
     assert fired(Policy([rule(sustain=10.0)]), steps) == [10.0]
     broken = [(0.0, HIGH), (5.0, MODERATE), (6.0, HIGH), (15.9, HIGH), (16.0, HIGH)]
-    assert fired(Policy([rule(sustain=10.0)]), broken) == [16.0]
+    assert fired(Policy([rule(sustain="10s")]), broken) == [16.0]
 
 
+@pytest.mark.contract("S2-12")
 def test_a_rule_rests_after_acting() -> None:
-    """For a minute, to the second; a break does not shorten it."""
+    """For a minute where it does not say otherwise, to the second; a break does not shorten it."""
     steps = [(0.0, HIGH), (1.0, HIGH), (30.0, LOW), (31.0, HIGH), (59.9, HIGH), (60.0, HIGH), (61.0, HIGH)]
     assert fired(Policy([rule()]), steps) == [0.0, 60.0]
 
 
 def test_without_a_rest_it_fires_at_each_look() -> None:
     """Zero means none."""
-    assert fired(Policy([rule(rest=0.0)]), [(0.0, HIGH), (0.1, HIGH)]) == [0.0, 0.1]
+    assert fired(Policy([rule(rest=0)]), [(0.0, HIGH), (0.1, HIGH)]) == [0.0, 0.1]
+
+
+def test_each_repetition_is_numbered_within_its_episode() -> None:
+    """So that who tells people can tell the first from the others."""
+    policy = Policy([rule(rest=1.0)])
+    numbers = []
+    for now, level in [(0.0, HIGH), (1.0, HIGH), (2.0, HIGH), (3.0, LOW), (4.0, HIGH)]:
+        numbers += [each.repeat for each in policy.decide(Sample(0.0, now), verdict(level)).decisions]
+    assert numbers == [0, 1, 2, 0]
 
 
 def test_rules_do_not_disturb_each_other() -> None:
     """Each remembers for itself, also where two have the same name; the order is that of the rules."""
-    policy = Policy([rule(), rule(sustain=5.0, action="collect"), rule(name="other", level=CRITICAL)])
-    first = policy.decide(Sample(0.0, 0.0), verdict(HIGH))
-    later = policy.decide(Sample(0.0, 5.0), verdict(CRITICAL))
+    rules = [rule(), rule(sustain=5.0, then="collect"), rule(name="other", when="level >= CRITICAL")]
+    policy = Policy(rules)
+    first = policy.decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
+    later = policy.decide(Sample(0.0, 5.0), verdict(CRITICAL)).decisions
     assert [(each.rule, each.action) for each in first] == [("r", "notify")]
     assert [(each.rule, each.action) for each in later] == [("r", "collect"), ("other", "notify")]
 
 
+@pytest.mark.contract("W2-8")
 def test_the_wall_clock_does_not_matter() -> None:
-    """Somebody sets it back an hour: durations are on the other clock."""
+    """Somebody sets it back an hour: durations and rests are on the other clock, and the alert still clears."""
     policy = Policy([rule(sustain=10.0)])
-    assert policy.decide(Sample(9000.0, 0.0), verdict(HIGH)) == []
-    assert len(policy.decide(Sample(5400.0, 10.0), verdict(HIGH))) == 1
+    assert policy.decide(Sample(9000.0, 0.0), verdict(HIGH)).decisions == []
+    assert len(policy.decide(Sample(5400.0, 10.0), verdict(HIGH)).decisions) == 1
+    assert policy.decide(Sample(99000.0, 30.0), verdict(HIGH)).decisions == []
+    assert [each.seconds for each in policy.decide(Sample(5401.0, 50.0), verdict(LOW)).cleared] == [40.0]
 
 
 def test_no_rules_decide_nothing() -> None:
     """The default."""
-    assert Policy().decide(Sample(0.0, 0.0), verdict(CRITICAL)) == []
+    assert Policy().decide(Sample(0.0, 0.0), verdict(CRITICAL)) == ([], [])
+
+
+# --- conditions ---------------------------------------------------------------------------------------
+
+FULL = Sample(
+    0.0,
+    0.0,
+    0.0,
+    SystemMemory(8000, 2000, 1000, 0, 400, 100),
+    ProcessMemory(KEY, "p", 300, swap=50),
+    TreeMemory(KEY, (KEY,), ("p",), (600,), (0,)),
+    (CgroupMemory("/app", 2, 900, 1000, 100),),
+    gpus=(GpuMemory(0, "a", "", 100, 10, 90), GpuMemory(1, "b", "", 100, 90, 10)),
+    psi=PsiStats("machine", PsiLine(0.25, 0, 0, 0), PsiLine(0.125, 0, 0, 0)),
+    directories=(DirectoryUsage("/tmp", 500, 7, 3600.0, 100, 1000, 1.0),),
+)
+
+
+@pytest.mark.parametrize(
+    ("when", "holds"),
+    [
+        ("level >= LOW", True),
+        ("level > LOW", False),
+        ("used > 84%", True),
+        ("used > 85%", False),
+        ("used >= 85%", True),
+        ("used > 849", True),
+        ("available < 151", True),
+        ("available < 15%", False),
+        ("available <= 15%", True),
+        ("machine.available < 2001", True),
+        ("machine.used >= 75%", True),
+        ("machine.swap > 74%", True),
+        ("process.rss > 29%", True),
+        ("process.swap >= 50", True),
+        ("tree.rss > 60%", False),
+        ("tree.rss >= 60%", True),
+        ("container.used >= 80%", True),
+        ("psi.some > 20%", True),
+        ("psi.some > 0.25", False),
+        ("psi.full >= 12.5%", True),
+        ("gpu.used >= 90%", True),
+        ("directory.used > 40%", True),
+        ("directory.files > 6", True),
+        ("directory.files > 7", False),
+        ("directory.oldest >= 1h", True),
+        ("directory.free <= 10%", True),
+        ("growth > 1", False),
+    ],
+)
+def test_a_condition_reads_its_figure(when: str, holds: bool) -> None:
+    """Sizes, shares of the right whole, counts, ages and levels; strict where it is written strict."""
+    policy = Policy([rule(when=when)])
+    assert bool(policy.decide(FULL, verdict(LOW)).decisions) is holds
+
+
+def test_every_measure_can_be_asked_for() -> None:
+    """A row of the table that no sample fills would be a promise without anything behind."""
+    for measure in MEASURES.values():
+        assert measure.read(FULL, verdict(LOW)) is not None, measure.name
+        assert measure.sentence
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in ("level", "used", "available")])
+def test_a_missing_fact_is_no_figure(name: str) -> None:
+    """None, not zero: nothing fires on it."""
+    assert MEASURES[name].read(Sample(0.0, 0.0), verdict(LOW)) is None
+
+
+@pytest.mark.parametrize(
+    ("when", "named"),
+    [
+        ("", "not understood"),
+        ("used", "not understood"),
+        ("used > ", "not understood"),
+        ("usde > 80%", "did you mean used"),
+        ("xyzzy > 80%", "known: level"),
+        ("used over 5s > 80%", "only growth"),
+        ("growth over 5q > 80%", "duration"),
+        ("level >= 80%", "LOW, MODERATE, HIGH, CRITICAL"),
+        ("level >= SEVERE", "LOW, MODERATE, HIGH, CRITICAL"),
+        ("used > lots", "size 'lots'"),
+        ("directory.files > -1", "not negative"),
+        ("directory.files > 80%", "not negative"),
+        ("directory.oldest > soon", "duration"),
+        (None, "not understood"),
+        (5, "not understood"),
+    ],
+)
+def test_a_bad_condition_names_rule_and_culprit(when: Any, named: str) -> None:
+    """One typed error that says which rule, what, and what would do."""
+    with pytest.raises(SettingsError, match="rule 'r'") as caught:
+        rule(when=when)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": ""}, "needs a name"),
+        ({"then": ()}, "neither"),
+        ({"then": [1]}, "then: 1"),
+        ({"then": 7}, "then: 7"),
+        ({"sustain": -1}, "sustain"),
+        ({"sustain": True}, "sustain"),
+        ({"rest": "often"}, "rest"),
+        ({"step": float("inf")}, "step"),
+        ({"band": "3%"}, "band"),
+        ({"when": "used > 80%", "band": "3MiB"}, "band '3MiB'"),
+        ({"when": "used > 80", "band": "3%"}, "band '3%'"),
+        ({"severity": "bad"}, "info, warning, critical"),
+        ({"dry_run": "yes"}, "dry_run"),
+    ],
+)
+def test_a_bad_rule_is_refused(changes: dict[str, Any], named: str) -> None:
+    """When it is made, not when it should have fired."""
+    with pytest.raises(SettingsError) as caught:
+        rule(**changes)
+    assert named in str(caught.value)
+
+
+# --- growth -------------------------------------------------------------------------------------------
+
+
+def grown(policy: Policy, now: float, size: int) -> bool:
+    """Whether a look that finds the process of this size fires."""
+    sample = Sample(0.0, now, process=ProcessMemory(KEY, "p", size))
+    return bool(policy.decide(sample, verdict(LOW)).decisions)
+
+
+@pytest.mark.contract("S3-49")
+def test_growth_is_counted_from_the_first_look() -> None:
+    """Warning above 100 MB, critical above 500: the worker's rules, however slowly it comes."""
+    rules = [each for each in preset("worker").rules if each.when.startswith("growth")]
+    policy = Policy(rules)
+    names = []
+    for now, size in [(0, 50), (1000, 150), (2000, 151), (90_000, 551)]:
+        decided = policy.decide(Sample(0.0, now, process=ProcessMemory(KEY, "p", size * MIB)), verdict(LOW))
+        names.append([each.rule for each in decided.decisions])
+    assert names == [[], [], ["growth warning"], ["growth warning", "growth critical"]]
+
+
+def test_growth_over_a_time_forgets_what_was_before() -> None:
+    """Ten minutes: slow growth stays below, the same amount at once does not."""
+    policy = Policy([rule(when="growth over 10min > 100", rest=0)])
+    assert not any(grown(policy, 10.0 * look, 1000 + look) for look in range(1000))  # 1 in 10 s: 60 in 10 minutes
+    assert grown(policy, 10_000.0, 2200)
+
+
+def test_growth_over_a_time_remembers_little() -> None:
+    """However often it looks."""
+    policy = Policy([rule(when="growth over 10min > 100")])
+    for look in range(20_000):
+        grown(policy, look * 0.01, 1000)
+    assert len(policy._courses[0]._grown) <= 130
+
+
+# --- clearing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.contract("W2-8")
+def test_a_rule_clears_when_the_figure_is_back_by_the_band() -> None:
+    """Three points under the edge where nothing else is said; once, and only after it had fired."""
+    policy = Policy([rule(when="used > 80%", rest=0)])
+    assert used(policy, 0, 0.79) == ([], [])
+    assert len(used(policy, 1, 0.81)[0]) == 1
+    assert used(policy, 2, 0.78) == ([], [])
+    assert used(policy, 3, 0.77) == ([], ["r"])
+    assert used(policy, 4, 0.50) == ([], [])
+
+
+def test_a_figure_that_swings_about_the_edge_stays_one_episode() -> None:
+    """It neither clears nor starts its time anew."""
+    policy = Policy([rule(when="used > 80%", sustain=10)])
+    for look in range(10):
+        assert used(policy, look, 0.81 if look % 2 else 0.79) == ([], [])
+    assert len(used(policy, 11, 0.81)[0]) == 1
+    assert used(policy, 12, 0.79) == ([], [])
+
+
+def test_a_band_and_a_settling_time_of_ones_own() -> None:
+    """Below 500 by 100, for five seconds without a break."""
+    policy = Policy([rule(when="available < 500", band="100", settle="5s")])
+    assert len(used(policy, 0, 0.501)[0]) == 1
+    assert used(policy, 1, 0.401) == ([], [])
+    assert used(policy, 2, 0.400) == ([], [])
+    assert used(policy, 6, 0.450) == ([], [])
+    assert used(policy, 7, 0.300) == ([], [])
+    assert used(policy, 11.9, 0.300) == ([], [])
+    assert used(policy, 12, 0.300) == ([], ["r"])
+
+
+def test_what_can_be_taken_back_is() -> None:
+    """The last first, each once, and only what was done."""
+    policy = Policy([rule(then=("gate", "log", "pause"))], reversible=("pause", "gate", "other"))
+    policy.decide(Sample(0.0, 0.0), verdict(HIGH))
+    decided = policy.decide(Sample(0.0, 1.0), verdict(LOW))
+    assert [(each.action, each.undo) for each in decided.decisions] == [("pause", True), ("gate", True)]
+    assert [each.rule for each in decided.cleared] == ["r"]
+
+
+def test_nothing_is_held_for_longer_than_the_rule_says() -> None:
+    """A pause that does not help is taken back after its time, though the rule still holds."""
+    policy = Policy([rule(then="pause", hold=30, rest=1000)], reversible=("pause",))
+    policy.decide(Sample(0.0, 0.0), verdict(HIGH))
+    assert policy.decide(Sample(0.0, 29.9), verdict(HIGH)).decisions == []
+    assert [each.undo for each in policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions] == [True]
+    assert policy.decide(Sample(0.0, 31.0), verdict(LOW)).decisions == []
+
+
+# --- escalation ---------------------------------------------------------------------------------------
+
+
+def answered(policy: Policy, decisions: list[Decision]) -> list[str]:
+    """The actions, each of which has now had its outcome."""
+    for decision in decisions:
+        policy.learn(Outcome(decision=decision, done=True, message=""))
+    return [decision.action for decision in decisions]
+
+
+def test_steps_follow_one_by_one_and_the_last_repeats() -> None:
+    """Each after the outcome of the one before and the time of a step; over again from the first in a new episode."""
+    policy = Policy([rule(then="notify", escalate=("collect", "pause", "end"), step=5, rest=1000)])
+    seen = {}
+    for now in range(31):
+        if names := answered(policy, policy.decide(Sample(0.0, now), verdict(HIGH)).decisions):
+            seen[now] = names
+    assert seen == {0: ["notify"], 6: ["collect"], 12: ["pause"], 18: ["end"], 24: ["end"], 30: ["end"]}
+    policy.decide(Sample(0.0, 31.0), verdict(LOW))
+    later = [policy.decide(Sample(0.0, now), verdict(HIGH)).decisions for now in (1000.0, 1000.1)]
+    assert [answered(policy, each) for each in later] == [["notify"], []]
+
+
+@pytest.mark.contract("V-11")
+def test_each_step_is_measured_again() -> None:
+    """One that helped is the last: nothing firmer follows, and what was done is taken back."""
+    policy = Policy([rule(then=(), escalate=EMERGENCY, step=1)], reversible=("stop-admitting", "pause"))
+    done = []
+    for now in range(20):
+        level = HIGH if "trim" not in done else LOW
+        for decision in policy.decide(Sample(0.0, now), verdict(level)).decisions:
+            done.append("undo " * decision.undo + decision.action)
+            policy.learn(Outcome(decision=decision, done=True, message=""))
+    assert done == ["stop-admitting", "collect", "trim", "undo stop-admitting"]
+
+
+def test_a_step_waits_for_the_outcome_of_the_one_before() -> None:
+    """A slow one is waited for, a lost one not for ever."""
+    policy = Policy([rule(escalate=("collect",), step=1, rest=1e6)])
+    (first,) = policy.decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
+    assert policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions == []
+    policy.learn(Outcome(decision=first, done=False, message="failed"))
+    assert policy.decide(Sample(0.0, 31.0), verdict(HIGH)).decisions == []
+    assert answered(policy, policy.decide(Sample(0.0, 32.0), verdict(HIGH)).decisions) == ["collect"]
+    policy.decide(Sample(0.0, 33.0), verdict(HIGH))
+    (lost,) = policy.decide(Sample(0.0, 34.0), verdict(HIGH)).decisions
+    assert policy.decide(Sample(0.0, 33.9 + ANSWER_SECONDS), verdict(HIGH)).decisions == []
+    policy.decide(Sample(0.0, 34.0 + ANSWER_SECONDS), verdict(HIGH))
+    assert [each.action for each in policy.decide(Sample(0.0, 35.0 + ANSWER_SECONDS), verdict(HIGH)).decisions]
+    assert lost.action == "collect"
+
+
+def test_a_dry_run_says_so_in_each_decision() -> None:
+    """Of one rule, or of all."""
+    one = Policy([rule(dry_run=True), rule(name="other")]).decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
+    assert [each.dry_run for each in one] == [True, False]
+    both = Policy([rule(), rule(name="other")], dry_run=True).decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
+    assert [each.dry_run for each in both] == [True, True]
+
+
+# --- replacing ----------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_stays_keeps_its_memory() -> None:
+    """The rest goes on; a rule that changed begins anew; the episode of one that is gone ends, and is taken back."""
+    stays, goes = rule(name="stays"), rule(name="goes", then="pause")
+    policy = Policy([stays, goes], reversible=("pause",))
+    policy.decide(Sample(0.0, 0.0), verdict(HIGH))
+    decided = policy.replace([rule(name="new"), stays], Sample(0.0, 5.0))
+    assert [(each.action, each.undo) for each in decided.decisions] == [("pause", True)]
+    assert [(each.rule, each.reason) for each in decided.cleared] == [("goes", "the rule was replaced")]
+    after = policy.decide(Sample(0.0, 6.0), verdict(HIGH)).decisions
+    assert [each.rule for each in after] == ["new"]
+
+
+# --- words, files and presets -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -100,12 +430,89 @@ def test_no_rules_decide_nothing() -> None:
     [
         (rule(), "when the level is at least HIGH, unless acted in the last 60 s, then notify"),
         (
-            rule(level=CRITICAL, sustain=2.5, rest=600.0, action="collect"),
-            "when the level is at least CRITICAL for 2.5 s, unless acted in the last 600 s, then collect",
+            rule(when="process.rss > 80%", sustain=30, then=("collect", "notify")),
+            "when process.rss is above 80% for 30 s, unless acted in the last 60 s, then collect, notify",
         ),
-        (rule(rest=0.0), "when the level is at least HIGH, then notify"),
+        (
+            rule(when="growth over 10min > 1GiB", rest=0, then="notify", escalate=("pause", "terminate"), dry_run=True),
+            "when growth over 600 s is above 1GiB, then notify; while it stays so, every 5 s the next of: "
+            "pause, terminate (dry run)",
+        ),
+        (rule(when="available <= 5%", rest=0), "when available is at most 5%, then notify"),
     ],
 )
 def test_a_rule_can_be_read_aloud(made: Rule, text: str) -> None:
     """One sentence that says all of it, and nothing that does not hold."""
     assert str(made) == text
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        rule(),
+        rule(when="used > 80%", band="5%", sustain=1.5, settle=2, rest=0, then=("a", "b")),
+        rule(escalate=("a",), step=1, hold=9, severity="info", dry_run=True),
+        *(each for one in PRESETS.values() for each in one.rules),
+    ],
+    ids=lambda made: made.name,
+)
+def test_a_rule_goes_to_a_file_and_back(made: Rule) -> None:
+    """Equal to what it was, and without what is default."""
+    plain = made.to_plain()
+    assert Rule.from_plain(plain) == made
+    assert "severity" not in plain or plain["severity"] != "warning"
+
+
+def test_a_rule_in_a_file_with_a_word_too_many_is_refused() -> None:
+    """A misspelt key would else be a rule that quietly means something else."""
+    with pytest.raises(SettingsError, match=r"rule 'a': unknown key 'sustian'; known: for, name"):
+        Rule.from_plain({"name": "a", "when": "used > 1", "then": "notify", "sustian": 3})
+    with pytest.raises(SettingsError, match="'when' is missing"):
+        Rule.from_plain({"name": "a", "then": "notify"})
+    assert Rule.from_plain({"name": "a", "when": "used > 1", "then": "notify", "for": "2s"}).sustain == 2.0
+
+
+@pytest.mark.contract("S2-44", "S2-45", "S2-46", "S2-55")
+@pytest.mark.parametrize(
+    ("name", "interval", "percent"),
+    [("aggressive", 60, 75), ("relaxed", 900, 85), ("high-threshold", 300, 95), ("server", 600, 85)],
+)
+def test_the_seeds_settings_are_presets(name: str, interval: float, percent: int) -> None:
+    """Their pace, and an alert strictly above their percentage."""
+    found = preset(name)
+    assert found.interval == interval
+    policy = Policy(found.rules)
+    assert used(policy, 0, percent / 100) == ([], [])
+    assert [each.action for each in used(policy, 1, percent / 100 + 0.001)[0]] == ["notify"]
+
+
+@pytest.mark.contract("S3-48", "S3-50")
+def test_a_worker_is_warned_twice() -> None:
+    """Usage above 80 and 90 %; less than 500 and 200 MB left."""
+    policy = Policy([each for each in preset("worker").rules if "growth" not in each.when])
+    big = Limit(10_000 * MIB, "machine")
+
+    def told(now: float, share: float, left: int) -> list[tuple[str, str]]:
+        binding = Constraint(big, round(share * big.bytes))
+        found = Assessment(LOW, LOW, binding, big, left * MIB, 0.0)
+        return [(each.rule, each.severity) for each in policy.decide(Sample(0.0, now), found).decisions]
+
+    assert told(0, 0.80, 500) == []
+    assert told(1, 0.81, 500) == [("usage warning", "warning")]
+    assert told(2, 0.901, 499) == [("usage critical", "critical"), ("available warning", "warning")]
+    assert told(3, 0.901, 199) == [("available critical", "critical")]
+
+
+def test_a_preset_that_is_not_there_is_named() -> None:
+    """With those that are."""
+    with pytest.raises(SettingsError, match=r"preset 'big': not known; choose one of desktop, container"):
+        preset("big")
+
+
+@pytest.mark.contract("S2-56")
+@pytest.mark.parametrize(
+    ("duration", "interval"), [(10, 60), (3599, 60), (3600, 300), (86400, 300), (86401, 600), (1e6, 600)]
+)
+def test_longer_runs_are_looked_at_less_often(duration: float, interval: float) -> None:
+    """Each minute below an hour, each five up to a day, each ten beyond."""
+    assert interval_for(duration) == interval

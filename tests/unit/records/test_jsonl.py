@@ -6,7 +6,6 @@ import math
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from support.values import EVENT, FULL, PROCESS, READING, WALL
 
 def event(number: int = 0, **changes: Any) -> Event:
     """An event that can be told from others."""
-    return replace(Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message=f"m{number}"), **changes)
+    return Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message=f"m{number}")._replace(**changes)
 
 
 def messages(path: object) -> list[str]:

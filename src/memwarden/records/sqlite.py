@@ -35,8 +35,8 @@ MINUTE, HOUR = 60, 3600
 _BEHIND_SECONDS, _BATCH_EVENTS, _BATCH_BYTES = 1.0, 64, 256 * 1024
 #: Rows that one transaction of tidying takes on: it shall end before anybody notices.
 _CHUNK = 500
-#: How many of them one event waits for at most, where the history was far too large.
-_MOST_CHUNKS = 64
+#: What one event waits for at most where the history is too large: so many transactions, and pages given back.
+_MOST_STEPS, _MOST_PAGES_BACK = 64, 2000
 _TIDY_SECONDS = 60.0
 _PAGE = 4096
 #: Rows that are read at once; nothing is held open between.
@@ -184,6 +184,7 @@ class SqliteRecorder:
                 raise
             finally:
                 self._pending, self._pending_bytes = [], 0
+                self._committed = -math.inf
                 self._database.give_up()
 
     def _forget_the_parents(self) -> None:
@@ -277,17 +278,18 @@ class SqliteRecorder:
     def _keep_small(self, db: sqlite3.Connection) -> None:
         """What is old or too much, in short transactions, before anything new is written."""
         self._write_back(db)
-        now, used = self._monotonic(), _pages_in_use(db)
-        if used <= self._most_pages and 0 <= now - self._tidied < _TIDY_SECONDS:
+        now, most = self._monotonic(), self._most_pages
+        pages = _pragma(db, "page_count")
+        if pages <= most and 0 <= now - self._tidied < _TIDY_SECONDS:
             return
         more = self._transaction(db, self._age)
-        for _ in range(_MOST_CHUNKS):
-            if used <= self._most_pages or _pages_in_use(db) <= self._most_pages * 19 // 20:
-                break
-            if not self._transaction(db, self._shrink):
-                break
-        if (excess := _pragma(db, "page_count") - self._most_pages) > 0:
-            db.execute(f"PRAGMA incremental_vacuum({min(excess, 4 * _CHUNK)})").fetchall()
+        if pages - _pragma(db, "freelist_count") > most:
+            for _ in range(_MOST_STEPS):
+                if not self._transaction(db, _shrink) or _pages_in_use(db) <= most * 19 // 20:
+                    break
+        if pages > most:
+            # A step a page without a column in it: execute() ends after the first.
+            db.executescript(f"PRAGMA incremental_vacuum({min(pages - most, _MOST_PAGES_BACK)})")
         if not more:
             self._tidied = now
 
@@ -329,18 +331,24 @@ class SqliteRecorder:
         ]
         return max(done) >= _CHUNK
 
-    def _shrink(self, db: sqlite3.Connection) -> bool:
-        """Let go of a chunk of what is oldest, samples first; whether there was anything."""
-        ever = math.inf
-        return bool(
-            _samples_to_minutes(db, ever)
-            or _minutes_to_hours(db, ever)
-            or (_drop_events(db, ever) + _drop_rollups(db, ever))
-        )
+
+def _shrink(db: sqlite3.Connection) -> bool:
+    """Let go of a twentieth of what there is, the oldest, samples first; whether there was anything."""
+    return bool(
+        _samples_to_minutes(db, math.inf, _twentieth(db, "events WHERE kind = 'sample'"))
+        or _minutes_to_hours(db, math.inf, _twentieth(db, f"rollups WHERE span_seconds = {MINUTE}"))
+        or _drop_events(db, math.inf, _twentieth(db, "events WHERE kind <> 'sample'"))
+        + _drop_rollups(db, math.inf, _twentieth(db, f"rollups WHERE span_seconds = {HOUR}"))
+    )
 
 
-def _samples_to_minutes(db: sqlite3.Connection, end: float) -> int:
-    end = _chunk_end(db, "events", "kind = 'sample'", end)
+def _twentieth(db: sqlite3.Connection, rows: str) -> int:
+    count: int = db.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
+    return max(1, min(count // 20, _CHUNK))
+
+
+def _samples_to_minutes(db: sqlite3.Connection, end: float, most: int = _CHUNK) -> int:
+    end = _chunk_end(db, "events", "kind = 'sample'", end, most)
     measures = ", ".join(f"count({m}{u}), min({m}{u}), avg({m}{u}), max({m}{u})" for m, u in _MEASURES.items())
     db.execute(
         f"""INSERT INTO rollups ({_ROLLUP_COLUMNS})
@@ -352,8 +360,8 @@ def _samples_to_minutes(db: sqlite3.Connection, end: float) -> int:
     return db.execute("DELETE FROM events WHERE kind = 'sample' AND time < ?", (end,)).rowcount
 
 
-def _minutes_to_hours(db: sqlite3.Connection, end: float) -> int:
-    end = _chunk_end(db, "rollups", f"span_seconds = {MINUTE}", end)
+def _minutes_to_hours(db: sqlite3.Connection, end: float, most: int = _CHUNK) -> int:
+    end = _chunk_end(db, "rollups", f"span_seconds = {MINUTE}", end, most)
     measures = ", ".join(
         f"sum({m}_count), min({m}_least{u}), sum({m}_mean{u} * {m}_count) / nullif(sum({m}_count), 0), max({m}_most{u})"
         for m, u in _MEASURES.items()
@@ -368,20 +376,20 @@ def _minutes_to_hours(db: sqlite3.Connection, end: float) -> int:
     return db.execute(f"DELETE FROM rollups WHERE span_seconds = {MINUTE} AND time < ?", (end,)).rowcount
 
 
-def _drop_events(db: sqlite3.Connection, end: float) -> int:
-    end = _chunk_end(db, "events", "kind <> 'sample'", end)
+def _drop_events(db: sqlite3.Connection, end: float, most: int = _CHUNK) -> int:
+    end = _chunk_end(db, "events", "kind <> 'sample'", end, most)
     return db.execute("DELETE FROM events WHERE kind <> 'sample' AND time < ?", (end,)).rowcount
 
 
-def _drop_rollups(db: sqlite3.Connection, end: float) -> int:
-    end = _chunk_end(db, "rollups", f"span_seconds = {HOUR}", end)
+def _drop_rollups(db: sqlite3.Connection, end: float, most: int = _CHUNK) -> int:
+    end = _chunk_end(db, "rollups", f"span_seconds = {HOUR}", end, most)
     return db.execute(f"DELETE FROM rollups WHERE span_seconds = {HOUR} AND time < ?", (end,)).rowcount
 
 
-def _chunk_end(db: sqlite3.Connection, table: str, which: str, end: float) -> float:
-    """The time before which the oldest ``_CHUNK`` of these rows lie, ``end`` where they are fewer."""
+def _chunk_end(db: sqlite3.Connection, table: str, which: str, end: float, most: int) -> float:
+    """The time before which the oldest ``most`` of these rows lie, ``end`` where they are fewer."""
     found = db.execute(
-        f"SELECT time FROM {table} WHERE {which} AND time < ? ORDER BY time LIMIT 1 OFFSET {_CHUNK - 1}", (end,)
+        f"SELECT time FROM {table} WHERE {which} AND time < ? ORDER BY time LIMIT 1 OFFSET {most - 1}", (end,)
     ).fetchone()
     return end if found is None else math.nextafter(found[0], math.inf)
 

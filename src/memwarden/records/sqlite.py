@@ -146,6 +146,7 @@ class SqliteRecorder:
         self._pending: list[tuple[Any, ...]] = []
         self._pending_bytes = 0
         self._writer: int | None = None
+        self._began = 0.0
         self._committed = self._tidied = -math.inf
         self._flushing: bool | None = None
         self._failing = False
@@ -223,7 +224,11 @@ class SqliteRecorder:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         version = _version(db, self.path)
-        self._writer = self._flushing = None
+        self._flushing = None
+        if self._writer is not None:  # in this very file? It may be another one by now
+            known = "SELECT count(*) FROM writers WHERE id = ? AND pid = ? AND began = ?"
+            if version == 0 or not db.execute(known, (self._writer, os.getpid(), self._began)).fetchone()[0]:
+                self._writer = None
         if version == 0:
             # Pages that are free can be given back to the system; this must be said before anything is written.
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -259,17 +264,18 @@ class SqliteRecorder:
         if self._flushing is not flush:
             db.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
             self._flushing = flush
-        writer = self._writer
+        writer, began = self._writer, self._began
         db.execute("BEGIN IMMEDIATE")
         if writer is None:
             host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-            me = (host, os.getpid(), self._wall(), self._wall())
+            began = self._wall()
+            me = (host, os.getpid(), began, began)
             writer = db.execute("INSERT INTO writers (host, pid, began, seen) VALUES (?, ?, ?, ?)", me).lastrowid
         marks = ", ".join("?" * len(_COLUMNS))
         insert = f"INSERT INTO events (writer, {', '.join(_COLUMNS)}) VALUES ({writer}, {marks})"
         db.executemany(insert, self._pending)
         db.execute("COMMIT")
-        self._writer = writer
+        self._writer, self._began = writer, began
         self._pending, self._pending_bytes = [], 0
         self._committed = self._monotonic()
 

@@ -162,13 +162,18 @@ def test_an_event_that_cannot_be_written_is_said(path: Path, recorder: Fed, even
 
 
 def test_who_wrote_is_told(path: Path, clock: FakeClock) -> None:
-    """Two recorders on one file stay apart; one that was closed and goes on is the same one no more."""
+    """Two recorders on one file stay apart; one that was closed and goes on is the same as before."""
     first, second = Fed(path, clock), Fed(path, clock)
     first.at(kind=EventKind.START, message="first")
     second.at(kind=EventKind.START, message="second")
     rows = query(path, "SELECT id, host, pid, began, seen FROM writers")
     assert rows == [(number, os.uname().nodename, os.getpid(), HOUR, HOUR) for number in (1, 2)]
-    assert messages(path, writer=2) == ["second"]
+    second.close()
+    second.at(kind=EventKind.STOP, message="second again")
+    assert messages(path, writer=2) == ["second", "second again"]
+    path.unlink()
+    second.at(kind=EventKind.START, message="in a new file")
+    assert messages(path, writer=1) == ["in a new file"]
     first.close()
     second.close()
 

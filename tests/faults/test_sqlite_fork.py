@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.records import database
 from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.testing import ScriptedReader
 from support.trees import descriptors
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -210,6 +212,28 @@ def test_two_threads_fork_at_once(recorder: SqliteRecorder, path: Path) -> None:
     assert results == [True] * 20
     recorder.record(event("end"))
     assert len(messages(path)) == 22
+
+
+def test_a_warden_goes_on_in_parent_and_child(path: Path) -> None:
+    """Forked while it looks and writes: the child has a stopped warden that it can run into the same history."""
+    warden = Warden([ScriptedReader([0], 1 << 50)], interval=0.01, recorders=[SqliteRecorder(path)])
+
+    def check() -> None:
+        assert not warden.running
+        with warden:
+            assert warden.flush()
+
+    with warden:
+        for _ in range(5):
+            assert ended_well(in_child(check))
+        assert warden.flush()
+    kept = list(read_history(path))
+    starts = [event for event in kept if event.kind is EventKind.START]
+    stops = [event for event in kept if event.kind is EventKind.STOP]
+    assert (len(starts), len(stops)) == (6, 6)
+    assert [event for event in kept if event.kind is EventKind.TROUBLE] == []
+    assert kept[0].kind is EventKind.START
+    assert kept[-1].kind is EventKind.STOP
 
 
 def test_a_reader_may_fork_between_events(path: Path, recorder: SqliteRecorder) -> None:

@@ -43,7 +43,8 @@ _WAYS_OUT["LOCKED"] = _WAYS_OUT["PROTOCOL"] = _WAYS_OUT["BUSY"]
 _WAYS_OUT["PERM"] = _WAYS_OUT["AUTH"] = _WAYS_OUT["READONLY"]
 
 _FileId = tuple[int, int]
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+#: A plain set, since it can be copied in one step while other threads add to it; a WeakSet cannot.
+_databases: set[weakref.ref[Database]] = set()
 #: In a child: the files whose connections were inherited, and these, which must never be closed.
 _inherited: set[_FileId] = set()
 _abandoned: list[sqlite3.Connection] = []
@@ -83,7 +84,7 @@ class Database:
         self._file: _FileId | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        _databases.add(self)
+        _databases.add(weakref.ref(self, _databases.discard))
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -204,9 +205,13 @@ def _uri(path: str, mode: str) -> str:
 # --- fork ---------------------------------------------------------------------------------------------
 
 
+def _all() -> list[Database]:
+    return [database for each in list(_databases) if (database := each()) is not None]
+
+
 def _before_fork() -> None:
     held = _held[threading.get_ident()] = []
-    for database in list(_databases):
+    for database in _all():
         lock = database._lock
         if lock.acquire(timeout=FORK_SECONDS):
             held.append(lock)
@@ -222,7 +227,7 @@ def _after_fork_in_child() -> None:
     global _making
     _making = threading.Lock()
     _held.clear()
-    for database in list(_databases):
+    for database in _all():
         if database._pid != os.getpid():  # else another hook has used it here already
             database._leave_inherited()
             database._pid = -1  # a grandchild may get the number of an ancestor that is gone

@@ -213,7 +213,7 @@ class SqliteRecorder:
             raise RecordError(
                 f"record {self.path}: this {event.kind.value} cannot be written: {error!r}", path=self.path
             ) from error
-        if len(plain) > self._most_event:
+        if len(plain.encode()) > self._most_event:
             raise RecordError(
                 f"record {self.path}: this {event.kind.value} is larger than a sixteenth of max_bytes; raise that",
                 path=self.path,

@@ -14,6 +14,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 #: How long a lock of another program is waited for. Ours are held for milliseconds; the warden sets a receiver aside
 #: that is busy for 10 s.
 BUSY_SECONDS = 2.0
+#: SQLite asks for a lock ever more rarely, up to ten times a second: beside one who writes all the time it may
+#: never come by it. So it gives up early, and we ask again.
+_ASK_SECONDS = 0.025
 #: How long a fork waits for a transaction of another thread.
 FORK_SECONDS = 1.0
 
@@ -65,6 +69,19 @@ def _trouble(path: str, error: Exception, otherwise: str) -> RecordError:
         word = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_").partition("_")[0]
         said, way = str(error) or repr(error), _WAYS_OUT.get(word, "see whether the file is sound")
     return RecordError(f"record {path}: {said}; {way}, or {otherwise}", path=path)
+
+
+def patiently(do: Callable[[], object]) -> None:
+    """Do something that needs a lock, again and again for ``BUSY_SECONDS`` where somebody else has it."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            do()
+            return
+        except Exception as error:
+            if not str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+        time.sleep(0.002)
 
 
 class Database:
@@ -131,6 +148,8 @@ class Database:
         if not self._writes:
             db.execute("PRAGMA query_only = ON")
         self._prepare(db)
+        if self._writes:
+            db.execute(f"PRAGMA busy_timeout = {_ASK_SECONDS * 1000:.0f}")
         return db
 
     def give_up(self) -> None:

@@ -23,7 +23,7 @@ from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.lines import to_json
 from memwarden.model.plain import from_plain
 from memwarden.model.units import MIB, parse_duration, parse_size
-from memwarden.records.database import BUSY_SECONDS, Database
+from memwarden.records.database import Database, patiently
 
 if TYPE_CHECKING:
     import sqlite3
@@ -233,30 +233,18 @@ class SqliteRecorder:
             # Pages that are free can be given back to the system; this must be said before anything is written.
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            self._to_wal(db)
+            patiently(lambda: db.execute("PRAGMA journal_mode = WAL"))
         db.execute(f"PRAGMA journal_size_limit = {self._most_log // 4}")
         db.execute(f"PRAGMA wal_autocheckpoint = {max(16, min(1000, self._most_log // 4 // _PAGE))}")
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute("PRAGMA cache_size = -512")  # KiB
         if version < len(STEPS):
-            db.execute("BEGIN IMMEDIATE")
+            _begin(db)
             for step in STEPS[_version(db, self.path) :]:  # asked again: another process may have been first
                 for statement in step:
                     db.execute(statement)
             db.execute(f"PRAGMA user_version = {len(STEPS)}")
             db.execute("COMMIT")
-
-    def _to_wal(self, db: sqlite3.Connection) -> None:
-        # SQLite waits for no lock here, where two processes make one file at the same time.
-        until = time.monotonic() + 1.0
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                return
-            except Exception as error:
-                if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
 
     def _commit(self, flush: bool) -> None:
         db = self._database.connection()
@@ -265,7 +253,7 @@ class SqliteRecorder:
             db.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
             self._flushing = flush
         writer, began = self._writer, self._began
-        db.execute("BEGIN IMMEDIATE")
+        _begin(db)
         if writer is None:
             host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
             began = self._wall()
@@ -295,7 +283,8 @@ class SqliteRecorder:
                     break
         if pages > most:
             # A step a page without a column in it: execute() ends after the first.
-            db.executescript(f"PRAGMA incremental_vacuum({min(pages - most, _MOST_PAGES_BACK)})")
+            give_back = f"PRAGMA incremental_vacuum({min(pages - most, _MOST_PAGES_BACK)})"
+            patiently(lambda: db.executescript(give_back))
         if not more:
             self._tidied = now
 
@@ -307,9 +296,7 @@ class SqliteRecorder:
             return
         if size <= self._most_log // 2:
             return
-        db.execute("PRAGMA busy_timeout = 0")
         (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         if busy and size > self._most_log:
             raise RecordError(
                 f"record {self.path}: its log has grown to {size} bytes because another program keeps reading; "
@@ -318,7 +305,7 @@ class SqliteRecorder:
             )
 
     def _transaction(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], bool]) -> bool:
-        db.execute("BEGIN IMMEDIATE")
+        _begin(db)
         result = work(db)
         db.execute("COMMIT")
         return result
@@ -351,6 +338,10 @@ def _shrink(db: sqlite3.Connection) -> bool:
 def _twentieth(db: sqlite3.Connection, rows: str) -> int:
     count: int = db.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
     return max(1, min(count // 20, _CHUNK))
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    patiently(lambda: db.execute("BEGIN IMMEDIATE"))
 
 
 def _samples_to_minutes(db: sqlite3.Connection, end: float, most: int = _CHUNK) -> int:

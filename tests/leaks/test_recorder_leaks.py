@@ -70,7 +70,7 @@ def figures(folder: Path, events: int) -> Any:
         [sys.executable, "-W", "error", "-c", PROGRAM, str(folder), str(events)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -93,6 +93,7 @@ def test_ten_thousand_events_take_nothing_that_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_a_hundred_thousand_events_take_nothing_that_stays(tmp_path: Path) -> None:
     """As above, ten times as long."""
     check(figures(tmp_path, 100_000))

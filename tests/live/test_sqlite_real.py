@@ -70,9 +70,10 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path: Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_many_killed_writers(tmp_path: Path) -> None:
-    """Two hundred times, with the tidying of the earlier ones' samples under way."""
-    killed(tmp_path / "history.db", 200, 2)
+    """A hundred times, with the tidying of the earlier ones' samples under way."""
+    killed(tmp_path / "history.db", 100, 2)
 
 
 SEVERAL = """

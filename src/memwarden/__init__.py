@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from memwarden.model.limits import Limit as Limit
     from memwarden.policy.rules import Rule as Rule
     from memwarden.records.jsonl import JsonlRecorder as JsonlRecorder
+    from memwarden.records.sqlite import SqliteRecorder as SqliteRecorder
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "model.limits": "Limit",
     "policy.rules": "Rule",
     "records.jsonl": "JsonlRecorder",
+    "records.sqlite": "SqliteRecorder",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

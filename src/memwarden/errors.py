@@ -8,7 +8,7 @@
     │   └── TargetChanged              the process is no longer the one that was meant
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
-    ├── RecordError                    a record could not be written
+    ├── RecordError                    a record could not be written, or a history not read
     └── ExtraMissing (ImportError)     an optional library was asked for and is not installed
 
 Every error keeps its attributes when it is pickled, because task queues send errors between processes.
@@ -84,7 +84,7 @@ class CeilingUnavailable(MemwardenError):
 
 
 class RecordError(MemwardenError):
-    """A record could not be written; ``path`` is the file."""
+    """A record could not be written, or a history not read; ``path`` is the file."""
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)

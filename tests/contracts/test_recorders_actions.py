@@ -23,6 +23,9 @@ from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Action, Recorder
 from memwarden.records.jsonl import JsonlRecorder, read_lines
+from memwarden.records.log import LogRecorder
+from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import Keeper
 
@@ -65,6 +68,10 @@ RECORDERS = {
     "jsonl": Case(
         lambda folder: JsonlRecorder(folder / "record.jsonl"), lambda folder: list(read_lines(folder / "record.jsonl"))
     ),
+    "sqlite": Case(
+        lambda folder: SqliteRecorder(folder / "history.db", wall=lambda: 1e9),  # these events are not old
+        lambda folder: list(read_history(folder / "history.db")),
+    ),
 }
 
 
@@ -82,9 +89,38 @@ def recorder(case: Case, tmp_path: Path) -> Iterator[Recorder]:
     made.close()
 
 
-def test_a_recorder_is_one(recorder: Recorder) -> None:
+#: Those, and the ones that keep nothing in a file.
+EVERY: dict[str, Callable[[Path], Recorder]] = {
+    **{name: each.make for name, each in RECORDERS.items()},
+    "log": lambda folder: LogRecorder(),
+    "statistics": lambda folder: Statistics(),
+}
+
+
+@pytest.fixture(params=sorted(EVERY))
+def any_recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Recorder]:
+    """Each of all recorders in turn."""
+    made = EVERY[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_recorder_is_one(any_recorder: Recorder) -> None:
     """It has what the protocol names, and making it opens and makes nothing."""
-    assert isinstance(recorder, Recorder)
+    assert isinstance(any_recorder, Recorder)
+
+
+def test_a_recorder_takes_every_event_in_a_run(any_recorder: Recorder) -> None:
+    """Nothing in the stream of a warden troubles it, and it may be used for the next run."""
+    clock, keeper = FakeClock(), Keeper()
+    rules = [Rule(name="high", when="level >= HIGH", then="notify")]
+    warden = Warden([ScriptedReader([100, 960])], clock=clock, recorders=[any_recorder, keeper], rules=rules)
+    for _ in range(2):
+        with warden:
+            clock.advance(3.0)
+            assert warden.flush()
+    assert keeper.of(EventKind.TROUBLE) == []
+    assert keeper.kinds().count(EventKind.STOP) == 2
 
 
 def test_making_a_recorder_touches_nothing(case: Case, tmp_path: Path) -> None:
@@ -130,12 +166,12 @@ def test_a_second_recorder_goes_on_where_the_first_ended(case: Case, tmp_path: P
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")
-def test_a_recorder_that_is_closed_holds_no_descriptor(recorder: Recorder) -> None:
+def test_a_recorder_that_is_closed_holds_no_descriptor(any_recorder: Recorder) -> None:
     """However often it was opened."""
     before = len(os.listdir("/proc/self/fd"))
     for event in EVENTS:
-        recorder.record(event)
-        recorder.close()
+        any_recorder.record(event)
+        any_recorder.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 

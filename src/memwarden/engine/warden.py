@@ -42,6 +42,8 @@ PATIENCE_SECONDS = 10.0
 STOP_PATIENCE_SECONDS = 2.0
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
+#: How often wake-ups are told how the groups stand.
+FOLLOW_SECONDS = 5.0
 #: The name of the thread that looks.
 SAMPLER = "memwarden-sampler"
 
@@ -106,7 +108,10 @@ class Warden:
         eager: bool = False,
         shortest: float | str = SHORTEST,
         dry_run: bool = False,
+        wakeups: bool | None = None,
     ) -> None:
+        # By default where it is our own memory and time that is watched.
+        self._wakeups = readers is None and clock is None if wakeups is None else wakeups
         self.interval = parse_duration(interval)
         self.asked = asked
         self._readers = tuple(own_sources() if readers is None else readers)
@@ -135,6 +140,7 @@ class Warden:
         self._ended = threading.Event()  # cleared while a stop is under way
         self._ended.set()
         self._started_wall: float | None = None
+        self._followed = -math.inf
         _alive.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
@@ -294,6 +300,9 @@ class Warden:
         if life is not None and life.left:
             return  # the run ended during this look: nobody is told of it any more
         self._take(Look.of(reading), record)
+        if life is not None and life.wake.listening and reading.sample.monotonic >= self._followed + FOLLOW_SECONDS:
+            self._followed = reading.sample.monotonic
+            life.wake.follow(reading.sample.cgroups)
         for event in events:
             self._send(event)
         for decision in decisions:
@@ -334,6 +343,8 @@ class Warden:
         works = self._try_to_look(due, True, life, True)
         if self._life is life:
             life.looked.set()
+        if self._wakeups and self._life is life:
+            self._listen(life)
         looked: float | None = None  # what the pace counts from; None: a look was taken since
         while self._life is life:
             now = clock.monotonic()
@@ -361,12 +372,25 @@ class Warden:
                     interval, first, point, recorded = self.interval, life.first, -1, False
                     self._take_in()
                 continue
+            if life.wake.woken and grid > (now := clock.monotonic()):
+                due, on_grid = now, False  # the kernel said that something happens: a look between
             if on_grid:
                 point = on_time
             looked, recorded = None, on_grid
             works = self._try_to_look(due, recorded, life, works)
+        life.wake.close()
         if life.left:
             self._close_readers()
+
+    def _listen(self, life: _Life) -> None:
+        """Have the kernel wake us where it does. What it refuses ``memwarden doctor`` tells."""
+        from memwarden.readers.wakeups import own_wakeups
+
+        try:
+            granted, _ = own_wakeups()
+            life.wake.listen(granted)
+        except OSError as error:  # no descriptors left: the time still wakes us
+            _log.warning("the kernel cannot be asked to wake us: %s", error)
 
     def _try_to_look(self, due: float, record: bool, life: _Life, worked: bool) -> bool:
         """Whether the look could be judged: told when it changes."""
@@ -472,13 +496,14 @@ class Warden:
 
     def status(self) -> dict[str, Any]:
         """Everything known, as one dict that JSON can hold."""
-        last = self.last
+        last, life = self.last, self._life
         return {
             "schema": 1,
             "running": self.running,
             "interval_seconds": self.interval,
             "started": None if self._started_wall is None else iso(self._started_wall),
             "rules": [str(rule) for rule in self.rules],
+            "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),
         }
@@ -490,6 +515,8 @@ class Warden:
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._ended.set()
+        if self._life is not None:
+            self._life.wake.close()
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only

@@ -69,9 +69,11 @@ import os, sys, time
 def private():
     with open("/proc/self/smaps_rollup") as lines:
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
-before, begun = private(), time.process_time()
+weigh = sys.argv[2] == "weigh"
+before = private() if weigh else 0
+begun = time.process_time()
 {imports}
-imported = private()
+imported = private() if weigh else 0
 {watch}
 took = time.process_time() - begun
 time.sleep(0.3)
@@ -132,14 +134,17 @@ def running(interval: float, seconds: float, rounds: int) -> dict[str, dict[str,
 
 
 def first_sample(rounds: int) -> dict[str, tuple[float, float, float]]:
-    """CPU seconds to the first sample, private bytes of the imports, and of all."""
-    found: dict[str, list[list[float]]] = {name: [] for name in _FIRST}
+    """CPU seconds to the first sample, private bytes of the imports, and of all: medians of ``rounds``."""
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _FIRST}
     with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
         for _ in range(rounds):
             for name, (imports, watch) in _FIRST.items():
                 code = _IMPORT.format(imports=imports, watch=watch)
                 command = [sys.executable, "-c", code, os.path.join(folder, "first.jsonl")]
-                found[name].append([float(each) for each in subprocess.check_output(command).split()])
+                # Weighing takes time of its own, so it is done in another process.
+                took, _, _ = map(float, subprocess.check_output([*command, "time"]).split())
+                _, imported, private = map(float, subprocess.check_output([*command, "weigh"]).split())
+                found[name].append((took, imported, private))
     medians = {}
     for name, each in found.items():
         took, imported, private = (statistics.median(column) for column in zip(*each, strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memwarden.model.decisions import Decision, Outcome
-from memwarden.model.events import Event
-from memwarden.model.facts import ProcessKey
-from memwarden.model.findings import Assessment
-from memwarden.model.sample import Sample
+if TYPE_CHECKING:
+    from memwarden.model.decisions import Decision, Outcome
+    from memwarden.model.events import Event
+    from memwarden.model.facts import ProcessKey
+    from memwarden.model.findings import Assessment
+    from memwarden.model.sample import Sample
 
 
 class Waitable(Protocol):

@@ -8,7 +8,6 @@ the others, from the very event it hung in, and the receiver is used again once 
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -16,11 +15,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from memwarden.engine import log
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
-
-_log = logging.getLogger("memwarden")
 
 Receiver = Callable[[Event], None]
 
@@ -261,7 +259,7 @@ class Courier:
                 elif self._thread is not None or not thread.is_alive():
                     thread = self._thread
         if lost:
-            _log.warning("%d events were not delivered: receivers are too slow or hang", lost)
+            log.warn("%d events were not delivered: receivers are too slow or hang", lost)
         return list(self.stuck)
 
     def _run(self) -> None:
@@ -339,7 +337,7 @@ class Courier:
                     told.remove(message)
             self._condition.notify_all()
         for message in told:  # nobody is there any more to be told but the log
-            _log.warning("%s", message)
+            log.warn("%s", message)
         if close is not None:
             close()
         return ours

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memwarden.model.decisions import Decision
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap
 from memwarden.model.findings import Assessment, Reading
@@ -15,6 +14,7 @@ from memwarden.protocols import Clock, Detector, Glancer, Reader
 from memwarden.readers.collect import collect
 
 if TYPE_CHECKING:  # rules are imported where there are some
+    from memwarden.model.decisions import Decision
     from memwarden.policy.rules import Decided, Policy
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import math
 import os
-import queue
 import threading
 import weakref
 from collections import deque
@@ -15,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
+from memwarden.engine import log
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
-from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
@@ -31,10 +29,8 @@ from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
 from memwarden.readers.sources import own_sources
 
 if TYPE_CHECKING:  # imported where there are rules
+    from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
-
-_log = logging.getLogger("memwarden")
-_log.addHandler(logging.NullHandler())
 
 #: A receiver that is busy for longer is set aside.
 PATIENCE_SECONDS = 10.0
@@ -157,7 +153,8 @@ class Warden:
                     known = ", ".join(sorted(self._actions)) or "none"
                     raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
         reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
-        return Policy(rules, reversible=reversible, dry_run=self._dry_run)
+        held = [name for name in reversible if getattr(self._actions[name], "harms", True)]
+        return Policy(rules, reversible=reversible, held=held, dry_run=self._dry_run)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -235,9 +232,9 @@ class Warden:
             if life.thread.is_alive():
                 life.left, self._behind = True, None if life.thread is me else life.thread
             if self._behind is not None:
-                _log.warning("a reader hangs; the thread that looks was left behind")
+                log.warn("a reader hangs; the thread that looks was left behind")
             for name in self._courier.stop(STOP_PATIENCE_SECONDS, self._event(EventKind.STOP, "stopped")):
-                _log.warning("%s hangs; its thread was left behind", name)
+                log.warn("%s hangs; its thread was left behind", name)
             self._close_actions()
             if not life.left:
                 self._close_readers()
@@ -390,7 +387,7 @@ class Warden:
             granted, _ = own_wakeups()
             life.wake.listen(granted)
         except OSError as error:  # no descriptors left: the time still wakes us
-            _log.warning("the kernel cannot be asked to wake us: %s", error)
+            log.warn("the kernel cannot be asked to wake us: %s", error)
 
     def _try_to_look(self, due: float, record: bool, life: _Life, worked: bool) -> bool:
         """Whether the look could be judged: told when it changes."""
@@ -409,6 +406,8 @@ class Warden:
         action = self._actions[decision.action]
 
         label = f"action {action.name}"
+
+        from memwarden.model.decisions import Outcome
 
         def run() -> None:
             begun = self._clock.monotonic()
@@ -463,6 +462,8 @@ class Warden:
         Starts the warden when it is not running, and stops it again when the iteration ends. A loop that is slower
         than the readings loses the oldest that wait.
         """
+        import queue
+
         readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
 
         def receive(event: Event) -> None:
@@ -524,6 +525,8 @@ class Warden:
 
 def perform(action: Action, decision: Decision) -> Outcome:
     """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
+    from memwarden.model.decisions import Outcome
+
     if decision.dry_run and getattr(action, "harms", True):
         rehearse = getattr(action, "rehearse", None)
         if rehearse is not None and not decision.undo:
@@ -542,16 +545,16 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
         try:
             part.close()  # type: ignore[union-attr]  # of actions only those that have one
         except Exception as error:  # noqa: BLE001 - the next one is to be closed all the same
-            _log.warning("%s could not be closed: %r", label_of(part), error)
+            log.warn("%s could not be closed: %r", label_of(part), error)
 
     return close
 
 
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        _log.warning("%s", event.message, extra={"memwarden": event})
+        log.warn("%s", event.message, extra={"memwarden": event})
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
-        _log.debug("%s", event.message, extra={"memwarden": event})
+        log.debug("%s", event.message, extra={"memwarden": event})
 
 
 def _child() -> None:

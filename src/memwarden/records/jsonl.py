@@ -12,7 +12,6 @@ so on, ``keep`` of them at most.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +60,8 @@ class JsonlRecorder:
             if self._encode is None:
                 line = to_json(event)
             else:
+                import json
+
                 line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except Exception as error:  # the event's values and the encoder are the caller's
             self.lost += 1
@@ -151,6 +152,8 @@ class JsonlRecorder:
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
     """The values of a record, oldest first; what is torn or unknown is passed over."""
+    import json
+
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:

@@ -85,6 +85,10 @@ _FIRST = {
 }
 
 
+#: As after an installation, which leaves compiled modules: where Python may not write them, each run would compile anew.
+_INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def cpu_seconds(pid: int) -> float:
     """Seconds on a CPU of all threads of a process."""
     total = 0
@@ -103,7 +107,7 @@ def private_bytes(pid: int) -> int:
 def _host(name: str, interval: float, folder: str) -> subprocess.Popen[bytes]:
     code = f"{_HEAD}{_MONITORS[name]}\ntime.sleep(100000)\n"
     path = os.path.join(folder, f"{name}-{interval}.jsonl")
-    return subprocess.Popen([sys.executable, "-c", code, str(interval), path], stdin=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", code, str(interval), path], stdin=subprocess.DEVNULL, env=_INSTALLED)
 
 
 def running(interval: float, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
@@ -137,14 +141,15 @@ def first_sample(rounds: int) -> dict[str, tuple[float, float, float]]:
     """CPU seconds to the first sample, private bytes of the imports, and of all: medians of ``rounds``."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _FIRST}
     with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
-        for _ in range(rounds):
+        for round_ in range(rounds + 1):
             for name, (imports, watch) in _FIRST.items():
                 code = _IMPORT.format(imports=imports, watch=watch)
                 command = [sys.executable, "-c", code, os.path.join(folder, "first.jsonl")]
                 # Weighing takes time of its own, so it is done in another process.
-                took, _, _ = map(float, subprocess.check_output([*command, "time"]).split())
-                _, imported, private = map(float, subprocess.check_output([*command, "weigh"]).split())
-                found[name].append((took, imported, private))
+                took, _, _ = map(float, subprocess.check_output([*command, "time"], env=_INSTALLED).split())
+                _, imported, private = map(float, subprocess.check_output([*command, "weigh"], env=_INSTALLED).split())
+                if round_:  # the first one compiles
+                    found[name].append((took, imported, private))
     medians = {}
     for name, each in found.items():
         took, imported, private = (statistics.median(column) for column in zip(*each, strict=True))

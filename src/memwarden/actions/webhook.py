@@ -195,9 +195,13 @@ def text_of(letter: Letter) -> str:
         mark = "TEST"
     rehearsed = ", dry run" if decision.dry_run else ""
     line = f"[{mark}] {decision.rule}: {decision.reason} ({_program()}, pid {os.getpid()}, {_host()}{rehearsed})"
-    # A process chooses its name, and with it a part of this line.
-    line = "".join(each if each.isprintable() else " " for each in line)
+    line = one_line(line)
     return line if len(line) <= _TEXT else f"{line[: _TEXT - 1]}…"
+
+
+def one_line(text: str) -> str:
+    """The text without line ends and control characters: a process chooses its name, and it may stand in a reason."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _body(letter: Letter) -> bytes:

@@ -95,7 +95,6 @@ def test_each_state_change_arrives_once_in_order_through_all_that_goes_wrong() -
         assert numbers(receiver.got) == sorted(numbers(receiver.got))
         assert len({(got.id, got.body) for got in receiver.got}) == total
         assert receiver.refused == 12
-        print(f"{total} state changes, {len(receiver.got)} requests read, {receiver.refused} reset before")
     finally:
         hook.close()
         receiver.stop()
@@ -180,7 +179,6 @@ def test_a_server_that_is_killed_and_returns_on_its_port(tmp_path: Path) -> None
     reasons = [int(body["decision"]["reason"].rpartition(" ")[2]) for body in unique.values()]
     assert reasons == list(range(made))
     assert len(lines) - made <= 10  # one for each death at most: the answer that was lost
-    print(f"{made} state changes, {len(lines)} received, 10 deaths")
 
 
 @pytest.mark.parametrize("treatment", ["hang", "drip"])

@@ -44,9 +44,8 @@ def send_test(webhooks: Sequence[str], services: Sequence[str], secret_file: str
         print(json.dumps({"schema": 1, "targets": results}))
     else:
         for each in results:
-            print(
-                f"{'delivered' if each['delivered'] else 'not delivered':<13}  {each['target']}  {each['why']}".rstrip()
-            )
+            word = "delivered" if each["delivered"] else "not delivered"
+            print(f"{word:<13}  {each['target']}  {each['why']}".rstrip())
     return 0 if all(each["delivered"] for each in results) else 1
 
 

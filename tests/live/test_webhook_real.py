@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from memwarden.actions.outbox import _alive
 from memwarden.actions.webhook import Webhook
 from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left, our_threads
@@ -34,7 +35,10 @@ def _direct(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     yield
-    assert no_thread_is_left(), our_threads()
+    left = our_threads() if not no_thread_is_left() else []
+    for outbox in list(_alive):  # one failure shall not spoil the tests after it
+        outbox.close(0.0)
+    assert left == []
 
 
 def decision(number: int = 0, *, undo: bool = False, rule: str = "early", **more: object) -> Decision:
@@ -405,6 +409,9 @@ def test_a_hundred_bad_tries_leave_no_descriptor_and_one_thread() -> None:
             change(hook, number)
         assert hook.outbox.flush(60)
         assert len(our_threads()) == 1
+        until = time.monotonic() + SOON
+        while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < until:
+            time.sleep(0.01)  # the receiver, in this process too, closes its end a moment later
         assert len(os.listdir("/proc/self/fd")) == before
         hook.close()
     assert len(receiver.got) + receiver.refused > 100

@@ -128,6 +128,9 @@ class Receiver:
             return
         if treatment == "slow":
             self._ended.wait(0.2)
+        with self._changed:
+            self.got.append(Got(first, headers, body, treatment))
+            self._changed.notify_all()
         status, more = treatment if isinstance(treatment, tuple) else (treatment, {})
         status = 200 if status in ("ok", "slow") else status
         if status == "half":
@@ -145,6 +148,3 @@ class Receiver:
             lines_out = [f"HTTP/1.1 {status} Whatever", "Content-Length: 0", "Connection: close"]
             lines_out += [f"{name}: {value}" for name, value in more.items()]
             connection.sendall("\r\n".join([*lines_out, "", ""]).encode())
-        with self._changed:
-            self.got.append(Got(first, headers, body, treatment))
-            self._changed.notify_all()

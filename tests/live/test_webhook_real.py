@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -371,6 +372,35 @@ def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() ->
     assert [number for number in numbers(receiver.got) if number < 100] == [0, 1]
     assert sorted(numbers(receiver.got)) == [0, 1, 100]
     assert len({got.id for got in receiver.got}) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warden closes its actions in the child, and may be told of the fork before we are: the request goes on."""
+    monkeypatch.setattr("memwarden.actions.outbox._alive", weakref.WeakSet())  # nobody tells us
+    with Receiver(["slow"]) as receiver:
+        hook = Webhook(receiver.url, retry=5)
+        change(hook, 0)
+        until = time.monotonic() + SOON
+        while not receiver.got and time.monotonic() < until:
+            time.sleep(0.005)
+        with hook.outbox._condition:  # held by somebody who does not come along
+            pid = os.fork()
+            if not pid:
+                code = 1
+                try:
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.alarm(10)
+                    begun = time.monotonic()
+                    hook.close()
+                    code = 0 if time.monotonic() - begun < 1 else 2
+                finally:
+                    os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert hook.outbox.flush(2)
+        hook.close()
+    assert numbers(receiver.got) == [0]
 
 
 def test_no_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -126,11 +126,11 @@ class Receiver:
             body = lines.read(int(headers.get("content-length", 0)))
         if not first:
             return
-        if treatment == "slow":
-            self._ended.wait(0.2)
         with self._changed:
             self.got.append(Got(first, headers, body, treatment))
             self._changed.notify_all()
+        if treatment == "slow":
+            self._ended.wait(0.2)
         status, more = treatment if isinstance(treatment, tuple) else (treatment, {})
         status = 200 if status in ("ok", "slow") else status
         if status == "half":

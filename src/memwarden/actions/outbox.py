@@ -115,6 +115,7 @@ class Outbox:
         _alive.add(self)
 
     def _begin(self) -> None:
+        self._pid = os.getpid()
         self._condition = threading.Condition()
         self._queue: deque[Letter] = deque()
         self._life: _Life | None = None
@@ -134,6 +135,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Alerts that are not delivered yet."""
+        self.check_fork()
         return len(self._queue)
 
     # --- the side of the action: never waits for a receiver -------------------------------------------
@@ -141,6 +143,7 @@ class Outbox:
     def take(self, decision: Decision) -> Outcome:
         """Queue the state change that a decision stands for, if it is one."""
         rule = decision.rule
+        self.check_fork()
         with self._condition:
             known = rule in self._firing
             if decision.undo and not known:
@@ -266,17 +269,20 @@ class Outbox:
 
     def settle(self, timeout: float) -> bool:
         """Wait until all is delivered or something is wrong; returns whether all is delivered."""
+        self.check_fork()
         with self._condition:
             self._condition.wait_for(lambda: not self._queue or bool(self.trouble), timeout)
             return not self._queue
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is delivered; False when ``timeout`` seconds pass first."""
+        self.check_fork()
         with self._condition:
             return self._condition.wait_for(lambda: not self._queue, timeout)
 
     def hurry(self, until: float) -> None:
         """Deliver what waits before this moment of the monotonic clock, without the long waits in between."""
+        self.check_fork()
         with self._condition:
             if self._queue:
                 self._need_thread()
@@ -312,10 +318,14 @@ class Outbox:
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             _log.error("%s: not delivered (%s): %s%s", self.label, trouble or "no answer yet", names, more)
 
-    def _after_fork(self) -> None:
-        """In the child: empty. What waits is the parent's to deliver, and so is its thread."""
-        self._forget()
-        self._begin()
+    def check_fork(self) -> None:
+        """In a child after fork: begin empty. What waits is the parent's to deliver, and so are thread and lock.
+
+        Asked before every use, too, because who was registered earlier may use us before we are told of the fork.
+        """
+        if self._pid != os.getpid():
+            self._forget()
+            self._begin()
 
 
 def _chance() -> float:
@@ -325,7 +335,7 @@ def _chance() -> float:
 
 def _child() -> None:
     for outbox in list(_alive):
-        outbox._after_fork()
+        outbox.check_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -183,7 +183,7 @@ def sign(key: bytes, identity: str, stamp: str, body: bytes) -> str:
 
 def is_test(decision: Decision) -> bool:
     """Whether somebody only tries whether alerts arrive."""
-    return bool(decision.details.get("test"))
+    return bool((decision.details or {}).get("test"))
 
 
 def text_of(letter: Letter) -> str:

@@ -13,11 +13,18 @@ import pytest
 from memwarden.actions.outbox import Letter
 from memwarden.actions.webhook import Webhook, _body, _refusal, _retry_after, sign, text_of
 from memwarden.errors import SettingsError
+from memwarden.model.decisions import Decision
 from memwarden.model.plain import to_plain
-from support.values import DECISION
 
 URL = "https://hooks.example.org/T0/secret-path?key=secret-value"
-LETTER = Letter(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=DECISION)
+
+
+def decision(reason: str = "because", **more: Any) -> Decision:
+    """What a rule decided."""
+    return Decision(rule="r", action="webhook", reason=reason, wall=1_700_000_000.5, monotonic=5.0, **more)
+
+
+LETTER = Letter(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
 
 
 @pytest.mark.parametrize(
@@ -90,9 +97,17 @@ def test_the_signature_is_that_of_the_specification() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
+class Odd:
+    """Something that JSON does not know."""
+
+    def __str__(self) -> str:
+        return "odd"
+
+
 def test_the_body_holds_the_decision_and_who_says_it() -> None:
     """With a line for people, and nothing that JSON cannot hold."""
-    odd = replace(DECISION, reason="name\n\x1b[31m \ud800 \u00e4", details={"nan": float("nan"), "at": object()})
+    reason = "name\n\x1b[31m \ud800 \u00e4"
+    odd = decision(reason, dry_run=True, details={"nan": float("nan"), "at": Odd()})
     body = json.loads(_body(replace(LETTER, decision=odd)))
     assert body["state"] == "firing"
     assert body["sequence"] == 1
@@ -108,9 +123,9 @@ def test_the_line_for_people() -> None:
     assert text_of(LETTER).startswith("[FIRING] r: because (")
     assert text_of(replace(LETTER, state="resolved")).startswith("[RESOLVED] r:")
     assert text_of(replace(LETTER, reminder=True)).startswith("[STILL FIRING] r:")
-    tried = replace(DECISION, details={"test": True})
+    tried = decision(details={"test": True})
     assert text_of(replace(LETTER, decision=tried)).startswith("[TEST] r:")
-    assert len(text_of(replace(LETTER, decision=replace(DECISION, reason="x" * 5000)))) == 1000
+    assert len(text_of(replace(LETTER, decision=decision("x" * 5000)))) == 1000
 
 
 @pytest.mark.parametrize(

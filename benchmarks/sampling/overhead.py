@@ -85,7 +85,7 @@ _FIRST = {
 }
 
 
-#: As after an installation, which leaves compiled modules: where Python may not write them, each run would compile anew.
+#: As after an installation, which leaves compiled modules; where Python may not write them each run compiles anew.
 _INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 

@@ -85,6 +85,10 @@ class IdentityProbe(Protocol):
         """Its children, only those that are certain to be; empty when it is gone."""
         ...
 
+    def session(self, key: ProcessKey) -> list[ProcessKey]:
+        """The others in the session that it leads, only those that are certain to be; empty when it leads none."""
+        ...
+
 
 @runtime_checkable
 class Recorder(Protocol):

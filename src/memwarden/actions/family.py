@@ -11,7 +11,10 @@ from memwarden.protocols import IdentityProbe
 
 
 class Family:
-    """Who descends from ``root``, found by parent links; ``spared`` and what they started do not belong to it.
+    """Who descends from ``root``; ``spared`` and what they started do not belong to it.
+
+    Members are found by their parents, and by the session where a member leads one: there those are found, too, whose
+    parents have ended.
 
     Raises :class:`TargetChanged` when the root is gone, or another process now.
     """
@@ -28,13 +31,19 @@ class Family:
 
     def grow(self) -> list[ProcessKey]:
         """Look for members that were not there before; returns these."""
-        known = set(self.members) | self._spared
-        before = len(self.members)
+        spared = list(self._spared)
+        for key in spared:  # grows meanwhile
+            spared += [child for child in self._probe.children(key) if child not in spared]
+        known, before = {*self.members, *spared}, len(self.members)
         for key in self.members:  # grows meanwhile
-            for child in self._probe.children(key):
-                if child not in known:
-                    known.add(child)
-                    self.members.append(child)
+            fresh = self._probe.children(key)
+            session = self._probe.session(key)
+            if self._spared.isdisjoint(session):  # else what lost its parent there may be of the spared one
+                fresh += session
+            for each in fresh:
+                if each not in known:
+                    known.add(each)
+                    self.members.append(each)
         return self.members[before:]
 
     def alive(self) -> list[ProcessKey]:

@@ -50,10 +50,11 @@ class Standstill:
         """Stop every member, and who is forked meanwhile; whether all stood still within ``patience`` seconds.
 
         Who stands still forks nobody. So the family is whole once a search that began when all stood still
-        found nobody new.
+        found nobody new. Two such searches in a row: somebody may have been forked, forked another and ended
+        while the first went over the lists.
         """
         family, until = self.family, time.monotonic() + patience
-        fresh = list(family.members)
+        fresh, quiet = list(family.members), 0
         while True:
             for key in fresh:
                 if key not in self.stopped and not self._probe.stopped(key):
@@ -61,11 +62,12 @@ class Standstill:
                     self.stopped += family.signal(signal.SIGSTOP, [key])
             still = all(key in family.refused or self._probe.stopped(key) for key in family.alive())
             fresh = family.grow()
-            if still and not fresh:
+            quiet = quiet + 1 if still and not fresh else 0
+            if quiet == 2:
                 return True
             if time.monotonic() >= until:
                 return False
-            if not fresh:
+            if not still and not fresh:
                 pause(0.001)
 
     def thaw(self) -> None:

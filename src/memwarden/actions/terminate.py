@@ -9,7 +9,7 @@ from collections.abc import Callable
 from memwarden.actions.family import Family
 from memwarden.actions.standstill import Standstill
 from memwarden.actions.targets import Target, Targets
-from memwarden.errors import ActionFailed
+from memwarden.errors import ActionFailed, TargetChanged
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.protocols import IdentityProbe
 
@@ -68,9 +68,11 @@ class Terminate:
         standstill = Standstill(family, self._probe)
         try:
             standstill.freeze(pause=self._pause)
-            family.signal(signal.SIGTERM, family.members)
+            reached = family.signal(signal.SIGTERM, family.members)
         finally:
             standstill.thaw()
+        if not reached and not family.refused:
+            raise TargetChanged(f"{target} has ended by itself")
         # Those whom somebody else had stopped, too: who stands still cannot answer.
         family.signal(signal.SIGCONT, family.members)
         if self._gone(family, self._grace):

@@ -79,6 +79,24 @@ class ProcProbe:
         finally:
             os.close(folder)
 
+    def session(self, key: ProcessKey) -> list[ProcessKey]:
+        """The other members of the session that this very process leads; empty when it leads none.
+
+        A session is entered by being forked in it alone. So these descend from its leader, and those whose parents have
+        ended are among them.
+        """
+        found = []
+        if self._proc != "/proc" or not _in_session(key.pid, key.pid):
+            return []
+        for name in os.listdir(self._proc):
+            if name.isdecimal() and _in_session(int(name), key.pid):
+                with contextlib.suppress(ReadError):
+                    other = self.key_of(int(name))
+                    # Asked again: the pid may have changed hands in between.
+                    if _in_session(other.pid, key.pid) and self.key_of(other.pid) == other:
+                        found.append(other)
+        return [other for other in found if other != key] if self.alive(key) else []
+
     def _listed(self, folder: int, parent: int) -> list[int]:
         pids: list[int] = []
         lists = False  # not where the kernel was built without CONFIG_PROC_CHILDREN
@@ -116,6 +134,13 @@ class ProcProbe:
 
     def _state(self, pid: int, thread: str) -> str:
         return read_stat(f"{pid}/task/{thread}", self._proc).state
+
+
+def _in_session(pid: int, leader: int) -> bool:
+    try:
+        return os.getsid(pid) == leader
+    except OSError:
+        return False
 
 
 def _read(name: str, folder: int) -> bytes:

@@ -108,14 +108,9 @@ def forker(chance: random.Random) -> NoReturn:
     idle()
 
 
-def marked(mark: str, body: Callable[[], object] = idle) -> Callable[[], object]:
-    """A life that can be told from others by its folder."""
-    return lambda: (os.chdir(mark), body())
-
-
 def daemonise() -> None:
     """Two forks and a session of its own: nothing leads from its starter to it any more."""
-    fork(lambda: (os.setsid(), fork(marked(DAEMON))))
+    fork(lambda: (os.setsid(), os.chdir(DAEMON), fork(idle)))
 
 
 def target(kind: str, chance: random.Random, essential: Callable[[int], None]) -> NoReturn:
@@ -138,7 +133,7 @@ def target(kind: str, chance: random.Random, essential: Callable[[int], None]) -
         daemonise()
     elif kind.startswith("forks when asked"):
         stays = kind.endswith("stays")
-        signal.signal(signal.SIGTERM, lambda *_: (fork(marked(ASKED)), None if stays else os._exit(0)))
+        signal.signal(signal.SIGTERM, lambda *_: (os.chdir(ASKED), fork(idle), None if stays else os._exit(0)))
     elif kind == "thread forks":
         threading.Thread(target=lambda: (fork(idle), idle()), daemon=True).start()
     elif kind == "holds an essential one":
@@ -443,7 +438,10 @@ class Run:
         for each in registered:
             ended = any(text.startswith(f"ended {each.kind} (pid {each.key.pid})") for text in self.messages)
             for pid in holders(each.pipe) - set(self.bystanders):
-                folder = os.readlink(f"/proc/{pid}/cwd")
+                try:
+                    folder, state = os.readlink(f"/proc/{pid}/cwd"), read_stat(pid).state
+                except (OSError, ReadError):
+                    continue  # it ends by itself just now
                 if folder == DAEMON:
                     why = "daemon"
                 elif folder == ASKED:
@@ -455,7 +453,7 @@ class Run:
                 else:
                     why = f"{each.kind}: could have been found"
                 escapes.append(why)
-                if read_stat(pid).state == "T":
+                if state == "T":
                     stopped.append(pid)
         return {
             "run": self.number,

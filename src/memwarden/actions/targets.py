@@ -79,12 +79,13 @@ class Targets:
         Raises :class:`TargetChanged` when it is gone, :class:`ActionFailed` when this process is of the family.
         """
         with self._lock:
-            spared = {each.key for each in self._targets.values() if each.essential and each.key != target.key}
+            spared = {each.key for each in self._targets.values() if each.essential}
+        own = self._probe.own()
         try:
-            family = Family(target.key, self._probe, spared)
+            family = Family(target.key, self._probe, spared - {target.key, own})
         except TargetChanged:
             raise TargetChanged(f"{target} is gone, or another process now") from None
-        if self._probe.own() in family.members:
+        if own in family.members:
             raise ActionFailed(f"{target} is this process, or one that it descends from; it cannot be non-essential")
         return family
 

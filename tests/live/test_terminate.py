@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_reused_pid_is_nobody(start, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rehearsal_ends_nobody(start) -> None:
-    """Dry run names the one that it would end."""
+    """A dry run names the one that it would end."""
     extra = start("sleep", "300")
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
@@ -134,3 +135,63 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
         assert warden.flush()
     assert outcomes == [f"ended newer (pid {newer.pid}) by SIGTERM"]
     assert older.poll() is None
+
+
+def test_who_was_forked_while_it_was_looked_for_is_ended_too(start) -> None:
+    """A target that forks as fast as it can, and ignores SIGTERM, leaves nobody behind."""
+    bomb = start(
+        sys.executable,
+        "-c",
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\n"
+        "for _ in range(200):\n"
+        "    if not os.fork():\n"
+        "        time.sleep(300)\n"
+        "    time.sleep(0.001)\n",
+    )
+    bomb.stdout.readline()
+    mark = os.readlink(f"/proc/{bomb.pid}/fd/1")  # its output is its children's, too
+    targets = Targets(PROBE)
+    targets.track_process(bomb.pid, "bomb", essential=False)
+    assert Terminate(targets, PROBE, grace=0.1).run(DECISION).message.endswith("by SIGKILL")
+    bomb.wait(5)
+    left = [pid for pid in psutil.pids() if pid != os.getpid() and holds(pid, mark)]
+    assert left == []
+
+
+def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
+    """A database that the target started is not ended with it."""
+    target = start("sh", "-c", "sleep 300 & echo $!; sleep 300 & wait")
+    database = int(target.stdout.readline())
+    targets = Targets(PROBE)
+    targets.track_process(target.pid, "target", essential=False)
+    kept = targets.track_process(database, "database")
+    told = Terminate(targets, PROBE).run(DECISION).message
+    assert told == f"ended target (pid {target.pid}) and 1 more that it started by SIGTERM"
+    try:
+        assert PROBE.alive(kept.key)
+        assert not PROBE.stopped(kept.key)
+    finally:
+        os.kill(database, signal.SIGKILL)
+
+
+def test_a_child_has_targets_of_its_own() -> None:
+    """The lock of the registry, held by another thread at the fork, is not waited for in the child."""
+    targets = Targets(PROBE)
+    with targets._lock:
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            targets.track_process(os.getpid(), "me")
+            os._exit(0 if len(targets.living()) == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert targets.living() == []
+
+
+def holds(pid: int, mark: str) -> bool:
+    """Whether a process has this file open."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}") == mark for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False

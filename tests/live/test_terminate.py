@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -137,26 +138,33 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
     assert older.poll() is None
 
 
-def test_who_was_forked_while_it_was_looked_for_is_ended_too(start) -> None:
+def test_who_was_forked_while_it_was_looked_for_is_ended_too(start, tmp_path: Path) -> None:
     """A target that forks as fast as it can, and ignores SIGTERM, leaves nobody behind."""
+    mark = str(tmp_path / "mark")
     bomb = start(
         sys.executable,
         "-c",
-        "import os, signal, time\n"
+        "import os, signal, sys, time\n"
+        "kept = open(sys.argv[1], 'w')\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "print('ready', flush=True)\n"
         "for _ in range(200):\n"
         "    if not os.fork():\n"
-        "        time.sleep(300)\n"
-        "    time.sleep(0.001)\n",
+        "        time.sleep(30)\n"
+        "        os._exit(0)\n"
+        "    time.sleep(0.001)\n"
+        "time.sleep(30)\n",
+        mark,
     )
     bomb.stdout.readline()
-    mark = os.readlink(f"/proc/{bomb.pid}/fd/1")  # its output is its children's, too
     targets = Targets(PROBE)
     targets.track_process(bomb.pid, "bomb", essential=False)
-    assert Terminate(targets, PROBE, grace=0.1).run(DECISION).message.endswith("by SIGKILL")
+    outcome = Terminate(targets, PROBE, grace=0.1).run(DECISION)
     bomb.wait(5)
-    left = [pid for pid in psutil.pids() if pid != os.getpid() and holds(pid, mark)]
+    left = [pid for pid in psutil.pids() if holds(pid, mark)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert outcome.message.endswith("by SIGKILL")
     assert left == []
 
 
@@ -174,6 +182,27 @@ def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
         assert not PROBE.stopped(kept.key)
     finally:
         os.kill(database, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not signal")
+def test_a_process_that_may_not_be_signalled_is_told(start) -> None:
+    """Another user's: who, and the system's reason; soon, and nothing is left stopped."""
+    target = start("sleep", "300")
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.setuid(65534)
+            targets = Targets(PROBE)
+            targets.track_process(target.pid, "roots", essential=False)
+            try:
+                Terminate(targets, PROBE).run(DECISION)
+            except ActionFailed as error:
+                code = 0 if "roots" in str(error) and "Operation not permitted" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert target.poll() is None
 
 
 def test_a_child_has_targets_of_its_own() -> None:

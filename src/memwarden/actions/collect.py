@@ -52,6 +52,8 @@ class Collect:
     ) -> None:
         if not 0 < share <= 1:
             raise SettingsError(f"share {share!r}: must be more than 0 and at most 1, such as 0.01")
+        if isinstance(generation, int) and generation not in (0, 1, 2):
+            raise SettingsError(f"generation {generation!r}: must be 0, 1 or 2, which is all of them")
         self._share, self._generation, self._resident = share, generation, resident
         self._when_disabled, self._monotonic = when_disabled, monotonic
         self._rested = float("-inf")  # from then on it may run again

@@ -19,7 +19,7 @@ def standard_actions(
 ) -> tuple[Action, ...]:
     """Every action that ships, over these targets, caches and this gate, in the order of an emergency.
 
-    ``resident`` gives the resident size of this process in bytes, to tell what came back.
+    ``resident`` gives the resident size of this process in bytes, to tell what came back; caches have their own.
     """
     return (
         Notify(),

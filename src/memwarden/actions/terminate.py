@@ -71,7 +71,9 @@ class Terminate:
             reached = family.signal(signal.SIGTERM, family.members)
         finally:
             standstill.thaw()
-        if not reached and not family.refused:
+        if not reached:
+            if family.refused:
+                raise ActionFailed(f"{target} cannot be ended: {next(iter(family.refused.values()))}")
             raise TargetChanged(f"{target} has ended by itself")
         # Those whom somebody else had stopped, too: who stands still cannot answer.
         family.signal(signal.SIGCONT, family.members)

@@ -146,3 +146,9 @@ def test_a_share_that_is_none(share: float) -> None:
     """It is a part of the time."""
     with pytest.raises(SettingsError, match="share"):
         Collect(share=share)
+
+
+def test_a_generation_that_there_is_not() -> None:
+    """Said when it is made, not in need."""
+    with pytest.raises(SettingsError, match="generation 3"):
+        Collect(generation=3)

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
+from memwarden.actions.caches import Caches
+from memwarden.actions.collect import Collect
+from memwarden.actions.gate import Gate, StopAdmitting
 from memwarden.actions.notify import Notify
+from memwarden.actions.pause import Pause
+from memwarden.actions.standard import standard_actions
+from memwarden.actions.targets import Targets
+from memwarden.actions.terminate import Terminate
+from memwarden.actions.trim import Trim
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.decisions import Decision, Outcome
@@ -22,6 +30,7 @@ from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Action, Recorder
+from memwarden.readers.identity import ProcProbe
 from memwarden.records.jsonl import JsonlRecorder, read_lines
 from memwarden.records.log import LogRecorder
 from memwarden.records.sqlite import SqliteRecorder, read_history
@@ -230,7 +239,18 @@ def test_a_recorder_serves_a_warden(case: Case, recorder: Recorder, tmp_path: Pa
 
 # --- actions -------------------------------------------------------------------------------------------
 
-ACTIONS: dict[str, Callable[[], Action]] = {"notify": Notify}
+PROBE = ProcProbe()
+ACTIONS: dict[str, Callable[[], Action]] = {
+    "notify": Notify,
+    "collect": lambda: Collect(share=1.0),
+    "trim": Trim,
+    "caches": Caches,
+    "pause": lambda: Pause(Targets(PROBE), PROBE),
+    "stop-admitting": lambda: StopAdmitting(Gate()),
+    "terminate": lambda: Terminate(Targets(PROBE), PROBE),
+}
+#: Those that only say what they would do in a dry run.
+HARMING = {"pause", "stop-admitting", "terminate"}
 
 
 @pytest.fixture(params=sorted(ACTIONS))
@@ -264,6 +284,51 @@ def test_an_action_can_be_run_again(action: Action) -> None:
     """Nothing is used up by it."""
     decision = Decision(rule="high", action=action.name, reason="again", wall=1e9, monotonic=5.0)
     assert action.run(decision).done == action.run(decision).done
+
+
+def test_what_harms_can_be_rehearsed(action: Action) -> None:
+    """It says so, and in a dry run it does nothing; what does not harm says that, and is done."""
+    decision = Decision(rule="high", action=action.name, reason="dry", wall=1e9, monotonic=5.0, dry_run=True)
+    assert action.harms is (action.name in HARMING)  # type: ignore[attr-defined]
+    if action.name in HARMING:
+        for outcome in (action.rehearse(decision), action.run(decision)):  # type: ignore[attr-defined]
+            assert (outcome.decision, outcome.done, bool(outcome.message)) == (decision, False, True)
+
+
+def test_what_is_taken_back_has_an_outcome(action: Action) -> None:
+    """Where it can be: also when nothing was done, or when it was taken back before."""
+    decision = Decision(rule="high", action=action.name, reason="over", wall=1e9, monotonic=5.0)
+    action.run(decision)
+    for _ in range(2):
+        if undo := getattr(action, "undo", None):
+            outcome = undo(decision._replace(undo=True))
+            assert isinstance(outcome, Outcome)
+            assert outcome.decision.undo
+            assert outcome.message
+
+
+def test_an_action_may_be_closed_at_any_time(action: Action) -> None:
+    """Before it was run, after that, and twice."""
+    close = getattr(action, "close", lambda: None)
+    close()
+    action.run(Decision(rule="high", action=action.name, reason="last", wall=1e9, monotonic=5.0))
+    close()
+    close()
+
+
+def test_the_actions_that_ship_are_these() -> None:
+    """With their names, in the order of an emergency."""
+    made = standard_actions(Targets(PROBE), PROBE, Caches(), Gate())
+    assert [each.name for each in made] == [
+        "notify",
+        "stop-admitting",
+        "collect",
+        "trim",
+        "caches",
+        "pause",
+        "terminate",
+    ]
+    assert {each.name for each in made} == set(ACTIONS)
 
 
 def test_notify_tells_the_programs_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
     from memwarden.errors import MemwardenError as MemwardenError
+    from memwarden.errors import NotAdmitted as NotAdmitted
     from memwarden.errors import ReadError as ReadError
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "contain.contained": "Contained hold",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError ReadError"
-    " RecordError SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError NotAdmitted"
+    " ReadError RecordError SettingsError TargetChanged",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

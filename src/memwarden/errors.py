@@ -6,6 +6,7 @@
     ├── LimitExceeded (MemoryError)    work went past its memory limit
     ├── ActionFailed                   something decided upon could not be done
     │   └── TargetChanged              the process is no longer the one that was meant
+    ├── NotAdmitted                    work may not begin now, for want of memory
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
     ├── RecordError                    a record could not be written
@@ -68,6 +69,10 @@ class ActionFailed(MemwardenError):
 
 class TargetChanged(ActionFailed):
     """The process with this pid is not the one that was meant (another start time): nothing was done."""
+
+
+class NotAdmitted(MemwardenError):
+    """Work may not begin now, for want of memory; the message says who holds it back and for how long it waited."""
 
 
 class LaunchError(MemwardenError):

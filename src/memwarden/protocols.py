@@ -54,7 +54,12 @@ class Detector(Protocol):
 
 
 class Action(Protocol):
-    """Does what was decided. Called on the worker thread; may block and may raise."""
+    """Does what was decided. Called on the worker thread; may block and may raise.
+
+    It may have more, which is used where it is there: ``harms = False`` says that nothing is lost by it, so that it
+    runs in a dry run, too; ``rehearse(decision)`` gives the :class:`Outcome` that says what would be done;
+    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds.
+    """
 
     name: str
 
@@ -72,8 +77,12 @@ class IdentityProbe(Protocol):
 
     def alive(self, key: ProcessKey) -> bool: ...
 
-    def tree(self, key: ProcessKey) -> list[ProcessKey]:
-        """The process and its descendants; empty when it is gone."""
+    def stopped(self, key: ProcessKey) -> bool:
+        """Whether this very process stands still, with every thread."""
+        ...
+
+    def children(self, key: ProcessKey) -> list[ProcessKey]:
+        """Its children, only those that are certain to be; empty when it is gone."""
         ...
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -98,7 +99,7 @@ def test_a_rehearsal_ends_nobody(start) -> None:
     extra = start("sleep", "300")
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
-    outcome = Terminate(targets, PROBE, dry_run=True).run(DECISION)
+    outcome = Terminate(targets, PROBE).run(replace(DECISION, dry_run=True))
     assert (outcome.done, "would end extra" in outcome.message) == (False, True)
     assert extra.poll() is None
 

@@ -1,8 +1,8 @@
 """One warden for all monitors of a process: one thread that looks, and each monitor gets samples at its own interval.
 
 The warden runs while anybody is there, and looks at the least interval that anybody asks for. Whoever asks for
-a longer one gets every so many-th sample: its interval is kept to within a quarter of the least one, and
-often met more often than asked, never forgotten. Alone, a monitor gets exactly what it asks for.
+a longer one gets every so many-th sample: never later than asked by more than a quarter of the least interval,
+sometimes earlier. Alone, a monitor gets exactly what it asks for.
 """
 
 from __future__ import annotations

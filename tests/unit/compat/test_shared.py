@@ -101,8 +101,8 @@ def test_alone_the_interval_is_kept_exactly(here, clock):
     """START, a sample at once and one at each interval, STOP last; then what is to be closed is closed."""
     with Diary(here, 7) as diary:
         clock.advance(30)
-    assert diary.told == ["start", 0, 7, 14, 21, 28, "stop", "closed", "closed"][: len(diary.told)]
-    assert diary.told[-1] == "closed"
+    assert diary.told[:7] == ["start", 0, 7, 14, 21, 28, "stop"]
+    assert set(diary.told[7:]) == {"closed"}
 
 
 def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):

@@ -205,6 +205,14 @@ class World:
             def status(self) -> str:
                 return "running"
 
+            def children(self) -> list["One"]:
+                return [One(pid) for pid, row in world.rows.items() if row[0] == self.pid]
+
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, One) and (self.pid, self._start) == (other.pid, other._start)
+
+            __hash__ = None  # type: ignore[assignment]
+
             def memory_info(self) -> SimpleNamespace:
                 held = world.rows[self.pid][2]
                 if isinstance(held, Exception):

@@ -29,6 +29,10 @@ from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
 from memwarden.readers.sources import own_sources
 
 if TYPE_CHECKING:  # imported where there are rules
+    from memwarden.actions.caches import Caches
+    from memwarden.actions.gate import Gate
+    from memwarden.actions.targets import Target
+    from memwarden.engine.remedies import Remedies
     from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
 
@@ -83,8 +87,14 @@ class Warden:
             warden.subscribe(lambda event: print(event.kind.value, event.message))
             ...
 
+    Rules may name every action that ships (``notify``, ``collect``, ``trim``, ``caches``, ``stop-admitting``,
+    ``pause``, ``terminate``); ``actions`` are further ones, and take the place of one of the same name. ``dry_run``
+    only says what those that harm would do.
+
     ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon. ``shortest``
     is the least time between two looks, however fast memory fills.
+
+    Where the kernel wakes those who wait for memory it wakes the warden, too; ``wakeups=False`` asks it not to.
 
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
@@ -96,7 +106,7 @@ class Warden:
         interval: float | str = 1.0,
         detector: Detector | None = None,
         rules: Sequence[Rule] = (),
-        actions: Sequence[Action] | None = None,
+        actions: Sequence[Action] = (),
         recorders: Sequence[Recorder] = (),
         asked: Limit | None = None,
         clock: Clock | None = None,
@@ -117,8 +127,8 @@ class Warden:
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
         self._dry_run = dry_run
-        self._given_actions = None if actions is None else tuple(actions)
-        self._actions: dict[str, Action] = {action.name: action for action in actions or ()}
+        self._actions: dict[str, Action] = {action.name: action for action in actions}
+        self._made_remedies: Remedies | None = None
         policy = self._policy(rules) if rules else None
         self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
         self._new_policy: Policy | None = None
@@ -143,18 +153,46 @@ class Warden:
         """A policy of these rules. Raises :class:`SettingsError` when one names an action that is not known."""
         from memwarden.policy.rules import Policy
 
-        if self._given_actions is None and not self._actions:
-            from memwarden.actions.notify import Notify
-
-            self._actions = {Notify.name: Notify()}
         for rule in rules:
             for action in rule.actions:
                 if action not in self._actions:
-                    known = ", ".join(sorted(self._actions)) or "none"
-                    raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+                    standard = self._remedies.actions
+                    if action not in standard:
+                        known = ", ".join(sorted({*self._actions, *standard}))
+                        raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+                    self._actions = {**self._actions, action: standard[action]}
         reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
         held = [name for name in reversible if getattr(self._actions[name], "harms", True)]
         return Policy(rules, reversible=reversible, held=held, dry_run=self._dry_run)
+
+    @property
+    def _remedies(self) -> Remedies:
+        if self._made_remedies is None:
+            from memwarden.engine.remedies import Remedies
+
+            self._made_remedies = Remedies()
+        return self._made_remedies
+
+    def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
+        """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
+
+        Raises :class:`ReadError` when there is none, :class:`ActionFailed` where it is this process or one above it.
+        """
+        return self._remedies.targets.track_process(pid, name, essential=essential)
+
+    def untrack_process(self, pid: int) -> None:
+        """Forget it; nothing happens when it is not registered."""
+        self._remedies.targets.untrack_process(pid)
+
+    @property
+    def caches(self) -> Caches:
+        """The caches that the action ``caches`` clears: register yours."""
+        return self._remedies.caches
+
+    @property
+    def gate(self) -> Gate:
+        """What the action ``stop-admitting`` closes: ask it before you take on more work."""
+        return self._remedies.gate
 
     @property
     def rules(self) -> tuple[Rule, ...]:

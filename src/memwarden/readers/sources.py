@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from memwarden.protocols import IdentityProbe, Reader
 
@@ -37,6 +38,15 @@ def tree_source(pid: int, *, portable: bool = False) -> Reader:
     from memwarden.readers.tree import TreeReader
 
     return TreeReader(pid)
+
+
+def own_resident() -> Callable[[], int] | None:
+    """What gives the resident size of this process, cheaply; None where nothing does. To be used by one thread."""
+    if _lacks_proc(False):
+        return None
+    from memwarden.readers.process import ProcessReader
+
+    return ProcessReader().resident
 
 
 def own_probe(*, portable: bool = False) -> IdentityProbe:

@@ -348,7 +348,7 @@ class Warden:
         if look.left is not None:
             self._rate.see(look.monotonic, look.left)
         if record and self._courier.takes_samples:
-            self._courier.send(Parcel(sample=look.event))
+            self._courier.send(look)
 
     def _take_in(self) -> None:
         """What came from other threads since the last look: outcomes of actions, other rules."""
@@ -432,7 +432,7 @@ class Warden:
         trouble = ""
         try:
             self._look(due, record, life)
-            if hanging := self._courier.check(self._patience):
+            if self._courier.is_busy and (hanging := self._courier.check(self._patience)):
                 self._tell(EventKind.TROUBLE, f"{hanging} hangs and was set aside")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
             trouble = f"judging failed: {error!r}"

@@ -23,7 +23,6 @@ from memwarden.model.lines import to_json
 from memwarden.model.plain import from_plain
 from memwarden.model.units import MIB
 
-
 class JsonlRecorder:
     """Appends events to ``path``; makes its folder (0700) when it is missing.
 
@@ -106,8 +105,12 @@ class JsonlRecorder:
                 raise
 
     def _prepare(self, size: int) -> None:
-        self._opened = min(self._opened, self._wall())  # set back: age counts from now, not from a later hour
-        if self._fd >= 0 and self._due(size, self._opened):
+        now = self._wall()
+        if now < self._opened:
+            self._opened = now  # set back: age counts from now, not from a later hour
+        if self._fd >= 0 and self._size:
+            if self._size + size <= self._max_bytes and now - self._opened <= self._max_age:
+                return
             self._rotate()
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)

@@ -57,6 +57,15 @@ def fragmented(size: int) -> list[bytes]:
     return [b"x" * block for _ in range(size // block)][::100]
 
 
+@pytest.fixture(autouse=True)
+def nobody_else_collects() -> Iterator[None]:
+    """The collector is on, as its action wants it, and never runs by itself: it would take the garbage before."""
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    yield
+    gc.set_threshold(*before)
+
+
 @pytest.fixture
 def resident() -> Iterator[Callable[[], int]]:
     """The resident size of this process."""

@@ -422,8 +422,9 @@ class Warden:
         from memwarden.readers.wakeups import own_wakeups
 
         try:
-            granted, _ = own_wakeups()
-            life.wake.listen(granted)
+            with _opening:
+                granted, _ = own_wakeups()
+                life.wake.listen(granted)
         except OSError as error:  # no descriptors left: the time still wakes us
             log.warn("the kernel cannot be asked to wake us: %s", error)
 
@@ -595,7 +596,25 @@ def _to_log(event: Event) -> None:
         log.debug("%s", event.message, extra={"memwarden": event})
 
 
+#: Held while descriptors are opened that are not in their place yet: a fork waits for it, or they would be lost in the
+#: child and keep the parent's registrations alive.
+_opening = threading.Lock()
+_held_for_fork = False
+
+
+def _before() -> None:
+    global _held_for_fork
+    _held_for_fork = _opening.acquire(timeout=1.0)
+
+
+def _parent() -> None:
+    if _held_for_fork:
+        _opening.release()
+
+
 def _child() -> None:
+    global _opening
+    _opening = threading.Lock()
     for warden in list(_alive):
         warden._after_fork()
 
@@ -608,4 +627,4 @@ def _end() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+    os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)

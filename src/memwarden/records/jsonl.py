@@ -23,6 +23,7 @@ from memwarden.model.lines import to_json
 from memwarden.model.plain import from_plain
 from memwarden.model.units import MIB
 
+
 class JsonlRecorder:
     """Appends events to ``path``; makes its folder (0700) when it is missing.
 

@@ -128,7 +128,7 @@ def _type(letter: Letter) -> str:
         return "info"
     if letter.state == RESOLVED:
         return "success"
-    return _TYPES.get(getattr(letter.decision, "severity", "warning"), "warning")
+    return _TYPES.get(letter.decision.severity, "warning")
 
 
 class _Overhears(logging.Filter):

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
-from memwarden.engine import log
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
@@ -136,7 +136,8 @@ class Warden:
         self._rate = FillRate()
         self._last: Look | None = None
         self._courier = Courier(self._clock)
-        self._courier.add(_to_log, "log", linger=math.inf)
+        if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
+            self._courier.add(_to_log, "log", linger=math.inf)
         for recorder in self._recorders:
             linger = getattr(recorder, "linger", 0.0)
             self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger)
@@ -555,7 +556,7 @@ class Warden:
         self._ended = threading.Event()
         self._ended.set()
         if self._life is not None:
-            self._life.wake.close()
+            self._life.wake.after_fork()
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
@@ -590,9 +591,9 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
 
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        log.warn("%s", event.message, extra={"memwarden": event})
+        log.warn("%s", event.message, event=event)
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
-        log.debug("%s", event.message, extra={"memwarden": event})
+        log.debug("%s", event.message, event=event)
 
 
 def _child() -> None:

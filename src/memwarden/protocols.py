@@ -121,7 +121,7 @@ class Recorder(Protocol):
 
     An attribute ``linger`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
     several at a time: waking the worker for each would cost more than the record. ``logs = True`` says that it tells
-    the program's log, which the warden then leaves to it.
+    the program's log, which the warden then leaves to it; ``as_plain()`` gives figures for the warden's ``status()``.
     """
 
     def record(self, event: Event) -> None: ...

@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # imported where there are rules
 PATIENCE_SECONDS = 10.0
 #: What ``stop()`` waits at most for the look that is under way, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
+#: What ``status()`` waits at most for samples that are not counted yet.
+STATUS_PATIENCE_SECONDS = 0.5
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
 #: How often wake-ups are told how the groups stand.
@@ -535,8 +537,15 @@ class Warden:
                 self.stop()
 
     def status(self) -> dict[str, Any]:
-        """Everything known, as one dict that JSON can hold."""
+        """Everything known, as one dict that JSON can hold.
+
+        ``statistics`` are those of the first recorder that counts, up to the newest sample, or None. Where a receiver
+        is slow it waits half a second for that, at most.
+        """
         last, life = self.last, self._life
+        counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_plain")), None)
+        if counts is not None:
+            self.flush(STATUS_PATIENCE_SECONDS)  # samples may linger
         return {
             "schema": 1,
             "running": self.running,
@@ -546,6 +555,7 @@ class Warden:
             "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),
+            "statistics": None if counts is None else counts.as_plain(),
         }
 
     # --- fork -----------------------------------------------------------------------------------------

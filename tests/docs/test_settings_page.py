@@ -33,10 +33,11 @@ def options() -> str:
     """The table of options, as it has to stand."""
     rows = ["| Option | Variable | Key | May be | Default | |", "| --- | --- | --- | --- | --- | --- |"]
     for option in OPTIONS:
-        flag = f"[{option.flag}]" if option.is_switch else f"{option.flag} {option.unit}"
+        flag = f"`[{option.flag}]`" if option.is_switch else f"`{option.flag} {option.unit}`"
+        flag = flag if option.has_flag else ""
         key = f"`{option.name}`" if option.in_file else ""
         rows.append(
-            f"| `{flag}` | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
+            f"| {flag} | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
             f" {option.sentence} |"
         )
     return "\n" + "\n".join(rows) + "\n\n"

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -321,6 +321,24 @@ class Outbox:
         if self._pid != os.getpid():
             self._forget()
             self._begin()
+
+
+def take_all(outboxes: Sequence[Outbox], decision: Decision) -> Outcome:
+    """Queue a state change in each; the outcome says of each what came of it."""
+    told = [outbox.take(decision) for outbox in outboxes]
+    if len(told) == 1:
+        return told[0]
+    message = " | ".join(f"{box.label}: {each.message}" for box, each in zip(outboxes, told, strict=True))
+    return Outcome(decision=decision, done=all(each.done for each in told), message=message)
+
+
+def close_all(outboxes: Sequence[Outbox], patience: float) -> None:
+    """Close them side by side, within ``patience`` for all of them together."""
+    until = time.monotonic() + patience
+    for outbox in outboxes:
+        outbox.hurry(until)
+    for outbox in outboxes:
+        outbox.close(until)
 
 
 def _chance() -> float:

@@ -58,8 +58,9 @@ def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
 
 def test_the_files_shown_are_fine(tmp_path: Path) -> None:
     """Whoever copies an example has no fault in it."""
-    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
+    pages = [page.read_text(encoding="utf-8") for page in sorted(PAGE.parent.rglob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    assert len(blocks) > 1
     for block in blocks:
         tomllib.loads(block)
         path = tmp_path / "memwarden.toml"

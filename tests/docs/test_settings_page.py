@@ -33,10 +33,11 @@ def options() -> str:
     """The table of options, as it has to stand."""
     rows = ["| Option | Variable | Key | May be | Default | |", "| --- | --- | --- | --- | --- | --- |"]
     for option in OPTIONS:
-        flag = f"[{option.flag}]" if option.is_switch else f"{option.flag} {option.unit}"
+        flag = f"`[{option.flag}]`" if option.is_switch else f"`{option.flag} {option.unit}`"
+        flag = flag if option.has_flag else ""
         key = f"`{option.name}`" if option.in_file else ""
         rows.append(
-            f"| `{flag}` | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
+            f"| {flag} | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
             f" {option.sentence} |"
         )
     return "\n" + "\n".join(rows) + "\n\n"
@@ -57,8 +58,9 @@ def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
 
 def test_the_files_shown_are_fine(tmp_path: Path) -> None:
     """Whoever copies an example has no fault in it."""
-    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
+    pages = [page.read_text(encoding="utf-8") for page in sorted(PAGE.parent.rglob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    assert len(blocks) > 1
     for block in blocks:
         tomllib.loads(block)
         path = tmp_path / "memwarden.toml"

@@ -35,6 +35,8 @@ class Bell:
         self._wakeups: dict[int, Wakeup] = {}
         self._poll: Any = None  # a select.poll, which Windows has not
         self._event = -1
+        #: Over the descriptor of the event: who rings while it is closed would write into somebody's next file.
+        self._guard = threading.RLock()
         self._heard = 0.0
 
     def set(self) -> None:
@@ -45,7 +47,9 @@ class Bell:
         except RuntimeError:
             pass  # it rings already
         if sys.platform == "linux" and self._event >= 0:
-            os.eventfd_write(self._event, 1)
+            with self._guard:
+                if self._event >= 0:
+                    os.eventfd_write(self._event, 1)
 
     def clear(self) -> None:
         """Stop ringing; for the one who waits."""
@@ -114,11 +118,17 @@ class Bell:
         return tuple(wakeup.name for wakeup in self._wakeups.values())
 
     def close(self) -> None:
-        """Give the descriptors back; for the one who waited, or in a child after fork."""
+        """Give the descriptors back; for the one who waited."""
         self._poll = None
-        event, self._event = self._event, -1
-        if event >= 0:
-            os.close(event)
+        with self._guard:
+            event, self._event = self._event, -1
+            if event >= 0:
+                os.close(event)
         for wakeup in self._wakeups.values():
             wakeup.close()
         self._wakeups = {}
+
+    def after_fork(self) -> None:
+        """In the child: give its copies back. The lock may have been held by a thread that did not come along."""
+        self._guard = threading.RLock()
+        self.close()

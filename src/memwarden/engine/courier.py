@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memwarden.engine import log
 from memwarden.errors import RecordError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
 

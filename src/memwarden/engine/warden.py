@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
-from memwarden.engine import log
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # imported where there are rules
 PATIENCE_SECONDS = 10.0
 #: What ``stop()`` waits at most for the look that is under way, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
+#: What ``status()`` waits at most for samples that are not counted yet.
+STATUS_PATIENCE_SECONDS = 0.5
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
 #: How often wake-ups are told how the groups stand.
@@ -136,7 +138,8 @@ class Warden:
         self._rate = FillRate()
         self._last: Look | None = None
         self._courier = Courier(self._clock)
-        self._courier.add(_to_log, "log", linger=math.inf)
+        if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
+            self._courier.add(_to_log, "log", linger=math.inf)
         for recorder in self._recorders:
             linger = getattr(recorder, "linger", 0.0)
             self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger)
@@ -535,8 +538,15 @@ class Warden:
                 self.stop()
 
     def status(self) -> dict[str, Any]:
-        """Everything known, as one dict that JSON can hold."""
+        """Everything known, as one dict that JSON can hold.
+
+        ``statistics`` are those of the first recorder that counts, up to the newest sample, or None. Where a receiver
+        is slow it waits half a second for that, at most.
+        """
         last, life = self.last, self._life
+        counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_plain")), None)
+        if counts is not None:
+            self.flush(STATUS_PATIENCE_SECONDS)  # samples may linger
         return {
             "schema": 1,
             "running": self.running,
@@ -546,6 +556,7 @@ class Warden:
             "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),
+            "statistics": None if counts is None else counts.as_plain(),
         }
 
     # --- fork -----------------------------------------------------------------------------------------
@@ -556,7 +567,7 @@ class Warden:
         self._ended = threading.Event()
         self._ended.set()
         if self._life is not None:
-            self._life.wake.close()
+            self._life.wake.after_fork()
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
@@ -591,9 +602,9 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
 
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        log.warn("%s", event.message, extra={"memwarden": event})
+        log.warn("%s", event.message, event=event)
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
-        log.debug("%s", event.message, extra={"memwarden": event})
+        log.debug("%s", event.message, event=event)
 
 
 #: Held while descriptors are opened that are not in their place yet: a fork waits for it, or they would be lost in the

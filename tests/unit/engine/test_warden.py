@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from memwarden.model.limits import Limit
 from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
+from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
 
@@ -826,3 +828,52 @@ def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> 
     warden.stop()
     assert warden.status()["running"] is False
     assert warden.status()["reading"] == status["reading"]
+
+
+@pytest.mark.contract("S2-8", "S2-14")
+def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
+    """Up to the newest sample, though samples linger; the first who counts; nobody counts unless asked to."""
+    counted = Statistics(window=2)
+    shares = (0.1, 0.96, 0.96, 0.5)
+
+    class ByTheClock(ScriptedReader):
+        """However often it is looked at."""
+
+        def read(self) -> Mapping[str, Any]:
+            self.reads = int(clock.monotonic() - 1000)
+            return super().read()
+
+    reader = ByTheClock([int(VAST * share) for share in shares], VAST)
+    warden = Warden(
+        [reader], clock=clock, recorders=[Keeper(), counted, Statistics()], rules=[HIGH_RULE], actions=[Doing()]
+    )
+    assert warden.status()["statistics"]["readings"] == 0
+    with warden:
+        for seconds in range(1, 4):
+            clock.advance(1.0)
+            figures = warden.status()["statistics"]
+            shown = figures["readings"], round(figures["current_ratio"], 6)
+            assert shown == (seconds + 1, shares[seconds])
+    status = json.loads(json.dumps(warden.status(), allow_nan=False))["statistics"]
+    assert status == counted.as_plain()
+    assert (status["average_ratio"], status["peak_ratio"]) == (pytest.approx(0.73), pytest.approx(0.96))
+    assert status["alerts"] == 1
+    assert status["peak_time"] == iso(1_700_000_001.0)
+    assert Warden([reader], clock=clock).status()["statistics"] is None
+
+
+def test_status_does_not_wait_for_a_receiver_that_hangs(clock: FakeClock) -> None:
+    """Half a second at most, then it tells what is counted; inside a receiver it does not wait at all."""
+    hold, counted, told = threading.Event(), Statistics(), []
+    warden = Warden([ScriptedReader([100])], clock=clock, recorders=[counted])
+    end = warden.subscribe(lambda event: told.append(warden.status()["statistics"]["readings"]))
+    with warden:
+        assert warden.flush()
+        assert told
+        end()
+        warden.subscribe(lambda event: hold.wait(SOON))
+        clock.advance(1.0)
+        begun = time.monotonic()
+        assert warden.status()["statistics"]["readings"] >= 1
+        assert time.monotonic() - begun < 3
+        hold.set()

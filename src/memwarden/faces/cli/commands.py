@@ -10,6 +10,7 @@ import click
 from memwarden import __version__
 from memwarden.faces.cli.completion import SHELLS, files_of, programs, values_of
 from memwarden.settings import OPTIONS
+from memwarden.settings.options import Addresses
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -23,6 +24,10 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             help_text = f"{option.sentence}{default} [{option.variable}]"
             if option.is_switch:
                 function = click.option(option.flag, option.name, is_flag=True, default=None, help=help_text)(function)
+            elif isinstance(option.kind, Addresses):
+                function = click.option(
+                    option.flag, option.name, metavar=option.unit, multiple=True, callback=_given, help=help_text
+                )(function)
             else:
                 function = click.option(
                     option.flag, option.name, metavar=option.unit, help=help_text, shell_complete=values_of(option)
@@ -30,6 +35,10 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return decorate
+
+
+def _given(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return values or None
 
 
 def _shown(default: Any) -> str:
@@ -132,36 +141,14 @@ def alerts() -> None:
 
 
 @alerts.command("test", context_settings=CONTEXT, short_help="Send a test alert to each target.")
-@click.option(
-    "--webhook",
-    "webhooks",
-    metavar="URL",
-    multiple=True,
-    envvar="MEMWARDEN_WEBHOOK",
-    help="Post it to this address; may be given more than once. [MEMWARDEN_WEBHOOK]",
-)
-@click.option(
-    "--alerts",
-    "services",
-    metavar="URL",
-    multiple=True,
-    envvar="MEMWARDEN_ALERTS",
-    help="Send it over the service with this Apprise address; may be given more than once. [MEMWARDEN_ALERTS]",
-)
-@click.option(
-    "--webhook-secret-file",
-    "secret_file",
-    metavar="PATH",
-    envvar="MEMWARDEN_WEBHOOK_SECRET_FILE",
-    help="Sign with the secret in this file, else with the one in the variable MEMWARDEN_WEBHOOK_SECRET. "
-    "[MEMWARDEN_WEBHOOK_SECRET_FILE]",
-)
+@_options("webhook", "webhook_secret_file", "alerts", "config")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def alerts_test(webhooks: tuple[str, ...], services: tuple[str, ...], secret_file: str | None, as_json: bool) -> int:
+def alerts_test(as_json: bool, **flags: Any) -> int:
     """Send one alert, marked as a test, to each target, and say what came of it.
 
-    Exits with 0 when all of them took it, with 1 when one did not.
+    Targets are those of the options, else of the variables, else of the settings file. Exits with 0 when all of them
+    took it, with 1 when one did not.
     """
     from memwarden.faces.cli.alerts import send_test
 
-    return send_test(webhooks, services, secret_file, as_json=as_json)
+    return send_test(flags, as_json=as_json)

@@ -555,7 +555,7 @@ class Warden:
         self._ended = threading.Event()
         self._ended.set()
         if self._life is not None:
-            self._life.wake.close()
+            self._life.wake.after_fork()
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only

@@ -246,8 +246,7 @@ def test_a_loop_that_is_slower_than_the_readings_loses_the_oldest(warden: Warden
             seen = calls
             late = [used(await soon(readings)) for _ in range(WAITING_READINGS)]
             calls = seen
-            waiting = await until_asked(readings)
-            waiting.cancel()
+            await give_up(await until_asked(readings))
         return [first, *late]
 
     first, *late = asyncio.run(main())

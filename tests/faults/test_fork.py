@@ -20,7 +20,9 @@ import pytest
 
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.warden import Warden
+from memwarden.model.decisions import Decision
 from memwarden.model.events import Event, EventKind
+from memwarden.policy.rules import Rule
 from memwarden.records.jsonl import JsonlRecorder, read_lines
 from memwarden.testing import ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
@@ -360,3 +362,29 @@ def test_a_pool_of_forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
             assert pool.map_async(work, range(6)).get(timeout=3 * ALARM) == [0, 1, 4, 9, 16, 25]
         before = seen(keeper)
         assert keeper.wait_for(lambda: seen(keeper) > before + 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident sizes are read from /proc")
+def test_what_came_back_is_measured_on_the_child() -> None:
+    """A cache that a child fills and clears is told in the child's own memory, though the parent measured before."""
+    warden = Warden([ScriptedReader([0], VAST)], rules=[Rule(name="full", when="machine.used >= 1B", then="caches")])
+    store: list[bytes] = []
+    warden.caches.register(store.clear, "store", size=store.__len__)
+
+    def cleared() -> float:
+        store.extend(b"x" * (1 << 20) for _ in range(50))
+        decision = Decision(rule="full", action="caches", reason="", wall=0.0, monotonic=0.0)
+        message = warden.caches.run(decision).message
+        assert "MiB came back" in message, message
+        return float(message.partition("; ")[2].partition(" MiB")[0])
+
+    assert 40 < cleared() < 60
+
+    def check() -> None:
+        assert 40 < cleared() < 60
+
+    pid = os.fork()
+    if pid == 0:
+        in_child(check)
+    assert ended_well(pid)
+    warden.close()

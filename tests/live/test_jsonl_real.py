@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,92 @@ def test_two_writers_on_one_file_do_not_mix_their_lines(tmp_path: Path) -> None:
     first.close()
     second.close()
     assert list(read_lines(path)) == [EVENT] * 100
+
+
+RECORDED = """
+import sys, threading, time
+from memwarden import Event, EventKind, JsonlRecorder, Warden
+recorder = JsonlRecorder(sys.argv[1])
+recorder.linger = float(sys.argv[2])
+warden = Warden(interval=0.02, recorders=[recorder])
+warden.start()
+for line in sys.stdin:
+    if line == "tell\\n":
+        event = Event(kind=EventKind.TROUBLE, wall=time.time(), monotonic=time.monotonic(), message="ours")
+        warden.tell(event)
+        warden.flush()
+    print(time.monotonic(), flush=True)
+"""
+LINGER = 1.0
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that records itself 50 times a second, where samples may wait for a second; it answers lines."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", RECORDED, str(tmp_path / "record.jsonl"), str(LINGER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def ask(process: subprocess.Popen[str], word: str) -> float:
+    """What time it is there."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{word}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+@pytest.mark.contract("S2-59")
+def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
+    tmp_path: Path, recorded: subprocess.Popen[str]
+) -> None:
+    """The event that was told last is there; of samples at most those of twice the time that they may wait."""
+    ask(recorded, "tell")
+    time.sleep(2.5 * LINGER)
+    at_end = ask(recorded, "time")
+    recorded.kill()
+    recorded.wait(10)
+    for line in (tmp_path / "record.jsonl").read_bytes().splitlines():
+        json.loads(line)
+    events = list(read_lines(tmp_path / "record.jsonl"))
+    assert [event.message for event in events if event.kind.value == "trouble"] == ["ours"]
+    samples = [event.monotonic for event in events if event.kind.value == "sample"]
+    lost = at_end - samples[-1]
+    print(f"lost the last {lost:.2f} s")
+    assert lost <= 2 * LINGER
+    assert max(after - before for before, after in pairwise(samples)) < LINGER / 2  # none is missing before that
+
+
+def test_a_killed_warden_loses_no_event(tmp_path: Path, recorded: subprocess.Popen[str]) -> None:
+    """Killed the moment that the event was told: with it come the samples that waited before it."""
+    ask(recorded, "time")
+    time.sleep(LINGER / 2)
+    told = ask(recorded, "tell")
+    recorded.kill()
+    recorded.wait(10)
+    events = list(read_lines(tmp_path / "record.jsonl"))
+    at = [event.message for event in events].index("ours")
+    assert told - events[at - 1].monotonic < LINGER / 4
+    assert events[at - 1].kind.value == "sample"
+
+
+def test_a_program_that_ends_without_a_word_loses_nothing(tmp_path: Path, recorded: subprocess.Popen[str]) -> None:
+    """Nobody stopped the warden: the samples up to the end are there, and the event that ends the watch."""
+    ask(recorded, "time")
+    time.sleep(LINGER / 2)
+    at_end = ask(recorded, "time")
+    recorded.communicate(timeout=30)
+    assert recorded.returncode == 0
+    events = list(read_lines(tmp_path / "record.jsonl"))
+    assert events[-1].kind.value == "stop"
+    samples = [event.monotonic for event in events if event.kind.value == "sample"]
+    assert samples[-1] > at_end - LINGER / 4
+    assert max(after - before for before, after in pairwise(samples)) < LINGER / 4

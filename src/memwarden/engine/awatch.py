@@ -1,18 +1,20 @@
-"""Watching from asyncio, in a module of its own: asyncio costs 40 ms and 10 MiB, and most programs do without it."""
+"""Readings as an asynchronous iterator, in a module of its own: asyncio costs 40 ms and 10 MiB, and most programs do
+without it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from memwarden.engine.warden import Warden
+from memwarden.engine.warden import WAITING_READINGS, Warden
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 
-#: Readings that wait for a slow loop at most; then the oldest is dropped.
-WAITING_READINGS = 256
+#: How often a loop that waits for a reading asks whether the warden still runs: where a receiver hangs nobody is told
+#: of the end.
+ASK_SECONDS = 1.0
 
 
 class AsyncStop(Protocol):
@@ -32,40 +34,62 @@ async def awatch(
     stopped again in the end. A loop that is slower than the readings loses the oldest that wait.
     """
     loop = asyncio.get_running_loop()
-    readings: asyncio.Queue[Reading | None] = asyncio.Queue()
+    readings: deque[Reading | None] = deque(maxlen=WAITING_READINGS)
+    come, called, left = asyncio.Event(), False, False
     watched = Warden(interval=interval) if warden is None else warden
+    ours = not watched.running
 
-    def put(reading: Reading | None) -> None:
-        if readings.qsize() >= WAITING_READINGS:
-            readings.get_nowait()
-        readings.put_nowait(reading)
+    def call() -> None:
+        nonlocal called
+        called = False
+        come.set()
 
     def receive(event: Event) -> None:
-        if event.kind in (EventKind.SAMPLE, EventKind.STOP):
-            with suppress(RuntimeError):  # the loop is closed already
-                loop.call_soon_threadsafe(put, event.value if event.kind is EventKind.SAMPLE else None)
+        nonlocal called
+        if event.kind not in (EventKind.SAMPLE, EventKind.STOP):
+            return
+        readings.append(event.value if event.kind is EventKind.SAMPLE else None)
+        if not called:  # one call for all that wait: a loop that is blocked would pile up the others
+            called = True
+            try:
+                loop.call_soon_threadsafe(call)
+            except RuntimeError:  # the loop was closed, and nobody closed us
+                end()
+                if ours:
+                    watched.stop()
+
+    def start() -> None:
+        watched.start()
+        if left:  # cancelled meanwhile
+            watched.stop()
 
     end = watched.subscribe(receive)
-    ours = not watched.running
     stopping = None if stop is None else asyncio.ensure_future(stop.wait())
     try:
+        if stopping is not None:
+            stopping.add_done_callback(lambda _: come.set())
         if ours:
-            await asyncio.to_thread(watched.start)
+            await asyncio.to_thread(start)
         while True:
-            getting = asyncio.ensure_future(readings.get())
-            waiting: Sequence[asyncio.Future[Any]] = [getting] if stopping is None else [getting, stopping]
             try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not getting.done():
-                    getting.cancel()
-            if stopping is not None and stopping.done():
-                return
-            reading = getting.result()
-            if reading is None:
-                return
-            yield reading
+                async with asyncio.timeout(ASK_SECONDS):
+                    await come.wait()
+            except TimeoutError:
+                if not watched.running:
+                    return
+            come.clear()
+            while True:
+                if stopping is not None and stopping.done():
+                    stopping.result()
+                    return
+                if not readings:
+                    break
+                reading = readings.popleft()
+                if reading is None:
+                    return
+                yield reading
     finally:
+        left = True
         end()
         if stopping is not None:
             stopping.cancel()

@@ -62,7 +62,7 @@ class _Life:
         self.wake = Bell()
         #: When the grid of that interval begins.
         self.first = 0.0
-        #: Set when the first look was taken.
+        #: Set when the first look was taken, and the kernel was asked.
         self.looked = threading.Event()
         #: Whether ``stop`` went on without waiting for the look that was under way.
         self.left = False
@@ -380,9 +380,9 @@ class Warden:
         point, recorded = 0, True  # the number of the newest point of the grid, and whether the last look was on one
         works = self._try_to_look(due, True, life, True)
         if self._life is life:
+            if self._wakeups:
+                self._listen(life)  # before start() returns: a fork in between would take half of it along
             life.looked.set()
-        if self._wakeups and self._life is life:
-            self._listen(life)
         looked: float | None = None  # what the pace counts from; None: a look was taken since
         while self._life is life:
             now = clock.monotonic()

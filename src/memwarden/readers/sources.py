@@ -41,12 +41,19 @@ def tree_source(pid: int, *, portable: bool = False) -> Reader:
 
 
 def own_resident() -> Callable[[], int] | None:
-    """What gives the resident size of this process, cheaply; None where nothing does. To be used by one thread."""
+    """What gives the resident size of this process; None where nothing does cheaply. Keeps nothing open."""
     if _lacks_proc(False):
         return None
     from memwarden.readers.process import ProcessReader
 
-    return ProcessReader().resident
+    def resident() -> int:
+        reader = ProcessReader()  # a kept one would go on showing the parent in a child after fork
+        try:
+            return reader.resident()
+        finally:
+            reader.close()
+
+    return resident
 
 
 def own_probe(*, portable: bool = False) -> IdentityProbe:

@@ -357,6 +357,8 @@ class Policy:
 def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
     told = condition.told(figure)
     binding = assessment.binding
-    if condition.measure not in ("level", "used") or binding is None:
+    if binding is None or condition.measure not in ("level", "used"):
         return told
+    if condition.measure == "used":  # says the share and the size itself
+        return f"{told}; limit: {binding.limit.source}"
     return f"{told}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"

@@ -90,9 +90,9 @@ class JsonlRecorder:
                 raise RecordError(
                     f"record {self.path}: is a link, and links are not followed; name the file itself", path=self.path
                 ) from None
+            way_out = "free some space, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise RecordError(
-                f"record {self.path}: {error.strerror or error}; free some space, or record to another place",
-                path=self.path,
+                f"record {self.path}: {error.strerror or error}; {way_out}record to another place", path=self.path
             ) from None
 
     def _flush(self) -> None:

@@ -18,6 +18,7 @@ from memwarden.model.sample import Sample
 from memwarden.protocols import Reader
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
+from memwarden.readers.machine import MachineReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
 from memwarden.readers.process import ProcessReader
@@ -66,6 +67,10 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree, real": lambda folder: Case(TreeReader(os.getpid()), "tree"),
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
+    # Nothing kept: on a real machine others start and end while descriptors are counted.
+    "machine, real": lambda folder: Case(MachineReader(keep=0), "top"),
+    "machine": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc), "top", _gone(t)),
+    "machine, nothing kept": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc, keep=0), "top", _gone(t)),
     "psi, real": lambda folder: Case(PsiReader(), "psi"),
     "psi": lambda folder: Case(PsiReader(None, (t := _tree(folder)).proc, t.sys), "psi", _gone(t)),
     "shares, real": lambda folder: Case(SharesReader(), "shares"),
@@ -97,7 +102,18 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     made.reader.close()
 
 
-RECORDED = ["meminfo", "process", "cgroup v2", "cgroup v1", "tree", "tree, nothing kept", "psi", "shares", "tempdir"]
+RECORDED = [
+    "meminfo",
+    "process",
+    "cgroup v2",
+    "cgroup v1",
+    "tree",
+    "tree, nothing kept",
+    "machine",
+    "psi",
+    "shares",
+    "tempdir",
+]
 
 
 @pytest.fixture(params=map(_where_it_can, RECORDED))

@@ -11,13 +11,12 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory
-from memwarden.readers import tree as tree_module
 from memwarden.readers.collect import collect
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.process import ProcessReader, Stat, parse_statm
 from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree
-from support.trees import MIB, container_v1, container_v2, descriptors, groups_of, nested
+from support.trees import MIB, container_v1, container_v2, descriptors, ended_files_are_gone, groups_of, nested
 
 STAT = (
     b"4242 (we) b) S 17 4242 4242 0 -1 4194304 100 0 0 0 5 2 0 0 20 0 3 0 987654 12345678 2500"
@@ -164,6 +163,7 @@ def test_a_member_that_vanishes_in_mid_walk(tree: ProcTree, keep: int, monkeypat
     tree.process(10, children=[11, 12], rss=MIB)
     tree.process(11, ppid=10, rss=2 * MIB)
     tree.process(12, ppid=10, rss=4 * MIB)
+    ended_files_are_gone(monkeypatch)
     reader = TreeReader(10, tree.proc, keep=keep)
     walk = reader._walk
 
@@ -206,6 +206,7 @@ def test_every_member_vanishes_in_mid_walk(tree: ProcTree, monkeypatch: pytest.M
     tree.process(10, children=[11])
     tree.process(11, ppid=10)
     before = descriptors()
+    ended_files_are_gone(monkeypatch)
     reader = TreeReader(10, tree.proc)
     walk = reader._walk
 
@@ -411,15 +412,15 @@ def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeyp
     tree.process(10, start=1)
     reader = TreeReader(10, tree.proc)
     reader.look()
-    kept = reader._members[10].statm
-    assert kept is not None
+    kept = reader._members[10].fd
+    assert kept >= 0
     tree.process(10, start=900, children=[50])
     tree.process(50, ppid=10)
     inode = os.stat(f"{tree.proc}/10/statm").st_ino
     pread = os.pread
 
     def answer(fd: int, size: int, offset: int) -> bytes:
-        if os.fstat(fd).st_ino == inode and fd == kept.fd:
+        if os.fstat(fd).st_ino == inode and fd == kept:
             raise ProcessLookupError(3, "No such process")
         return pread(fd, size, offset)
 
@@ -435,7 +436,7 @@ def test_the_facts_of_a_broken_look_are_not_kept(tree: ProcTree, monkeypatch: py
     """One look with an error of our own making is one gap; the next look has the facts again."""
     tree.process(10)
     reader = TreeReader(10, tree.proc)
-    monkeypatch.setattr(tree_module, "parse_statm", lambda *_: 1 / 0)
+    monkeypatch.setattr(reader, "_take_all", lambda *_: 1 / 0)
     assert [gap.why for gap in collect([reader])["gaps"]] == ["broken"]
     monkeypatch.undo()
     facts = collect([reader])

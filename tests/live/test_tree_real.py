@@ -1,5 +1,6 @@
 """The tree reader on real processes: a thousand children, threads, orphans, zombies, a daemon."""
 
+import json
 import os
 import signal
 import subprocess
@@ -81,7 +82,7 @@ def test_a_thousand_children(start: Callable[..., "subprocess.Popen[str]"], keep
     for _ in range(2):
         memory, gaps = reader.look()
     assert (len(memory.keys), memory.zombies, gaps) == (1001, 0, ())
-    assert descriptors() <= before + 2 * keep
+    assert descriptors() <= before + keep + 1, "one a member, and the counter of process numbers"
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     starts = {each.pid: read_stat(each.pid).start for each in family}
     assert {key.pid: key.start for key in memory.keys} == starts
@@ -200,3 +201,57 @@ def test_a_tree_that_ends_is_gone(start: Callable[..., "subprocess.Popen[str]"])
     assert reader.members() == []
     reader.close()
     assert descriptors() == before
+
+
+#: In a pid namespace of its own: a stranger's number is given out again, to a child of a member, between two looks.
+GIVEN_AGAIN = """
+import json, os, signal, sys
+from memwarden.readers import tree
+from memwarden.readers.tree import TreeReader
+
+def sleeper():
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    return pid
+
+def end(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+there, back = os.pipe(), os.pipe()
+root = os.fork()
+if not root:
+    while os.read(there[0], 1):
+        os.write(back[1], b"%8d" % sleeper())
+strangers = [sleeper() for _ in range(3)]
+found = []
+for files_cost in (0, 1000):
+    tree._FILE_IN_LISTED = files_cost
+    reader = TreeReader(root)
+    for _ in range(40):
+        reader.look()
+    again = strangers.pop(0)
+    end(again)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as counter:
+        counter.write(str(again - 1))
+    os.write(there[1], b"x")
+    child = int(os.read(back[0], 8))
+    keys = reader.look()[0].keys
+    found.append([reader._counter.last() == child == again, child in [key.pid for key in keys]])
+    reader.close()
+print(json.dumps(found))
+os.kill(-1, signal.SIGKILL)
+"""
+
+
+def test_a_strangers_number_that_a_member_gets() -> None:
+    """The kernel's own counter, both ways of asking: found by the next look, though the list is the same."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    try:
+        subprocess.run([*command, "open('/proc/sys/kernel/ns_last_pid', 'r+')"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no pid namespace can be made here")
+    told = subprocess.run([*command, GIVEN_AGAIN], check=False, capture_output=True, text=True, timeout=60)
+    assert told.stdout, told.stderr
+    assert json.loads(told.stdout) == [[True, True], [True, True]]

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.testing import ProcTree
@@ -274,6 +278,42 @@ def own_process(tree: ProcTree, pid: int = 4242) -> None:
     tree.process(pid, name="python3")
     for name in ("stat", "statm", "status"):
         tree.write(f"proc/self/{name}", (tree.folder / "proc" / str(pid) / name).read_bytes())
+
+
+class CountedTree(ProcTree):
+    """A ``/proc`` whose counter of process numbers goes along: whoever is new, or other than before, moves it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._starts: dict[int, int] = {}
+        self.write("proc/self/status", "Name:\tpython3\nNSpid:\t4242\n")
+        self.count(4242)
+
+    def process(self, pid: int, **more: Any) -> None:
+        super().process(pid, **more)
+        if self._starts.get(pid) != (start := more.get("start", 100)):
+            self._starts[pid] = start
+            self.count(pid)
+
+    def end(self, pid: int) -> None:
+        super().end(pid)
+        self._starts.pop(pid, None)
+
+    def count(self, last: int) -> None:
+        """The number that was given out last."""
+        self.write("proc/sys/kernel/ns_last_pid", f"{last}\n")
+
+
+def ended_files_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept descriptor of a process that has ended answers ESRCH, as the kernel's do; a plain file reads on."""
+    pread = os.pread
+
+    def answer(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_nlink == 0:
+            raise ProcessLookupError(3, "No such process")
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", answer)
 
 
 def descriptors() -> int:

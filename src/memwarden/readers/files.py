@@ -38,6 +38,17 @@ def read_error(what: str, where: str, error: OSError | ValueError) -> ReadError:
     return ReadError(what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error))
 
 
+def most_kept(part: int = 4, most: int = 1024) -> int:
+    """How many descriptors a reader may keep: a part of what this process may open at all (soft limit)."""
+    try:
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except (ImportError, OSError, ValueError):
+        return 64
+    return most if soft == resource.RLIM_INFINITY else max(0, min(most, soft // part))
+
+
 class KeptFile:
     """A kernel file that is read again and again from its start, in one piece.
 

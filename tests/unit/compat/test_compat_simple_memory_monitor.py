@@ -753,12 +753,12 @@ def test_processes_that_cannot_be_read_are_told(tmp_path):
     for pid, size in ((10, 30), (11, 50), (12, 0), (13, 40), (14, 20)):
         tree.process(pid, name=f"p{pid}", rss=size << 20)
     tree.process(15, name="a) R 1 (b", rss=60 << 20)
-    tree.write("proc/16/stat", "16 (broken")
+    tree.write("proc/16/statm", "16 broken")
     os.mkdir(f"{tree.proc}/17")
     found, gaps = largest_processes(4, tree.proc)
     assert [(each.key.pid, each.rss >> 20) for each in found] == [(15, 60), (11, 50), (13, 40), (10, 30)]
     assert found[0].name == "a) R 1 (b"
-    assert [(gap.what, gap.why) for gap in gaps] == [("stat", "malformed")]
+    assert [(gap.what, gap.why) for gap in gaps] == [("statm", "malformed")]
     assert largest_processes(4, str(tmp_path / "none"))[1][0].why == "absent"
 
 

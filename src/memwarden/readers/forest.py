@@ -25,9 +25,9 @@ class End(NamedTuple):
 class _Tree:
     """One of them."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, reader: Reader) -> None:
         self.exit = Exit(pid)  # before the first look: whoever that finds is the one that this answers for
-        self.reader: Reader = tree_source(pid)
+        self.reader = reader
         self.root: ProcessKey | None = None
         self.name = ""
         #: Whether the root lives, and whether anybody of the tree does, as far as is known.
@@ -48,8 +48,15 @@ class ForestReader:
 
     name = "forest"
 
-    def __init__(self, pids: Iterable[int] = (), newcomers: Callable[[], Iterable[int]] | None = None) -> None:
-        self._trees = {pid: _Tree(pid) for pid in dict.fromkeys(pids)}
+    def __init__(
+        self,
+        pids: Iterable[int] = (),
+        newcomers: Callable[[], Iterable[int]] | None = None,
+        *,
+        reader: Callable[[int], Reader] = tree_source,
+    ) -> None:
+        self._reader = reader
+        self._trees = {pid: _Tree(pid, reader(pid)) for pid in dict.fromkeys(pids)}
         self._newcomers = newcomers
         self.ends: list[End] = []
         #: What the last look saw; None where nobody is left.
@@ -86,7 +93,7 @@ class ForestReader:
         members = {key.pid for key in self.tree.keys} if self.tree is not None else ()
         for pid in sorted(pids):
             if pid not in self._trees and pid not in members:
-                self._trees[pid] = _Tree(pid)
+                self._trees[pid] = _Tree(pid, self._reader(pid))
 
     def _look(self, each: _Tree, gaps: list[Gap]) -> TreeMemory | None:
         """The tree; None where nobody of it is left, or nothing can be read now."""
@@ -113,13 +120,11 @@ class ForestReader:
         return tree if each.lives else None
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Give the descriptors back; who is in it is remembered, but how they end can be told no more."""
         for each in self._trees.values():
             each.close()
         for end in self.ends:
             end.exit.close()
-        self._trees.clear()
-        self.ends.clear()
 
 
 def _joined(trees: list[TreeMemory]) -> TreeMemory | None:

@@ -20,7 +20,7 @@ class CommandLines:
         self._known: dict[ProcessKey, tuple[str, int]] = {}
 
     def of(self, key: ProcessKey) -> str:
-        """The words, with blanks between them."""
+        """The words, with blanks between them; of the program only its name."""
         text, left = self._known.get(key, ("", 0))
         if not left:
             if len(self._known) >= _MOST:
@@ -36,4 +36,5 @@ class CommandLines:
             words = read_once("cmdline", f"{self._proc}/{pid}/cmdline")
         except ReadError:
             return ""
-        return words.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+        program, *rest = words.rstrip(b"\0").split(b"\0")
+        return b" ".join([program.rpartition(b"/")[2] or program, *rest]).decode("utf-8", "replace")

@@ -13,8 +13,9 @@ from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.findings import Assessment, Reading
 from memwarden.model.sample import Sample
 
-#: What a chart shows, in seconds, and at least in readings; and the points kept for it at most.
-CHART_SECONDS, CHART_READINGS, _POINTS = 300.0, 100, 1200
+#: What a chart shows, in seconds: the first of these that holds all that was seen, and then the last. At least so
+#: many readings; and the points kept for it at most.
+CHART_SECONDS, CHART_READINGS, _POINTS = (60.0, 120.0, 300.0), 60, 1200
 #: Events that are remembered, and processes whose first size is.
 _EVENTS, _PROCESSES = 64, 4096
 #: What is watched, in a chart.
@@ -22,11 +23,11 @@ WATCHED = "watched"
 
 
 class Course:
-    """The course of a watch. ``span`` is how many seconds its chart shows."""
+    """The course of a watch."""
 
     def __init__(self, interval: float, commands: CommandLines | None = None) -> None:
         self.interval = interval
-        self.span = max(CHART_SECONDS, interval * CHART_READINGS)
+        self._spans = [max(seconds, interval * CHART_READINGS) for seconds in CHART_SECONDS]
         self.reading: Reading | None = None
         self.began = 0.0
         self.first_used: int | None = None
@@ -60,7 +61,7 @@ class Course:
     def _point(self, name: str, when: float, used: int) -> None:
         points = self._series.setdefault(name, deque(maxlen=_POINTS))
         points.append((when, used))
-        while points[0][0] < when - self.span:
+        while points[0][0] < when - self._spans[-1]:
             points.popleft()
 
     def points(self, name: str) -> list[tuple[float, int]]:
@@ -71,6 +72,11 @@ class Course:
     def seconds(self) -> float:
         """How long it goes on, from the first reading to the newest."""
         return 0.0 if self.reading is None else self.reading.sample.monotonic - self.began
+
+    @property
+    def shown(self) -> float:
+        """How many seconds a chart shows now."""
+        return next((span for span in self._spans if self.seconds < span), self._spans[-1])
 
     @property
     def growth(self) -> int | None:

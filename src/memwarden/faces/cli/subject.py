@@ -14,7 +14,7 @@ from memwarden.readers.forest import ForestReader
 from memwarden.readers.sources import PATIENCE
 
 #: The part of a core that PSS may cost here: a watch that looks on shall not be seen itself.
-SHARES_BUDGET = 0.002
+SHARES_BUDGET = 0.001
 #: Largest processes of a machine that are told.
 TOP = 5
 

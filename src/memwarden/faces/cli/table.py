@@ -15,7 +15,7 @@ Line = list[tuple[str, str]]
 
 DIM, BOLD = "dim", "bold"
 #: Columns of a process's name, at most, and of a command line, at least.
-_NAME, _COMMAND = 20, 12
+_NAME, _COMMAND = 20, 20
 #: A growth that is worth a colour: so many bytes, and such a part of the process.
 _GREW, _GREW_PART = 1 << 20, 0.1
 
@@ -62,7 +62,7 @@ def table(
         if told and command is not None:
             line.append((f"  {render.fit(render.printable(command(row.key)), wide).rstrip()}", DIM))
         lines.append(line)
-    return lines
+    return [cut(line, width) for line in lines]
 
 
 def _columns(sample: Sample, growth: Callable[[ProcessMemory], int] | None) -> list[_Column]:

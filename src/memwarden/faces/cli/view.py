@@ -38,8 +38,7 @@ def view(course: Course, title: str, width: int, height: int, *, blocks: bool = 
         return [_sides([(title, BOLD)], [("looking …" if blocks else "looking ...", DIM)], width)]
     sample, assessment = reading
     head = [_header(course, sample, title, width), *_level(assessment, width, blocks)]
-    head += _wrapped(_figures(course, sample, assessment), width)
-    head = head[: max(1, height - 2)] if height < 8 else head
+    head += _wrapped(_figures(course, sample, assessment), width)[: max(1, height // 5)]
     gaps = _gaps(sample, width)
     rows = processes(sample)
     listed = table(sample, rows, width, growth=course.growth_of, command=course.command_of)
@@ -53,8 +52,8 @@ def view(course: Course, title: str, width: int, height: int, *, blocks: bool = 
     left -= shown
     gapped = min(len(gaps), left, 2)
     left -= gapped
-    airy = left >= 2
-    left -= 2 if airy else 0
+    airy = left >= 3  # blank lines before the chart, the processes and what happened
+    left -= 3 if airy else 0
     charted = min(_CHART, left) if chart and left >= _LEAST_CHART else 0
     left -= charted
     more = min(left, len(listed) - tabled) if tabled else 0
@@ -116,24 +115,24 @@ def _figures(course: Course, sample: Sample, assessment: Assessment) -> list[Lin
     def add(word: str, text: str, style: str = "") -> None:
         figures.append([(f"{word} ", DIM), (text, style)])
 
-    if sample.used is not None and sample.tree is not None:
-        count = len(sample.tree.keys)
-        add("resident", f"{render.size(sample.used)} in {count} process{'es' if count != 1 else ''}", BOLD)
-        if sample.tree.anon is not None:
-            anon = sample.tree.anon
-            add("anonymous", render.size(anon))
-            add("shared", render.size(sample.used - anon))
-        measured = shares(sample)
-        if count and all(key in measured for key in sample.tree.keys):
-            oldest = max(measured[key][1] for key in sample.tree.keys)
-            add("pss", f"{render.size(sum(measured[key][0] for key in sample.tree.keys))} ({age(oldest)})")
+    tree, measured = sample.tree, shares(sample)
+    if tree is not None:
+        count = len(tree.keys)
+        add("resident", f"{render.size(tree.total)} in {count} process{'es' if count != 1 else ''}", BOLD)
         if course.growth is not None:
             add("growth", render.growth(course.growth))
         add("peak", render.size(max(course.peak, _root_peak(sample))))
-        if sample.process is not None and sample.process.swap:
-            add("swapped", render.size(sample.process.swap))
     if assessment.available is not None:
         add("available", render.size(assessment.available))
+    if tree is not None:
+        if tree.keys and all(key in measured for key in tree.keys):
+            oldest = max(measured[key][1] for key in tree.keys)
+            add("pss", f"{render.size(sum(measured[key][0] for key in tree.keys))} ({age(oldest)})")
+        if tree.anon is not None:
+            add("anonymous", render.size(tree.anon))
+            add("shared", render.size(tree.total - tree.anon))
+        if sample.process is not None and sample.process.swap:
+            add("swapped", render.size(sample.process.swap))
     effective, binding = assessment.effective, assessment.binding
     if effective is not None and binding is not None and effective != binding.limit:
         add("limit", f"{render.limit(effective.bytes)} ({render.printable(effective.source)})")
@@ -184,7 +183,7 @@ def _chart(
     colour = render.COLOURS[assessment.level]
 
     def draw(rows: int) -> list[Line]:
-        lines = render.chart(points, ceiling, width=wide, rows=rows - 1, blocks=blocks, span=course.span)
+        lines = render.chart(points, ceiling, width=wide, rows=rows - 1, blocks=blocks, span=course.shown)
         drawn: list[Line] = [[(line[:_LABEL], DIM), (line[_LABEL:], colour)] for line in lines[:-1]]
         return [*drawn, [(f"{what:<8}{lines[-1][8:]}"[:width], DIM)]]
 

@@ -261,12 +261,12 @@ class _Session:
         return view(self._course, self._name(), screen.width, 24, blocks=screen.blocks, full=True)
 
     def _name(self) -> str:
-        """The title, with the process's name where there is one."""
+        """The title; where one process was named by its pid, with its name."""
         reading = self._course.reading
         process = None if reading is None else reading.sample.process
-        if process is None or self._title[:4] != "pid ":
+        if process is None or not self._subject.ends:
             return self._title
-        return f"{render.printable(process.name)} {self._title}"
+        return f"{render.printable(process.name)}[{process.key.pid}]"
 
 
 def _status(end: End) -> int | None:

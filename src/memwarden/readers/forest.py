@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
@@ -26,17 +26,23 @@ class _Tree:
     """One of them."""
 
     def __init__(self, pid: int, reader: Reader) -> None:
-        self.exit = Exit(pid)  # before the first look: whoever that finds is the one that this answers for
-        self.reader = reader
+        self.pid, self.reader = pid, reader
+        self.exit: Exit | None = None
         self.root: ProcessKey | None = None
         self.name = ""
         #: Whether the root lives, and whether anybody of the tree does, as far as is known.
         self.stands = self.lives = True
 
+    def read(self) -> Mapping[str, Any]:
+        if self.exit is None:
+            self.exit = Exit(self.pid)  # before the look: whoever that finds is the one that this answers for
+        return self.reader.read()
+
     def close(self) -> None:
         self.reader.close()
-        if self.stands:  # else whoever is told of the end asks, and closes
+        if self.exit is not None and self.stands:  # else whoever is told of the end asks, and closes
             self.exit.close()
+            self.exit = None
 
 
 class ForestReader:
@@ -99,7 +105,7 @@ class ForestReader:
         """The tree; None where nobody of it is left, or nothing can be read now."""
         tree: TreeMemory | None = None
         try:
-            facts = each.reader.read()
+            facts = each.read()
             tree = facts["tree"]
             found = facts.get("gaps", ())
         except ReadError as error:
@@ -114,7 +120,7 @@ class ForestReader:
             return tree
         left = 0 if tree is None else len(tree.keys)
         each.lives = left > 0
-        if each.stands and each.name and each.root is not None:
+        if each.stands and each.name and each.root is not None and each.exit is not None:
             each.stands = False
             self.ends.append(End(each.root, each.name, left, each.exit))
         return tree if each.lives else None

@@ -458,7 +458,7 @@ def test_any_size_of_terminal_will_do(columns: int, rows: int, screen) -> None:
     """Small and large: a view, and a normal end by itself."""
     on = screen(*MEMWARDEN, "watch", "--interval", "100ms", "--duration", "1s", columns=columns, rows=rows)
     assert on.wait() == 0
-    assert "machine" in on.text
+    assert "memwarden this mach" in on.text
     assert "watched for 1.0 s" in on.text
     assert "Traceback" not in on.seen
 

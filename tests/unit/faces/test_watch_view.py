@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -311,14 +312,15 @@ def test_each_level_has_a_sign_of_its_own() -> None:
         assert len({render.glyph(level, blocks=blocks) for level in PressureLevel}) == 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_command_lines_are_short_and_kept(tmp_path: object) -> None:
     """The program's name without its folder, read once in a while; nothing where it cannot be read."""
     folder = str(tmp_path)
     os.makedirs(f"{folder}/7")
     with open(f"{folder}/7/cmdline", "wb") as file:
-        file.write(b"/usr/bin/python3\0serve.py\0")
+        file.write(b"/usr/bin/python3\0-c\0import x\nx.serve()\0")
     commands = CommandLines(folder)
-    assert commands.of(ProcessKey(7, 1)) == "python3 serve.py"
+    assert commands.of(ProcessKey(7, 1)) == "python3 -c import x x.serve()"
     os.unlink(f"{folder}/7/cmdline")
-    assert commands.of(ProcessKey(7, 1)) == "python3 serve.py"
+    assert commands.of(ProcessKey(7, 1)) == "python3 -c import x x.serve()"
     assert commands.of(ProcessKey(7, 2)) == ""

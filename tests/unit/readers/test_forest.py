@@ -99,6 +99,9 @@ def test_newcomers_join_unless_they_are_members() -> None:
     assert made == [A, B]
 
 
+of_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
 @pytest.fixture(params=[ProcTree, CountedTree], ids=["no counter", "counter"])
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> ProcTree:
     made: ProcTree = request.param(tmp_path)
@@ -110,6 +113,7 @@ def start(world: ProcTree, pid: int, name: str, words: str, **more: Any) -> None
     world.process(pid, name=name, **more)
 
 
+@of_linux
 def test_a_name_is_found_in_names_and_command_lines(world: ProcTree) -> None:
     """Whatever the case; kernel threads and zombies hold no memory and are nobody."""
     start(world, 20, "Celery", "/usr/bin/python3 -m x")
@@ -119,6 +123,7 @@ def test_a_name_is_found_in_names_and_command_lines(world: ProcTree) -> None:
     assert Named("celery", world.proc).find() == {20, 21}
 
 
+@of_linux
 def test_who_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
     """Also under a number that was given out again, and by becoming another program within three seconds."""
     clock = FakeClock()
@@ -140,6 +145,7 @@ def test_who_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
     named.close()
 
 
+@of_linux
 def test_the_searcher_is_not_found(world: ProcTree) -> None:
     """This process and the shell that started it hold the searched word in their own command lines."""
     start(world, os.getpid(), "memwarden", "memwarden watch --name worker", ppid=30)
@@ -148,6 +154,7 @@ def test_the_searcher_is_not_found(world: ProcTree) -> None:
     assert Named("worker", world.proc).find() == {31}
 
 
+@of_linux
 def test_names_that_cannot_be_listed_are_a_gap(tmp_path: Path) -> None:
     """Nobody is said to be absent where nobody could be asked."""
     reader = ForestReader(newcomers=Named("x", str(tmp_path / "nowhere")).find)
@@ -163,7 +170,7 @@ def test_how_a_process_ended_is_unknown_where_it_was_never_there() -> None:
     exit_.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="process descriptors are Linux's")
+@of_linux
 def test_a_living_process_has_no_exit_status() -> None:
     """Ourselves, for one."""
     exit_ = Exit(os.getpid())

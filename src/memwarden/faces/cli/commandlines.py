@@ -37,4 +37,5 @@ class CommandLines:
         except ReadError:
             return ""
         program, *rest = words.rstrip(b"\0").split(b"\0")
-        return b" ".join([program.rpartition(b"/")[2] or program, *rest]).decode("utf-8", "replace")
+        line = b" ".join([program.rpartition(b"/")[2] or program, *rest]).decode("utf-8", "replace")
+        return " ".join(line.split())  # a program that was given as text has lines

@@ -24,6 +24,8 @@ from memwarden.model.sample import Sample
 from memwarden.settings import resolve
 
 INTERVAL = 1.0
+#: The part of a core that fair shares may cost while the list is drawn again and again.
+_BUDGET = 0.002
 #: The fair share of a process is at most its resident size, and those of forks are much less: to find the largest
 #: by fair share, so many times more are read.
 _CANDIDATES = 4
@@ -134,7 +136,7 @@ def _live(most: int, count: int, sort: str, interval: float, duration: float | N
         return [cut([*clock, (f"  {render.clock(newest[-1].sample.wall)}", DIM)], width), *lines][:height]
 
     screen = Screen(draw)
-    warden = Warden(machine(most).readers, interval=interval, shortest=interval)
+    warden = Warden(machine(most, budget=_BUDGET).readers, interval=interval, shortest=interval)
     warden.subscribe(inbox.receive)
     ends = None if duration is None else time.monotonic() + duration
     with Output("top") as output:

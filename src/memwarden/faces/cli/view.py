@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from memwarden.faces import render
 from memwarden.faces.cli.course import WATCHED, Course, processes, shares, told
 from memwarden.faces.cli.table import BOLD, DIM, Line, age, cut, own_group, table
+from memwarden.model.decisions import Decision
 from memwarden.model.events import EventKind
 from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
@@ -220,6 +221,8 @@ def _events(course: Course, width: int) -> list[Line]:
         style = _EVENT_STYLES.get(event.kind, "")
         if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
             style = render.COLOURS[event.value.level]
+        elif isinstance(event.value, Decision) and event.value.severity == "critical" and not event.value.undo:
+            style = "red"
         lines.append(cut([(f"{render.clock(event.wall)} ", DIM), (f"{word} ", style or BOLD), (sentence, "")], width))
     return lines
 

@@ -463,6 +463,17 @@ def test_any_size_of_terminal_will_do(columns: int, rows: int, screen) -> None:
     assert "Traceback" not in on.seen
 
 
+def test_a_resized_terminal_is_drawn_anew_at_once(screen) -> None:
+    """Not only at the next reading, which is a minute away."""
+    on = screen(*MEMWARDEN, "watch", "--interval", "60s", columns=100)
+    on.until(lambda seen: "this machine" in seen)
+    before = on.seen.count("this machine")
+    on.resize(columns=60, rows=20)
+    on.until(lambda seen: seen.count("this machine") > before, seconds=10)
+    on.type("\x03")
+    assert on.wait() == 0
+
+
 def test_no_colour_and_dumb_terminals_get_lines(screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR: plain lines, without one escape sequence, on a terminal, too."""
     monkeypatch.setenv("NO_COLOR", "1")

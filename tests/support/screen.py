@@ -23,9 +23,13 @@ class Screen:
         if self.pid == 0:
             # Not what C has: readline, which pytest loads, sets COLUMNS there.
             os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8"})
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.resize(columns, rows)
         self.seen = ""
         self.status: int | None = None
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Make the terminal so large; who runs on it is told."""
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     @property
     def text(self) -> str:

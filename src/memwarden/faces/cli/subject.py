@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memwarden.errors import ReadError, SettingsError
-from memwarden.faces.cli.history import read_while_alive
 from memwarden.model.facts import ProcessKey, TopProcesses
 from memwarden.protocols import Reader
 from memwarden.readers.forest import ForestReader
@@ -22,9 +22,15 @@ TOP = 5
 class Following:
     """A reader of whoever is watched first; when that one has ended, of the next."""
 
-    def __init__(self, name: str, make: Callable[[int], Reader], whom: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[int], Reader],
+        whom: Callable[[], int | None],
+        alive: Callable[[int], bool] = lambda pid: os.path.exists(f"/proc/{pid}"),
+    ) -> None:
         self.name = name
-        self._make, self._whom = make, whom
+        self._make, self._whom, self._alive = make, whom, alive
         self._pid: int | None = None
         self._reader: Reader | None = None
 
@@ -35,9 +41,15 @@ class Following:
             self._pid = pid
         if pid is None:
             return {}
-        if self._reader is None:
-            self._reader = self._make(pid)
-        return read_while_alive(self._reader)
+        try:
+            if self._reader is None:
+                self._reader = self._make(pid)
+            return self._reader.read()
+        except ReadError as error:
+            # What this system does not have is a gap; what has ended with its process is none.
+            if error.why == "gone" or (error.why == "absent" and not self._alive(pid)):
+                return {}
+            raise
 
     def close(self) -> None:
         if self._reader is not None:
@@ -87,7 +99,12 @@ class WhileAlive:
         self.name, self._reader = reader.name, reader
 
     def read(self) -> Mapping[str, Any]:
-        return read_while_alive(self._reader)
+        try:
+            return self._reader.read()
+        except ReadError as error:
+            if error.why != "gone":
+                raise
+            return {}
 
     def close(self) -> None:
         self._reader.close()

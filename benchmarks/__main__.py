@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overshoot, sampling
+from benchmarks import overshoot, records, sampling
 
-BENCHMARKS = {"sampling": sampling.main, "overshoot": overshoot.main}
+BENCHMARKS = {"sampling": sampling.main, "records": records.main, "overshoot": overshoot.main}
 
 
 def main(names: list[str]) -> int:

@@ -177,6 +177,7 @@ def system(c: Any) -> Iterator[Group]:
     from memwarden.errors import ReadError
     from memwarden.readers.cgroup import CgroupReader
     from memwarden.readers.meminfo import MeminfoReader
+    from memwarden.readers.sources import PATIENCE
 
     machine = MeminfoReader()
     (meminfo,) = opened("/proc/meminfo")
@@ -185,7 +186,7 @@ def system(c: Any) -> Iterator[Group]:
         "(a) machine's memory",
         samplers | {"memwarden": timed(machine.read), "psutil.virtual_memory()": timed(psutil.virtual_memory)},
     )
-    group = CgroupReader()
+    group = CgroupReader(patience=PATIENCE)  # as the engine has it
     try:
         group.read()
     except ReadError as error:
@@ -217,14 +218,17 @@ def own_size(c: Any) -> Iterator[Group]:
     import psutil
 
     from memwarden.readers.process import ProcessReader
+    from memwarden.readers.sources import PATIENCE
 
-    reader, kept = ProcessReader(), psutil.Process()
+    reader, kept = ProcessReader(patience=PATIENCE), psutil.Process()
     (statm,) = opened("/proc/self/statm")
     yield Group(
         "(b) own resident size",
         ({} if c is None else {FLOOR: in_c(c.resident, statm)})
         | {
-            "memwarden": timed(reader.read),
+            "memwarden": timed(reader.resident),  # the size alone, as the floor and psutil give it
+            "memwarden, glance of a calm look": timed(reader.glance),
+            "memwarden, all of ProcessMemory": timed(reader.read),
             "psutil, kept object": timed(lambda: kept.memory_info().rss),
             "psutil, Process() each time": timed(lambda: psutil.Process().memory_info().rss),
         },

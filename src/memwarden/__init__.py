@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from memwarden.contain.contained import Contained as Contained
     from memwarden.contain.contained import hold as hold
+    from memwarden.engine.awatch import awatch as awatch
     from memwarden.engine.warden import Stop
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
     from memwarden.errors import MemwardenError as MemwardenError
+    from memwarden.errors import NotAdmitted as NotAdmitted
     from memwarden.errors import ReadError as ReadError
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
@@ -32,21 +34,27 @@ if TYPE_CHECKING:
     from memwarden.model.findings import PressureLevel as PressureLevel
     from memwarden.model.findings import Reading as Reading
     from memwarden.model.limits import Limit as Limit
+    from memwarden.policy.presets import Preset as Preset
+    from memwarden.policy.presets import preset as preset
     from memwarden.policy.rules import Rule as Rule
     from memwarden.records.jsonl import JsonlRecorder as JsonlRecorder
+    from memwarden.records.sqlite import SqliteRecorder as SqliteRecorder
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
     "contain.contained": "Contained hold",
+    "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError ReadError"
-    " RecordError SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError NotAdmitted"
+    " ReadError RecordError SettingsError TargetChanged",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",
     "model.limits": "Limit",
+    "policy.presets": "Preset preset",
     "policy.rules": "Rule",
     "records.jsonl": "JsonlRecorder",
+    "records.sqlite": "SqliteRecorder",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -6,9 +6,10 @@
     ├── LimitExceeded (MemoryError)    work went past its memory limit
     ├── ActionFailed                   something decided upon could not be done
     │   └── TargetChanged              the process is no longer the one that was meant
+    ├── NotAdmitted                    work may not begin now, for want of memory
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
-    ├── RecordError                    a record could not be written
+    ├── RecordError                    a record could not be written, or a history not read
     └── ExtraMissing (ImportError)     an optional library was asked for and is not installed
 
 Every error keeps its attributes when it is pickled, because task queues send errors between processes.
@@ -70,6 +71,10 @@ class TargetChanged(ActionFailed):
     """The process with this pid is not the one that was meant (another start time): nothing was done."""
 
 
+class NotAdmitted(MemwardenError):
+    """Work may not begin now, for want of memory; the message says who holds it back and for how long it waited."""
+
+
 class LaunchError(MemwardenError):
     """A command could not be started. ``errno`` is the system's number, ``stage`` where it failed:
     ``"exec"`` (the command itself) or ``"join"`` (entering its memory group)."""
@@ -84,7 +89,7 @@ class CeilingUnavailable(MemwardenError):
 
 
 class RecordError(MemwardenError):
-    """A record could not be written; ``path`` is the file."""
+    """A record could not be written, or a history not read; ``path`` is the file."""
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)

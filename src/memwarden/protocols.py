@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memwarden.model.decisions import Decision, Outcome
-from memwarden.model.events import Event
-from memwarden.model.facts import ProcessKey
-from memwarden.model.findings import Assessment
-from memwarden.model.sample import Sample
+if TYPE_CHECKING:
+    from memwarden.model.decisions import Decision, Outcome
+    from memwarden.model.events import Event
+    from memwarden.model.facts import ProcessKey
+    from memwarden.model.findings import Assessment
+    from memwarden.model.sample import Sample
 
 
 class Waitable(Protocol):
@@ -80,9 +81,9 @@ class Detector(Protocol):
 class Action(Protocol):
     """Does what was decided. Called on the worker thread; may block and may raise.
 
-    It may have more: ``harms`` (False: it runs in a dry run too), ``rehearse(decision)`` (says what would be done,
-    in a dry run), ``undo(decision)`` (the rule holds no more: takes back what was done) and ``close()`` (the warden
-    stops: takes back everything).
+    It may have more, which is used where it is there: ``harms = False`` says that nothing is lost by it, so that it
+    runs in a dry run, too; ``rehearse(decision)`` gives the :class:`Outcome` that says what would be done;
+    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds.
     """
 
     name: str
@@ -101,8 +102,16 @@ class IdentityProbe(Protocol):
 
     def alive(self, key: ProcessKey) -> bool: ...
 
-    def tree(self, key: ProcessKey) -> list[ProcessKey]:
-        """The process and its descendants; empty when it is gone."""
+    def stopped(self, key: ProcessKey) -> bool:
+        """Whether this very process stands still, with every thread."""
+        ...
+
+    def children(self, key: ProcessKey) -> list[ProcessKey]:
+        """Its children, only those that are certain to be; empty when it is gone."""
+        ...
+
+    def session(self, key: ProcessKey) -> list[ProcessKey]:
+        """The others in the session that it leads, only those that are certain to be; empty when it leads none."""
         ...
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
+from memwarden.actions.caches import Caches
+from memwarden.actions.collect import Collect
+from memwarden.actions.gate import Gate, StopAdmitting
 from memwarden.actions.notify import Notify
+from memwarden.actions.pause import Pause
+from memwarden.actions.standard import standard_actions
+from memwarden.actions.targets import Targets
+from memwarden.actions.terminate import Terminate
+from memwarden.actions.trim import Trim
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.decisions import Decision, Outcome
@@ -22,7 +30,11 @@ from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Action, Recorder
+from memwarden.readers.identity import ProcProbe
 from memwarden.records.jsonl import JsonlRecorder, read_lines
+from memwarden.records.log import LogRecorder
+from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import Keeper
 
@@ -65,6 +77,10 @@ RECORDERS = {
     "jsonl": Case(
         lambda folder: JsonlRecorder(folder / "record.jsonl"), lambda folder: list(read_lines(folder / "record.jsonl"))
     ),
+    "sqlite": Case(
+        lambda folder: SqliteRecorder(folder / "history.db", wall=lambda: 1e9),  # these events are not old
+        lambda folder: list(read_history(folder / "history.db")),
+    ),
 }
 
 
@@ -82,9 +98,38 @@ def recorder(case: Case, tmp_path: Path) -> Iterator[Recorder]:
     made.close()
 
 
-def test_a_recorder_is_one(recorder: Recorder) -> None:
+#: Those, and the ones that keep nothing in a file.
+EVERY: dict[str, Callable[[Path], Recorder]] = {
+    **{name: each.make for name, each in RECORDERS.items()},
+    "log": lambda folder: LogRecorder(),
+    "statistics": lambda folder: Statistics(),
+}
+
+
+@pytest.fixture(params=sorted(EVERY))
+def any_recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Recorder]:
+    """Each of all recorders in turn."""
+    made = EVERY[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_recorder_is_one(any_recorder: Recorder) -> None:
     """It has what the protocol names, and making it opens and makes nothing."""
-    assert isinstance(recorder, Recorder)
+    assert isinstance(any_recorder, Recorder)
+
+
+def test_a_recorder_takes_every_event_in_a_run(any_recorder: Recorder) -> None:
+    """Nothing in the stream of a warden troubles it, and it may be used for the next run."""
+    clock, keeper = FakeClock(), Keeper()
+    rules = [Rule(name="high", when="level >= HIGH", then="notify")]
+    warden = Warden([ScriptedReader([100, 960])], clock=clock, recorders=[any_recorder, keeper], rules=rules)
+    for _ in range(2):
+        with warden:
+            clock.advance(3.0)
+            assert warden.flush()
+    assert keeper.of(EventKind.TROUBLE) == []
+    assert keeper.kinds().count(EventKind.STOP) == 2
 
 
 def test_making_a_recorder_touches_nothing(case: Case, tmp_path: Path) -> None:
@@ -130,12 +175,12 @@ def test_a_second_recorder_goes_on_where_the_first_ended(case: Case, tmp_path: P
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")
-def test_a_recorder_that_is_closed_holds_no_descriptor(recorder: Recorder) -> None:
+def test_a_recorder_that_is_closed_holds_no_descriptor(any_recorder: Recorder) -> None:
     """However often it was opened."""
     before = len(os.listdir("/proc/self/fd"))
     for event in EVENTS:
-        recorder.record(event)
-        recorder.close()
+        any_recorder.record(event)
+        any_recorder.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -194,7 +239,18 @@ def test_a_recorder_serves_a_warden(case: Case, recorder: Recorder, tmp_path: Pa
 
 # --- actions -------------------------------------------------------------------------------------------
 
-ACTIONS: dict[str, Callable[[], Action]] = {"notify": Notify}
+PROBE = ProcProbe()
+ACTIONS: dict[str, Callable[[], Action]] = {
+    "notify": Notify,
+    "collect": lambda: Collect(share=1.0),
+    "trim": Trim,
+    "caches": Caches,
+    "pause": lambda: Pause(Targets(PROBE), PROBE),
+    "stop-admitting": lambda: StopAdmitting(Gate()),
+    "terminate": lambda: Terminate(Targets(PROBE), PROBE),
+}
+#: Those that only say what they would do in a dry run.
+HARMING = {"pause", "stop-admitting", "terminate"}
 
 
 @pytest.fixture(params=sorted(ACTIONS))
@@ -228,6 +284,51 @@ def test_an_action_can_be_run_again(action: Action) -> None:
     """Nothing is used up by it."""
     decision = Decision(rule="high", action=action.name, reason="again", wall=1e9, monotonic=5.0)
     assert action.run(decision).done == action.run(decision).done
+
+
+def test_what_harms_can_be_rehearsed(action: Action) -> None:
+    """It says so, and in a dry run it does nothing; what does not harm says that, and is done."""
+    decision = Decision(rule="high", action=action.name, reason="dry", wall=1e9, monotonic=5.0, dry_run=True)
+    assert action.harms is (action.name in HARMING)  # type: ignore[attr-defined]
+    if action.name in HARMING:
+        for outcome in (action.rehearse(decision), action.run(decision)):  # type: ignore[attr-defined]
+            assert (outcome.decision, outcome.done, bool(outcome.message)) == (decision, False, True)
+
+
+def test_what_is_taken_back_has_an_outcome(action: Action) -> None:
+    """Where it can be: also when nothing was done, or when it was taken back before."""
+    decision = Decision(rule="high", action=action.name, reason="over", wall=1e9, monotonic=5.0)
+    action.run(decision)
+    for _ in range(2):
+        if undo := getattr(action, "undo", None):
+            outcome = undo(decision._replace(undo=True))
+            assert isinstance(outcome, Outcome)
+            assert outcome.decision.undo
+            assert outcome.message
+
+
+def test_an_action_may_be_closed_at_any_time(action: Action) -> None:
+    """Before it was run, after that, and twice."""
+    close = getattr(action, "close", lambda: None)
+    close()
+    action.run(Decision(rule="high", action=action.name, reason="last", wall=1e9, monotonic=5.0))
+    close()
+    close()
+
+
+def test_the_actions_that_ship_are_these() -> None:
+    """With their names, in the order of an emergency."""
+    made = standard_actions(Targets(PROBE), PROBE, Caches(), Gate())
+    assert [each.name for each in made] == [
+        "notify",
+        "stop-admitting",
+        "collect",
+        "trim",
+        "caches",
+        "pause",
+        "terminate",
+    ]
+    assert {each.name for each in made} == set(ACTIONS)
 
 
 def test_notify_tells_the_programs_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -94,11 +96,11 @@ def test_a_reused_pid_is_nobody(start, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rehearsal_ends_nobody(start) -> None:
-    """Dry run names the one that it would end."""
+    """A dry run names the one that it would end."""
     extra = start("sleep", "300")
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
-    outcome = Terminate(targets, PROBE, dry_run=True).run(DECISION)
+    outcome = Terminate(targets, PROBE).run(DECISION._replace(dry_run=True))
     assert (outcome.done, "would end extra" in outcome.message) == (False, True)
     assert extra.poll() is None
 
@@ -132,3 +134,91 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
         assert warden.flush()
     assert outcomes == [f"ended newer (pid {newer.pid}) by SIGTERM"]
     assert older.poll() is None
+
+
+def test_who_was_forked_while_it_was_looked_for_is_ended_too(start, tmp_path: Path) -> None:
+    """A target that forks as fast as it can, and ignores SIGTERM, leaves nobody behind."""
+    mark = str(tmp_path / "mark")
+    bomb = start(
+        sys.executable,
+        "-c",
+        "import os, signal, sys, time\n"
+        "kept = open(sys.argv[1], 'w')\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\n"
+        "for _ in range(200):\n"
+        "    if not os.fork():\n"
+        "        time.sleep(30)\n"
+        "        os._exit(0)\n"
+        "    time.sleep(0.001)\n"
+        "time.sleep(30)\n",
+        mark,
+    )
+    bomb.stdout.readline()
+    targets = Targets(PROBE)
+    targets.track_process(bomb.pid, "bomb", essential=False)
+    outcome = Terminate(targets, PROBE, grace=0.1).run(DECISION)
+    bomb.wait(5)
+    left = [pid for pid in psutil.pids() if holds(pid, mark)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert outcome.message.endswith("by SIGKILL")
+    assert left == []
+
+
+def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
+    """A database that the target started is not ended with it."""
+    target = start("sh", "-c", "sleep 300 & echo $!; sleep 300 & wait")
+    database = int(target.stdout.readline())
+    targets = Targets(PROBE)
+    targets.track_process(target.pid, "target", essential=False)
+    kept = targets.track_process(database, "database")
+    told = Terminate(targets, PROBE).run(DECISION).message
+    assert told == f"ended target (pid {target.pid}) and 1 more that it started by SIGTERM"
+    try:
+        assert PROBE.alive(kept.key)
+        assert not PROBE.stopped(kept.key)
+    finally:
+        os.kill(database, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not signal")
+def test_a_process_that_may_not_be_signalled_is_told(start) -> None:
+    """Another user's: who, and the system's reason; soon, and nothing is left stopped."""
+    target = start("sleep", "300")
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.setuid(65534)
+            targets = Targets(PROBE)
+            targets.track_process(target.pid, "roots", essential=False)
+            try:
+                Terminate(targets, PROBE).run(DECISION)
+            except ActionFailed as error:
+                code = 0 if "roots" in str(error) and "Operation not permitted" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert target.poll() is None
+
+
+def test_a_child_has_targets_of_its_own() -> None:
+    """The lock of the registry, held by another thread at the fork, is not waited for in the child."""
+    targets = Targets(PROBE)
+    with targets._lock:
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            targets.track_process(os.getpid(), "me")
+            os._exit(0 if len(targets.living()) == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert targets.living() == []
+
+
+def holds(pid: int, mark: str) -> bool:
+    """Whether a process has this file open."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}") == mark for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False

@@ -12,6 +12,9 @@ from memwarden.protocols import IdentityProbe
 
 #: The signal that nobody can refuse. Windows has no SIGKILL; there Python ends a process at once by any other, too.
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
+#: Those that stop a process and let it run on; None on Windows, which has no such signals.
+STOP: int | None = getattr(signal, "SIGSTOP", None)
+CONTINUE: int | None = getattr(signal, "SIGCONT", None)
 
 
 def send(key: ProcessKey, number: int, probe: IdentityProbe) -> None:

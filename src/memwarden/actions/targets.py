@@ -1,11 +1,15 @@
-"""The processes that may be ended: only those that somebody registered, by pid and start time."""
+"""The processes that may be ended or paused: only those that somebody registered, by pid and start time."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from memwarden.errors import ActionFailed
+from memwarden.actions.family import Family
+from memwarden.actions.forks import renew_after_fork
+from memwarden.errors import ActionFailed, TargetChanged
+from memwarden.model.decisions import Decision
 from memwarden.model.facts import ProcessKey
 from memwarden.protocols import IdentityProbe
 
@@ -18,25 +22,29 @@ class Target:
     name: str
     essential: bool
 
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.key.pid})"
+
 
 class Targets:
-    """A registry, safe to use from any thread. The oldest registration comes first."""
+    """A registry, safe to use from any thread and in a child after fork. The oldest registration comes first."""
 
     def __init__(self, probe: IdentityProbe) -> None:
         self._probe = probe
         self._lock = threading.Lock()
         self._targets: dict[ProcessKey, Target] = {}
+        renew_after_fork(self)
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register the process that has this pid *now*. Essential unless it is said otherwise.
 
-        Raises :class:`ReadError` when there is none, :class:`ActionFailed` for the own process: nobody ends
-        itself by accident.
+        Raises :class:`ReadError` when there is none, :class:`ActionFailed` for the own process and those it
+        descends from: nobody ends itself by accident.
         """
         key = self._probe.key_of(pid)
-        if key == self._probe.own() and not essential:
-            raise ActionFailed(f"{name} (pid {pid}) is this process; it cannot be non-essential to itself")
         target = Target(key=key, name=name, essential=essential)
+        if not essential:
+            self.family(target)
         with self._lock:
             self._targets[key] = target
         return target
@@ -49,5 +57,38 @@ class Targets:
     def living(self) -> list[Target]:
         """Those that still are who they were; the others are forgotten."""
         with self._lock:
-            self._targets = {key: target for key, target in self._targets.items() if self._probe.alive(key)}
-            return list(self._targets.values())
+            known = list(self._targets.values())
+        living = [target for target in known if self._probe.alive(target.key)]
+        with self._lock:
+            for target in known:
+                if target not in living and self._targets.get(target.key) is target:
+                    del self._targets[target.key]
+        return living
+
+    def expendable(self, decision: Decision, without: Collection[ProcessKey] = ()) -> list[Target]:
+        """Those that may be ended for this decision, the newest first: it may name the one that it means."""
+        return [
+            target
+            for target in reversed(self.living())
+            if not target.essential and target.key not in without and decision.target in (None, target.key)
+        ]
+
+    def family(self, target: Target) -> Family:
+        """A target and what it started, without what is registered as essential.
+
+        Raises :class:`TargetChanged` when it is gone, :class:`ActionFailed` when this process is of the family.
+        """
+        with self._lock:
+            spared = {each.key for each in self._targets.values() if each.essential}
+        own = self._probe.own()
+        try:
+            family = Family(target.key, self._probe, spared - {target.key, own})
+        except TargetChanged:
+            raise TargetChanged(f"{target} is gone, or another process now") from None
+        if own in family.members:
+            raise ActionFailed(f"{target} is this process, or one that it descends from; it cannot be non-essential")
+        return family
+
+    def after_fork(self) -> None:
+        """In a child: the lock may be held by a thread of the parent."""
+        self._lock = threading.Lock()

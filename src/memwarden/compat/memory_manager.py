@@ -10,7 +10,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from memwarden.actions.caches import Caches
+from memwarden.actions.gate import Gate
 from memwarden.actions.targets import Target
+from memwarden.compat.emergency import RULES
 from memwarden.compat.figures import Sources, figures_of, look_once
 from memwarden.compat.locks import Lock
 from memwarden.compat.shared import SYSTEM_CLOCK, Member, Shared, shared
@@ -64,7 +67,7 @@ class MemoryMonitor:
         self._clock: Clock = SYSTEM_CLOCK if clock is None else clock
         self._shared = shared(sources, self._clock)
         self._callbacks: list[_OnLevel] = []
-        self._tracked = Tracked() if tracked is None else tracked
+        self._tracked = Tracked(self._shared.emergency.targets) if tracked is None else tracked
 
     @property
     def monitoring(self) -> bool:
@@ -88,9 +91,25 @@ class MemoryMonitor:
         """The same look as a native value, with everything that could be read and what could not."""
         return look_once(self._sources, self._clock)
 
+    @property
+    def caches(self) -> Caches:
+        """Caches that may be cleared from HIGH on: ``monitor.caches.register(clear, name)``."""
+        return self._shared.emergency.caches
+
+    @property
+    def gate(self) -> Gate:
+        """New work passes it (``with monitor.gate.admitted():``); it is shut while memory is critical."""
+        return self._shared.emergency.gate
+
     def start_monitoring(self) -> None:
-        """Begin to watch; when it already does, nothing changes. All monitors of a process share one thread."""
-        self._shared.join(Member(self, self.update_interval, _pass, self._callbacks))
+        """Begin to watch, and to act by level; when it already does, nothing changes.
+
+        MODERATE: garbage is collected, rationed. HIGH: the allocator is trimmed and registered caches are cleared, too.
+        CRITICAL: step by step, each only where a fresh look still finds it so: no new work is admitted, memory is
+        collected, trimmed and cleared, and who was tracked with ``essential=False`` is paused and then ended. What can
+        be taken back is, when memory is back or monitoring ends. All monitors of a process share one thread.
+        """
+        self._shared.join(Member(self, self.update_interval, _pass, self._callbacks, rules=RULES))
 
     def stop_monitoring(self) -> None:
         """End watching; returns when the threads that nobody else needs have ended."""

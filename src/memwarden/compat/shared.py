@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 
+from memwarden.compat.emergency import Emergency
 from memwarden.compat.figures import Sources
 from memwarden.compat.locks import Lock
 from memwarden.engine.clock import SystemClock
@@ -132,7 +133,9 @@ class Shared:
 
     def __init__(self, sources: Sources, clock: Clock) -> None:
         self._sources = sources  # held, so that their id stays theirs
-        self.warden = Warden(sources(), actions=(Mark(),), clock=clock)
+        #: What the actions of the warden go by.
+        self.emergency = Emergency()
+        self.warden = Warden(sources(), actions=(*self.emergency.actions, Mark()), clock=clock)
         #: The least interval that anybody asks for.
         self.least = 1.0
         self._clock = clock
@@ -183,6 +186,8 @@ class Shared:
             # Not before: a sample that was due for this one alone is not to be taken for the others'.
             self._ask(first=max(member.left, min((each.due for each in self._members), default=0.0)))
         self._settle()
+        if not self.warden.running:
+            self.emergency.take_back()
         if not ours and not member.gone.wait(max(0.1, late - time.monotonic())) and not self.warden.running:
             member.forget()  # somebody hangs, and nobody is there any more who could tell STOP later
         return True

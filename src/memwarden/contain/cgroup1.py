@@ -16,9 +16,9 @@ import os
 import select
 from collections.abc import Sequence
 
+from memwarden.actions.sentinel import Sentinel
 from memwarden.contain.ceiling import PARTING_RESERVE
 from memwarden.contain.groups import OwnGroup, parent_for, write
-from memwarden.contain.sentinel import Sentinel
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.cgroup import keyed_number

@@ -8,19 +8,20 @@ the others, from the very event it hung in, and the receiver is used again once 
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memwarden.engine import log
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
 
-_log = logging.getLogger("memwarden")
+if TYPE_CHECKING:
+    from memwarden.engine.tick import Look
 
 Receiver = Callable[[Event], None]
 
@@ -37,12 +38,9 @@ class _Hand:
 
 
 class Parcel:
-    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one.
+    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
 
-    ``sample`` makes the event of a sample when it is delivered.
-    """
-
-    __slots__ = ("_event", "_sample", "call", "hands", "is_sample", "label")
+    __slots__ = ("call", "event", "hands", "is_sample", "label")
 
     def __init__(
         self,
@@ -50,18 +48,9 @@ class Parcel:
         call: Callable[[], None] | None = None,
         label: str = "",
         hands: Sequence[_Hand] | None = None,
-        sample: Callable[[], Event] | None = None,
     ) -> None:
-        self._event, self._sample = event, sample
-        self.call, self.label, self.hands = call, label, hands
-        self.is_sample = sample is not None or (event is not None and event.kind is EventKind.SAMPLE)
-
-    @property
-    def event(self) -> Event | None:
-        """The event; None for a call."""
-        if self._event is None and self._sample is not None:
-            self._event, self._sample = self._sample(), None
-        return self._event
+        self.event, self.call, self.label, self.hands = event, call, label, hands
+        self.is_sample = event is not None and event.kind is EventKind.SAMPLE
 
 
 class _Busy(NamedTuple):
@@ -87,7 +76,7 @@ class Courier:
 
     def __init__(self, clock: Clock, most: int = 1024) -> None:
         self._clock, self._most = clock, most
-        self._queue: deque[Parcel] = deque()
+        self._queue: deque[Parcel | Look] = deque()
         self._samples = 0
         self._dropped = 0
         self._hands: list[_Hand] = []
@@ -132,8 +121,8 @@ class Courier:
 
     # --- the sampler's side: never blocks on a receiver ---------------------------------------------
 
-    def send(self, parcel: Parcel) -> None:
-        """Queue a parcel."""
+    def send(self, parcel: Parcel | Look) -> None:
+        """Queue a parcel, or a look whose sample is to be told."""
         with self._condition:
             if parcel.is_sample:
                 if self._samples >= self._most:
@@ -188,6 +177,11 @@ class Courier:
                 break
         self._samples -= 1
         self._dropped += 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a receiver is being called."""
+        return self._busy is not None
 
     def check(self, patience: float) -> str | None:
         """Set a receiver aside that has been busy for longer than ``patience`` seconds; returns its name."""
@@ -261,7 +255,7 @@ class Courier:
                 elif self._thread is not None or not thread.is_alive():
                     thread = self._thread
         if lost:
-            _log.warning("%d events were not delivered: receivers are too slow or hang", lost)
+            log.warn("%d events were not delivered: receivers are too slow or hang", lost)
         return list(self.stuck)
 
     def _run(self) -> None:
@@ -283,7 +277,8 @@ class Courier:
                     continue
                 if self._dropped:
                     message = f"{self._dropped} samples were dropped: receivers are too slow"
-                    parcel, self._dropped = Parcel(self._trouble(EventKind.OVERFLOW, message)), 0
+                    parcel: Parcel | Look = Parcel(self._trouble(EventKind.OVERFLOW, message))
+                    self._dropped = 0
                 else:
                     parcel = self._queue.popleft()
                     self._samples -= parcel.is_sample
@@ -339,7 +334,7 @@ class Courier:
                     told.remove(message)
             self._condition.notify_all()
         for message in told:  # nobody is there any more to be told but the log
-            _log.warning("%s", message)
+            log.warn("%s", message)
         if close is not None:
             close()
         return ours

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import math
 import os
-import queue
 import threading
 import weakref
 from collections import deque
@@ -15,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
+from memwarden.engine import log
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
-from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
@@ -31,10 +29,12 @@ from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
 from memwarden.readers.sources import own_sources
 
 if TYPE_CHECKING:  # imported where there are rules
+    from memwarden.actions.caches import Caches
+    from memwarden.actions.gate import Gate
+    from memwarden.actions.targets import Target
+    from memwarden.engine.remedies import Remedies
+    from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
-
-_log = logging.getLogger("memwarden")
-_log.addHandler(logging.NullHandler())
 
 #: A receiver that is busy for longer is set aside.
 PATIENCE_SECONDS = 10.0
@@ -42,6 +42,8 @@ PATIENCE_SECONDS = 10.0
 STOP_PATIENCE_SECONDS = 2.0
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
+#: How often wake-ups are told how the groups stand.
+FOLLOW_SECONDS = 5.0
 #: The name of the thread that looks.
 SAMPLER = "memwarden-sampler"
 
@@ -85,8 +87,14 @@ class Warden:
             warden.subscribe(lambda event: print(event.kind.value, event.message))
             ...
 
+    Rules may name every action that ships (``notify``, ``collect``, ``trim``, ``caches``, ``stop-admitting``,
+    ``pause``, ``terminate``); ``actions`` are further ones, and take the place of one of the same name. ``dry_run``
+    only says what those that harm would do.
+
     ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon. ``shortest``
     is the least time between two looks, however fast memory fills.
+
+    Where the kernel wakes those who wait for memory it wakes the warden, too; ``wakeups=False`` asks it not to.
 
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
@@ -98,7 +106,7 @@ class Warden:
         interval: float | str = 1.0,
         detector: Detector | None = None,
         rules: Sequence[Rule] = (),
-        actions: Sequence[Action] | None = None,
+        actions: Sequence[Action] = (),
         recorders: Sequence[Recorder] = (),
         asked: Limit | None = None,
         clock: Clock | None = None,
@@ -106,7 +114,10 @@ class Warden:
         eager: bool = False,
         shortest: float | str = SHORTEST,
         dry_run: bool = False,
+        wakeups: bool | None = None,
     ) -> None:
+        # By default where it is our own memory and time that is watched.
+        self._wakeups = readers is None and clock is None if wakeups is None else wakeups
         self.interval = parse_duration(interval)
         self.asked = asked
         self._readers = tuple(own_sources() if readers is None else readers)
@@ -116,8 +127,8 @@ class Warden:
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
         self._dry_run = dry_run
-        self._given_actions = None if actions is None else tuple(actions)
-        self._actions: dict[str, Action] = {action.name: action for action in actions or ()}
+        self._actions: dict[str, Action] = {action.name: action for action in actions}
+        self._made_remedies: Remedies | None = None
         policy = self._policy(rules) if rules else None
         self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
         self._new_policy: Policy | None = None
@@ -135,23 +146,53 @@ class Warden:
         self._ended = threading.Event()  # cleared while a stop is under way
         self._ended.set()
         self._started_wall: float | None = None
+        self._followed = -math.inf
         _alive.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         """A policy of these rules. Raises :class:`SettingsError` when one names an action that is not known."""
         from memwarden.policy.rules import Policy
 
-        if self._given_actions is None and not self._actions:
-            from memwarden.actions.notify import Notify
-
-            self._actions = {Notify.name: Notify()}
         for rule in rules:
             for action in rule.actions:
                 if action not in self._actions:
-                    known = ", ".join(sorted(self._actions)) or "none"
-                    raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+                    standard = self._remedies.actions
+                    if action not in standard:
+                        known = ", ".join(sorted({*self._actions, *standard}))
+                        raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
+                    self._actions = {**self._actions, action: standard[action]}
         reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
-        return Policy(rules, reversible=reversible, dry_run=self._dry_run)
+        held = [name for name in reversible if getattr(self._actions[name], "harms", True)]
+        return Policy(rules, reversible=reversible, held=held, dry_run=self._dry_run)
+
+    @property
+    def _remedies(self) -> Remedies:
+        if self._made_remedies is None:
+            from memwarden.engine.remedies import Remedies
+
+            self._made_remedies = Remedies()
+        return self._made_remedies
+
+    def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
+        """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
+
+        Raises :class:`ReadError` when there is none, :class:`ActionFailed` where it is this process or one above it.
+        """
+        return self._remedies.targets.track_process(pid, name, essential=essential)
+
+    def untrack_process(self, pid: int) -> None:
+        """Forget it; nothing happens when it is not registered."""
+        self._remedies.targets.untrack_process(pid)
+
+    @property
+    def caches(self) -> Caches:
+        """The caches that the action ``caches`` clears: register yours."""
+        return self._remedies.caches
+
+    @property
+    def gate(self) -> Gate:
+        """What the action ``stop-admitting`` closes: ask it before you take on more work."""
+        return self._remedies.gate
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -229,9 +270,9 @@ class Warden:
             if life.thread.is_alive():
                 life.left, self._behind = True, None if life.thread is me else life.thread
             if self._behind is not None:
-                _log.warning("a reader hangs; the thread that looks was left behind")
+                log.warn("a reader hangs; the thread that looks was left behind")
             for name in self._courier.stop(STOP_PATIENCE_SECONDS, self._event(EventKind.STOP, "stopped")):
-                _log.warning("%s hangs; its thread was left behind", name)
+                log.warn("%s hangs; its thread was left behind", name)
             self._close_actions()
             if not life.left:
                 self._close_readers()
@@ -294,6 +335,9 @@ class Warden:
         if life is not None and life.left:
             return  # the run ended during this look: nobody is told of it any more
         self._take(Look.of(reading), record)
+        if life is not None and life.wake.listening and reading.sample.monotonic >= self._followed + FOLLOW_SECONDS:
+            self._followed = reading.sample.monotonic
+            life.wake.follow(reading.sample.cgroups)
         for event in events:
             self._send(event)
         for decision in decisions:
@@ -304,7 +348,7 @@ class Warden:
         if look.left is not None:
             self._rate.see(look.monotonic, look.left)
         if record and self._courier.takes_samples:
-            self._courier.send(Parcel(sample=look.event))
+            self._courier.send(look)
 
     def _take_in(self) -> None:
         """What came from other threads since the last look: outcomes of actions, other rules."""
@@ -334,6 +378,8 @@ class Warden:
         works = self._try_to_look(due, True, life, True)
         if self._life is life:
             life.looked.set()
+        if self._wakeups and self._life is life:
+            self._listen(life)
         looked: float | None = None  # what the pace counts from; None: a look was taken since
         while self._life is life:
             now = clock.monotonic()
@@ -361,19 +407,33 @@ class Warden:
                     interval, first, point, recorded = self.interval, life.first, -1, False
                     self._take_in()
                 continue
+            if life.wake.woken and grid > (now := clock.monotonic()):
+                due, on_grid = now, False  # the kernel said that something happens: a look between
             if on_grid:
                 point = on_time
             looked, recorded = None, on_grid
             works = self._try_to_look(due, recorded, life, works)
+        life.wake.close()
         if life.left:
             self._close_readers()
+
+    def _listen(self, life: _Life) -> None:
+        """Have the kernel wake us where it does. What it refuses ``memwarden doctor`` tells."""
+        from memwarden.readers.wakeups import own_wakeups
+
+        try:
+            with _opening:
+                granted, _ = own_wakeups()
+                life.wake.listen(granted)
+        except OSError as error:  # no descriptors left: the time still wakes us
+            log.warn("the kernel cannot be asked to wake us: %s", error)
 
     def _try_to_look(self, due: float, record: bool, life: _Life, worked: bool) -> bool:
         """Whether the look could be judged: told when it changes."""
         trouble = ""
         try:
             self._look(due, record, life)
-            if hanging := self._courier.check(self._patience):
+            if self._courier.is_busy and (hanging := self._courier.check(self._patience)):
                 self._tell(EventKind.TROUBLE, f"{hanging} hangs and was set aside")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
             trouble = f"judging failed: {error!r}"
@@ -385,6 +445,8 @@ class Warden:
         action = self._actions[decision.action]
 
         label = f"action {action.name}"
+
+        from memwarden.model.decisions import Outcome
 
         def run() -> None:
             begun = self._clock.monotonic()
@@ -439,6 +501,8 @@ class Warden:
         Starts the warden when it is not running, and stops it again when the iteration ends. A loop that is slower
         than the readings loses the oldest that wait.
         """
+        import queue
+
         readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
 
         def receive(event: Event) -> None:
@@ -472,13 +536,14 @@ class Warden:
 
     def status(self) -> dict[str, Any]:
         """Everything known, as one dict that JSON can hold."""
-        last = self.last
+        last, life = self.last, self._life
         return {
             "schema": 1,
             "running": self.running,
             "interval_seconds": self.interval,
             "started": None if self._started_wall is None else iso(self._started_wall),
             "rules": [str(rule) for rule in self.rules],
+            "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),
         }
@@ -490,6 +555,8 @@ class Warden:
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._ended.set()
+        if self._life is not None:
+            self._life.wake.close()
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
@@ -497,6 +564,8 @@ class Warden:
 
 def perform(action: Action, decision: Decision) -> Outcome:
     """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
+    from memwarden.model.decisions import Outcome
+
     if decision.dry_run and getattr(action, "harms", True):
         rehearse = getattr(action, "rehearse", None)
         if rehearse is not None and not decision.undo:
@@ -515,19 +584,37 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
         try:
             part.close()  # type: ignore[union-attr]  # of actions only those that have one
         except Exception as error:  # noqa: BLE001 - the next one is to be closed all the same
-            _log.warning("%s could not be closed: %r", label_of(part), error)
+            log.warn("%s could not be closed: %r", label_of(part), error)
 
     return close
 
 
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        _log.warning("%s", event.message, extra={"memwarden": event})
+        log.warn("%s", event.message, extra={"memwarden": event})
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
-        _log.debug("%s", event.message, extra={"memwarden": event})
+        log.debug("%s", event.message, extra={"memwarden": event})
+
+
+#: Held while descriptors are opened that are not in their place yet: a fork waits for it, or they would be lost in the
+#: child and keep the parent's registrations alive.
+_opening = threading.Lock()
+_held_for_fork = False
+
+
+def _before() -> None:
+    global _held_for_fork
+    _held_for_fork = _opening.acquire(timeout=1.0)
+
+
+def _parent() -> None:
+    if _held_for_fork:
+        _opening.release()
 
 
 def _child() -> None:
+    global _opening
+    _opening = threading.Lock()
     for warden in list(_alive):
         warden._after_fork()
 
@@ -540,4 +627,4 @@ def _end() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+    os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)

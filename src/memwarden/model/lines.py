@@ -7,16 +7,20 @@ the same table of fields that :mod:`memwarden.model.plain` reads (measured: a re
 
 from __future__ import annotations
 
-import json
 import math
-import time
 import types
 from collections.abc import Callable
 from enum import Enum
-from json.encoder import encode_basestring
 from typing import Any, Union, get_args, get_origin
 
-from memwarden.model.plain import NAMES, SCHEMA, fields_of, iso, key_of, plain_fields, write
+from memwarden.model.facts import ProcessKey
+from memwarden.model.limits import Limit
+from memwarden.model.plain import SCHEMA, fields_of, iso, key_of, name_of, plain_fields, write
+
+try:
+    from _json import encode_basestring  # what json itself uses; the whole of json would cost 2 ms
+except ImportError:  # another Python than CPython
+    from json.encoder import encode_basestring
 
 _Writer = Callable[[Any], str]
 
@@ -24,22 +28,26 @@ _Writer = Callable[[Any], str]
 def to_json(value: Any) -> str:
     """One of the types that can be written, as one line of JSON."""
     cls = type(value)
-    return f'{{"schema":{SCHEMA},"type":"{NAMES[cls]}",{_writer(cls)(value)}}}'
+    return f'{{"schema":{SCHEMA},"type":"{name_of(cls)}",{_writer(cls)(value)}}}'
 
 
 def _slow(item: Any) -> str:
     """Any item, by the general way."""
+    import json
+
     return json.dumps(write(item), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _slow_fields(value: Any) -> str:
+    import json
+
     return json.dumps(plain_fields(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)[1:-1]
 
 
 def _named(item: Any) -> str:
     """An item of any type: with its name where it has one."""
     cls = type(item)
-    name = NAMES.get(cls)
+    name = name_of(cls)
     if name is not None:
         return f'{{"type":"{name}",{_writer(cls)(item)}}}'
     return f"{{{_writer(cls)(item)}}}" if hasattr(cls, "_fields") else _slow(item)
@@ -57,22 +65,8 @@ def _string(item: Any) -> str:
     return encode_basestring(item) if item.__class__ is str else _slow(item)
 
 
-_second: tuple[float, object, str, str] = (math.nan, None, "", "")
-
-
 def _time(wall: float) -> str:
-    """ISO 8601. All moments of a second share their beginning and their offset, which cost most of it."""
-    global _second
-    known, zone, beginning, offset = _second
-    fraction, second = math.modf(wall)
-    microseconds = round(fraction * 1e6)
-    if second != known or zone is not time.tzname:  # time.tzset makes new names
-        text = iso(second)
-        beginning, offset = text[:19], text[26:]
-        _second = second, time.tzname, beginning, offset
-    if not 0 <= microseconds < 1_000_000:  # before 1970, or rounded up into the next second
-        return f'"{iso(wall)}"'
-    return f'"{beginning}.{microseconds:06d}{offset}"'
+    return f'"{iso(wall)}"'
 
 
 _writers: dict[Any, _Writer] = {}
@@ -138,8 +132,10 @@ def _for(kind: Any) -> _Writer:
         each = _remembered(_for(inner)) if hasattr(inner, "_fields") else _for(inner)
         return lambda items: f"[{','.join([each(item) for item in items])}]"
     if isinstance(kind, type) and issubclass(kind, Enum):
-        texts = {member: _slow(member) for member in kind}
+        texts = {member: encode_basestring(member.value) for member in kind}  # all of ours are words
         return lambda item: texts.get(item) or _slow(item)
+    if kind in _LASTING:
+        return _remembered(_named)
     return _named if kind is Any or hasattr(kind, "_fields") else _slow
 
 
@@ -160,5 +156,7 @@ def _remembered(writer: _Writer) -> _Writer:
     return write_once
 
 
+#: Types whose objects come again look after look.
+_LASTING = (Limit, ProcessKey)
 _PLAIN = (_integer, _floating)
 _SIMPLE: dict[Any, _Writer] = {int: _integer, float: _floating, str: _string}

@@ -10,15 +10,15 @@ reader; a newer *schema* does.
 from __future__ import annotations
 
 import math
+import time
 import types
 import typing
-from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from memwarden.errors import SettingsError
-from memwarden.model import decisions, endings, events, facts, findings, limits, sample
+from memwarden.model import events, facts, findings, limits, sample
 
 SCHEMA = 1
 
@@ -48,16 +48,11 @@ _BYTES = frozenset(
 )
 _SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited"))
 
-#: The types that can be written, by the name they are written under.
-TYPES: dict[str, type] = {
+_TYPES: dict[str, type] = {
     "reading": findings.Reading,
     "sample": sample.Sample,
     "assessment": findings.Assessment,
-    "decision": decisions.Decision,
-    "outcome": decisions.Outcome,
-    "clearing": decisions.Clearing,
     "event": events.Event,
-    "ending": endings.Ending,
     "gap": facts.Gap,
     "process": facts.ProcessMemory,
     "tree": facts.TreeMemory,
@@ -70,18 +65,61 @@ TYPES: dict[str, type] = {
     "directory": facts.DirectoryUsage,
     "limit": limits.Limit,
 }
-#: And back.
-NAMES = {cls: name for name, cls in TYPES.items()}
+#: Where further types are, of what a plain watch never makes.
+_RARE = ("memwarden.model.decisions", "memwarden.model.endings")
+_NAMES: dict[type, str] = {cls: name for name, cls in _TYPES.items()}
+
+
+@cache
+def types_by_name() -> dict[str, type]:
+    """The types that can be written, by the name they are written under."""
+    from memwarden.model import decisions, endings
+
+    rare = {
+        "decision": decisions.Decision,
+        "outcome": decisions.Outcome,
+        "clearing": decisions.Clearing,
+        "ending": endings.Ending,
+    }
+    _NAMES.update({cls: name for name, cls in rare.items()})
+    return {**_TYPES, **rare}
+
+
+def name_of(cls: type) -> str | None:
+    """The name that a type is written under; None where it has none."""
+    found = _NAMES.get(cls)
+    if found is None and cls.__module__ in _RARE:
+        types_by_name()
+        found = _NAMES.get(cls)
+    return found
+
+
+_second: tuple[float, object, str, str] = (math.nan, None, "", "")
 
 
 def iso(wall: float) -> str:
     """Seconds since the epoch as ISO 8601 local time with microseconds and the offset of that moment."""
-    return datetime.fromtimestamp(wall).astimezone().isoformat(timespec="microseconds")
+    global _second
+    known, zone, beginning, offset = _second
+    fraction, second = math.modf(wall)
+    microseconds = round(fraction * 1e6)
+    if not 0 <= microseconds < 1_000_000:  # rounded up into the next second, or before 1970
+        second += microseconds // 1_000_000
+        microseconds %= 1_000_000
+    if second != known or zone is not time.tzname:  # all moments of a second share this; time.tzset makes new names
+        local = time.localtime(second)
+        minutes, seconds = divmod(abs(local.tm_gmtoff), 60)
+        offset = f"{'-' if local.tm_gmtoff < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
+        if seconds:
+            offset += f":{seconds:02}"
+        beginning = f"{local.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', local)}"
+        _second = second, time.tzname, beginning, offset
+    return f"{beginning}.{microseconds:06d}{offset}"
 
 
 def to_plain(value: Any) -> dict[str, Any]:
     """One of :data:`TYPES` as a dict that JSON can hold."""
-    return {"schema": SCHEMA, "type": NAMES[type(value)], **plain_fields(value)}
+    return {"schema": SCHEMA, "type": name_of(type(value)), **plain_fields(value)}
 
 
 def from_plain(plain: Any) -> Any:
@@ -93,10 +131,10 @@ def from_plain(plain: Any) -> Any:
         raise SettingsError("record: it names no schema")
     if schema > SCHEMA:
         raise SettingsError(f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it")
-    if not isinstance(name, str) or name not in TYPES:
+    if not isinstance(name, str) or name not in types_by_name():
         raise SettingsError(f"record: type {name!r} is not known")
     try:
-        return _read(TYPES[name], plain)
+        return _read(types_by_name()[name], plain)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
 
@@ -134,10 +172,10 @@ def write(item: Any) -> Any:
         return item
     if isinstance(item, dict):
         return {str(key): write(each) for key, each in item.items()}
-    if type(item) in NAMES:
-        # The name lets a field of any type (an event's value) find its way back.
-        return {"type": NAMES[type(item)], **plain_fields(item)}
     if hasattr(item, "_fields"):
+        # The name lets a field of any type (an event's value) find its way back.
+        if name := name_of(type(item)):
+            return {"type": name, **plain_fields(item)}
         return plain_fields(item)
     if isinstance(item, tuple | list):
         return [write(each) for each in item]
@@ -154,8 +192,8 @@ def fields_of(cls: Any) -> dict[str, Any]:
 def _read(hint: Any, plain: Any) -> Any:
     origin = get_origin(hint)
     if hint is Any:
-        named = isinstance(plain, dict) and plain.get("type") in TYPES
-        return _read(TYPES[plain["type"]], plain) if named else plain
+        named = isinstance(plain, dict) and plain.get("type") in types_by_name()
+        return _read(types_by_name()[plain["type"]], plain) if named else plain
     if origin in (types.UnionType, Union):
         if plain is None:
             return None
@@ -176,6 +214,8 @@ def _read(hint: Any, plain: Any) -> Any:
                 break
         else:
             if field == "wall":
+                from datetime import datetime
+
                 made[field] = datetime.fromisoformat(plain["time"]).timestamp()
             elif _optional(each):
                 made[field] = None

@@ -47,7 +47,7 @@ class Rule:
     ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are
     seconds or text (``"30s"``). ``band`` is how far the figure must come back to clear (three points by
     default), and ``settle`` for how long. ``escalate`` are further actions, one each ``step`` after the last
-    one answered; the last one repeats. What can be taken back (a pause) is, after ``hold`` at the latest.
+    one answered; the last one repeats. What harms and can be taken back (a pause) is, after ``hold`` at the latest.
     ``dry_run`` only says what an action that harms would do. Raises :class:`SettingsError`.
     """
 
@@ -154,12 +154,12 @@ class Decided(NamedTuple):
 class _Course:
     """One rule, and what is remembered of it."""
 
-    def __init__(self, rule: Rule, reversible: Collection[str], dry_run: bool) -> None:
+    def __init__(self, rule: Rule, reversible: Collection[str], held: Collection[str], dry_run: bool) -> None:
         self.rule, self._condition = rule, rule.condition
         self._band = rule.condition.band(rule.band)
         self._sustain, self._settle, self._rest = float(rule.sustain), float(rule.settle), float(rule.rest)
         self._step_seconds, self._hold = float(rule.step), float(rule.hold)
-        self._reversible, self._dry_run = reversible, dry_run or rule.dry_run
+        self._reversible, self._held, self._dry_run = reversible, held, dry_run or rule.dry_run
         self._since: float | None = None  # since when it holds
         self._acted: float | None = None  # when it last fired
         self._begun: float | None = None  # when the episode began
@@ -174,7 +174,7 @@ class _Course:
     def follow(self, sample: Sample, assessment: Assessment, decided: Decided) -> None:
         """Take in a look, and add what it leads to."""
         now, condition = sample.monotonic, self._condition
-        overdue = [name for name, since in self._done.items() if now - since >= self._hold]
+        overdue = [name for name, since in self._done.items() if name in self._held and now - since >= self._hold]
         if overdue:
             decided.decisions.extend(self._undo(sample, f"held for {self._hold:g} s", overdue))
         figure = self._figure(sample, assessment)
@@ -304,13 +304,22 @@ class _Course:
 class Policy:
     """Decides by rules. Asks no clock: the same samples and outcomes give the same decisions.
 
-    ``reversible`` are the actions that can be taken back. ``dry_run`` rehearses every rule.
+    ``reversible`` are the actions that can be taken back; those of them that are ``held`` are, after a rule's ``hold``
+    at the latest (the others stay until the episode ends). ``dry_run`` rehearses every rule.
     """
 
-    def __init__(self, rules: Sequence[Rule] = (), *, reversible: Collection[str] = (), dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        *,
+        reversible: Collection[str] = (),
+        held: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> None:
         self.rules = tuple(rules)
-        self._reversible, self._dry_run = frozenset(reversible), dry_run
-        self._courses = [_Course(rule, self._reversible, dry_run) for rule in self.rules]
+        self._actions = frozenset(reversible), frozenset(held)
+        self._dry_run = dry_run
+        self._courses = [_Course(rule, *self._actions, dry_run) for rule in self.rules]
 
     def decide(self, sample: Sample, assessment: Assessment) -> Decided:
         """What shall be done now. Durations are measured on the samples' monotonic clock."""
@@ -334,7 +343,7 @@ class Policy:
         for rule in rules:
             kept = next((course for course in left if course.rule == rule), None)
             if kept is None:
-                courses.append(_Course(rule, self._reversible, self._dry_run))
+                courses.append(_Course(rule, *self._actions, self._dry_run))
             else:
                 left.remove(kept)
                 courses.append(kept)

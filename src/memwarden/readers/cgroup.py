@@ -204,9 +204,9 @@ class _Group:
             return None
 
     def number(self, name: str) -> int | None:
-        """A file that holds one number; None where it is absent or says ``max``."""
+        """A file that holds one number; None where it is absent or says ``max``, as limits do."""
         data = self.text(name)
-        if data is None or data.startswith(b"max"):
+        if data is None or (data.startswith(b"max") and name != "memory.current"):
             return None
         try:
             if not data.endswith(b"\n"):  # cut: a part of a number is another number

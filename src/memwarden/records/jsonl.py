@@ -12,7 +12,6 @@ so on, ``keep`` of them at most.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +60,8 @@ class JsonlRecorder:
             if self._encode is None:
                 line = to_json(event)
             else:
+                import json
+
                 line = json.dumps(self._encode(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except Exception as error:  # the event's values and the encoder are the caller's
             self.lost += 1
@@ -105,8 +106,12 @@ class JsonlRecorder:
                 raise
 
     def _prepare(self, size: int) -> None:
-        self._opened = min(self._opened, self._wall())  # set back: age counts from now, not from a later hour
-        if self._fd >= 0 and self._due(size, self._opened):
+        now = self._wall()
+        if now < self._opened:
+            self._opened = now  # set back: age counts from now, not from a later hour
+        if self._fd >= 0 and self._size:
+            if self._size + size <= self._max_bytes and now - self._opened <= self._max_age:
+                return
             self._rotate()
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -151,6 +156,8 @@ class JsonlRecorder:
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
     """The values of a record, oldest first; what is torn or unknown is passed over."""
+    import json
+
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:

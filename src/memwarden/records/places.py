@@ -6,7 +6,6 @@ import ntpath
 import os
 import posixpath
 import sys
-import tempfile
 from collections.abc import Mapping
 
 
@@ -32,6 +31,8 @@ def state_directory(environment: Mapping[str, str] | None = None, platform: str 
         if posixpath.isabs(home):
             below = ("Library", "Application Support") if platform == "darwin" else (".local", "state")
             return posixpath.join(home, *below, "memwarden")
+    import tempfile  # brings hashing, random numbers and compression along: 10 ms
+
     owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")
 

@@ -10,24 +10,41 @@ from memwarden.model.plain import to_plain
 from memwarden.protocols import Action
 from support.values import DECISION
 
+FIRST = DECISION._replace(repeat=0, undo=False)
+
 
 def test_the_reason_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Under the name ``memwarden``, with the decision itself for who handles records."""
-    outcome = Notify().run(DECISION)
+    outcome = Notify().run(FIRST)
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("memwarden", logging.WARNING, "r: because")
-    assert record.__dict__["memwarden"] is DECISION
-    assert (outcome.decision, outcome.done, outcome.message) == (DECISION, True, "logged")
+    assert record.__dict__["memwarden"] is FIRST
+    assert (outcome.decision, outcome.done, outcome.message) == (FIRST, True, "logged")
     json.dumps(to_plain(outcome), allow_nan=False)
 
 
 def test_a_reason_is_never_taken_for_a_format(caplog: pytest.LogCaptureFixture) -> None:
     """Percent signs stand in every reason."""
-    Notify().run(DECISION._replace(reason="85.0% of %s %d"))
+    Notify().run(FIRST._replace(reason="85.0% of %s %d"))
     assert caplog.records[0].getMessage() == "r: 85.0% of %s %d"
 
 
+def test_a_repetition_says_that_it_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    """The third line of an episode says that it is the third."""
+    Notify().run(FIRST._replace(repeat=2))
+    assert caplog.records[0].getMessage() == "r: because (still, told 3 times)"
+
+
+def test_the_end_of_an_episode_is_logged_below_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """What is over disturbs nobody: level INFO."""
+    with caplog.at_level(logging.INFO, "memwarden"):
+        outcome = Notify().undo(FIRST._replace(undo=True, reason="level LOW"))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.INFO, "r: over: level LOW")
+    assert (outcome.done, outcome.message) == (True, "logged that it is over")
+
+
 def test_it_can_stand_in_the_room() -> None:
-    """It has a name and runs."""
+    """It has a name, runs, and harms nobody."""
     action: Action = Notify()
-    assert action.name == "notify"
+    assert (action.name, Notify.harms) == ("notify", False)

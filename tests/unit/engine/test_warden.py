@@ -383,10 +383,8 @@ def test_an_action_that_raises_is_an_outcome(
 def test_a_rule_must_name_an_action_that_there_is() -> None:
     """The error names rule and action and says which there are, before anything is watched."""
     rule = Rule(name="mine", when="level >= HIGH", then="nuke")
-    with pytest.raises(SettingsError, match=r"rule 'mine': no action is called 'nuke'; known: notify"):
+    with pytest.raises(SettingsError, match=r"rule 'mine': no action is called 'nuke'; known: caches, collect, notify"):
         Warden([], rules=[rule])
-    with pytest.raises(SettingsError, match=r"known: none"):
-        Warden([], rules=[rule], actions=[])
     assert our_threads() == []
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from memwarden.model.events import Event, EventKind
 from memwarden.model.lines import to_json
-from memwarden.model.plain import TYPES, to_plain
+from memwarden.model.plain import to_plain, types_by_name
 from support.values import BARE, DECISION, EVENT, FULL, GROUP, PROCESS, PSI, READING, SAMPLE, WALL
 
 
@@ -27,7 +27,7 @@ def test_the_text_is_that_of_the_plain_value(value: Any) -> None:
 
 def test_every_type_is_among_them() -> None:
     """Else a new one could be forgotten above."""
-    assert {type(value) for value in FULL} == set(TYPES.values())
+    assert {type(value) for value in FULL} == set(types_by_name().values())
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,44 @@ def completion(shell: str) -> int:
     from memwarden.faces.cli.completion import print_script
 
     return print_script(shell)
+
+
+@group.group(context_settings=CONTEXT, short_help="Try whether alerts arrive.")
+def alerts() -> None:
+    """Alerts over webhooks and the services that people use."""
+
+
+@alerts.command("test", context_settings=CONTEXT, short_help="Send a test alert to each target.")
+@click.option(
+    "--webhook",
+    "webhooks",
+    metavar="URL",
+    multiple=True,
+    envvar="MEMWARDEN_WEBHOOK",
+    help="Post it to this address; may be given more than once. [MEMWARDEN_WEBHOOK]",
+)
+@click.option(
+    "--alerts",
+    "services",
+    metavar="URL",
+    multiple=True,
+    envvar="MEMWARDEN_ALERTS",
+    help="Send it over the service with this Apprise address; may be given more than once. [MEMWARDEN_ALERTS]",
+)
+@click.option(
+    "--webhook-secret-file",
+    "secret_file",
+    metavar="PATH",
+    envvar="MEMWARDEN_WEBHOOK_SECRET_FILE",
+    help="Sign with the secret in this file, else with the one in the variable MEMWARDEN_WEBHOOK_SECRET. "
+    "[MEMWARDEN_WEBHOOK_SECRET_FILE]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def alerts_test(webhooks: tuple[str, ...], services: tuple[str, ...], secret_file: str | None, as_json: bool) -> int:
+    """Send one alert, marked as a test, to each target, and say what came of it.
+
+    Exits with 0 when all of them took it, with 1 when one did not.
+    """
+    from memwarden.faces.cli.alerts import send_test
+
+    return send_test(webhooks, services, secret_file, as_json=as_json)

@@ -1,0 +1,52 @@
+"""What the pressure monitor does when memory is short, and to whom."""
+
+from __future__ import annotations
+
+import contextlib
+
+from memwarden.actions.caches import Caches
+from memwarden.actions.gate import Gate
+from memwarden.actions.standard import standard_actions
+from memwarden.actions.targets import Targets
+from memwarden.policy.presets import EMERGENCY
+from memwarden.policy.rules import Rule
+from memwarden.readers.identity import ProcProbe
+from memwarden.readers.process import ProcessReader
+
+#: The levels of the old monitor and what each led to. Nobody is paused or ended below CRITICAL, and nobody at all
+#: who was not registered as one that is not essential. The emergency goes by the bare figure that CRITICAL begins
+#: at: a level is left half a minute after memory came back, and in that time nobody is to be ended any more.
+RULES = (
+    Rule(name="gentle collection", when="level >= MODERATE", then="collect"),
+    Rule(name="aggressive cleanup", when="level >= HIGH", then=("collect", "trim", "caches")),
+    Rule(
+        name="emergency",
+        when="used > 90%",
+        sustain=2.0,
+        settle=30.0,
+        then="notify",
+        escalate=EMERGENCY,
+        severity="critical",
+    ),
+)
+
+
+class Emergency:
+    """The registers that its actions go by: processes, caches, and the gate that new work passes."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        probe = ProcProbe(proc)
+        self.targets, self.caches, self.gate = Targets(probe), Caches(), Gate()
+        self.actions = standard_actions(self.targets, probe, self.caches, self.gate, resident)
+
+    def take_back(self) -> None:
+        """Let run on who was paused, and open the gate: nobody watches any more."""
+        for action in self.actions:
+            if (close := getattr(action, "close", None)) is not None:
+                close()
+
+
+def resident() -> int:
+    """The resident size of this process in bytes; no descriptor stays. Raises :class:`ReadError`."""
+    with contextlib.closing(ProcessReader()) as reader:
+        return reader.resident()

@@ -307,6 +307,23 @@ def test_a_preset_has_rules_and_an_interval() -> None:
     assert any(isinstance(each, Event) and each.kind is EventKind.RULES for each in told)
 
 
+@pytest.mark.contract("X-28")
+@pytest.mark.parametrize("way", ["variable", "file"])
+def test_what_concerns_a_watch_alone_may_stand_in_variables_and_files(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its duration and its preset."""
+    if way == "variable":
+        monkeypatch.setenv("MEMWARDEN_DURATION", "300ms")
+        monkeypatch.setenv("MEMWARDEN_PRESET", "container")
+    else:
+        (tmp_path / "memwarden.toml").write_text('duration = "300ms"\npreset = "container"\n')
+    done = memwarden("watch")
+    assert done.returncode == 0
+    assert "event end: watched for 300 ms" in done.stdout
+    assert "event rules: when the level is at least HIGH" in done.stdout
+
+
 def test_a_watch_is_recorded(tmp_path: Path) -> None:
     """The record holds what was shown: readings, events, and whom it was about."""
     record = tmp_path / "watch.jsonl"

@@ -76,30 +76,36 @@ class ForestReader:
     def read(self) -> dict[str, Any]:
         """``{"tree": TreeMemory, "gaps": (…)}``, without a tree where nobody is left."""
         gaps: list[Gap] = []
+        seen = self._look_at(list(self._trees), gaps)
         if self._newcomers is not None:
-            self._admit(gaps)
+            seen += self._look_at(self._admit(seen, gaps), gaps)
+        self.tree = seen[0] if len(seen) == 1 else _joined(seen)
+        return {"gaps": tuple(gaps)} if self.tree is None else {"tree": self.tree, "gaps": tuple(gaps)}
+
+    def _look_at(self, pids: list[int], gaps: list[Gap]) -> list[TreeMemory]:
         seen = []
-        for pid, each in list(self._trees.items()):
+        for pid in pids:
+            each = self._trees[pid]
             tree = self._look(each, gaps)
             if tree is not None:
                 seen.append(tree)
             elif not each.lives:
                 del self._trees[pid]
                 each.close()
-        self.tree = seen[0] if len(seen) == 1 else _joined(seen)
-        return {"gaps": tuple(gaps)} if self.tree is None else {"tree": self.tree, "gaps": tuple(gaps)}
+        return seen
 
-    def _admit(self, gaps: list[Gap]) -> None:
+    def _admit(self, seen: list[TreeMemory], gaps: list[Gap]) -> list[int]:
+        """Who comes and is no member of a tree that was just looked at."""
         assert self._newcomers is not None
         try:
             pids = self._newcomers()
         except ReadError as error:
             gaps.append(Gap(error.what, error.where, error.why, error.detail))
-            return
-        members = {key.pid for key in self.tree.keys} if self.tree is not None else ()
-        for pid in sorted(pids):
-            if pid not in self._trees and pid not in members:
-                self._trees[pid] = _Tree(pid, self._reader(pid))
+            return []
+        members = {key.pid for tree in seen for key in tree.keys}
+        came = [pid for pid in sorted(pids) if pid not in self._trees and pid not in members]
+        self._trees.update({pid: _Tree(pid, self._reader(pid)) for pid in came})
+        return came
 
     def _look(self, each: _Tree, gaps: list[Gap]) -> TreeMemory | None:
         """The tree; None where nobody of it is left, or nothing can be read now."""

@@ -231,9 +231,10 @@ class _Session:
         forest = self._subject.forest
         if forest is None:
             return
+        until = time.monotonic() + _REAP_SECONDS  # for all of them: the view must not stand still for long
         while forest.ends:
             end = forest.ends.pop(0)
-            status = _status(end)
+            status = _status(end, until)
             end.exit.close()
             sentence = f"{end.name}[{end.key.pid}] {_how(status)}"
             if end.left:
@@ -269,9 +270,8 @@ class _Session:
         return f"{render.printable(process.name)}[{process.key.pid}]"
 
 
-def _status(end: End) -> int | None:
+def _status(end: End, until: float) -> int | None:
     """How it ended; its parent may still have to take note of it."""
-    until = time.monotonic() + _REAP_SECONDS
     while (status := end.exit.status()) is None and time.monotonic() < until:
         time.sleep(0.02)
     return status

@@ -15,12 +15,14 @@ from memwarden.settings.options import Addresses
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Flags of the option table, by name."""
+def _options(*names: str, **defaults: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Flags of the option table, by name; ``defaults`` are those of this command, where it has its own."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed([each for each in OPTIONS if each.name in names]):
             default = "" if option.default in (None, False) else f" Default: {_shown(option.default)}."
+            if option.name in defaults:
+                default = f" Default: {defaults[option.name]}."
             help_text = f"{option.sentence}{default} [{option.variable}]"
             if option.is_switch:
                 function = click.option(option.flag, option.name, is_flag=True, default=None, help=help_text)(function)
@@ -71,6 +73,58 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     from memwarden.faces.cli.run import run as perform
 
     return perform(command, flags, as_json=as_json)
+
+
+@group.command(context_settings=CONTEXT, short_help="Look on: the machine, or processes by pid or name.")
+@click.option(
+    "--pid",
+    "pids",
+    metavar="PID",
+    multiple=True,
+    type=click.IntRange(1),
+    help="Watch this process and its tree; may be repeated.",
+)
+@click.option(
+    "--name",
+    metavar="TEXT",
+    help="Watch the processes whose name or command line holds this, those that come included.",
+)
+@_options("interval", "duration", "preset", "config", "record", interval="1, or the preset's", record="no record")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each reading and event.")
+@click.option("--dry-run", is_flag=True, help="Mark every decision as a rehearsal.")
+def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool, **flags: Any) -> int:
+    """Look on: the machine with its largest processes, or processes by pid or name.
+
+    \b
+        memwarden watch --pid 4242 --interval 500ms
+        memwarden watch --json --duration 60s > memory.jsonl
+
+    Live on a terminal; one line for each reading elsewhere, and where NO_COLOR is set. Rules of the settings file
+    are followed and told, and read again when the file changes. Ends after --duration, on Ctrl-C, and when nobody
+    of --pid is left: exit code 0 each time. 1 says that nobody is there, 2 that an option is wrong.
+    """
+    from memwarden.faces.cli.watch import watch as perform
+
+    return perform(flags, pids, name, as_json=as_json, dry_run=dry_run)
+
+
+@group.command(context_settings=CONTEXT, short_help="List the largest processes of the machine.")
+@click.option("-n", "--count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
+@click.option(
+    "--sort",
+    type=click.Choice(("rss", "pss")),
+    default="rss",
+    show_default=True,
+    help="By resident size, or by fair share.",
+)
+@click.option("--once", is_flag=True, help="List them once, on a terminal, too.")
+@_options("interval", "duration", "config", interval="1")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON, once.")
+def top(count: int, sort: str, once: bool, as_json: bool, **flags: Any) -> int:
+    """List the largest processes of the machine: live on a terminal, once elsewhere."""
+    from memwarden.faces.cli.top import top as perform
+
+    return perform(flags, count, sort=sort, once=once, as_json=as_json)
 
 
 @group.command(context_settings=CONTEXT, short_help="Say what this machine grants, and why not more.")

@@ -15,16 +15,17 @@ from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli import lines
 from memwarden.faces.cli.course import Course
+from memwarden.faces.cli.remedies import actions_of, recorder_of, rules_of
 from memwarden.faces.cli.screen import Inbox, Output, Screen
 from memwarden.faces.cli.subject import Subject, machine, must_be_there, named, processes
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.endings import Ending, EndKind
 from memwarden.model.events import Event, EventKind
 from memwarden.model.lines import to_json
-from memwarden.policy.presets import EMERGENCY, preset
+from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
+from memwarden.protocols import Recorder
 from memwarden.readers.forest import End
-from memwarden.records.jsonl import JsonlRecorder
 from memwarden.settings import Settings, Watched, resolve
 
 #: Seconds between two readings where nobody says otherwise, and at most where a person looks on.
@@ -97,27 +98,17 @@ def _missing(subject: Subject, pids: Sequence[int], name: str | None) -> str:
     return trouble
 
 
-def rules_of(settings: Settings) -> tuple[Rule, ...]:
-    """The preset's rules and those of the file. Raises :class:`SettingsError`."""
-    ready = preset(settings.preset).rules if settings.preset is not None else ()
-    try:
-        return (*ready, *map(Rule.from_plain, settings.rules))
-    except SettingsError as error:
-        raise SettingsError(f"{settings.config}: {error}") from None
-
-
 def _interval(settings: Settings, drawn: bool) -> float:
-    if settings.sources["interval"].kind != "default":
-        return settings.interval
-    asked = preset(settings.preset).interval if settings.preset is not None else INTERVAL
-    return min(asked, INTERVAL) if drawn else asked
+    interval, _ = rules_of(settings, INTERVAL)
+    by_itself = settings.sources["interval"].kind == "default"
+    return min(interval, INTERVAL) if drawn and by_itself else interval
 
 
-def open_record(settings: Settings, message: str) -> JsonlRecorder | None:
+def open_record(settings: Settings, message: str) -> Recorder | None:
     """A recorder that was tried. Raises :class:`SettingsError` where the record cannot be written."""
     if settings.record is None:
         return None
-    recorder = JsonlRecorder(settings.record)
+    recorder = recorder_of(settings.record)
     try:
         recorder.record(Event(EventKind.START, time.time(), time.monotonic(), message))
     except RecordError as error:
@@ -148,7 +139,7 @@ class _Session:
         self._warden = Warden(
             subject.readers,
             interval=interval,
-            actions=[Tell(), *map(Elsewhere, EMERGENCY)],
+            actions=[Tell(), *map(Elsewhere, EMERGENCY), *actions_of(settings)],
             recorders=[] if recorder is None else [recorder],
             shortest=min(interval, _SHORTEST),
             dry_run=dry_run,
@@ -157,12 +148,12 @@ class _Session:
         self._watched: Watched[tuple[Rule, ...]] | None = None
         if settings.config is not None:
             self._watched = Watched(settings.config, self._put_in_force)
-        elif rules := rules_of(settings):
+        elif rules := rules_of(settings)[1]:
             self._warden.use_rules(rules)
         self._rules_due = time.monotonic() + _RULES_SECONDS
 
     def _put_in_force(self, path: str) -> tuple[Rule, ...]:
-        rules = rules_of(resolve({**self._flags, "config": path}, os.environ))
+        _, rules = rules_of(resolve({**self._flags, "config": path}, os.environ))
         if rules or self._warden.rules:
             self._warden.use_rules(rules)
         return rules

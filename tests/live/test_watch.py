@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -324,10 +326,37 @@ def test_what_concerns_a_watch_alone_may_stand_in_variables_and_files(
     assert "event rules: when the level is at least HIGH" in done.stdout
 
 
-def test_a_watch_is_recorded(tmp_path: Path) -> None:
-    """The record holds what was shown: readings, events, and whom it was about."""
-    record = tmp_path / "watch.jsonl"
+def test_alerts_arrive(tmp_path: Path) -> None:
+    """A rule of a watch tells the webhook that is set."""
+    (tmp_path / "memwarden.toml").write_text(rule("early", "used > 0.001%", "webhook"))
+    posted: list[bytes] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = memwarden("watch", "--duration", "1s", "--webhook", f"http://127.0.0.1:{server.server_port}/in")
+        server.shutdown()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "-> webhook" in done.stdout
+    assert b"early" in posted[0]
+
+
+@pytest.mark.parametrize("name", ["watch.jsonl", "watch.sqlite"])
+def test_a_watch_is_recorded(name: str, tmp_path: Path) -> None:
+    """The record holds what was shown: readings, events, and whom it was about; as lines, or as a history."""
+    record = tmp_path / name
     assert memwarden("watch", "--record", str(record), "--interval", "100ms", "--duration", "0.4s").returncode == 0
+    if name.endswith(".sqlite"):
+        assert record.read_bytes().startswith(b"SQLite format 3")
+        return
     events = list(read_lines(record))
     assert events[0].message == "watching this machine"
     assert [each.kind for each in events].count(EventKind.SAMPLE) >= 3

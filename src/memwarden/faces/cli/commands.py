@@ -90,6 +90,7 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     help="Watch the processes whose name or command line holds this, those that come included.",
 )
 @_options("interval", "duration", "preset", "config", "record", interval="1, or the preset's", record="no record")
+@_options("webhook", "webhook_secret_file", "alerts")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each reading and event.")
 @click.option("--dry-run", is_flag=True, help="Mark every decision as a rehearsal.")
 def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool, **flags: Any) -> int:

@@ -24,12 +24,12 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.lines import to_json
 from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
+from memwarden.protocols import Recorder
 from memwarden.readers.forest import End
 from memwarden.settings import Settings, Watched, resolve
 
 if TYPE_CHECKING:
-    from memwarden.records.jsonl import JsonlRecorder
-    from memwarden.records.sqlite import SqliteRecorder
+    pass
 
 #: Seconds between two readings where nobody says otherwise, and at most where a person looks on.
 INTERVAL = 1.0
@@ -102,11 +102,12 @@ def _missing(subject: Subject, pids: Sequence[int], name: str | None) -> str:
 
 
 def _interval(settings: Settings, drawn: bool) -> float:
-    asked, _ = rules_of(settings, INTERVAL)
-    return min(asked, INTERVAL) if drawn and settings.sources["interval"].kind == "default" else asked
+    interval, _ = rules_of(settings, INTERVAL)
+    by_itself = settings.sources["interval"].kind == "default"
+    return min(interval, INTERVAL) if drawn and by_itself else interval
 
 
-def open_record(settings: Settings, message: str) -> JsonlRecorder | SqliteRecorder | None:
+def open_record(settings: Settings, message: str) -> Recorder | None:
     """A recorder that was tried. Raises :class:`SettingsError` where the record cannot be written."""
     if settings.record is None:
         return None

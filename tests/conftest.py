@@ -11,13 +11,25 @@ import pytest
 LINUX_ONLY = {
     "control groups are Linux' own": ("unit/readers/test_cgroup.py", "unit/contain/test_witness.py"),
     "/proc is Linux' own": (
+        "unit/compat/test_tracked.py",
+        "unit/compat/test_compat_memory_init.py::test_the_status_has_its_three_parts_before_set_up_too",
+        "unit/compat/test_compat_memory_init.py::test_what_cannot_be_read_is_told_and_the_rest_stays",
+        "unit/compat/test_compat_simple_memory_monitor.py::test_processes_that_cannot_be_read_are_told",
+        "unit/engine/test_alert_table.py",
+        "unit/engine/test_glimpse.py",
         "unit/readers/test_files.py",
+        "unit/readers/test_machine.py",
         "unit/readers/test_meminfo.py",
+        "unit/readers/test_patience.py",
         "unit/readers/test_process.py",
+        "unit/readers/test_psi.py",
+        "unit/readers/test_shares.py",
         "unit/readers/test_tree.py",
+        "unit/readers/test_tree_newcomers.py",
         "properties/test_parsers_properties.py",
         "unit/assess/test_pressure.py::test_a_container_is_judged_on_its_own_limit",
     ),
+    "other systems keep settings in another folder": ("unit/settings/test_files.py::test_the_nearest_file_is_taken",),
     "commands are held on Linux alone": ("unit/contain/test_polling_pace.py",),
     "/dev/full is Linux' own": ("unit/records/test_jsonl.py::test_a_device_that_is_always_full",),
 }
@@ -36,7 +48,23 @@ POSIX_ONLY = {
         "unit/records/test_jsonl.py::test_no_link_is_followed",
         "unit/compat/test_compat_simple_memory_monitor.py::test_a_log_that_cannot_be_is_told_at_once",
     ),
-    "Windows has no pipes in directories": ("unit/records/test_jsonl.py::test_a_pipe_has_nothing_to_flush",),
+    "Windows has no pipes in directories": (
+        "unit/records/test_jsonl.py::test_a_pipe_has_nothing_to_flush",
+        "unit/records/test_sqlite.py::test_what_is_no_file_is_refused",
+        "unit/settings/test_files.py::test_only_files_are_found",
+    ),
+    "Windows gives no file to another user by a number": (
+        "unit/faces/test_settings.py::test_a_file_that_was_passed_over_is_told",
+        "unit/settings/test_files.py::test_a_planted_file_is_passed_over_and_told",
+    ),
+    "Windows keeps a directory that somebody is in": (
+        "unit/settings/test_files.py::test_a_working_directory_that_is_gone",
+    ),
+    "Windows has another home and other paths": (
+        "unit/settings/test_files.py::test_nobody_looks_above_home",
+        "unit/settings/test_files.py::test_values_are_understood",
+    ),
+    "Windows' Python cannot ask for its C library": ("unit/actions/test_trim.py::test_another_c_library_is_not_asked",),
     "Windows has other places, which test_platforms.py looks at": (
         "unit/records/test_places.py::test_without_a_home_the_directory_is_still_the_users_own",
         "unit/compat/test_compat_simple_memory_monitor.py::test_the_default_log_is_in_a_place_of_ones_own",

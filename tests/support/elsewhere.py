@@ -40,6 +40,8 @@ if PLATFORM == "win32":
         if name not in SIGNALS:
             delattr(signal, name)
     del time.tzset
+    import selectors  # chooses its way when it is imported
+    selectors.DefaultSelector = selectors.SelectSelector
     for name in ("poll", "epoll", "EPOLLIN", "POLLIN", "POLLPRI", "PIPE_BUF"):
         delattr(select, name)
 else:

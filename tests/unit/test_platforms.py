@@ -246,6 +246,51 @@ print(json.dumps([str(monitor.log_file), status["status"], get_memory_monitor().
     assert lines[-1] == b""
 
 
+@pytest.mark.parametrize("platform", OTHERS)
+def test_the_old_monitors_name_processes_there(platform, tmp_path):
+    """The largest ones of the machine, and those that are tracked, with what they take."""
+    top, tracked, resources = run(
+        f"""PLATFORM = {platform!r}
+{POOR}
+from memwarden.compat.memory_init import get_memory_status
+from memwarden.compat.memory_manager import get_memory_monitor
+from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
+detailed = SimpleMemoryMonitor().get_detailed_status()
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+monitor = get_memory_monitor()
+monitor.track_process(child.pid, "ffmpeg", is_ffmpeg=True, essential=False)
+tracked = [[each.pid == child.pid, each.memory_mb] for each in monitor.get_ffmpeg_processes()]
+resources = get_memory_status()["resources"]
+child.communicate()
+tracked.append(monitor.get_ffmpeg_processes())
+sizes = [each["memory_bytes"] for each in detailed["top_processes"]]
+print(json.dumps([sizes, tracked, resources]))
+""",
+        **{"XDG_STATE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "HOME": str(tmp_path)},
+    )
+    assert 1 <= len(top) <= 5
+    assert top == sorted(top, reverse=True)
+    (ours, size), after = tracked
+    assert ours
+    assert size > 1
+    assert after == []
+    assert resources == {"tracked_processes": 1}
+
+
+def test_who_does_not_loop_in_asyncio_does_not_pay_for_it():
+    """Neither the front door nor a warden that runs imports it; the asynchronous loop does."""
+    before, after = run("""
+import json, sys, memwarden
+with memwarden.Warden(interval=0.01) as warden:
+    warden.flush()
+next(memwarden.watch(0.01))
+before = "asyncio" in sys.modules
+memwarden.awatch
+print(json.dumps([before, "asyncio" in sys.modules]))
+""")
+    assert (before, after) == (False, True)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil is needed")
 @pytest.mark.contract("S2-47")
 def test_on_linux_the_standard_library_is_enough(tmp_path):

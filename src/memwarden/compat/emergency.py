@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from memwarden.actions.caches import Caches
 from memwarden.actions.gate import Gate
 from memwarden.actions.standard import standard_actions
@@ -11,7 +9,7 @@ from memwarden.actions.targets import Targets
 from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
 from memwarden.readers.identity import ProcProbe
-from memwarden.readers.process import ProcessReader
+from memwarden.readers.sources import own_probe, own_resident
 
 #: The levels of the old monitor and what each led to. Nobody is paused or ended below CRITICAL, and nobody at all
 #: who was not registered as one that is not essential. The emergency goes by the bare figure that CRITICAL begins
@@ -34,19 +32,13 @@ RULES = (
 class Emergency:
     """The registers that its actions go by: processes, caches, and the gate that new work passes."""
 
-    def __init__(self, proc: str = "/proc") -> None:
-        probe = ProcProbe(proc)
+    def __init__(self, proc: str | None = None) -> None:
+        probe = own_probe() if proc is None else ProcProbe(proc)
         self.targets, self.caches, self.gate = Targets(probe), Caches(), Gate()
-        self.actions = standard_actions(self.targets, probe, self.caches, self.gate, resident)
+        self.actions = standard_actions(self.targets, probe, self.caches, self.gate, own_resident())
 
     def take_back(self) -> None:
         """Let run on who was paused, and open the gate: nobody watches any more."""
         for action in self.actions:
             if (close := getattr(action, "close", None)) is not None:
                 close()
-
-
-def resident() -> int:
-    """The resident size of this process in bytes; no descriptor stays. Raises :class:`ReadError`."""
-    with contextlib.closing(ProcessReader()) as reader:
-        return reader.resident()

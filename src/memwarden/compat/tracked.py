@@ -11,6 +11,7 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
 from memwarden.readers.identity import ProcProbe
+from memwarden.readers.sources import own_probe, tree_source
 from memwarden.readers.tree import TreeReader
 
 
@@ -33,8 +34,10 @@ class Tracked:
     ``targets`` are those who may be ended, where it was said that they are not essential; ``proc`` is there for tests.
     """
 
-    def __init__(self, targets: Targets | None = None, proc: str = "/proc") -> None:
-        self.targets = Targets(ProcProbe(proc)) if targets is None else targets
+    def __init__(self, targets: Targets | None = None, proc: str | None = None) -> None:
+        if targets is None:
+            targets = Targets(own_probe() if proc is None else ProcProbe(proc))
+        self.targets = targets
         self._proc = proc
         self._lock = Lock()
         self._ffmpeg: set[ProcessKey] = set()
@@ -59,9 +62,9 @@ class Tracked:
         return found
 
     def _measure(self, target: Target, is_ffmpeg: bool) -> ProcessInfo:
-        reader = TreeReader(target.key.pid, self._proc, keep=0)
-        with contextlib.closing(reader):
-            tree, _ = reader.look()
+        pid, proc = target.key.pid, self._proc
+        with contextlib.closing(tree_source(pid) if proc is None else TreeReader(pid, proc, keep=0)) as reader:
+            tree = reader.read()["tree"]
         if target.key not in tree.keys:
-            raise ReadError("process", f"{self._proc}/{target.key.pid}", "gone")
+            raise ReadError("process", f"pid {pid}", "gone")
         return ProcessInfo(target.key.pid, target.name, tree.total / MIB, is_ffmpeg, target.essential)

@@ -26,7 +26,7 @@ def test_another_c_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_windows_has_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the question."""
-    monkeypatch.delattr(os, "confstr")
+    monkeypatch.delattr(os, "confstr", raising=False)
     assert "not glibc" in Trim().run(DECISION).message
 
 

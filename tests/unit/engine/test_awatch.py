@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -360,17 +357,3 @@ def test_without_a_warden_the_own_process_is_watched() -> None:
     got = asyncio.run(main())
     assert all(each.sample.process is not None and each.sample.process.rss > 1 << 20 for each in got)
     assert no_thread_is_left()
-
-
-def test_who_does_not_use_it_does_not_pay_for_asyncio() -> None:
-    """Neither the front door nor a warden that runs imports it."""
-    program = (
-        "import json, sys, memwarden\n"
-        "with memwarden.Warden(interval=0.01) as warden: warden.flush()\n"
-        "next(memwarden.watch(0.01))\n"
-        "before = 'asyncio' in sys.modules\n"
-        "memwarden.awatch\n"
-        "print(json.dumps([before, 'asyncio' in sys.modules]))"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(said.stdout) == [False, True]

@@ -18,13 +18,14 @@ from memwarden.model.facts import CgroupMemory
 from support.engine import SOON
 from support.trees import descriptors
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux wakes those who wait for memory")
+LINUX = sys.platform == "linux"
+KERNEL = pytest.mark.skipif(not LINUX, reason="only Linux wakes those who wait for memory")
 
 
 class Pipe:
     """A wake-up that a test fires; ``dead``: its group is gone."""
 
-    events = select.POLLIN
+    events = getattr(select, "POLLIN", 1)
 
     def __init__(self, name: str = "pipe") -> None:
         self.name = name
@@ -67,7 +68,7 @@ def pipe() -> Iterator[Pipe]:
     made.close()
 
 
-@pytest.fixture(params=["deaf to the kernel", "listening"])
+@pytest.fixture(params=["deaf to the kernel", pytest.param("listening", marks=KERNEL)])
 def bell(request: pytest.FixtureRequest) -> Iterator[Bell]:
     """A bell; with a wake-up that never fires, and without."""
     made = Bell()
@@ -113,6 +114,7 @@ def test_a_ring_ends_a_wait_of_a_year(bell: Bell) -> None:
     ringing.join()
 
 
+@KERNEL
 def test_a_poll_of_a_year_is_made_of_days(pipe: Pipe) -> None:
     """And together they take the year, not a day."""
     bell, asked = Bell(), []
@@ -169,6 +171,7 @@ def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Bell) ->
     assert not bell.wait(0.001)
 
 
+@KERNEL
 def test_the_kernel_wakes_without_a_ring(pipe: Pipe) -> None:
     """The wait ends, says why, and takes note of the event so that the next one can wake."""
     bell = Bell()
@@ -182,6 +185,7 @@ def test_the_kernel_wakes_without_a_ring(pipe: Pipe) -> None:
     bell.close()
 
 
+@KERNEL
 def test_a_wake_up_and_a_ring_at_once_count_as_both(pipe: Pipe) -> None:
     """Neither hides the other."""
     bell = Bell()
@@ -195,6 +199,7 @@ def test_a_wake_up_and_a_ring_at_once_count_as_both(pipe: Pipe) -> None:
     bell.close()
 
 
+@KERNEL
 def test_a_ring_from_before_it_listened_still_rings(pipe: Pipe) -> None:
     """A stop that comes while wake-ups are being registered is not forgotten."""
     bell = Bell()
@@ -206,6 +211,7 @@ def test_a_ring_from_before_it_listened_still_rings(pipe: Pipe) -> None:
     bell.close()
 
 
+@KERNEL
 def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group that thrashes tells without end: looks come a hundred times a second at most, yet a ring is heard."""
     bell = Bell()
@@ -231,6 +237,7 @@ def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest
     bell.close()
 
 
+@KERNEL
 def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
     """It wakes for the last time, is given back and told of no more; the others stay."""
     other = Pipe("other")
@@ -250,6 +257,7 @@ def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
     assert other.closed == 1
 
 
+@KERNEL
 def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
     """Thresholds are to follow the file cache."""
     bell = Bell()
@@ -262,6 +270,7 @@ def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
     assert len(pipe.followed) == 1
 
 
+@KERNEL
 def test_closing_gives_every_descriptor_back(pipe: Pipe) -> None:
     """Also twice; a ring or a wait afterwards harms nobody."""
     before = descriptors()
@@ -276,6 +285,7 @@ def test_closing_gives_every_descriptor_back(pipe: Pipe) -> None:
     assert bell.wait(SOON)
 
 
+@KERNEL
 def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
     """Closing waits for the ring that is under way: its number may be a file of the program right after."""
     ringing, go_on = threading.Event(), threading.Event()
@@ -311,6 +321,7 @@ def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
     assert not closer.is_alive()
 
 
+@KERNEL
 def test_in_a_child_it_can_be_closed_whoever_held_it(pipe: Pipe) -> None:
     """A thread that rang when the process forked did not come along; the copies go, the parent's stay."""
     bell = Bell()
@@ -330,6 +341,7 @@ def test_in_a_child_it_can_be_closed_whoever_held_it(pipe: Pipe) -> None:
     bell.close()
 
 
+@KERNEL
 def test_without_a_descriptor_left_it_goes_on_by_time(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wake-ups are given back, nothing is claimed, and a ring still ends the wait at once."""
 

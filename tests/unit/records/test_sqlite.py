@@ -161,13 +161,15 @@ def test_an_event_that_cannot_be_written_is_said(path: Path, recorder: Fed, even
     assert messages(path) == ["before", "after"]
 
 
-def test_who_wrote_is_told(path: Path, clock: FakeClock) -> None:
+def test_who_wrote_is_told(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two recorders on one file stay apart; one that was closed and goes on is the same as before."""
+    monkeypatch.setenv("COMPUTERNAME", "desk")  # Windows
+    host = os.uname().nodename if hasattr(os, "uname") else "desk"
     first, second = Fed(path, clock), Fed(path, clock)
     first.at(kind=EventKind.START, message="first")
     second.at(kind=EventKind.START, message="second")
     rows = query(path, "SELECT id, host, pid, began, seen FROM writers")
-    assert rows == [(number, os.uname().nodename, os.getpid(), HOUR, HOUR) for number in (1, 2)]
+    assert rows == [(number, host, os.getpid(), HOUR, HOUR) for number in (1, 2)]
     second.close()
     second.at(kind=EventKind.STOP, message="second again")
     assert messages(path, writer=2) == ["second", "second again"]

@@ -83,7 +83,8 @@ class Action(Protocol):
 
     It may have more, which is used where it is there: ``harms = False`` says that nothing is lost by it, so that it
     runs in a dry run, too; ``rehearse(decision)`` gives the :class:`Outcome` that says what would be done;
-    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds.
+    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds;
+    ``brief = True`` has it taken back after a rule's ``hold`` though the rule still holds.
     """
 
     name: str

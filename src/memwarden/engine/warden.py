@@ -17,6 +17,7 @@ from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
+from memwarden.engine.remedies import Remedies
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
 from memwarden.model import log
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
     from memwarden.actions.gate import Gate
     from memwarden.actions.targets import Target
-    from memwarden.engine.remedies import Remedies
     from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
 
@@ -120,6 +120,12 @@ class Warden:
     ) -> None:
         # By default where it is our own memory and time that is watched.
         self._wakeups = readers is None and clock is None if wakeups is None else wakeups
+        self._own = readers is None
+        for recorder in recorders:
+            if not isinstance(recorder, Recorder):
+                raise SettingsError(f"recorders: {recorder!r} is no recorder; one is JsonlRecorder(path)")
+        if asked is not None and not isinstance(asked, Limit):
+            raise SettingsError(f"asked: {asked!r} is no Limit; write Limit(parse_size({asked!r}), 'asked')")
         self.interval = parse_duration(interval)
         self.asked = asked
         self._readers = tuple(own_sources() if readers is None else readers)
@@ -128,9 +134,7 @@ class Warden:
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
-        self._dry_run = dry_run
-        self._actions: dict[str, Action] = {action.name: action for action in actions}
-        self._made_remedies: Remedies | None = None
+        self._remedies = Remedies(actions, dry_run)
         policy = self._policy(rules) if rules else None
         self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
         self._new_policy: Policy | None = None
@@ -153,28 +157,20 @@ class Warden:
         _alive.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
-        """A policy of these rules. Raises :class:`SettingsError` when one names an action that is not known."""
-        from memwarden.policy.rules import Policy
+        policy = self._remedies.policy(rules)
+        if self._own and any(rule.condition.measure.startswith("psi.") for rule in rules):
+            self._add_stalls()
+        return policy
 
-        for rule in rules:
-            for action in rule.actions:
-                if action not in self._actions:
-                    standard = self._remedies.actions
-                    if action not in standard:
-                        known = ", ".join(sorted({*self._actions, *standard}))
-                        raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
-                    self._actions = {**self._actions, action: standard[action]}
-        reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
-        held = [name for name in reversible if getattr(self._actions[name], "harms", True)]
-        return Policy(rules, reversible=reversible, held=held, dry_run=self._dry_run)
+    def _add_stalls(self) -> None:
+        """Read the kernel's stalls from now on: a rule asks for them, and most watches can do without."""
+        if any(reader.name == "psi" for reader in self._readers):
+            return
+        from memwarden.readers.psi import PsiReader
 
-    @property
-    def _remedies(self) -> Remedies:
-        if self._made_remedies is None:
-            from memwarden.engine.remedies import Remedies
-
-            self._made_remedies = Remedies()
-        return self._made_remedies
+        self._readers = (*self._readers, PsiReader())
+        if hasattr(self, "_tick"):
+            self._tick.readers = self._readers
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
@@ -301,9 +297,8 @@ class Warden:
             _closer(recorder)()
 
     def _close_actions(self) -> None:
-        for action in self._actions.values():
-            if hasattr(action, "close"):
-                _closer(action)()
+        for action in self._remedies.closing:
+            _closer(action)()
 
     def _close_readers(self) -> None:
         for reader in self._readers:
@@ -445,9 +440,7 @@ class Warden:
         return not trouble
 
     def _act(self, decision: Decision) -> None:
-        action = self._actions[decision.action]
-
-        label = f"action {action.name}"
+        label = f"action {decision.action}"
 
         from memwarden.model.decisions import Outcome
 
@@ -457,7 +450,7 @@ class Warden:
                 if label in self._courier.stuck:  # each further run would take one more thread
                     outcome = Outcome(decision=decision, done=False, message=f"{label} still hangs")
                 else:
-                    outcome = perform(action, decision)
+                    outcome = self._remedies.perform(decision)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
                 took = self._clock.monotonic() - begun
                 outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
@@ -571,23 +564,6 @@ class Warden:
         self._life = self._behind = None
         self._courier.forget_threads()
         self.close()  # the child's copies of the descriptors only
-
-
-def perform(action: Action, decision: Decision) -> Outcome:
-    """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
-    from memwarden.model.decisions import Outcome
-
-    if decision.dry_run and getattr(action, "harms", True):
-        rehearse = getattr(action, "rehearse", None)
-        if rehearse is not None and not decision.undo:
-            rehearsed: Outcome = rehearse(decision)
-            return rehearsed
-        what = "take back" if decision.undo else "run"
-        return Outcome(decision=decision, done=False, message=f"dry run: would {what} {action.name}")
-    if decision.undo:
-        undone: Outcome = action.undo(decision)  # type: ignore[attr-defined]  # the policy knows who has one
-        return undone
-    return action.run(decision)
 
 
 def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
 from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
@@ -877,3 +878,33 @@ def test_status_does_not_wait_for_a_receiver_that_hangs(clock: FakeClock) -> Non
         assert warden.status()["statistics"]["readings"] >= 1
         assert time.monotonic() - begun < 3
         hold.set()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"rules": "level >= HIGH"}, "no Rule"),
+        ({"rules": ["level >= HIGH"]}, "no Rule"),
+        ({"rules": preset("container")}, "a preset has .rules"),
+        ({"actions": [print]}, "is no action"),
+        ({"recorders": ["memory.jsonl"]}, "is no recorder"),
+        ({"asked": "2GiB"}, "is no Limit"),
+    ],
+)
+def test_what_is_none_of_ours_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    """When it is given, and not by an AttributeError on a thread later on."""
+    with pytest.raises(SettingsError) as caught:
+        Warden(**given)
+    assert named in str(caught.value)
+
+
+def test_a_rule_on_stalls_has_them_read() -> None:
+    """Of one's own machine: most watches can do without, so they are read where a rule asks for them."""
+    stalls = Rule(name="stalls", when="psi.full > 10%", then="notify")
+    for warden in (Warden(rules=[stalls]), plain := Warden()):
+        if warden is plain:
+            assert warden.look().sample.psi is None
+            warden.use_rules([stalls])
+        found = warden.look().sample
+        assert found.psi is not None or any(gap.what == "psi" for gap in found.gaps)
+        warden.close()

@@ -348,7 +348,7 @@ def test_what_can_be_taken_back_is() -> None:
 
 def test_nothing_is_held_for_longer_than_the_rule_says() -> None:
     """A pause that does not help is taken back after its time, though the rule still holds."""
-    policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), held=("pause",))
+    policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), brief=("pause",))
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
     assert policy.decide(Sample(0.0, 29.9), verdict(HIGH)).decisions == []
     undone = policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions

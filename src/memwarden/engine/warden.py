@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import math
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
+from memwarden.engine import alive
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
@@ -48,8 +46,6 @@ WAITING_READINGS = 256
 FOLLOW_SECONDS = 5.0
 #: The name of the thread that looks.
 SAMPLER = "memwarden-sampler"
-
-_alive: weakref.WeakSet[Warden] = weakref.WeakSet()
 
 
 class _Life:
@@ -154,7 +150,7 @@ class Warden:
         self._ended.set()
         self._started_wall: float | None = None
         self._followed = -math.inf
-        _alive.add(self)
+        alive.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         policy = self._remedies.policy(rules)
@@ -420,7 +416,7 @@ class Warden:
         from memwarden.readers.wakeups import own_wakeups
 
         try:
-            with _opening:
+            with alive.opening():
                 granted, _ = own_wakeups()
                 life.wake.listen(granted)
         except OSError as error:  # no descriptors left: the time still wakes us
@@ -554,7 +550,7 @@ class Warden:
 
     # --- fork -----------------------------------------------------------------------------------------
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """In the child: stopped and usable. The threads stayed with the parent, and so do its locks."""
         self._guard = threading.Lock()
         self._ended = threading.Event()
@@ -581,37 +577,3 @@ def _to_log(event: Event) -> None:
         log.warn("%s", event.message, event=event)
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
         log.debug("%s", event.message, event=event)
-
-
-#: Held while descriptors are opened that are not in their place yet: a fork waits for it, or they would be lost in the
-#: child and keep the parent's registrations alive.
-_opening = threading.Lock()
-_held_for_fork = False
-
-
-def _before() -> None:
-    global _held_for_fork
-    _held_for_fork = _opening.acquire(timeout=1.0)
-
-
-def _parent() -> None:
-    if _held_for_fork:
-        _opening.release()
-
-
-def _child() -> None:
-    global _opening
-    _opening = threading.Lock()
-    for warden in list(_alive):
-        warden._after_fork()
-
-
-@atexit.register
-def _end() -> None:
-    """A program that ends without a word has its last samples written, and what was paused goes on."""
-    for warden in list(_alive):
-        warden.stop()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)

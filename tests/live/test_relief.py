@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import os
@@ -55,6 +56,20 @@ def fragmented(size: int) -> list[bytes]:
     """One in a hundred blocks of the C library's heap: what was freed around it stays, unless it is trimmed."""
     block = 4000
     return [b"x" * block for _ in range(size // block)][::100]
+
+
+@pytest.fixture(autouse=True)
+def _whatever_ran_before() -> Iterator[None]:
+    """No collection comes by itself while the collector stays switched on; a large block that is freed leaves at once.
+
+    glibc keeps it (up to 32 MiB) once the program has freed one of that size, which another test may have done.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(-3, 128 << 10)  # M_MMAP_THRESHOLD, at its default and for good
+    yield
+    gc.set_threshold(*thresholds)
 
 
 @pytest.fixture

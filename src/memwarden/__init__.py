@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memwarden.actions.alerts import Alerts as Alerts
+    from memwarden.actions.webhook import Webhook as Webhook
     from memwarden.contain.contained import Contained as Contained
     from memwarden.contain.contained import hold as hold
     from memwarden.engine.awatch import awatch as awatch
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
+    "actions.alerts": "Alerts",
+    "actions.webhook": "Webhook",
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",

@@ -83,7 +83,8 @@ class Action(Protocol):
 
     It may have more, which is used where it is there: ``harms = False`` says that nothing is lost by it, so that it
     runs in a dry run, too; ``rehearse(decision)`` gives the :class:`Outcome` that says what would be done;
-    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds.
+    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds;
+    ``brief = True`` has it taken back after a rule's ``hold`` though the rule still holds.
     """
 
     name: str
@@ -120,7 +121,8 @@ class Recorder(Protocol):
     """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
 
     An attribute ``linger`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
-    several at a time: waking the worker for each would cost more than the record.
+    several at a time: waking the worker for each would cost more than the record. ``logs = True`` says that it tells
+    the program's log, which the warden then leaves to it; ``as_plain()`` gives figures for the warden's ``status()``.
     """
 
     def record(self, event: Event) -> None: ...

@@ -18,6 +18,7 @@ from memwarden.model.sample import Sample
 from memwarden.protocols import Reader
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
+from memwarden.readers.forest import ForestReader
 from memwarden.readers.machine import MachineReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
@@ -67,6 +68,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree, real": lambda folder: Case(TreeReader(os.getpid()), "tree"),
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
+    "forest, real": lambda folder: Case(ForestReader([os.getpid()]), "tree"),
     # Nothing kept: on a real machine others start and end while descriptors are counted.
     "machine, real": lambda folder: Case(MachineReader(keep=0), "top"),
     "machine": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc), "top", _gone(t)),

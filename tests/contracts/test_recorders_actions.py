@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from memwarden.actions.alerts import Alerts
 from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
 from memwarden.actions.gate import Gate, StopAdmitting
@@ -20,6 +21,7 @@ from memwarden.actions.standard import standard_actions
 from memwarden.actions.targets import Targets
 from memwarden.actions.terminate import Terminate
 from memwarden.actions.trim import Trim
+from memwarden.actions.webhook import Webhook, Webhooks
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.decisions import Decision, Outcome
@@ -36,7 +38,7 @@ from memwarden.records.log import LogRecorder
 from memwarden.records.sqlite import SqliteRecorder, read_history
 from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
-from support.engine import Keeper
+from support.engine import Keeper, no_thread_is_left
 
 DECISION = Decision(rule="high", action="notify", reason="level HIGH: 85.0% of machine", wall=1e9, monotonic=5.0)
 READING = Reading(
@@ -249,14 +251,31 @@ ACTIONS: dict[str, Callable[[], Action]] = {
     "stop-admitting": lambda: StopAdmitting(Gate()),
     "terminate": lambda: Terminate(Targets(PROBE), PROBE),
 }
+#: Where nobody listens: what is told waits, and is named in the log when the action is closed.
+NOBODY = "http://127.0.0.1:9/in"
+
+
+def _alerts() -> Action:
+    pytest.importorskip("apprise")
+    return Alerts(["json://127.0.0.1:9/a", "json://127.0.0.1:9/b"], patience=0.01)
+
+
+#: Those that tell the world outside, and need an address for it.
+TELLING: dict[str, Callable[[], Action]] = {
+    "alerts": _alerts,
+    "webhook": lambda: Webhook(NOBODY, patience=0.01),
+    "webhooks": lambda: Webhooks([NOBODY, NOBODY], patience=0.01, name="webhooks"),
+}
 #: Those that only say what they would do in a dry run.
 HARMING = {"pause", "stop-admitting", "terminate"}
 
 
-@pytest.fixture(params=sorted(ACTIONS))
-def action(request: pytest.FixtureRequest) -> Action:
+@pytest.fixture(params=sorted({**ACTIONS, **TELLING}))
+def action(request: pytest.FixtureRequest) -> Iterator[Action]:
     """Each action in turn."""
-    return ACTIONS[request.param]()
+    made = {**ACTIONS, **TELLING}[request.param]()
+    yield made
+    getattr(made, "close", lambda: None)()
 
 
 def test_an_action_has_the_name_that_rules_use(action: Action, request: pytest.FixtureRequest) -> None:
@@ -316,7 +335,16 @@ def test_an_action_may_be_closed_at_any_time(action: Action) -> None:
     close()
 
 
-def test_the_actions_that_ship_are_these() -> None:
+def test_a_closed_action_leaves_no_thread(action: Action) -> None:
+    """Though what it was to tell could not be delivered; and it may be used again."""
+    for number in range(2):
+        decision = Decision(rule="high", action=action.name, reason="one", wall=1e9, monotonic=float(number))
+        action.run(decision)
+        getattr(action, "close", lambda: None)()
+        assert no_thread_is_left()
+
+
+def test_every_warden_has_the_actions_that_ship() -> None:
     """With their names, in the order of an emergency."""
     made = standard_actions(Targets(PROBE), PROBE, Caches(), Gate())
     assert [each.name for each in made] == [
@@ -332,9 +360,9 @@ def test_the_actions_that_ship_are_these() -> None:
 
 
 def test_notify_tells_the_programs_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Rule and reason as a warning, the decision with it; percent signs in a reason are no format."""
+    """Rule and reason as a warning; percent signs in a reason are no format."""
     decision = Decision(rule="high", action="notify", reason="100% of %s", wall=1e9, monotonic=5.0)
     assert Notify().run(decision).done
     (line,) = caplog.records
     assert (line.name, line.levelname, line.getMessage()) == ("memwarden", "WARNING", "high: 100% of %s")
-    assert line.memwarden == decision  # type: ignore[attr-defined]
+    assert line.memwarden_rule == "high"  # type: ignore[attr-defined]

@@ -128,6 +128,16 @@ def test_option_is_described(option: Option) -> None:
         assert f"| {option.default} |" in row[0]
 
 
+@pytest.mark.parametrize("command", ["watch", "top"])
+def test_every_option_of_the_command_is_described(command: str) -> None:
+    """In its own table, under each of its names, with a default where it has one."""
+    _, _, rest = _page("watch-command.md").partition(f"| Option of `{command}` |")
+    rows, _, _ = rest.partition("\n\n")
+    for each in group.commands[command].params:
+        for name in each.opts:
+            assert re.search(rf"^\| .*`{name}[ `].* \|$", rows, re.MULTILINE), f"{command} {name} has no row"
+
+
 @pytest.mark.parametrize(
     "error",
     [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.MemwardenError)],

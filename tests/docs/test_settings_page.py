@@ -33,10 +33,11 @@ def options() -> str:
     """The table of options, as it has to stand."""
     rows = ["| Option | Variable | Key | May be | Default | |", "| --- | --- | --- | --- | --- | --- |"]
     for option in OPTIONS:
-        flag = f"[{option.flag}]" if option.is_switch else f"{option.flag} {option.unit}"
+        flag = f"`[{option.flag}]`" if option.is_switch else f"`{option.flag} {option.unit}`"
+        flag = flag if option.has_flag else ""
         key = f"`{option.name}`" if option.in_file else ""
         rows.append(
-            f"| `{flag}` | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
+            f"| {flag} | `{option.variable}` | {key} | {option.kind.allowed} | {shown(option.default)} |"
             f" {option.sentence} |"
         )
     return "\n" + "\n".join(rows) + "\n\n"
@@ -56,11 +57,15 @@ def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
 
 
 def test_the_files_shown_are_fine(tmp_path: Path) -> None:
-    """Whoever copies an example has no fault in it."""
-    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
-    for block in blocks:
-        tomllib.loads(block)
-        path = tmp_path / "memwarden.toml"
-        path.write_text(block, encoding="utf-8")
-        assert read(str(path), {}).faults == ()
+    """Whoever copies an example, from whichever page, has no fault in it."""
+    shown = {
+        page.name: re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for page in PAGE.parent.glob("*.md")
+    }
+    assert shown[PAGE.name]
+    for name, blocks in shown.items():
+        for block in blocks:
+            tomllib.loads(block)
+            path = tmp_path / "memwarden.toml"
+            path.write_text(block, encoding="utf-8")
+            assert read(str(path), {}).faults == (), name

@@ -1,11 +1,15 @@
-"""Fixtures for tests on the real thing: a container engine and a kernel with cgroup v2."""
+"""Fixtures for tests on the real thing: a container engine, a kernel with cgroup v2, and terminals."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from support.docker import Docker, DockerUnavailable
 from support.guest import Guest, GuestUnavailable
+
+if sys.platform != "win32":
+    from support.screen import Screen
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +48,17 @@ def guest() -> Guest:
         return Guest.find()
     except GuestUnavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def screen() -> Iterator[Callable[..., Screen]]:
+    """Opens programs on terminals, and closes them."""
+    opened: list[Screen] = []
+
+    def open_screen(*command: str, **size: int) -> Screen:
+        opened.append(Screen(*command, **size))
+        return opened[-1]
+
+    yield open_screen
+    for each in opened:
+        each.close()

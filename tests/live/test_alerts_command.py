@@ -78,6 +78,9 @@ def test_one_that_does_not_arrive_is_named_with_its_reason() -> None:
         (["--webhook", "http://127.0.0.1:9", "--webhook-secret-file", "/no/such"], {}, "/no/such"),
         (["--webhook", "http://127.0.0.1:9"], {"MEMWARDEN_WEBHOOK_SECRET": "whsec_hunter2"}, "webhook secret"),
         (["--what"], {}, "--what"),
+        (["--webhook", " "], {}, "--webhook: must be an address"),
+        ([], {"MEMWARDEN_WEBHOOK": "ftp://hunter2"}, "MEMWARDEN_WEBHOOK: webhook url"),
+        (["--config", "/no/such"], {}, "/no/such"),
     ],
 )
 def test_bad_usage_is_told_with_2(arguments: list[str], environment: dict[str, str], words: str) -> None:

@@ -250,6 +250,12 @@ def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
         hold(["true"], limit=512)
 
 
+def test_a_command_is_a_list_of_words() -> None:
+    """The letters of a text would be taken for words: `s: command not found` helps nobody."""
+    with pytest.raises(SettingsError, match="list of words"):
+        hold("sleep 1")
+
+
 def test_the_ending_raises_for_those_who_catch_memory_errors() -> None:
     """`except MemoryError` meets the limit; any other ending passes through."""
     with hold(python(ONE_CALL), limit="64MiB", grace=0.2) as command:

@@ -58,18 +58,20 @@ def fragmented(size: int) -> list[bytes]:
     return [b"x" * block for _ in range(size // block)][::100]
 
 
-@pytest.fixture(autouse=True)
-def _whatever_ran_before() -> Iterator[None]:
-    """No collection comes by itself while the collector stays switched on; a large block that is freed leaves at once.
-
-    glibc keeps it (up to 32 MiB) once the program has freed one of that size, which another test may have done.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(0)
+@pytest.fixture(autouse=True, scope="module")
+def large_blocks_leave_at_once() -> None:
+    """glibc keeps them (up to 32 MiB) once a program has freed one of that size, which another test may have done."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(-3, 128 << 10)  # M_MMAP_THRESHOLD, at its default and for good
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_collects() -> Iterator[None]:
+    """The collector is on, as its action wants it, and never runs by itself: it would take the garbage before."""
+    before = gc.get_threshold()
+    gc.set_threshold(0)
     yield
-    gc.set_threshold(*thresholds)
+    gc.set_threshold(*before)
 
 
 @pytest.fixture

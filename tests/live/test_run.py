@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -297,77 +291,6 @@ time.sleep(1)
 
 
 # --- terminals ---------------------------------------------------------------------------------------
-
-
-class Screen:
-    """A program on a terminal of its own."""
-
-    def __init__(self, *command: str) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm", LANG="C.UTF-8")
-            os.execvp(command[0], command)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        self.seen = ""
-        self.status: int | None = None
-
-    @property
-    def text(self) -> str:
-        """What was seen, without the terminal's own signs."""
-        return re.sub(r"\033\[[0-9;?]*[a-zA-Z]|\033[78]|\r", "", self.seen)
-
-    def until(self, condition: Callable[[str], object], seconds: float = 20) -> str:
-        end = time.monotonic() + seconds
-        while not condition(self.text):
-            assert time.monotonic() < end, f"not seen: {self.seen!r}"
-            if select.select([self.fd], [], [], 0.05)[0]:
-                try:
-                    self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
-                except OSError:
-                    assert condition(self.text), f"ended without it: {self.seen!r}"
-        return self.seen
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def wait(self, seconds: float = 20) -> int:
-        with contextlib.suppress(AssertionError):  # the terminal closes a moment before the program is reaped
-            self.until(lambda _: self._ended(), seconds)
-        end = time.monotonic() + seconds
-        while not self._ended():
-            assert time.monotonic() < end, f"still running: {self.seen!r}"
-            time.sleep(0.01)
-        assert self.status is not None
-        return os.waitstatus_to_exitcode(self.status)
-
-    def _ended(self) -> bool:
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = status
-        return self.status is not None
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
-        if self.status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-
-
-@pytest.fixture
-def screen() -> Iterator[Callable[..., Screen]]:
-    """Opens programs on terminals, and closes them."""
-    opened: list[Screen] = []
-
-    def open_screen(*command: str) -> Screen:
-        opened.append(Screen(*command))
-        return opened[-1]
-
-    yield open_screen
-    for each in opened:
-        each.close()
 
 
 def test_ctrl_c_reaches_the_command_once_and_the_report_follows(screen) -> None:

@@ -1,4 +1,4 @@
-"""Each variable and each key of a settings file changes what ``memwarden run`` does."""
+"""Each variable and each key of a settings file changes what a command does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from memwarden.faces.cli import LIMIT_ENDED_IT, OWN_FAILURE
+from memwarden.records.sqlite import read_history
 from memwarden.settings import OPTIONS
 from memwarden.testing import HOG
+from support.receiver import Got, Receiver
 
 MEMWARDEN = [sys.executable, "-m", "memwarden"]
 
-#: Options of commands that are not there yet.
-WAITING = {"duration", "preset"}  # of `watch`
+#: Options of `watch` alone, which test_watch.py tries.
+OF_WATCH = {"duration", "preset"}
 
 #: Grows past 60 MiB; stops growing when it is asked to end, and stays.
 STAYS = """
@@ -108,11 +110,9 @@ EFFECTS: list[Effect] = [
 
 
 def test_every_option_is_used() -> None:
-    """Nothing is parsed and then forgotten; one that waits for its command leaves this list with it."""
-    assert sorted([name for name, *_ in EFFECTS] + [*WAITING]) == sorted(option.name for option in OPTIONS)
-    source = Path(__file__).resolve().parents[2] / "src" / "memwarden" / "faces"
-    text = "".join(path.read_text() for path in source.rglob("*.py"))
-    assert {name for name in WAITING if f"settings.{name}" in text} == set()
+    """Nothing is parsed and then forgotten."""
+    told = [name for name, *_ in EFFECTS] + [*TARGETS, *OF_WATCH]
+    assert sorted(told) == sorted(option.name for option in OPTIONS)
 
 
 @pytest.mark.contract("W3-6", "X-28")
@@ -136,6 +136,50 @@ def test_each_variable_and_each_key_changes_what_is_done(
         assert so(run(by_file, environment, command, *flags))
 
 
+#: What says whom ``memwarden alerts test`` tells, and what must be so of the request then; ``URL`` is the receiver's.
+TARGETS: dict[str, tuple[str, Callable[[Got], bool]]] = {
+    "webhook": ("http://URL", lambda got: got.json["type"] == "memwarden.alert"),
+    "webhook_secret": ("whsec_aGVsbG8=", lambda got: got.headers["webhook-signature"].startswith("v1,")),
+    "webhook_secret_file": ("secret.txt", lambda got: got.headers["webhook-signature"].startswith("v1,")),
+    "alerts": ("json://URL", lambda got: "[TEST]" in got.json["message"]),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("way", ["variable", "file"])
+def test_each_variable_and_each_key_says_whom_to_tell(
+    name: str, way: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The test alert goes there, and is signed where something is said to sign with."""
+    if name == "alerts":
+        pytest.importorskip("apprise")
+    (tmp_path / "secret.txt").write_text("plain words\n")
+    said, so = TARGETS[name]
+    flags = [] if said.endswith("URL") else ["--webhook", "http://URL"]
+    option = next(option for option in OPTIONS if option.name == name)
+    environment = {key: value for key, value in environment.items() if not key.lower().endswith("_proxy")}
+    with Receiver() as receiver:
+        here = f"127.0.0.1:{receiver.port}/in"
+        if way == "variable":
+            environment[option.variable] = said.replace("URL", here)
+        else:
+            (tmp_path / "memwarden.toml").write_text(f"{name} = {json.dumps(said.replace('URL', here))}\n")
+        command = [*MEMWARDEN, "alerts", "test", *(flag.replace("URL", here) for flag in flags)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (got,) = receiver.got
+    assert so(got)
+
+
+def test_a_record_may_be_a_history_in_sqlite(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Where its name says so: the whole run stands in it, and the report names it."""
+    done = run(tmp_path, environment, SLEEP, "--json", "--record", "run.db", "--interval", "50ms")
+    assert done.report["record"] == str(tmp_path / "run.db")
+    kinds = [event.kind.value for event in read_history(tmp_path / "run.db")]
+    assert kinds[0] == "start"
+    assert {"sample", "level", "ending"} <= set(kinds)
+
+
 @pytest.mark.contract("W3-6")
 @pytest.mark.parametrize(
     ("variables", "text", "words"),
@@ -147,6 +191,7 @@ def test_each_variable_and_each_key_changes_what_is_done(
         ({}, "\nlimt = 1\nlive = 2", ["memwarden.toml:2", "did you mean limit", "memwarden.toml:3", "live"]),
         ({}, "limit = ", ["memwarden.toml:1", "no TOML"]),
         ({}, "#\nrecord = '/proc/nowhere/x.jsonl'", ["memwarden.toml:2", "/proc/nowhere"]),
+        ({}, "#\nrecord = '/proc/nowhere/x.db'", ["memwarden.toml:2", "/proc/nowhere"]),
     ],
 )
 def test_bad_settings_start_nothing(

@@ -116,3 +116,12 @@ def test_a_look_needs_the_standard_library_alone() -> None:
     loaded = modules_after("import memwarden; memwarden.status()")
     assert "memwarden.engine.warden" in loaded
     assert not loaded & {"asyncio", "psutil", "click", "rich", "ssl", "http"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the portable reader needs psutil")
+def test_a_watch_that_has_nothing_to_say_brings_no_log() -> None:
+    """``logging`` comes with the first message; actions, rules and statistics with who asks for them."""
+    loaded = modules_after("from memwarden import Warden; w = Warden().start(); w.status(); w.stop()")
+    assert "memwarden.engine.warden" in loaded
+    assert not loaded & {"logging", "memwarden.policy.rules", "memwarden.records.statistics"}
+    assert not any(name.startswith("memwarden.actions") for name in loaded)

@@ -177,6 +177,29 @@ def test_the_command_line_says_what_it_can_do_there(platform):
 
 
 @pytest.mark.parametrize("platform", OTHERS)
+def test_the_commands_that_look_on_work_there(platform):
+    """The machine with its largest processes, a process by its pid; a name is refused in one line."""
+    pytest.importorskip("click")
+    arguments = [
+        ["watch", "--json", "--duration", "0.3"],
+        ["watch", "--interval", "0.1", "--duration", "0.3", "--pid", str(os.getpid())],
+        ["watch", "--name", "python"],
+        ["top", "-n", "2"],
+    ]
+    machine, process, named, top = run(f"PLATFORM = {platform!r}\n{POOR}\nARGUMENTS = {arguments!r}\n{COMMANDS}")
+    for done in (machine, process, top):
+        assert (done[0], done[2]) == (0, "")
+    readings = [json.loads(line) for line in machine[1].splitlines()]
+    sample = next(each["sample"] for each in readings if each["type"] == "reading")
+    assert len(sample["top"]["keys"]) == 5
+    assert "process" not in sample
+    assert f"[{os.getpid()}]" in process[1]
+    assert [line.split()[0].isdecimal() for line in top[1].splitlines() if "missing" not in line][2:4] == [True, True]
+    assert (named[0], named[2].count("\n")) == (2, 1)
+    assert "Linux" in named[2]
+
+
+@pytest.mark.parametrize("platform", OTHERS)
 def test_holding_a_command_is_refused_there_in_words(platform):
     """With and without a limit: a typed error, before anything is started."""
     words = run(f"""PLATFORM = {platform!r}

@@ -10,12 +10,22 @@ import contextlib
 import logging
 import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from memwarden.actions.outbox import FIRST, LONGEST, MOST, PATIENCE, RESOLVED, Letter, Outbox, Undelivered
+from memwarden.actions.outbox import (
+    FIRST,
+    LONGEST,
+    MOST,
+    PATIENCE,
+    RESOLVED,
+    Letter,
+    Outbox,
+    Undelivered,
+    close_all,
+    take_all,
+)  # fmt: skip
 from memwarden.actions.webhook import is_test, one_line, text_of
 from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.decisions import Decision, Outcome
@@ -89,11 +99,7 @@ class Alerts:
 
     def run(self, decision: Decision) -> Outcome:
         """Queue that a rule fires."""
-        told = [outbox.take(decision) for outbox in self.outboxes]
-        if len(told) == 1:
-            return told[0]
-        message = " | ".join(f"{box.label}: {each.message}" for box, each in zip(self.outboxes, told, strict=True))
-        return Outcome(decision=decision, done=all(each.done for each in told), message=message)
+        return take_all(self.outboxes, decision)
 
     def undo(self, decision: Decision) -> Outcome:
         """Queue that it is resolved, where it was told that it fires."""
@@ -101,11 +107,7 @@ class Alerts:
 
     def close(self) -> None:
         """Deliver what waits within ``patience``; what is left is named in the log."""
-        until = time.monotonic() + self._patience
-        for outbox in self.outboxes:
-            outbox.hurry(until)
-        for outbox in self.outboxes:
-            outbox.close(until)
+        close_all(self.outboxes, self._patience)
 
 
 def _sender(service: Any, url: str) -> Callable[[Letter, float | None], None]:
@@ -128,7 +130,7 @@ def _type(letter: Letter) -> str:
         return "info"
     if letter.state == RESOLVED:
         return "success"
-    return _TYPES.get(getattr(letter.decision, "severity", "warning"), "warning")
+    return _TYPES.get(letter.decision.severity, "warning")
 
 
 class _Overhears(logging.Filter):

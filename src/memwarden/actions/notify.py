@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from memwarden.model.decisions import Decision, Outcome
-
-_log = logging.getLogger("memwarden")
+from memwarden.model.events import Event, EventKind
+from memwarden.model.log import extra_of, logger
 
 
 class Notify:
     """Logs the decision's reason as a warning, and at the end of an episode that it is over.
 
-    The decision travels in ``extra["memwarden"]``.
+    What the log record carries of the decision stands in :mod:`memwarden.model.log`.
     """
 
     name = "notify"
@@ -20,10 +18,15 @@ class Notify:
 
     def run(self, decision: Decision) -> Outcome:
         still = f" (still, told {decision.repeat + 1} times)" if decision.repeat else ""
-        _log.warning("%s: %s%s", decision.rule, decision.reason, still, extra={"memwarden": decision})
+        logger().warning("%s: %s%s", decision.rule, decision.reason, still, extra=_extra(decision))
         return Outcome(decision=decision, done=True, message="logged")
 
     def undo(self, decision: Decision) -> Outcome:
         """Logs that the rule holds no more."""
-        _log.info("%s: over: %s", decision.rule, decision.reason, extra={"memwarden": decision})
+        logger().info("%s: over: %s", decision.rule, decision.reason, extra=_extra(decision))
         return Outcome(decision=decision, done=True, message="logged that it is over")
+
+
+def _extra(decision: Decision) -> dict[str, object]:
+    """Of the event that told of the decision."""
+    return extra_of(Event(EventKind.DECISION, decision.wall, decision.monotonic, decision.reason, decision))

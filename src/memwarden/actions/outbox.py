@@ -8,20 +8,17 @@ waits ``patience`` seconds at most. An alert that is refused holds up those behi
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memwarden.model import log
 from memwarden.model.decisions import Decision, Outcome
-
-_log = logging.getLogger("memwarden")
-_log.addHandler(logging.NullHandler())
 
 #: Alerts that wait at most: days of a receiver's absence, and some 10 MB.
 MOST = 10_000
@@ -180,7 +177,7 @@ class Outbox:
         del self._queue[at]
         self._fallen += 1
         if self._fallen == 1:
-            _log.error("%s: %d alerts wait, the oldest fall out from now on: %s", self.label, self._most, letter)
+            log.error("%s: %d alerts wait, the oldest fall out from now on: %s", self.label, self._most, letter)
         return f"; {letter} fell out, because {self._most} wait"
 
     def _need_thread(self) -> str:
@@ -234,9 +231,7 @@ class Outbox:
         if self.trouble:
             seconds = time.monotonic() - self._failing_since
             lost = f"; {self._fallen} had fallen out meanwhile" if self._fallen else ""
-            _log.warning(
-                "%s takes alerts again after %.0f s; %d still wait%s", self.label, seconds, len(self._queue), lost
-            )
+            log.warn("%s takes alerts again after %.0f s; %d still wait%s", self.label, seconds, len(self._queue), lost)
         self.trouble, self._tries, self._fallen, self._refused = "", 0, 0, False
         return 0.0
 
@@ -245,10 +240,10 @@ class Outbox:
         if not self.trouble:
             self._failing_since = time.monotonic()
             if not failure.refused:
-                _log.warning("%s: %s; %s waits, and is tried again until it is taken", self.label, why, letter)
+                log.warn("%s: %s; %s waits, and is tried again until it is taken", self.label, why, letter)
         if failure.refused and not self._refused:
             self._refused = True
-            _log.error(
+            log.error(
                 "%s: %s; somebody has to put this right. Tried again every %g s, %d alerts wait behind %s",
                 self.label,
                 why,
@@ -316,7 +311,7 @@ class Outbox:
         if left:
             names = ", ".join(str(letter) for letter in left[:_NAMED])
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-            _log.error("%s: not delivered (%s): %s%s", self.label, trouble or "no answer yet", names, more)
+            log.error("%s: not delivered (%s): %s%s", self.label, trouble or "no answer yet", names, more)
 
     def check_fork(self) -> None:
         """In a child after fork: begin empty. What waits is the parent's to deliver, and so are thread and lock.
@@ -326,6 +321,24 @@ class Outbox:
         if self._pid != os.getpid():
             self._forget()
             self._begin()
+
+
+def take_all(outboxes: Sequence[Outbox], decision: Decision) -> Outcome:
+    """Queue a state change in each; the outcome says of each what came of it."""
+    told = [outbox.take(decision) for outbox in outboxes]
+    if len(told) == 1:
+        return told[0]
+    message = " | ".join(f"{box.label}: {each.message}" for box, each in zip(outboxes, told, strict=True))
+    return Outcome(decision=decision, done=all(each.done for each in told), message=message)
+
+
+def close_all(outboxes: Sequence[Outbox], patience: float) -> None:
+    """Close them side by side, within ``patience`` for all of them together."""
+    until = time.monotonic() + patience
+    for outbox in outboxes:
+        outbox.hurry(until)
+    for outbox in outboxes:
+        outbox.close(until)
 
 
 def _chance() -> float:

@@ -25,6 +25,8 @@ class Pause:
 
     name = "pause"
     harms = True
+    #: What stands still holds its memory: without relief it runs on after a rule's ``hold``.
+    brief = True
 
     def __init__(self, targets: Targets, probe: IdentityProbe, *, patience: float = FREEZE_SECONDS) -> None:
         self._targets, self._probe, self._patience = targets, probe, patience

@@ -12,10 +12,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memwarden.actions.outbox import FIRST, LONGEST, MOST, PATIENCE, Letter, Outbox, Undelivered
+from memwarden.actions.outbox import FIRST, LONGEST, MOST, PATIENCE, Letter, Outbox, Undelivered, close_all, take_all
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.plain import iso, to_plain
@@ -66,7 +66,7 @@ class Webhook:
         self.name = name
         self._url, self.target, login = _address(url)
         self._headers = {**login, **_headers(headers or {})}
-        self._key = None if secret is None else _key(secret)
+        self._key = None if secret is None else key_of(secret)
         self._timeout = _seconds("timeout", timeout)
         self._opener: OpenerDirector | None = None
         self._held: socket.socket | None = None
@@ -166,6 +166,43 @@ class Webhook:
         held, self._held = self._held, None
         if held is not None:
             held.close()
+
+
+class Webhooks:
+    """Posts each state change to every one of ``urls`` under one name; each has a queue of its own.
+
+    ``more`` is what :class:`Webhook` takes. Raises :class:`SettingsError`.
+    """
+
+    #: It tells, and changes nothing: also in a dry run.
+    harms = False
+
+    def __init__(
+        self, urls: Sequence[str], *, patience: float | str = PATIENCE, name: str = "webhook", **more: Any
+    ) -> None:
+        self.name = name
+        self._patience = _seconds("patience", patience)
+        self.outboxes: list[Outbox] = []
+        for place, url in enumerate(urls, 1):
+            try:
+                self.outboxes.append(Webhook(url, patience=patience, name=name, **more).outbox)
+            except SettingsError as error:
+                raise SettingsError(f"number {place}: {error}" if len(urls) > 1 else str(error)) from None
+
+    def __repr__(self) -> str:
+        return f"Webhooks({', '.join(outbox.label for outbox in self.outboxes)})"
+
+    def run(self, decision: Decision) -> Outcome:
+        """Queue that a rule fires."""
+        return take_all(self.outboxes, decision)
+
+    def undo(self, decision: Decision) -> Outcome:
+        """Queue that it is resolved, where it was told that it fires."""
+        return take_all(self.outboxes, decision)
+
+    def close(self) -> None:
+        """Deliver what waits within ``patience``; what is left is named in the log."""
+        close_all(self.outboxes, self._patience)
 
 
 def sign(key: bytes, identity: str, stamp: str, body: bytes) -> str:
@@ -371,7 +408,8 @@ def _headers(headers: Mapping[Any, Any]) -> dict[str, str]:
     return dict(headers)
 
 
-def _key(secret: object) -> bytes:
+def key_of(secret: object) -> bytes:
+    """What signs, from a secret as people write it. Raises :class:`SettingsError`, which shows nothing of it."""
     good = "write whsec_ and base64, or plain text"
     if not isinstance(secret, str) or not secret.strip():
         raise SettingsError(f"webhook secret: it is empty; {good}")

@@ -282,7 +282,8 @@ def hold(
     ``ceiling`` is ``"auto"`` (the best that the machine grants) or one kind by name; ``cgroup`` a group to
     make ours in. ``adopt``: this process is init or a subreaper, and collects orphans; only for a process
     that is ours. ``end_orphans``: what outlives the command is ended, too. Raises
-    :class:`~memwarden.errors.LaunchError`, :class:`~memwarden.errors.CeilingUnavailable`.
+    :class:`~memwarden.errors.SettingsError`, :class:`~memwarden.errors.LaunchError`,
+    :class:`~memwarden.errors.CeilingUnavailable`.
 
     ::
 
@@ -292,6 +293,8 @@ def hold(
     """
     if sys.platform != "linux":
         raise CeilingUnavailable("hold: needs Linux for now; `memwarden.watch()` and `Warden` work here")
+    if isinstance(command, str):  # its letters would be the words
+        raise SettingsError(f"command {command!r}: must be a list of words, such as ['make', '-j8']")
     seconds = parse_duration(grace)
     if isinstance(limit, int | str):
         limit = Limit(parse_size(limit), "asked")

@@ -13,12 +13,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memwarden.engine import log
 from memwarden.errors import RecordError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
+
+if TYPE_CHECKING:
+    from memwarden.engine.tick import Look
 
 Receiver = Callable[[Event], None]
 
@@ -35,12 +38,9 @@ class _Hand:
 
 
 class Parcel:
-    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one.
+    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
 
-    ``sample`` makes the event of a sample when it is delivered.
-    """
-
-    __slots__ = ("_event", "_sample", "call", "hands", "is_sample", "label")
+    __slots__ = ("call", "event", "hands", "is_sample", "label")
 
     def __init__(
         self,
@@ -48,18 +48,9 @@ class Parcel:
         call: Callable[[], None] | None = None,
         label: str = "",
         hands: Sequence[_Hand] | None = None,
-        sample: Callable[[], Event] | None = None,
     ) -> None:
-        self._event, self._sample = event, sample
-        self.call, self.label, self.hands = call, label, hands
-        self.is_sample = sample is not None or (event is not None and event.kind is EventKind.SAMPLE)
-
-    @property
-    def event(self) -> Event | None:
-        """The event; None for a call."""
-        if self._event is None and self._sample is not None:
-            self._event, self._sample = self._sample(), None
-        return self._event
+        self.event, self.call, self.label, self.hands = event, call, label, hands
+        self.is_sample = event is not None and event.kind is EventKind.SAMPLE
 
 
 class _Busy(NamedTuple):
@@ -85,7 +76,7 @@ class Courier:
 
     def __init__(self, clock: Clock, most: int = 1024) -> None:
         self._clock, self._most = clock, most
-        self._queue: deque[Parcel] = deque()
+        self._queue: deque[Parcel | Look] = deque()
         self._samples = 0
         self._dropped = 0
         self._hands: list[_Hand] = []
@@ -130,8 +121,8 @@ class Courier:
 
     # --- the sampler's side: never blocks on a receiver ---------------------------------------------
 
-    def send(self, parcel: Parcel) -> None:
-        """Queue a parcel."""
+    def send(self, parcel: Parcel | Look) -> None:
+        """Queue a parcel, or a look whose sample is to be told."""
         with self._condition:
             if parcel.is_sample:
                 if self._samples >= self._most:
@@ -186,6 +177,11 @@ class Courier:
                 break
         self._samples -= 1
         self._dropped += 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a receiver is being called."""
+        return self._busy is not None
 
     def check(self, patience: float) -> str | None:
         """Set a receiver aside that has been busy for longer than ``patience`` seconds; returns its name."""
@@ -281,7 +277,8 @@ class Courier:
                     continue
                 if self._dropped:
                     message = f"{self._dropped} samples were dropped: receivers are too slow"
-                    parcel, self._dropped = Parcel(self._trouble(EventKind.OVERFLOW, message)), 0
+                    parcel: Parcel | Look = Parcel(self._trouble(EventKind.OVERFLOW, message))
+                    self._dropped = 0
                 else:
                     parcel = self._queue.popleft()
                     self._samples -= parcel.is_sample

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.pressure import PressureDetector
-from memwarden.engine import log
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
+from memwarden.engine.remedies import Remedies
 from memwarden.engine.tick import Look, Tick, told_of
 from memwarden.errors import SettingsError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
     from memwarden.actions.gate import Gate
     from memwarden.actions.targets import Target
-    from memwarden.engine.remedies import Remedies
     from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # imported where there are rules
 PATIENCE_SECONDS = 10.0
 #: What ``stop()`` waits at most for the look that is under way, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
+#: What ``status()`` waits at most for samples that are not counted yet.
+STATUS_PATIENCE_SECONDS = 0.5
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
 #: How often wake-ups are told how the groups stand.
@@ -118,6 +120,12 @@ class Warden:
     ) -> None:
         # By default where it is our own memory and time that is watched.
         self._wakeups = readers is None and clock is None if wakeups is None else wakeups
+        self._own = readers is None
+        for recorder in recorders:
+            if not isinstance(recorder, Recorder):
+                raise SettingsError(f"recorders: {recorder!r} is no recorder; one is JsonlRecorder(path)")
+        if asked is not None and not isinstance(asked, Limit):
+            raise SettingsError(f"asked: {asked!r} is no Limit; write Limit(parse_size({asked!r}), 'asked')")
         self.interval = parse_duration(interval)
         self.asked = asked
         self._readers = tuple(own_sources() if readers is None else readers)
@@ -126,9 +134,7 @@ class Warden:
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
-        self._dry_run = dry_run
-        self._actions: dict[str, Action] = {action.name: action for action in actions}
-        self._made_remedies: Remedies | None = None
+        self._remedies = Remedies(actions, dry_run)
         policy = self._policy(rules) if rules else None
         self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
         self._new_policy: Policy | None = None
@@ -136,7 +142,8 @@ class Warden:
         self._rate = FillRate()
         self._last: Look | None = None
         self._courier = Courier(self._clock)
-        self._courier.add(_to_log, "log", linger=math.inf)
+        if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
+            self._courier.add(_to_log, "log", linger=math.inf)
         for recorder in self._recorders:
             linger = getattr(recorder, "linger", 0.0)
             self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger)
@@ -150,28 +157,20 @@ class Warden:
         _alive.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
-        """A policy of these rules. Raises :class:`SettingsError` when one names an action that is not known."""
-        from memwarden.policy.rules import Policy
+        policy = self._remedies.policy(rules)
+        if self._own and any(rule.condition.measure.startswith("psi.") for rule in rules):
+            self._add_stalls()
+        return policy
 
-        for rule in rules:
-            for action in rule.actions:
-                if action not in self._actions:
-                    standard = self._remedies.actions
-                    if action not in standard:
-                        known = ", ".join(sorted({*self._actions, *standard}))
-                        raise SettingsError(f"rule {rule.name!r}: no action is called {action!r}; known: {known}")
-                    self._actions = {**self._actions, action: standard[action]}
-        reversible = [name for name, action in self._actions.items() if hasattr(action, "undo")]
-        held = [name for name in reversible if getattr(self._actions[name], "harms", True)]
-        return Policy(rules, reversible=reversible, held=held, dry_run=self._dry_run)
+    def _add_stalls(self) -> None:
+        """Read the kernel's stalls from now on: a rule asks for them, and most watches can do without."""
+        if any(reader.name == "psi" for reader in self._readers):
+            return
+        from memwarden.readers.psi import PsiReader
 
-    @property
-    def _remedies(self) -> Remedies:
-        if self._made_remedies is None:
-            from memwarden.engine.remedies import Remedies
-
-            self._made_remedies = Remedies()
-        return self._made_remedies
+        self._readers = (*self._readers, PsiReader())
+        if hasattr(self, "_tick"):
+            self._tick.readers = self._readers
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
@@ -298,9 +297,8 @@ class Warden:
             _closer(recorder)()
 
     def _close_actions(self) -> None:
-        for action in self._actions.values():
-            if hasattr(action, "close"):
-                _closer(action)()
+        for action in self._remedies.closing:
+            _closer(action)()
 
     def _close_readers(self) -> None:
         for reader in self._readers:
@@ -348,7 +346,7 @@ class Warden:
         if look.left is not None:
             self._rate.see(look.monotonic, look.left)
         if record and self._courier.takes_samples:
-            self._courier.send(Parcel(sample=look.event))
+            self._courier.send(look)
 
     def _take_in(self) -> None:
         """What came from other threads since the last look: outcomes of actions, other rules."""
@@ -422,8 +420,9 @@ class Warden:
         from memwarden.readers.wakeups import own_wakeups
 
         try:
-            granted, _ = own_wakeups()
-            life.wake.listen(granted)
+            with _opening:
+                granted, _ = own_wakeups()
+                life.wake.listen(granted)
         except OSError as error:  # no descriptors left: the time still wakes us
             log.warn("the kernel cannot be asked to wake us: %s", error)
 
@@ -432,7 +431,7 @@ class Warden:
         trouble = ""
         try:
             self._look(due, record, life)
-            if hanging := self._courier.check(self._patience):
+            if self._courier.is_busy and (hanging := self._courier.check(self._patience)):
                 self._tell(EventKind.TROUBLE, f"{hanging} hangs and was set aside")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
             trouble = f"judging failed: {error!r}"
@@ -441,9 +440,7 @@ class Warden:
         return not trouble
 
     def _act(self, decision: Decision) -> None:
-        action = self._actions[decision.action]
-
-        label = f"action {action.name}"
+        label = f"action {decision.action}"
 
         from memwarden.model.decisions import Outcome
 
@@ -453,7 +450,7 @@ class Warden:
                 if label in self._courier.stuck:  # each further run would take one more thread
                     outcome = Outcome(decision=decision, done=False, message=f"{label} still hangs")
                 else:
-                    outcome = perform(action, decision)
+                    outcome = self._remedies.perform(decision)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
                 took = self._clock.monotonic() - begun
                 outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
@@ -534,8 +531,15 @@ class Warden:
                 self.stop()
 
     def status(self) -> dict[str, Any]:
-        """Everything known, as one dict that JSON can hold."""
+        """Everything known, as one dict that JSON can hold.
+
+        ``statistics`` are those of the first recorder that counts, up to the newest sample, or None. Where a receiver
+        is slow it waits half a second for that, at most.
+        """
         last, life = self.last, self._life
+        counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_plain")), None)
+        if counts is not None:
+            self.flush(STATUS_PATIENCE_SECONDS)  # samples may linger
         return {
             "schema": 1,
             "running": self.running,
@@ -545,6 +549,7 @@ class Warden:
             "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
             "reading": None if last is None else to_plain(last),
+            "statistics": None if counts is None else counts.as_plain(),
         }
 
     # --- fork -----------------------------------------------------------------------------------------
@@ -561,23 +566,6 @@ class Warden:
         self.close()  # the child's copies of the descriptors only
 
 
-def perform(action: Action, decision: Decision) -> Outcome:
-    """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
-    from memwarden.model.decisions import Outcome
-
-    if decision.dry_run and getattr(action, "harms", True):
-        rehearse = getattr(action, "rehearse", None)
-        if rehearse is not None and not decision.undo:
-            rehearsed: Outcome = rehearse(decision)
-            return rehearsed
-        what = "take back" if decision.undo else "run"
-        return Outcome(decision=decision, done=False, message=f"dry run: would {what} {action.name}")
-    if decision.undo:
-        undone: Outcome = action.undo(decision)  # type: ignore[attr-defined]  # the policy knows who has one
-        return undone
-    return action.run(decision)
-
-
 def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
     def close() -> None:
         try:
@@ -590,12 +578,30 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
 
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        log.warn("%s", event.message, extra={"memwarden": event})
+        log.warn("%s", event.message, event=event)
     elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
-        log.debug("%s", event.message, extra={"memwarden": event})
+        log.debug("%s", event.message, event=event)
+
+
+#: Held while descriptors are opened that are not in their place yet: a fork waits for it, or they would be lost in the
+#: child and keep the parent's registrations alive.
+_opening = threading.Lock()
+_held_for_fork = False
+
+
+def _before() -> None:
+    global _held_for_fork
+    _held_for_fork = _opening.acquire(timeout=1.0)
+
+
+def _parent() -> None:
+    if _held_for_fork:
+        _opening.release()
 
 
 def _child() -> None:
+    global _opening
+    _opening = threading.Lock()
     for warden in list(_alive):
         warden._after_fork()
 
@@ -608,4 +614,4 @@ def _end() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+    os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)

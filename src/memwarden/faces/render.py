@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
@@ -17,10 +18,19 @@ COLOURS = {
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
+#: A level's sign, fuller the nearer the limit is, so that it is told without colour, too.
+GLYPHS = {
+    PressureLevel.LOW: "░",
+    PressureLevel.MODERATE: "▒",
+    PressureLevel.HIGH: "▓",
+    PressureLevel.CRITICAL: "█",
+}
+_ASCII_GLYPHS = dict(zip(PressureLevel, ".-=#", strict=True))
 #: Bytes as text: the same in every message and on every screen.
 size = size_text
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_PARTS = " ▏▎▍▌▋▊▉█"
 _ASCII = "  ..::##@"
 
 
@@ -48,6 +58,59 @@ def clock(wall: float) -> str:
     return datetime.fromtimestamp(wall).astimezone().strftime("%H:%M:%S")
 
 
+def glyph(level: PressureLevel, *, blocks: bool = True) -> str:
+    """A level's sign."""
+    return (GLYPHS if blocks else _ASCII_GLYPHS)[level]
+
+
+def growth(count: int) -> str:
+    """A change in bytes, with its sign; ``0 B`` where nothing changed."""
+    return f"{'+' if count > 0 else '-' if count else ''}{size(abs(count))}"
+
+
+def printable(text: str) -> str:
+    """Text of somebody else (a process's name, a path): nothing in it may speak to a terminal or break a line."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: East Asian wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(each) for each in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fit(text: str, width: int) -> str:
+    """The text in exactly so many columns: cut, or filled up with blanks."""
+    if cells(text) > width:
+        kept, used = [], 0
+        for each in text:
+            used += _cells(each)
+            if used > width:
+                break
+            kept.append(each)
+        text = "".join(kept)
+    return text + " " * (width - cells(text))
+
+
+def bar(share: float, width: int, *, blocks: bool = True) -> tuple[str, str]:
+    """A share as a bar ``width`` wide: the filled and the empty part. Something is never nothing."""
+    share = min(1.0, max(0.0, share))
+    if not blocks:
+        filled = min(width, round(share * width) or (share > 0))
+        return "#" * filled, "-" * (width - filled)
+    eighths = min(width * 8, round(share * width * 8) or (share > 0))
+    filled, part = divmod(eighths, 8)
+    text = "█" * filled + (_PARTS[part] if part else "")
+    return text, "░" * (width - len(text))
+
+
 def can_draw(stream: TextIO) -> bool:
     """Whether the stream takes block characters (a log in ASCII or an old console does not)."""
     try:
@@ -63,26 +126,39 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def chart(
-    points: Sequence[tuple[float, int]], ceiling: int | None, *, width: int = 60, rows: int = 5, blocks: bool = True
+    points: Sequence[tuple[float, int]],
+    ceiling: int | None,
+    *,
+    width: int = 60,
+    rows: int = 5,
+    blocks: bool = True,
+    span: float | None = None,
 ) -> list[str]:
     """Bytes over time as a small area chart; ``points`` are (seconds, bytes) in order, ``ceiling`` a line on top.
 
     Each column shows the largest value of its share of time, so that a short peak is never lost; a share
-    without a point repeats the one before.
+    without a point repeats the one before. With ``span`` the chart shows that many seconds up to the last point,
+    and stands still but for what moves on: its columns are multiples of their width in time, and empty before the
+    first point.
     """
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return []
     begin, end = points[0][0], points[-1][0]
     columns: list[int | None] = [None] * width
     for when, used in points:
-        at = min(width - 1, int((when - begin) / (end - begin) * width))
+        if span is None:
+            at = min(width - 1, int((when - begin) / (end - begin) * width))
+        else:
+            at = width - 1 - int(end * width // span) + int(when * width // span)
+            if at < 0:
+                continue
         columns[at] = max(used, columns[at] or 0)
     filled: list[int] = []
     for column in columns:
-        filled.append(column if column is not None else filled[-1])
+        filled.append(column if column is not None else filled[-1] if filled else -1)
     most = max(max(filled), ceiling or 0) or 1
     glyphs = _BLOCKS if blocks else _ASCII
-    bar, corner, line = ("│", "└", "─") if blocks else ("|", "+", "-")
+    axis, corner, line = ("│", "└", "─") if blocks else ("|", "+", "-")
     lines = []
     for row in range(rows, 0, -1):
         label = size(most) if row == rows else ""
@@ -90,7 +166,7 @@ def chart(
         for used in filled:
             eighths = round(used / most * rows * 8) - (row - 1) * 8
             cells.append(glyphs[max(0, min(8, eighths))])
-        lines.append(f"{label:>10} {bar}{''.join(cells).rstrip()}")
-    span = seconds(end - begin)
-    lines.append(f"{'0':>10} {corner}{line * (width - len(span) - 1)} {span}")
+        lines.append(f"{label:>10} {axis}{''.join(cells).rstrip()}")
+    told = seconds(end - begin) if span is None else f"last {seconds(span).removesuffix(' 00 s')}"
+    lines.append(f"{'0':>10} {corner}{line * (width - len(told) - 1)} {told}")
     return lines

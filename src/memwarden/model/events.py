@@ -25,7 +25,7 @@ class EventKind(Enum):
     TROUBLE = "trouble"
     #: The worker fell behind and samples were dropped (never events).
     OVERFLOW = "overflow"
-    #: What a contained command came to.
+    #: What a contained command, or a process that is watched, came to.
     ENDING = "ending"
 
 

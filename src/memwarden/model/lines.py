@@ -13,6 +13,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
+from memwarden.model.facts import ProcessKey
+from memwarden.model.limits import Limit
 from memwarden.model.plain import SCHEMA, fields_of, iso, key_of, name_of, plain_fields, write
 
 try:
@@ -132,6 +134,8 @@ def _for(kind: Any) -> _Writer:
     if isinstance(kind, type) and issubclass(kind, Enum):
         texts = {member: encode_basestring(member.value) for member in kind}  # all of ours are words
         return lambda item: texts.get(item) or _slow(item)
+    if kind in _LASTING:
+        return _remembered(_named)
     return _named if kind is Any or hasattr(kind, "_fields") else _slow
 
 
@@ -152,5 +156,7 @@ def _remembered(writer: _Writer) -> _Writer:
     return write_once
 
 
+#: Types whose objects come again look after look.
+_LASTING = (Limit, ProcessKey)
 _PLAIN = (_integer, _floating)
 _SIMPLE: dict[Any, _Writer] = {int: _integer, float: _floating, str: _string}

@@ -23,6 +23,9 @@ _WORDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
 #: percentage, three percent of anything else (the band of the levels).
 BAND = 0.03
 
+#: A size below this needs its unit: who writes ``used > 80`` means 80 % or 80 MiB, and would be told without end.
+LEAST_BARE = 4096
+
 
 class Threshold(NamedTuple):
     """A number, and whether it is a share of the measure's whole."""
@@ -134,7 +137,10 @@ def _threshold(measure: str, text: str, share: bool | None) -> Threshold:
     if share:
         raise SettingsError(f"band {text!r}: the threshold is a percentage, so this must be one, such as 5%")
     if unit == "bytes":
-        return Threshold(parse_size(text), False, text)
+        size = parse_size(text)
+        if 0 < size < LEAST_BARE and text[-1].isdigit():
+            raise SettingsError(f"threshold {text!r}: would be {text} bytes; write {text}%, {text}MiB or {text}B")
+        return Threshold(size, False, text)
     if unit == "seconds":
         return Threshold(parse_duration(text), False, text)
     try:
@@ -143,4 +149,6 @@ def _threshold(measure: str, text: str, share: bool | None) -> Threshold:
             raise ValueError
     except ValueError:
         raise SettingsError(f"threshold {text!r}: must be a number that is not negative") from None
+    if unit == "share" and number > 1:
+        raise SettingsError(f"threshold {text!r}: a share is 1 at most; write {text}%")
     return Threshold(number, False, text)

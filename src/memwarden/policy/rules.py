@@ -47,7 +47,7 @@ class Rule:
     ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are
     seconds or text (``"30s"``). ``band`` is how far the figure must come back to clear (three points by
     default), and ``settle`` for how long. ``escalate`` are further actions, one each ``step`` after the last
-    one answered; the last one repeats. What harms and can be taken back (a pause) is, after ``hold`` at the latest.
+    one answered; the last one repeats. A pause is taken back after ``hold`` at the latest.
     ``dry_run`` only says what an action that harms would do. Raises :class:`SettingsError`.
     """
 
@@ -154,12 +154,12 @@ class Decided(NamedTuple):
 class _Course:
     """One rule, and what is remembered of it."""
 
-    def __init__(self, rule: Rule, reversible: Collection[str], held: Collection[str], dry_run: bool) -> None:
+    def __init__(self, rule: Rule, reversible: Collection[str], brief: Collection[str], dry_run: bool) -> None:
         self.rule, self._condition = rule, rule.condition
         self._band = rule.condition.band(rule.band)
         self._sustain, self._settle, self._rest = float(rule.sustain), float(rule.settle), float(rule.rest)
         self._step_seconds, self._hold = float(rule.step), float(rule.hold)
-        self._reversible, self._held, self._dry_run = reversible, held, dry_run or rule.dry_run
+        self._reversible, self._brief, self._dry_run = reversible, brief, dry_run or rule.dry_run
         self._since: float | None = None  # since when it holds
         self._acted: float | None = None  # when it last fired
         self._begun: float | None = None  # when the episode began
@@ -174,7 +174,7 @@ class _Course:
     def follow(self, sample: Sample, assessment: Assessment, decided: Decided) -> None:
         """Take in a look, and add what it leads to."""
         now, condition = sample.monotonic, self._condition
-        overdue = [name for name, since in self._done.items() if name in self._held and now - since >= self._hold]
+        overdue = [name for name, since in self._done.items() if name in self._brief and now - since >= self._hold]
         if overdue:
             decided.decisions.extend(self._undo(sample, f"held for {self._hold:g} s", overdue))
         figure = self._figure(sample, assessment)
@@ -304,7 +304,7 @@ class _Course:
 class Policy:
     """Decides by rules. Asks no clock: the same samples and outcomes give the same decisions.
 
-    ``reversible`` are the actions that can be taken back; those of them that are ``held`` are, after a rule's ``hold``
+    ``reversible`` are the actions that can be taken back; those of them that are ``brief`` are, after a rule's ``hold``
     at the latest (the others stay until the episode ends). ``dry_run`` rehearses every rule.
     """
 
@@ -313,11 +313,11 @@ class Policy:
         rules: Sequence[Rule] = (),
         *,
         reversible: Collection[str] = (),
-        held: Collection[str] = (),
+        brief: Collection[str] = (),
         dry_run: bool = False,
     ) -> None:
         self.rules = tuple(rules)
-        self._actions = frozenset(reversible), frozenset(held)
+        self._actions = frozenset(reversible), frozenset(brief)
         self._dry_run = dry_run
         self._courses = [_Course(rule, *self._actions, dry_run) for rule in self.rules]
 
@@ -357,6 +357,8 @@ class Policy:
 def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
     told = condition.told(figure)
     binding = assessment.binding
-    if condition.measure not in ("level", "used") or binding is None:
+    if binding is None or condition.measure not in ("level", "used"):
         return told
+    if condition.measure == "used":  # says the share and the size itself
+        return f"{told}; limit: {binding.limit.source}"
     return f"{told}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"

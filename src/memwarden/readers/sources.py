@@ -9,7 +9,7 @@ from memwarden.protocols import IdentityProbe, Reader
 
 #: Seconds that a figure which decides nothing may be old: a peak, a swapped part, the kinds of a group that is far
 #: from its limit. What is judged is read at each look.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 
 def _lacks_proc(portable: bool) -> bool:

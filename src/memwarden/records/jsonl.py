@@ -90,9 +90,9 @@ class JsonlRecorder:
                 raise RecordError(
                     f"record {self.path}: is a link, and links are not followed; name the file itself", path=self.path
                 ) from None
+            way_out = "free some space, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise RecordError(
-                f"record {self.path}: {error.strerror or error}; free some space, or record to another place",
-                path=self.path,
+                f"record {self.path}: {error.strerror or error}; {way_out}record to another place", path=self.path
             ) from None
 
     def _flush(self) -> None:
@@ -106,8 +106,12 @@ class JsonlRecorder:
                 raise
 
     def _prepare(self, size: int) -> None:
-        self._opened = min(self._opened, self._wall())  # set back: age counts from now, not from a later hour
-        if self._fd >= 0 and self._due(size, self._opened):
+        now = self._wall()
+        if now < self._opened:
+            self._opened = now  # set back: age counts from now, not from a later hour
+        if self._fd >= 0 and self._size:
+            if self._size + size <= self._max_bytes and now - self._opened <= self._max_age:
+                return
             self._rotate()
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)

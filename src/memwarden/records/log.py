@@ -1,21 +1,14 @@
-"""Events to Python's logging, as structured as the handler wants them.
-
-A log record carries the event as a dict that JSON can hold in ``extra["memwarden"]``, and beside it flat keys for
-filters and formats, None where there is nothing: ``memwarden_kind``, ``memwarden_level`` (the pressure level),
-``memwarden_rule``. None of them can collide with an attribute of :class:`logging.LogRecord`.
-"""
+"""Events to Python's logging. What a log record carries of one stands in :mod:`memwarden.model.log`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from memwarden.errors import RecordError
-from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Assessment, Reading
-from memwarden.model.plain import to_plain
+from memwarden.model.findings import Reading
+from memwarden.model.log import extra_of, logger
 
 #: At which level a kind of event is logged; what is not named here is INFO.
 LEVELS: Mapping[EventKind, int | None] = {
@@ -28,15 +21,18 @@ LEVELS: Mapping[EventKind, int | None] = {
 
 
 class LogRecorder:
-    """Logs events to the logger ``memwarden``.
+    """Logs events to the logger ``memwarden``, where a warden alone would log only trouble and changes.
 
     ``levels`` says otherwise than :data:`LEVELS` for some kinds of event; None: not logged at all. An event whose
     level is not enabled costs next to nothing. Raises :class:`RecordError` for an event that cannot be written.
     """
 
+    #: See :class:`memwarden.protocols.Recorder`.
+    logs = True
+
     def __init__(self, levels: Mapping[EventKind, int | None] | None = None) -> None:
         self._levels = {**LEVELS, **(levels or {})}
-        self._log = logging.getLogger("memwarden")
+        self._log = logger()
 
     def record(self, event: Event) -> None:
         """Log an event. Raises :class:`RecordError`."""
@@ -52,20 +48,6 @@ class LogRecorder:
 
     def close(self) -> None:
         """Nothing is held; handlers belong to the program."""
-
-
-def extra_of(event: Event) -> dict[str, Any]:
-    """What a log record carries of an event."""
-    value = event.value
-    if isinstance(value, Reading):
-        value = value.assessment
-    decision = value.decision if isinstance(value, Outcome) else value
-    return {
-        "memwarden": to_plain(event),
-        "memwarden_kind": event.kind.value,
-        "memwarden_level": value.level.value if isinstance(value, Assessment) else None,
-        "memwarden_rule": decision.rule if isinstance(decision, Decision | Clearing) else None,
-    }
 
 
 def _told(event: Event) -> str:

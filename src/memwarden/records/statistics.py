@@ -47,8 +47,12 @@ class Figures(NamedTuple):
 class Statistics:
     """Counts what it is told as a recorder; ``window`` is how many readings the average is made of.
 
-    Fed on one thread; ``figures`` may be read on any: it is replaced as a whole.
+    Fed on one thread; ``figures`` may be read on any: it is replaced as a whole. Samples linger, so the newest may
+    not be counted yet; :meth:`Warden.flush` and :meth:`Warden.status` see to it.
     """
+
+    #: Seconds; see :class:`memwarden.protocols.Recorder`.
+    linger = 5.0
 
     def __init__(self, window: int = 100) -> None:
         if window < 1:

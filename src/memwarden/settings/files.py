@@ -10,7 +10,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from memwarden.errors import SettingsError
@@ -41,7 +41,7 @@ class SettingsFile:
     """What a file holds: values by name (``rules`` as they stand there), the line of each, and its faults."""
 
     path: str
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)  # some of them are secret
     lines: Mapping[str, int]
     faults: tuple[Fault, ...]
 
@@ -254,6 +254,7 @@ class _Reading:
             return
         self.values["rules"] = tuple(value)
         known = {key.name: key for key in RULE_KEYS}
+        names: set[str] = set()
         for number, rule in enumerate(value):
             at, before = ("rules", str(number)), len(self.faults)
             called = f"rules[{number + 1}]"  # as people count
@@ -267,6 +268,9 @@ class _Reading:
                     self.fault(at, f"`{wanted.name}` is missing", called)
             if len(self.faults) == before and not rule.get("then") and not rule.get("escalate"):
                 self.fault(at, "says what to do neither by `then` nor by `escalate`", called)
+            if len(self.faults) == before and rule["name"] in names:
+                self.fault((*at, "name"), f"another rule is called {rule['name']!r}, too", f"{called}.name")
+            names.add(str(rule.get("name")))
             if len(self.faults) == before and self._judge is not None:
                 try:
                     self._judge(rule)

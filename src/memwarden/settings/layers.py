@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from memwarden.errors import SettingsError
@@ -31,6 +31,10 @@ class Settings:
     duration: float | None
     record: str | None
     preset: str | None
+    webhook: tuple[str, ...] | None = field(repr=False)
+    webhook_secret: str | None = field(repr=False)
+    webhook_secret_file: str | None
+    alerts: tuple[str, ...] | None = field(repr=False)
     live: bool
     grace: float
     ceiling: str

@@ -191,6 +191,26 @@ class Names(Kind):
         return {"anyOf": [name, {"type": "array", "items": name}]}
 
 
+class Addresses(Kind):
+    """Where to, once or several times, with blanks between them in a variable. They hold passwords: none is quoted."""
+
+    types: ClassVar[tuple[type, ...]] = (str, list, tuple)
+
+    @property
+    def allowed(self) -> str:
+        return "an address or an array of addresses"
+
+    def parse(self, text: Any) -> tuple[str, ...]:
+        addresses = tuple(text.split() if isinstance(text, str) else text)
+        if (isinstance(text, str) and not addresses) or not all(isinstance(a, str) and a.strip() for a in addresses):
+            raise SettingsError(f"must be {self.allowed}")
+        return addresses
+
+    def schema(self) -> dict[str, Any]:
+        address = {"type": "string", "pattern": r"\S"}
+        return {"anyOf": [address, {"type": "array", "items": address}]}
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One row of the table."""
@@ -205,6 +225,8 @@ class Option:
     in_file: bool = True
     #: Whether its value is never shown.
     secret: bool = False
+    #: Whether a command takes it as an option; everybody who lists processes reads those.
+    has_flag: bool = True
 
     @property
     def flag(self) -> str:
@@ -230,13 +252,41 @@ OPTIONS: tuple[Option, ...] = (
     Option("limit", "SIZE", None, Size(), "Hold the whole process tree to this: 512MiB, 2G, 500MB, 80%."),
     Option("interval", "SECONDS", 0.5, Duration(0.01, 3600), "Record a sample this often; looking adapts by itself."),
     Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAY), "Stop watching after this time."),
-    Option("record", "PATH", None, Path(), "Write the record to this file instead of the platform's state directory."),
+    Option(
+        "record",
+        "PATH",
+        None,
+        Path(),
+        "Write the record to this file instead of the platform's state directory; where its name ends with .sqlite, "
+        ".sqlite3 or .db as a history in SQLite.",
+    ),
     Option(
         "preset",
         "NAME",
         None,
         Choice(PRESETS),
         "Rules to begin with; those of a settings file are added to them.",
+    ),
+    Option(
+        "webhook", "URL", None, Addresses(), "Post alerts to this address; may be given more than once.", secret=True
+    ),
+    Option(
+        "webhook_secret",
+        "TEXT",
+        None,
+        Text(),
+        "Sign what is posted with this: whsec_ and base64, or plain text.",
+        secret=True,
+        has_flag=False,
+    ),
+    Option("webhook_secret_file", "PATH", None, Path(), "Sign what is posted with the secret in this file."),
+    Option(
+        "alerts",
+        "URL",
+        None,
+        Addresses(),
+        "Send alerts over the service with this Apprise address; may be given more than once.",
+        secret=True,
     ),
     Option("live", "", False, Switch(), "Show a status line at the bottom of the terminal while the command runs."),
     Option("grace", "SECONDS", 5.0, Duration(0.001, 3600), "How long a tree may take to end before it is killed."),

@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from memwarden.actions.notify import Notify
-from memwarden.model.plain import to_plain
+from memwarden.model.events import EventKind
+from memwarden.model.plain import from_plain, to_plain
 from memwarden.protocols import Action
 from support.values import DECISION
 
@@ -14,11 +15,14 @@ FIRST = DECISION._replace(repeat=0, undo=False)
 
 
 def test_the_reason_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Under the name ``memwarden``, with the decision itself for who handles records."""
+    """Under the name ``memwarden``, with the decision's event for who handles records, as JSON."""
     outcome = Notify().run(FIRST)
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("memwarden", logging.WARNING, "r: because")
-    assert record.__dict__["memwarden"] is FIRST
+    carried = vars(record)
+    told = from_plain(json.loads(json.dumps(carried["memwarden"], allow_nan=False)))
+    assert (told.kind, told.value) == (EventKind.DECISION, FIRST)
+    assert (carried["memwarden_kind"], carried["memwarden_rule"]) == ("decision", "r")
     assert (outcome.decision, outcome.done, outcome.message) == (FIRST, True, "logged")
     json.dumps(to_plain(outcome), allow_nan=False)
 

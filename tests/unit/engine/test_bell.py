@@ -365,3 +365,24 @@ def test_nothing_to_listen_to_costs_nothing() -> None:
     bell.listen([])
     assert descriptors() == before
     assert not bell.wait(0.001)
+
+
+def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor stays the bell's until the ring is over: its number may be another file's a moment later."""
+    bell = Bell()
+    bell.listen([Pipe()])
+    closing = threading.Thread(target=bell.close)
+    write = os.eventfd_write
+
+    def slowly(fd: int, value: int) -> None:
+        closing.start()
+        closing.join(0.05)
+        assert select.select([], [fd], [], 0)[1] == [fd]  # raises where it is closed
+        write(fd, value)
+
+    monkeypatch.setattr(os, "eventfd_write", slowly)
+    bell.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    bell.set()  # and there is nothing left to write to
+    assert bell.is_set()

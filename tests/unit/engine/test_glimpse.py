@@ -82,7 +82,7 @@ def test_what_it_saw_stays_what_it_was(tree: ProcTree) -> None:
     assert made.assessment.level is PressureLevel.LOW
     assert made.sample.system is not None
     assert made.sample.system.available == 6 * GIB
-    assert look.event().value is made
+    assert look.event.value is made
 
 
 @pytest.mark.parametrize(

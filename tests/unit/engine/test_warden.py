@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,9 @@ from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
+from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
 
@@ -826,3 +829,82 @@ def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> 
     warden.stop()
     assert warden.status()["running"] is False
     assert warden.status()["reading"] == status["reading"]
+
+
+@pytest.mark.contract("S2-8", "S2-14")
+def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
+    """Up to the newest sample, though samples linger; the first who counts; nobody counts unless asked to."""
+    counted = Statistics(window=2)
+    shares = (0.1, 0.96, 0.96, 0.5)
+
+    class ByTheClock(ScriptedReader):
+        """However often it is looked at."""
+
+        def read(self) -> Mapping[str, Any]:
+            self.reads = int(clock.monotonic() - 1000)
+            return super().read()
+
+    reader = ByTheClock([int(VAST * share) for share in shares], VAST)
+    warden = Warden(
+        [reader], clock=clock, recorders=[Keeper(), counted, Statistics()], rules=[HIGH_RULE], actions=[Doing()]
+    )
+    assert warden.status()["statistics"]["readings"] == 0
+    with warden:
+        for seconds in range(1, 4):
+            clock.advance(1.0)
+            figures = warden.status()["statistics"]
+            shown = figures["readings"], round(figures["current_ratio"], 6)
+            assert shown == (seconds + 1, shares[seconds])
+    status = json.loads(json.dumps(warden.status(), allow_nan=False))["statistics"]
+    assert status == counted.as_plain()
+    assert (status["average_ratio"], status["peak_ratio"]) == (pytest.approx(0.73), pytest.approx(0.96))
+    assert status["alerts"] == 1
+    assert status["peak_time"] == iso(1_700_000_001.0)
+    assert Warden([reader], clock=clock).status()["statistics"] is None
+
+
+def test_status_does_not_wait_for_a_receiver_that_hangs(clock: FakeClock) -> None:
+    """Half a second at most, then it tells what is counted; inside a receiver it does not wait at all."""
+    hold, counted, told = threading.Event(), Statistics(), []
+    warden = Warden([ScriptedReader([100])], clock=clock, recorders=[counted])
+    end = warden.subscribe(lambda event: told.append(warden.status()["statistics"]["readings"]))
+    with warden:
+        assert warden.flush()
+        assert told
+        end()
+        warden.subscribe(lambda event: hold.wait(SOON))
+        clock.advance(1.0)
+        begun = time.monotonic()
+        assert warden.status()["statistics"]["readings"] >= 1
+        assert time.monotonic() - begun < 3
+        hold.set()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"rules": "level >= HIGH"}, "no Rule"),
+        ({"rules": ["level >= HIGH"]}, "no Rule"),
+        ({"rules": preset("container")}, "a preset has .rules"),
+        ({"actions": [print]}, "is no action"),
+        ({"recorders": ["memory.jsonl"]}, "is no recorder"),
+        ({"asked": "2GiB"}, "is no Limit"),
+    ],
+)
+def test_what_is_none_of_ours_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    """When it is given, and not by an AttributeError on a thread later on."""
+    with pytest.raises(SettingsError) as caught:
+        Warden(**given)
+    assert named in str(caught.value)
+
+
+def test_a_rule_on_stalls_has_them_read() -> None:
+    """Of one's own machine: most watches can do without, so they are read where a rule asks for them."""
+    stalls = Rule(name="stalls", when="psi.full > 10%", then="notify")
+    for warden in (Warden(rules=[stalls]), plain := Warden()):
+        if warden is plain:
+            assert warden.look().sample.psi is None
+            warden.use_rules([stalls])
+        found = warden.look().sample
+        assert found.psi is not None or any(gap.what == "psi" for gap in found.gaps)
+        warden.close()

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from memwarden.faces.cli import USAGE, main
-from memwarden.faces.cli.settings import show
-from memwarden.settings import OPTIONS, Option, schema
-from memwarden.settings.options import Text
+from memwarden.settings import OPTIONS, schema
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +36,23 @@ rest = inf
 
 
 SHOWN = """\
-limit            2GiB                  file my.toml:1
-interval         3 s                   environment MEMWARDEN_INTERVAL
-duration         not set               default
-record           not set               default
-preset           not set               default
-live             no                    default
-grace            5 s                   default
-ceiling          auto                  default
-cgroup           not set               default
-quiet            yes                   environment MEMWARDEN_QUIET
-termination_log  not set               default
-config           my.toml               environment MEMWARDEN_CONFIG
-rules            early: level >= HIGH  file my.toml:4
+limit                2GiB                  file my.toml:1
+interval             3 s                   environment MEMWARDEN_INTERVAL
+duration             not set               default
+record               not set               default
+preset               not set               default
+webhook              not set               default
+webhook_secret       not set               default
+webhook_secret_file  not set               default
+alerts               not set               default
+live                 no                    default
+grace                5 s                   default
+ceiling              auto                  default
+cgroup               not set               default
+quiet                yes                   environment MEMWARDEN_QUIET
+termination_log      not set               default
+config               my.toml               environment MEMWARDEN_CONFIG
+rules                early: level >= HIGH  file my.toml:4
 """
 
 
@@ -78,16 +80,23 @@ def test_show_for_a_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert told["rules"][0]["rest"] == "inf"
 
 
-def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_secret_is_never_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Only whether it is set, whoever reads."""
-    monkeypatch.setenv("MEMWARDEN_PRESET", "desktop")
-    secret = [Option("preset", "KEY", None, Text(), "A secret.", secret=True)]
-    assert show({}, as_json=False, options=secret) == 0
-    assert show({}, as_json=True, options=secret) == 0
+    monkeypatch.setenv("MEMWARDEN_WEBHOOK", "https://hunter2")
+    (here / "memwarden.toml").write_text("webhook_secret = 'hunter2'\nalerts = []\n")
+    assert main(["settings", "show"]) == 0
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["webhook", "set", "environment", "MEMWARDEN_WEBHOOK"] in rows
+    assert ["webhook_secret", "set", "file", f"{here}/memwarden.toml:1"] in rows
+    assert ["alerts", "not", "set", "file", f"{here}/memwarden.toml:2"] in rows
+    assert main(["settings", "show", "--json"]) == 0
     printed = capsys.readouterr().out
-    assert "desktop" not in printed
-    assert "preset  set  environment MEMWARDEN_PRESET" in printed
-    assert '"set": true' in printed
+    told = json.loads(printed)["options"]
+    assert [told[name]["set"] for name in ("webhook", "webhook_secret", "alerts")] == [True, True, False]
+    assert "hunter2" not in shown + printed
 
 
 def test_check_finds_nothing_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

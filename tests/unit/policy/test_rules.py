@@ -60,6 +60,12 @@ def used(policy: Policy, now: float, share: float) -> tuple[list[Decision], list
     return decided.decisions, [clearing.rule for clearing in decided.cleared]
 
 
+def test_a_reason_says_a_share_once_and_whose_limit_it_is() -> None:
+    """A person reads it in an alert."""
+    decisions, _ = used(Policy([rule(when="used > 80%")]), 0.0, 0.85)
+    assert decisions[0].reason == "used 850 B (85.0% of 1000 B), above 80%; limit: cgroup /app"
+
+
 @pytest.mark.parametrize(
     ("level", "fires"), [(LOW, False), (MODERATE, False), (HIGH, True), (CRITICAL, True)], ids=lambda value: str(value)
 )
@@ -163,15 +169,15 @@ FULL = Sample(
         ("used > 84%", True),
         ("used > 85%", False),
         ("used >= 85%", True),
-        ("used > 849", True),
-        ("available < 151", True),
+        ("used > 849B", True),
+        ("available < 151B", True),
         ("available < 15%", False),
         ("available <= 15%", True),
-        ("machine.available < 2001", True),
+        ("machine.available < 2001B", True),
         ("machine.used >= 75%", True),
         ("machine.swap > 74%", True),
         ("process.rss > 29%", True),
-        ("process.swap >= 50", True),
+        ("process.swap >= 50B", True),
         ("tree.rss > 60%", False),
         ("tree.rss >= 60%", True),
         ("container.used >= 80%", True),
@@ -184,7 +190,7 @@ FULL = Sample(
         ("directory.files > 7", False),
         ("directory.oldest >= 1h", True),
         ("directory.free <= 10%", True),
-        ("growth > 1", False),
+        ("growth > 1B", False),
     ],
 )
 def test_a_condition_reads_its_figure(when: str, holds: bool) -> None:
@@ -219,6 +225,8 @@ def test_a_missing_fact_is_no_figure(name: str) -> None:
         ("level >= 80%", "LOW, MODERATE, HIGH, CRITICAL"),
         ("level >= SEVERE", "LOW, MODERATE, HIGH, CRITICAL"),
         ("used > lots", "size 'lots'"),
+        ("used > 80", "write 80%, 80MiB or 80B"),
+        ("psi.full > 10", "write 10%"),
         ("directory.files > -1", "not negative"),
         ("directory.files > 80%", "not negative"),
         ("directory.oldest > soon", "duration"),
@@ -246,7 +254,7 @@ def test_a_bad_condition_names_rule_and_culprit(when: Any, named: str) -> None:
         ({"step": float("inf")}, "step"),
         ({"band": "3%"}, "band"),
         ({"when": "used > 80%", "band": "3MiB"}, "band '3MiB'"),
-        ({"when": "used > 80", "band": "3%"}, "band '3%'"),
+        ({"when": "used > 80B", "band": "3%"}, "band '3%'"),
         ({"severity": "bad"}, "info, warning, critical"),
         ({"dry_run": "yes"}, "dry_run"),
     ],
@@ -281,14 +289,14 @@ def test_growth_is_counted_from_the_first_look() -> None:
 
 def test_growth_over_a_time_forgets_what_was_before() -> None:
     """Ten minutes: slow growth stays below, the same amount at once does not."""
-    policy = Policy([rule(when="growth over 10min > 100", rest=0)])
+    policy = Policy([rule(when="growth over 10min > 100B", rest=0)])
     assert not any(grown(policy, 10.0 * look, 1000 + look) for look in range(1000))  # 1 in 10 s: 60 in 10 minutes
     assert grown(policy, 10_000.0, 2200)
 
 
 def test_growth_over_a_time_remembers_little() -> None:
     """However often it looks."""
-    policy = Policy([rule(when="growth over 10min > 100")])
+    policy = Policy([rule(when="growth over 10min > 100B")])
     for look in range(20_000):
         grown(policy, look * 0.01, 1000)
     assert len(policy._courses[0]._grown) <= 130
@@ -319,7 +327,7 @@ def test_a_figure_that_swings_about_the_edge_stays_one_episode() -> None:
 
 def test_a_band_and_a_settling_time_of_ones_own() -> None:
     """Below 500 by 100, for five seconds without a break."""
-    policy = Policy([rule(when="available < 500", band="100", settle="5s")])
+    policy = Policy([rule(when="available < 500B", band="100B", settle="5s")])
     assert len(used(policy, 0, 0.501)[0]) == 1
     assert used(policy, 1, 0.401) == ([], [])
     assert used(policy, 2, 0.400) == ([], [])
@@ -340,7 +348,7 @@ def test_what_can_be_taken_back_is() -> None:
 
 def test_nothing_is_held_for_longer_than_the_rule_says() -> None:
     """A pause that does not help is taken back after its time, though the rule still holds."""
-    policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), held=("pause",))
+    policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), brief=("pause",))
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
     assert policy.decide(Sample(0.0, 29.9), verdict(HIGH)).decisions == []
     undone = policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions
@@ -467,10 +475,10 @@ def test_a_rule_goes_to_a_file_and_back(made: Rule) -> None:
 def test_a_rule_in_a_file_with_a_word_too_many_is_refused() -> None:
     """A misspelt key would else be a rule that quietly means something else."""
     with pytest.raises(SettingsError, match=r"rule 'a': unknown key 'sustian'; known: for, name"):
-        Rule.from_plain({"name": "a", "when": "used > 1", "then": "notify", "sustian": 3})
+        Rule.from_plain({"name": "a", "when": "used > 1B", "then": "notify", "sustian": 3})
     with pytest.raises(SettingsError, match="'when' is missing"):
         Rule.from_plain({"name": "a", "then": "notify"})
-    assert Rule.from_plain({"name": "a", "when": "used > 1", "then": "notify", "for": "2s"}).sustain == 2.0
+    assert Rule.from_plain({"name": "a", "when": "used > 1B", "then": "notify", "for": "2s"}).sustain == 2.0
 
 
 @pytest.mark.contract("S2-44", "S2-45", "S2-46", "S2-55")

@@ -234,3 +234,10 @@ def test_who_knows_rules_may_judge_them(tmp_path: Path) -> None:
     path = file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "for = 'x'\n")
     assert faults_of(path, judge=judge)[0] == ":1: rules[1]: when 'x': not understood"
     assert seen == ["early"]
+
+
+def test_rules_have_names_of_their_own(tmp_path: Path) -> None:
+    """Who is told that a rule fires and that it is over knows it by its name."""
+    assert faults_of(file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "\n" + RULE)) == [
+        ":12: rules[3].name: another rule is called 'early', too"
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from memwarden.errors import SettingsError
-from memwarden.settings import OPTIONS, Settings, environment_faults
+from memwarden.settings import OPTIONS, Settings, environment_faults, read
 from memwarden.settings import resolve as resolve_anywhere
 
 
@@ -178,3 +178,58 @@ def test_variables_that_nothing_reads_are_told() -> None:
     assert len(told) == 2
     assert told[0].startswith("environment: MEMWARDEN_GRACE: duration 'soon'")
     assert told[1] == "environment: MEMWARDEN_LIMT: is not known; did you mean MEMWARDEN_LIMIT?"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "text", "value"),
+    [
+        ({}, {}, "webhook = 'https://a/x'", ("https://a/x",)),
+        ({}, {}, "webhook = ['https://a/x', 'https://b/y']", ("https://a/x", "https://b/y")),
+        ({}, {"MEMWARDEN_WEBHOOK": "https://a/x#1  https://b  # two"}, "", ("https://a/x#1", "https://b")),
+        ({"webhook": ("https://a", "https://b")}, {"MEMWARDEN_WEBHOOK": "https://c"}, "", ("https://a", "https://b")),
+        ({}, {}, "webhook = []", ()),
+        ({}, {}, "", None),
+    ],
+)
+def test_addresses_may_be_several(
+    resolve: Any, project: Path, flags: dict[str, Any], environment: dict[str, str], text: str, value: object
+) -> None:
+    """A flag again and again, an array in a file, blanks in a variable; the nearest source counts alone."""
+    (project / "memwarden.toml").write_text(text)
+    assert resolve(flags, environment).webhook == value
+
+
+SECRETS = [option.name for option in OPTIONS if option.secret]
+
+
+def test_these_are_secret() -> None:
+    """Addresses are, too: they hold tokens and passwords."""
+    assert SECRETS == ["webhook", "webhook_secret", "alerts"]
+    assert [option.name for option in OPTIONS if not option.has_flag] == ["webhook_secret"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    "text",
+    ["'hunter2'", "hunter2", "['hunter2', 3]", "[['hunter2']]", "{a = 'hunter2'}", "['hunter2', '']", "'hunter2"],
+)
+def test_no_fault_quotes_a_secret(resolve: Any, project: Path, name: str, text: str) -> None:
+    """Whatever is wrong with it, or with the line that it stands on."""
+    (project / "memwarden.toml").write_text(f"grace = 'soon'\n{name} = {text}\n")
+    with pytest.raises(SettingsError) as caught:
+        resolve({}, {})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_settings_show_no_secret(resolve: Any, project: Path, name: str) -> None:
+    """Neither what was understood, nor what a program gave wrongly, nor the file."""
+    settings = resolve({}, {f"MEMWARDEN_{name.upper()}": "hunter2"})
+    assert "hunter2" in str(getattr(settings, name))
+    assert "hunter2" not in repr(settings)
+    (project / "memwarden.toml").write_text(f"{name} = 'hunter2'")
+    assert "hunter2" not in repr(read(str(project / "memwarden.toml"), {}))
+    for wrong in (3, {"hunter2": 1}, [["hunter2"]]):
+        with pytest.raises(SettingsError) as caught:
+            resolve({}, {}, arguments={name: wrong})
+        assert "hunter2" not in str(caught.value)

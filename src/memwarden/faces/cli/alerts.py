@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from memwarden.actions.outbox import Outbox
+from memwarden.actions.outbox import Outbox, close_all
 from memwarden.errors import SettingsError
+from memwarden.faces.cli.remedies import actions_of
 from memwarden.model.decisions import Decision
+from memwarden.settings import resolve
 
 #: How long a target may take: longer than one try, shorter than a person's patience.
 SECONDS = 15.0
 
 
-def send_test(webhooks: Sequence[str], services: Sequence[str], secret_file: str | None, *, as_json: bool) -> int:
-    """Send one alert, marked as a test, to each target; returns 0 when all of them took it, else 1.
+def send_test(flags: Mapping[str, Any], *, as_json: bool) -> int:
+    """Send one alert, marked as a test, to each target of the settings; returns 0 when all of them took it, else 1.
 
     Raises :class:`SettingsError` where there is no target, or one that cannot be understood.
     """
-    if not webhooks and not services:
+    outboxes = [outbox for action in actions_of(resolve(flags, os.environ)) for outbox in action.outboxes]
+    if not outboxes:
         raise SettingsError(
-            "alerts test: no target; give --webhook URL or --alerts URL, or set MEMWARDEN_WEBHOOK or MEMWARDEN_ALERTS"
+            "alerts test: no target; give --webhook URL or --alerts URL, set MEMWARDEN_WEBHOOK or MEMWARDEN_ALERTS, "
+            "or write webhook or alerts in a settings file"
         )
-    outboxes = _targets(webhooks, services, secret_file)
     until = time.monotonic() + SECONDS
     decision = Decision(
         rule="test",
@@ -38,8 +41,7 @@ def send_test(webhooks: Sequence[str], services: Sequence[str], secret_file: str
     for outbox in outboxes:
         outbox.take(decision)
     results = [_result(outbox, until) for outbox in outboxes]
-    for outbox in outboxes:
-        outbox.close(time.monotonic())
+    close_all(outboxes, 0.0)
     if as_json:
         print(json.dumps({"schema": 1, "targets": results}))
     else:
@@ -47,31 +49,6 @@ def send_test(webhooks: Sequence[str], services: Sequence[str], secret_file: str
             word = "delivered" if each["delivered"] else "not delivered"
             print(f"{word:<13}  {each['target']}  {each['why']}".rstrip())
     return 0 if all(each["delivered"] for each in results) else 1
-
-
-def _targets(webhooks: Sequence[str], services: Sequence[str], secret_file: str | None) -> list[Outbox]:
-    outboxes = []
-    if webhooks:
-        from memwarden.actions.webhook import Webhook
-
-        secret = _secret(secret_file)
-        outboxes += [Webhook(url, secret=secret).outbox for url in webhooks]
-    if services:
-        from memwarden.actions.alerts import Alerts
-
-        outboxes += Alerts(services).outboxes
-    return outboxes
-
-
-def _secret(path: str | None) -> str | None:
-    """From the file, else from the environment: a flag would show it to everybody who lists processes."""
-    if path is None:
-        return os.environ.get("MEMWARDEN_WEBHOOK_SECRET") or None
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--webhook-secret-file: {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _result(outbox: Outbox, until: float) -> dict[str, Any]:

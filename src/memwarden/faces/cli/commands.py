@@ -10,19 +10,26 @@ import click
 from memwarden import __version__
 from memwarden.faces.cli.completion import SHELLS, files_of, programs, values_of
 from memwarden.settings import OPTIONS
+from memwarden.settings.options import Addresses
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Flags of the option table, by name."""
+def _options(*names: str, **defaults: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Flags of the option table, by name; ``defaults`` are those of this command, where it has its own."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed([each for each in OPTIONS if each.name in names]):
             default = "" if option.default in (None, False) else f" Default: {_shown(option.default)}."
+            if option.name in defaults:
+                default = f" Default: {defaults[option.name]}."
             help_text = f"{option.sentence}{default} [{option.variable}]"
             if option.is_switch:
                 function = click.option(option.flag, option.name, is_flag=True, default=None, help=help_text)(function)
+            elif isinstance(option.kind, Addresses):
+                function = click.option(
+                    option.flag, option.name, metavar=option.unit, multiple=True, callback=_given, help=help_text
+                )(function)
             else:
                 function = click.option(
                     option.flag, option.name, metavar=option.unit, help=help_text, shell_complete=values_of(option)
@@ -30,6 +37,10 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return function
 
     return decorate
+
+
+def _given(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return values or None
 
 
 def _shown(default: Any) -> str:
@@ -62,6 +73,59 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     from memwarden.faces.cli.run import run as perform
 
     return perform(command, flags, as_json=as_json)
+
+
+@group.command(context_settings=CONTEXT, short_help="Look on: the machine, or processes by pid or name.")
+@click.option(
+    "--pid",
+    "pids",
+    metavar="PID",
+    multiple=True,
+    type=click.IntRange(1),
+    help="Watch this process and its tree; may be repeated.",
+)
+@click.option(
+    "--name",
+    metavar="TEXT",
+    help="Watch the processes whose name or command line holds this, those that come included.",
+)
+@_options("interval", "duration", "preset", "config", "record", interval="1, or the preset's", record="no record")
+@_options("webhook", "webhook_secret_file", "alerts")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each reading and event.")
+@click.option("--dry-run", is_flag=True, help="Mark every decision as a rehearsal.")
+def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool, **flags: Any) -> int:
+    """Look on: the machine with its largest processes, or processes by pid or name.
+
+    \b
+        memwarden watch --pid 4242 --interval 500ms
+        memwarden watch --json --duration 60s > memory.jsonl
+
+    Live on a terminal; one line for each reading elsewhere, and where NO_COLOR is set. Rules of the settings file
+    are followed and told, and read again when the file changes. Ends after --duration, on Ctrl-C, and when nobody
+    of --pid is left: exit code 0 each time. 1 says that nobody is there, 2 that an option is wrong.
+    """
+    from memwarden.faces.cli.watch import watch as perform
+
+    return perform(flags, pids, name, as_json=as_json, dry_run=dry_run)
+
+
+@group.command(context_settings=CONTEXT, short_help="List the largest processes of the machine.")
+@click.option("-n", "--count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
+@click.option(
+    "--sort",
+    type=click.Choice(("rss", "pss")),
+    default="rss",
+    show_default=True,
+    help="By resident size, or by fair share.",
+)
+@click.option("--once", is_flag=True, help="List them once, on a terminal, too.")
+@_options("interval", "duration", "config", interval="1")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON, once.")
+def top(count: int, sort: str, once: bool, as_json: bool, **flags: Any) -> int:
+    """List the largest processes of the machine: live on a terminal, once elsewhere."""
+    from memwarden.faces.cli.top import top as perform
+
+    return perform(flags, count, sort=sort, once=once, as_json=as_json)
 
 
 @group.command(context_settings=CONTEXT, short_help="Say what this machine grants, and why not more.")
@@ -132,36 +196,14 @@ def alerts() -> None:
 
 
 @alerts.command("test", context_settings=CONTEXT, short_help="Send a test alert to each target.")
-@click.option(
-    "--webhook",
-    "webhooks",
-    metavar="URL",
-    multiple=True,
-    envvar="MEMWARDEN_WEBHOOK",
-    help="Post it to this address; may be given more than once. [MEMWARDEN_WEBHOOK]",
-)
-@click.option(
-    "--alerts",
-    "services",
-    metavar="URL",
-    multiple=True,
-    envvar="MEMWARDEN_ALERTS",
-    help="Send it over the service with this Apprise address; may be given more than once. [MEMWARDEN_ALERTS]",
-)
-@click.option(
-    "--webhook-secret-file",
-    "secret_file",
-    metavar="PATH",
-    envvar="MEMWARDEN_WEBHOOK_SECRET_FILE",
-    help="Sign with the secret in this file, else with the one in the variable MEMWARDEN_WEBHOOK_SECRET. "
-    "[MEMWARDEN_WEBHOOK_SECRET_FILE]",
-)
+@_options("webhook", "webhook_secret_file", "alerts", "config")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def alerts_test(webhooks: tuple[str, ...], services: tuple[str, ...], secret_file: str | None, as_json: bool) -> int:
+def alerts_test(as_json: bool, **flags: Any) -> int:
     """Send one alert, marked as a test, to each target, and say what came of it.
 
-    Exits with 0 when all of them took it, with 1 when one did not.
+    Targets are those of the options, else of the variables, else of the settings file. Exits with 0 when all of them
+    took it, with 1 when one did not.
     """
     from memwarden.faces.cli.alerts import send_test
 
-    return send_test(webhooks, services, secret_file, as_json=as_json)
+    return send_test(flags, as_json=as_json)

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memwarden.contain.contained import Contained, hold
 from memwarden.contain.kernel import become_subreaper
@@ -20,6 +20,7 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.history import Groups, History
+from memwarden.faces.cli.remedies import recorder_of
 from memwarden.faces.cli.report import Report, as_plain, as_text, share_of
 from memwarden.faces.cli.terminal import LiveLine, Signals, Terminal
 from memwarden.model.events import Event, EventKind
@@ -27,12 +28,16 @@ from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_size
 from memwarden.policy.rules import Rule
+from memwarden.protocols import Recorder
 from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.meminfo import MeminfoReader
 from memwarden.readers.tree import TreeReader
 from memwarden.records.jsonl import JsonlRecorder
 from memwarden.records.places import make_private, prune, state_directory
 from memwarden.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from memwarden.records.sqlite import SqliteRecorder
 
 #: What the rule of a run reads aloud; the record then says when pressure was high, and for how long.
 RULES = (Rule(name="pressure", when="level >= HIGH", then="notify", sustain=0.0, rest=60.0),)
@@ -106,7 +111,7 @@ def _effective_limit() -> Limit | None:
 
 
 def _watch(
-    contained: Contained, settings: Settings, limit: Limit | None, recorder: JsonlRecorder | None, adopts: bool
+    contained: Contained, settings: Settings, limit: Limit | None, recorder: Recorder | None, adopts: bool
 ) -> tuple[History, Warden]:
     tree = TreeReader(contained.pid, adopter=os.getpid() if adopts else None, strangers=contained.helpers)
     history = History(tree, time.monotonic)
@@ -125,7 +130,7 @@ def _watch(
     return history, warden
 
 
-def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecorder | None, str]:
+def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecorder | SqliteRecorder | None, str]:
     """A recorder that was tried, and what is wrong where there is none.
 
     A record that was asked for and cannot be written is an error before anything is started; one that is
@@ -139,7 +144,7 @@ def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecor
         details={"command": list(command)},
     )
     if settings.record is not None:
-        recorder = JsonlRecorder(settings.record)
+        recorder = recorder_of(settings.record)
         try:
             recorder.record(began)
         except RecordError as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from memwarden.policy.rules import Rule
 from memwarden.settings import OPTIONS, Fault, Option, Settings, environment_faults, find, read, resolve, schema
 
 
-def show(flags: Mapping[str, Any], *, as_json: bool, options: Sequence[Option] = OPTIONS) -> int:
+def show(flags: Mapping[str, Any], *, as_json: bool) -> int:
     """Print every option, its value, and where it came from; returns 0. Raises :class:`SettingsError`."""
     settings = resolve(flags, os.environ)
-    print(json.dumps(_plain(settings, options), indent=2, allow_nan=False) if as_json else _text(settings, options))
+    print(json.dumps(_plain(settings), indent=2, allow_nan=False) if as_json else _text(settings))
     return 0
 
 
@@ -46,20 +46,20 @@ def print_schema() -> int:
     return 0
 
 
-def _plain(settings: Settings, options: Sequence[Option]) -> dict[str, Any]:
+def _plain(settings: Settings) -> dict[str, Any]:
     told = {}
-    for option in options:
+    for option in OPTIONS:
         value, source = getattr(settings, option.name), settings.sources[option.name]
-        shown = {"set": value is not None} if option.secret else {"value": value}
+        shown = {"set": bool(value)} if option.secret else {"value": value}
         told[option.name] = {**shown, "source": source.kind, "where": source.where}
     rules = [{key: "inf" if value == float("inf") else value for key, value in rule.items()} for rule in settings.rules]
     return {"schema": 1, "options": told, "rules": rules, "skipped": settings.skipped}
 
 
-def _text(settings: Settings, options: Sequence[Option]) -> str:
+def _text(settings: Settings) -> str:
     rows = [
         (option.name, _shown(option, getattr(settings, option.name)), str(settings.sources[option.name]))
-        for option in options
+        for option in OPTIONS
     ]
     where = str(settings.sources["rules"])
     rows += [("rules", f"{rule['name']}: {rule['when']}", where) for rule in settings.rules]
@@ -69,7 +69,7 @@ def _text(settings: Settings, options: Sequence[Option]) -> str:
 
 
 def _shown(option: Option, value: Any) -> str:
-    if value is None:
+    if value in (None, ()):
         return "not set"
     if option.secret:
         return "set"

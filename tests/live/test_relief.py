@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import os
@@ -55,6 +56,13 @@ def fragmented(size: int) -> list[bytes]:
     """One in a hundred blocks of the C library's heap: what was freed around it stays, unless it is trimmed."""
     block = 4000
     return [b"x" * block for _ in range(size // block)][::100]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def large_blocks_leave_at_once() -> None:
+    """glibc keeps them (up to 32 MiB) once a program has freed one of that size, which another test may have done."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(-3, 128 << 10)  # M_MMAP_THRESHOLD, at its default and for good
 
 
 @pytest.fixture(autouse=True)

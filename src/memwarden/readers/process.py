@@ -155,8 +155,12 @@ class ProcessReader:
 
     def resident(self) -> int:
         """The resident size alone, at the cost of one system call."""
-        file = self._open()[0]
-        return parse_statm(file.read(), file.path)[1]
+        file = self._files[0] if self._files is not None else self._open()[0]
+        try:
+            _, pages, _ = pread(file.fd, 128, 0).split(None, 2)
+            return int(pages) * PAGE
+        except (OSError, ValueError):
+            return parse_statm(file.read(), file.path)[1]  # which says what is wrong
 
     def _status(self) -> ProcessMemory:
         """Everything that ``status`` tells."""

@@ -1,0 +1,284 @@
+"""Where footprints last: an SQLite file that several processes learn into.
+
+Tables: ``kinds`` holds each kind with its code version and host class, ``tasks`` the newest tasks of each, ``size``
+NULL where it was not known. A task is one row, written once and never changed, so that what two processes write needs
+no merging: each takes in the others' rows when it writes its own. ``user_version`` is the schema's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memwarden.admission.footprint import Task
+from memwarden.admission.kinds import host_class
+from memwarden.errors import RecordError
+from memwarden.model.footprints import Kind
+from memwarden.records.database import Database, patiently
+from memwarden.records.places import state_directory
+
+if TYPE_CHECKING:
+    import sqlite3
+
+#: "mwfp": says in the file's header that it is ours.
+APPLICATION_ID = 0x6D776670
+#: Tasks kept of a kind, and kinds; with both full the file has some 10 MB.
+KEPT_TASKS, KEPT_KINDS = 320, 512
+#: What is learned is written so late at most, while tasks keep ending.
+BEHIND_SECONDS = 1.0
+#: After trouble, the file is left alone for so long.
+REST_SECONDS = 30.0
+_MOST_PENDING = 4096
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        """CREATE TABLE kinds (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version TEXT NOT NULL, host TEXT NOT NULL,
+            seen REAL NOT NULL, UNIQUE (name, version, host)
+        )""",
+        """CREATE TABLE tasks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, time REAL NOT NULL,
+            size REAL, peak_bytes INTEGER NOT NULL, run_seconds REAL NOT NULL, killed INTEGER NOT NULL
+        )""",
+        "CREATE INDEX tasks_by_kind ON tasks (kind, id)",
+    ),
+)
+
+
+class StoredKind(NamedTuple):
+    """A kind as it is in the store."""
+
+    kind: Kind
+    host: str
+    #: When a task of it last ended, seconds since the epoch.
+    seen: float
+    finished: int
+    killed: int
+
+
+class FootprintStore:
+    """Tasks that have ended, in the SQLite file ``path`` (by default ``footprints.db`` beside the other state).
+
+    Written are whole batches, a second behind at most while tasks keep ending, and when ``save`` or ``close`` is
+    called; a process that is killed loses what it had not written, and never damages the file. ``add`` and ``load``
+    raise nothing: what goes wrong stands in ``trouble``, and the next try is half a minute later. ``save``, ``close``
+    and ``stored`` raise :class:`RecordError`. One user at a time (:class:`Footprints` sees to it); after a fork the
+    child has a connection of its own.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        host: str | None = None,
+        behind: float = BEHIND_SECONDS,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path if path is not None else default_path()))
+        self.host = host if host is not None else host_class()
+        #: What is wrong; empty where nothing is.
+        self.trouble = ""
+        #: Tasks that could not be kept.
+        self.lost = 0
+        self._behind, self._wall, self._monotonic = behind, wall, monotonic
+        self._database = Database(self.path, _prepare, writes=True)
+        self._generation = 0
+        self._pending: list[tuple[Kind, tuple[Any, ...]]] = []
+        #: The last row of each kind that was taken in.
+        self._known: dict[Kind, int] = {}
+        self._news: list[tuple[Kind, Task]] = []
+        self._tried = -math.inf
+
+    def add(self, kind: Kind, task: Task) -> None:
+        """Keep a task; written with those that follow."""
+        self._forget_the_parents()
+        size = task.size if task.size == task.size else None
+        row = (self._wall(), size, int(task.peak), float(task.seconds), task.killed)
+        self._pending.append((_plain(kind), row))
+        if len(self._pending) > _MOST_PENDING:
+            del self._pending[0]
+            self.lost += 1
+        now = self._monotonic()
+        if now - self._tried >= (REST_SECONDS if self.trouble else self._behind):
+            self._quietly(self._write)
+
+    def load(self, kind: Kind) -> list[Task]:
+        """The newest tasks of a kind on this class of host, oldest first; none where the file cannot be read."""
+        self._forget_the_parents()
+        if not os.path.exists(self.path):
+            self._known[_plain(kind)] = 0
+            return []
+        found: list[Task] = []
+        self._quietly(lambda: found.extend(self._read(_plain(kind))))
+        return found
+
+    def news(self) -> list[tuple[Kind, Task]]:
+        """What other processes learned, as far as it was met when writing; each once."""
+        news, self._news = self._news, []
+        return news
+
+    def save(self) -> None:
+        """Write what waits. Raises :class:`RecordError`; it then still waits."""
+        self._forget_the_parents()
+        if self._pending:
+            self._write()
+        self.trouble = ""
+
+    def close(self) -> None:
+        """Write what waits, and give the descriptors back. Raises :class:`RecordError`."""
+        try:
+            self.save()
+        finally:
+            with self._database.turn():
+                self._database.give_up()
+
+    def _forget_the_parents(self) -> None:
+        """After a fork: the parent writes what waited there."""
+        if self._generation != self._database.generation:
+            self._generation = self._database.generation
+            self._pending = []
+
+    def _quietly(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+            self.trouble = ""
+        except RecordError as error:
+            self.trouble = str(error)
+
+    def _read(self, kind: Kind) -> list[Task]:
+        with self._database.turn():
+            db = self._database.connection()
+            found = db.execute("SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?", (*kind, self.host))
+            number = found.fetchone()
+            self._known[kind] = 0
+            return [] if number is None else self._after(db, kind, number[0], 0)
+
+    def _after(self, db: sqlite3.Connection, kind: Kind, number: int, last: int) -> list[Task]:
+        """The tasks of a kind whose numbers are beyond ``last``, which are then known."""
+        rows = db.execute(
+            "SELECT id, size, peak_bytes, run_seconds, killed FROM tasks WHERE kind = ? AND id > ? "
+            "ORDER BY id DESC LIMIT ?",
+            (number, last, KEPT_TASKS),
+        ).fetchall()
+        self._known[kind] = rows[0][0] if rows else last
+        return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
+
+    def _write(self) -> None:
+        self._tried = self._monotonic()
+        with self._database.turn():
+            db = self._database.connection()
+            patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+            ids = {kind: self._id(db, kind) for kind in {kind: None for kind, _ in self._pending}}
+            news = []
+            for kind, number in ids.items():
+                if kind in self._known:
+                    news += [(kind, task) for task in self._after(db, kind, number, self._known[kind])]
+            for kind, row in self._pending:
+                insert = (
+                    "INSERT INTO tasks (kind, time, size, peak_bytes, run_seconds, killed) VALUES (?, ?, ?, ?, ?, ?)"
+                )
+                db.execute(insert, (ids[kind], *row))
+            (last,) = db.execute("SELECT coalesce(max(id), 0) FROM tasks").fetchone()
+            _trim(db, list(ids.values()))
+            db.execute("COMMIT")
+        self._known.update(dict.fromkeys(ids, last))
+        self._news += news
+        self._pending = []
+
+    def _id(self, db: sqlite3.Connection, kind: Kind) -> int:
+        (number,) = db.execute(
+            "INSERT INTO kinds (name, version, host, seen) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (name, version, host) DO UPDATE SET seen = excluded.seen RETURNING id",
+            (*kind, self.host, self._wall()),
+        ).fetchone()
+        return int(number)
+
+
+def default_path() -> str:
+    """``footprints.db`` where this user's other records are."""
+    return os.path.join(state_directory(), "footprints.db")
+
+
+def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
+    """The kinds in a store, the newest first. Raises :class:`RecordError` where it cannot be read."""
+    path = os.path.abspath(os.fspath(path if path is not None else default_path()))
+    database = Database(path, lambda db: None, writes=False)
+    with database.turn():
+        db = database.connection()
+        rows = []
+        if _version(db, path):
+            rows = db.execute(
+                "SELECT name, version, host, seen, coalesce(sum(killed = 0), 0), coalesce(sum(killed <> 0), 0) "
+                "FROM kinds LEFT JOIN tasks ON tasks.kind = kinds.id GROUP BY kinds.id ORDER BY seen DESC"
+            ).fetchall()
+        database.give_up()
+    return [StoredKind(Kind(name, version), *rest) for name, version, *rest in rows]
+
+
+def _version(db: sqlite3.Connection, path: str) -> int:
+    """The schema's version; 0 for an empty file. Raises :class:`RecordError` for a file that is not ours."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (application or version or tables):
+        raise RecordError(f"footprints {path}: another program's database; name another file", path=path)
+    if version > len(STEPS):
+        raise RecordError(
+            f"footprints {path}: schema {version}, and this memwarden knows {len(STEPS)}: update memwarden, or name "
+            "another file",
+            path=path,
+        )
+    return int(version)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    path = db.execute("PRAGMA database_list").fetchone()[2]
+    version = _version(db, path)
+    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        patiently(lambda: db.execute("PRAGMA journal_mode = WAL"))
+    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last second, and never the file
+    db.execute("PRAGMA cache_size = -256")  # KiB
+    if version < len(STEPS):
+        patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+        for step in STEPS[_version(db, path) :]:  # asked again: another process may have been first
+            for statement in step:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(STEPS)}")
+        db.execute("COMMIT")
+
+
+def _trim(db: sqlite3.Connection, kinds: list[int]) -> None:
+    """Let go of the oldest tasks of these kinds, and of the kinds that were seen longest ago."""
+    for kind in kinds:
+        oldest = db.execute(
+            "SELECT id FROM tasks WHERE kind = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (kind, KEPT_TASKS)
+        ).fetchone()
+        if oldest is not None:
+            db.execute("DELETE FROM tasks WHERE kind = ? AND id <= ?", (kind, oldest[0]))
+    (many,) = db.execute("SELECT count(*) FROM kinds").fetchone()
+    if many > KEPT_KINDS:
+        old = "SELECT id FROM kinds ORDER BY seen LIMIT ?"
+        db.execute(f"DELETE FROM tasks WHERE kind IN ({old})", (many - KEPT_KINDS,))
+        db.execute(f"DELETE FROM kinds WHERE id IN ({old})", (many - KEPT_KINDS,))
+
+
+def _task(size: object, peak: object, seconds: object, killed: object) -> Task | None:
+    """A row as a task; None for one that cannot be: somebody may have edited the file."""
+    if not isinstance(peak, int | float) or not isinstance(seconds, int | float) or peak < 0 or not 0 <= seconds < 1e12:
+        return None
+    known = isinstance(size, int | float) and size >= 0
+    return Task(float(size) if known else math.nan, float(peak), float(seconds), bool(killed))  # type: ignore[arg-type]
+
+
+def _plain(kind: Kind) -> Kind:
+    return Kind(_text(kind.name), _text(kind.version))
+
+
+def _text(text: str) -> str:
+    """As SQLite takes it: a name may hold what is no Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -106,12 +106,10 @@ class Footprint:
             if known is not None and peak > known.curve.at(_given(size)) * known.ratio:
                 self._due += 2
 
-    def learn(self, free: float, costs: Costs) -> bool:
-        """Make the fit anew where enough is new; whether that was done. ``free`` is bytes (see ``cheapest``)."""
-        if self._due < max(1, len(self.peaks) // 16):
-            return False
-        self.learn_now(free, costs)
-        return True
+    def learn(self, free: float, costs: Costs) -> None:
+        """Make the fit anew where enough is new. ``free`` is bytes (see ``cheapest``)."""
+        if self._due >= max(1, len(self.peaks) // 16):
+            self.learn_now(free, costs)
 
     def learn_now(self, free: float, costs: Costs) -> None:
         """Make the fit anew."""
@@ -145,6 +143,40 @@ class Footprint:
             *_words(curve, n, quantile),
             typical,
         )
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        told: dict[str, Any] = {
+            "finished": self.finished,
+            "kills": self.kills,
+            "drifts": self.drifts,
+            "points": [
+                {"size": _given(size), "peak_bytes": int(peak), "run_seconds": seconds}
+                for size, peak, seconds in zip(self.sizes, self.peaks, self.seconds, strict=True)
+            ],
+            "killed": [{"size": _given(size), "at_least_bytes": int(bound)} for size, bound in self.bounds],
+            "curve": None,
+        }
+        if self.fit is not None:
+            curve = self.fit.curve
+            sizes = [size for size in self.sizes if size == size] or [0.0]
+            low, high = min(sizes), max(sizes)
+            told["curve"] = {
+                "shape": curve.shape,
+                "sized": curve.sized,
+                "median": [
+                    {"size": size, "bytes": int(curve.at(size))}
+                    for size in sorted({low + (high - low) * step / 32 for step in range(33)})
+                ],
+                "reserve_ratio": self.fit.ratio,
+                "repeat_ratio": self.fit.top,
+                "quantile": self.fit.quantile,
+                "confidence": self.fit.confidence,
+                "typical_bytes": int(self.fit.typical),
+                "run_seconds": self.fit.seconds,
+                "why": self.fit.why,
+            }
+        return told
 
     def _curve(self) -> tuple[Curve, list[float]]:
         curve = fit(self.sizes, self.peaks)
@@ -259,15 +291,21 @@ class Footprints:
         with self._turn():
             known = self._footprint(key)
             sound = math.nan if size is None else _sound(size)
-            self._learn(known, sound, max(1.0, float(peak)), seconds, killed=outcome == "killed_at")
+            killed = outcome == "killed_at"
+            forgot = self._learn(known, sound, max(1.0, float(peak)), seconds, killed=killed)
             if self._store is not None:
-                self._store.add(key, Task(sound, peak, seconds, outcome == "killed_at"))
+                self._store.add(key, Task(sound, peak, seconds, killed))
+                if forgot:
+                    self._store.forget(key, len(known.peaks))
                 self._hear()
 
-    def _learn(self, known: Footprint, size: float, peak: float, seconds: float, *, killed: bool) -> None:
+    def _learn(self, known: Footprint, size: float, peak: float, seconds: float, *, killed: bool) -> bool:
+        """Whether a change was noticed, and the past forgotten."""
         self._mean = peak if self._mean == 0 else self._mean + (peak - self._mean) / 32
         known.take(size, peak, seconds, killed=killed)
+        drifts = known.drifts
         known.learn(self._free(known), self._costs)
+        return known.drifts > drifts
 
     def _hear(self) -> None:
         """Learn what other processes wrote."""
@@ -303,39 +341,9 @@ class Footprints:
         with self._turn():
             key = _pair(kind)
             known = self._footprint(key)
-            if known.peaks and known.fit is not None:
+            if known.peaks:
                 known.learn_now(self._free(known), self._costs)
-            found = known.fit
-            told: dict[str, Any] = {
-                "schema": 1,
-                "kind": key.name,
-                "version": key.version,
-                "finished": known.finished,
-                "kills": known.kills,
-                "drifts": known.drifts,
-                "points": [
-                    {"size": _given(size), "peak_bytes": int(peak), "seconds": seconds}
-                    for size, peak, seconds in zip(known.sizes, known.peaks, known.seconds, strict=True)
-                ],
-                "killed": [{"size": _given(size), "at_least_bytes": int(bound)} for size, bound in known.bounds],
-                "curve": None,
-            }
-            if found is not None:
-                sizes = sorted(size for size in known.sizes if size == size)
-                low, high = (sizes[0], sizes[-1]) if sizes else (0.0, 0.0)
-                at = sorted({low + (high - low) * step / 32 for step in range(33)})
-                told["curve"] = {
-                    "shape": found.curve.shape,
-                    "median": [{"size": size, "bytes": int(found.curve.at(size))} for size in at],
-                    "reserve_ratio": found.ratio,
-                    "repeat_ratio": found.top,
-                    "quantile": found.quantile,
-                    "confidence": found.confidence,
-                    "typical_bytes": int(found.typical),
-                    "seconds": found.seconds,
-                    "why": found.why,
-                }
-            return told
+            return {"schema": 1, "kind": key.name, "version": key.version, **known.describe()}
 
     def kinds(self) -> list[Kind]:
         """The kinds that are known here."""

@@ -33,12 +33,15 @@ BEHIND_SECONDS = 1.0
 REST_SECONDS = 30.0
 _MOST_PENDING = 4096
 
+_INSERT = "INSERT INTO tasks (kind, time, size, peak_bytes, run_seconds, killed) VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT = "SELECT id, size, peak_bytes, run_seconds, killed FROM tasks"
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
         """CREATE TABLE kinds (
             id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version TEXT NOT NULL, host TEXT NOT NULL,
-            seen REAL NOT NULL, UNIQUE (name, version, host)
+            seen REAL NOT NULL, drifts INTEGER NOT NULL DEFAULT 0, UNIQUE (name, version, host)
         )""",
         """CREATE TABLE tasks (
             id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, time REAL NOT NULL,
@@ -56,8 +59,10 @@ class StoredKind(NamedTuple):
     host: str
     #: When a task of it last ended, seconds since the epoch.
     seen: float
-    finished: int
-    killed: int
+    #: How often a change was noticed.
+    drifts: int
+    #: The newest that are kept, oldest first.
+    tasks: list[Task]
 
 
 class FootprintStore:
@@ -88,9 +93,11 @@ class FootprintStore:
         self._behind, self._wall, self._monotonic = behind, wall, monotonic
         self._database = Database(self.path, _prepare, writes=True)
         self._generation = 0
-        self._pending: list[tuple[Kind, tuple[Any, ...]]] = []
-        #: The last row of each kind that was taken in.
+        #: Rows, and how many finished tasks to keep of what is there by then.
+        self._pending: list[tuple[Kind, tuple[Any, ...] | int]] = []
+        #: The last row that was taken in: of each kind that was loaded, and of all; None before any was.
         self._known: dict[Kind, int] = {}
+        self._seen: int | None = None
         self._news: list[tuple[Kind, Task]] = []
         self._tried = -math.inf
 
@@ -111,11 +118,15 @@ class FootprintStore:
         """The newest tasks of a kind on this class of host, oldest first; none where the file cannot be read."""
         self._forget_the_parents()
         if not os.path.exists(self.path):
-            self._known[_plain(kind)] = 0
+            self._known[_plain(kind)] = self._seen = 0
             return []
         found: list[Task] = []
         self._quietly(lambda: found.extend(self._read(_plain(kind))))
         return found
+
+    def forget(self, kind: Kind, keep: int) -> None:
+        """Let go of all but the newest finished tasks of a kind, of those that were added: it has changed."""
+        self._pending.append((_plain(kind), keep))
 
     def news(self) -> list[tuple[Kind, Task]]:
         """What other processes learned, as far as it was met when writing; each once."""
@@ -123,9 +134,9 @@ class FootprintStore:
         return news
 
     def save(self) -> None:
-        """Write what waits. Raises :class:`RecordError`; it then still waits."""
+        """Write what waits, and take in what others wrote. Raises :class:`RecordError`; it then still waits."""
         self._forget_the_parents()
-        if self._pending:
+        if self._pending or (self._known and os.path.exists(self.path)):
             self._write()
         self.trouble = ""
 
@@ -139,8 +150,10 @@ class FootprintStore:
 
     def _forget_the_parents(self) -> None:
         """After a fork: the parent writes what waited there."""
-        if self._generation != self._database.generation:
-            self._generation = self._database.generation
+        with self._database.turn():
+            generation = self._database.generation
+        if self._generation != generation:
+            self._generation = generation
             self._pending = []
 
     def _quietly(self, do: Callable[[], None]) -> None:
@@ -153,40 +166,49 @@ class FootprintStore:
     def _read(self, kind: Kind) -> list[Task]:
         with self._database.turn():
             db = self._database.connection()
-            found = db.execute("SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?", (*kind, self.host))
-            number = found.fetchone()
-            self._known[kind] = 0
-            return [] if number is None else self._after(db, kind, number[0], 0)
-
-    def _after(self, db: sqlite3.Connection, kind: Kind, number: int, last: int) -> list[Task]:
-        """The tasks of a kind whose numbers are beyond ``last``, which are then known."""
-        rows = db.execute(
-            "SELECT id, size, peak_bytes, run_seconds, killed FROM tasks WHERE kind = ? AND id > ? "
-            "ORDER BY id DESC LIMIT ?",
-            (number, last, KEPT_TASKS),
-        ).fetchall()
-        self._known[kind] = rows[0][0] if rows else last
+            if self._seen is None:
+                self._seen = _last(db)
+            rows = db.execute(
+                f"{_SELECT} WHERE kind = (SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?) "
+                "ORDER BY id DESC LIMIT ?",
+                (*kind, self.host, KEPT_TASKS),
+            ).fetchall()
+        self._known[kind] = rows[0][0] if rows else 0
         return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
+
+    def _others(self, db: sqlite3.Connection) -> list[tuple[Kind, Task]]:
+        """What was written since the last time, of the kinds that were loaded here."""
+        if self._seen is None:
+            return []
+        found = db.execute(
+            "SELECT name, version, tasks.id, size, peak_bytes, run_seconds, killed "
+            "FROM tasks JOIN kinds ON kinds.id = tasks.kind WHERE tasks.id > ? AND host = ? ORDER BY tasks.id",
+            (self._seen, self.host),
+        )
+        news = []
+        for name, version, number, *row in found:
+            kind, task = Kind(name, version), _task(*row)
+            if task is not None and number > self._known.get(kind, number):
+                news.append((kind, task))
+        return news
 
     def _write(self) -> None:
         self._tried = self._monotonic()
         with self._database.turn():
             db = self._database.connection()
             patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+            news = self._others(db)
             ids = {kind: self._id(db, kind) for kind in {kind: None for kind, _ in self._pending}}
-            news = []
-            for kind, number in ids.items():
-                if kind in self._known:
-                    news += [(kind, task) for task in self._after(db, kind, number, self._known[kind])]
             for kind, row in self._pending:
-                insert = (
-                    "INSERT INTO tasks (kind, time, size, peak_bytes, run_seconds, killed) VALUES (?, ?, ?, ?, ?, ?)"
-                )
-                db.execute(insert, (ids[kind], *row))
-            (last,) = db.execute("SELECT coalesce(max(id), 0) FROM tasks").fetchone()
+                if isinstance(row, int):
+                    _forget(db, ids[kind], row)
+                else:
+                    db.execute(_INSERT, (ids[kind], *row))
+            last = _last(db)
             _trim(db, list(ids.values()))
             db.execute("COMMIT")
-        self._known.update(dict.fromkeys(ids, last))
+        self._seen = last
+        self._known.update(dict.fromkeys(self._known, last))
         self._news += news
         self._pending = []
 
@@ -205,19 +227,22 @@ def default_path() -> str:
 
 
 def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
-    """The kinds in a store, the newest first. Raises :class:`RecordError` where it cannot be read."""
+    """What is in a store, the kinds that were seen last first. Raises :class:`RecordError` where it cannot be read."""
     path = os.path.abspath(os.fspath(path if path is not None else default_path()))
     database = Database(path, lambda db: None, writes=False)
     with database.turn():
         db = database.connection()
-        rows = []
+        kinds: list[StoredKind] = []
         if _version(db, path):
             rows = db.execute(
-                "SELECT name, version, host, seen, coalesce(sum(killed = 0), 0), coalesce(sum(killed <> 0), 0) "
-                "FROM kinds LEFT JOIN tasks ON tasks.kind = kinds.id GROUP BY kinds.id ORDER BY seen DESC"
+                "SELECT id, name, version, host, seen, drifts FROM kinds ORDER BY seen DESC, id"
             ).fetchall()
+            for number, name, version, host, seen, drifts in rows:
+                found = db.execute(f"{_SELECT} WHERE kind = ? ORDER BY id", (number,))
+                tasks = [task for row in found if (task := _task(*row[1:])) is not None]
+                kinds.append(StoredKind(Kind(name, version), host, seen, drifts, tasks))
         database.give_up()
-    return [StoredKind(Kind(name, version), *rest) for name, version, *rest in rows]
+    return kinds
 
 
 def _version(db: sqlite3.Connection, path: str) -> int:
@@ -250,6 +275,16 @@ def _prepare(db: sqlite3.Connection) -> None:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(STEPS)}")
         db.execute("COMMIT")
+
+
+def _last(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'").fetchone()[0])
+
+
+def _forget(db: sqlite3.Connection, kind: int, keep: int) -> None:
+    newest = "SELECT id FROM tasks WHERE kind = ? AND killed = 0 ORDER BY id DESC LIMIT 1 OFFSET ?"
+    db.execute(f"DELETE FROM tasks WHERE kind = ? AND id < ({newest})", (kind, kind, keep - 1))
+    db.execute("UPDATE kinds SET drifts = drifts + 1 WHERE id = ?", (kind,))
 
 
 def _trim(db: sqlite3.Connection, kinds: list[int]) -> None:

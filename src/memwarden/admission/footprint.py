@@ -12,11 +12,11 @@ import os
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memwarden.admission.curves import Costs, Curve, cheapest, fit, with_censored
+from memwarden.admission.curves import LEAST_POINTS, Costs, Curve, cheapest, fit, with_censored
 from memwarden.errors import SettingsError
 from memwarden.model.footprints import Kind, Prediction, TaskOutcome
 from memwarden.model.units import MIB, size_text
@@ -80,6 +80,8 @@ class Footprint:
         self.open: dict[float | None, float] = {}
         self.finished = self.kills = self.drifts = 0
         self.fit: Fit | None = None
+        #: What the version before was learned to need: goes for this one, until enough or something else is seen.
+        self.former: Fit | None = None
         self._due = 0
 
     def take(self, size: float, peak: float, seconds: float, *, killed: bool) -> None:
@@ -102,9 +104,18 @@ class Footprint:
                 if len(column) > KEPT:
                     del column[0]
             self._due += 1
-            known = self.fit
+            former, known = self.former, self.fit
+            if former is not None:
+                usual = former.curve.at(_given(size))
+                if len(self.peaks) >= LEAST_POINTS or not usual / former.top <= peak <= usual * former.top:
+                    self.former = None
             if known is not None and peak > known.curve.at(_given(size)) * known.ratio:
                 self._due += 2
+
+    def take_all(self, tasks: Iterable[Task]) -> None:
+        """Remember tasks, oldest first."""
+        for size, peak, seconds, killed in tasks:
+            self.take(size, max(1.0, peak), seconds, killed=killed)
 
     def learn(self, free: float, costs: Costs) -> None:
         """Make the fit anew where enough is new. ``free`` is bytes (see ``cheapest``)."""
@@ -114,6 +125,10 @@ class Footprint:
     def learn_now(self, free: float, costs: Costs) -> None:
         """Make the fit anew."""
         self._due = 0
+        if self.former is not None:
+            why = f"{len(self.peaks)} finished, and as the version before: {self.former.why}"
+            self.fit = self.former._replace(n=len(self.peaks), confidence="low", why=why)
+            return
         if not self.peaks:
             self.fit = None
             return
@@ -341,8 +356,7 @@ class Footprints:
         with self._turn():
             key = _pair(kind)
             known = self._footprint(key)
-            if known.peaks:
-                known.learn_now(self._free(known), self._costs)
+            known.learn_now(self._free(known), self._costs)
             return {"schema": 1, "kind": key.name, "version": key.version, **known.describe()}
 
     def kinds(self) -> list[Kind]:
@@ -373,8 +387,13 @@ class Footprints:
             if known is None:
                 known = Footprint()
                 if self._store is not None:
-                    for task in self._store.load(key):
-                        known.take(task.size, max(1.0, task.peak), task.seconds, killed=task.killed)
+                    tasks, former = self._store.load(key)
+                    if former:
+                        before = Footprint()
+                        before.take_all(former)
+                        before.learn_now(0.0, self._costs)
+                        known.former = before.fit
+                    known.take_all(tasks)
                     known.learn_now(self._free(known), self._costs)
                 if len(self._kinds) >= KEPT_KINDS:
                     del self._kinds[next(iter(self._kinds))]

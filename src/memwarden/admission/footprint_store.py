@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memwarden.admission.curves import LEAST_POINTS
 from memwarden.admission.footprint import Task
 from memwarden.admission.kinds import host_class
 from memwarden.errors import RecordError
@@ -112,16 +113,26 @@ class FootprintStore:
             self.lost += 1
         now = self._monotonic()
         if now - self._tried >= (REST_SECONDS if self.trouble else self._behind):
-            self._quietly(self._write)
+            try:
+                self._write()
+                self.trouble = ""
+            except RecordError as error:
+                self.trouble = str(error)
 
-    def load(self, kind: Kind) -> list[Task]:
-        """The newest tasks of a kind on this class of host, oldest first; none where the file cannot be read."""
+    def load(self, kind: Kind) -> tuple[list[Task], list[Task]]:
+        """The newest tasks of a kind on this class of host, oldest first; and, while those are few, those of the
+        version of its code that was seen last before. None where the file cannot be read."""
         self._forget_the_parents()
+        kind = _plain(kind)
         if not os.path.exists(self.path):
-            self._known[_plain(kind)] = self._seen = 0
-            return []
-        found: list[Task] = []
-        self._quietly(lambda: found.extend(self._read(_plain(kind))))
+            self._known[kind] = self._seen = 0
+            return [], []
+        try:
+            found = self._read(kind)
+        except RecordError as error:
+            self.trouble = str(error)
+            return [], []
+        self.trouble = ""
         return found
 
     def forget(self, kind: Kind, keep: int) -> None:
@@ -156,25 +167,20 @@ class FootprintStore:
             self._generation = generation
             self._pending = []
 
-    def _quietly(self, do: Callable[[], None]) -> None:
-        try:
-            do()
-            self.trouble = ""
-        except RecordError as error:
-            self.trouble = str(error)
-
-    def _read(self, kind: Kind) -> list[Task]:
+    def _read(self, kind: Kind) -> tuple[list[Task], list[Task]]:
         with self._database.turn():
             db = self._database.connection()
             if self._seen is None:
                 self._seen = _last(db)
-            rows = db.execute(
-                f"{_SELECT} WHERE kind = (SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?) "
-                "ORDER BY id DESC LIMIT ?",
-                (*kind, self.host, KEPT_TASKS),
-            ).fetchall()
+            select = f"{_SELECT} WHERE kind = ({{}}) ORDER BY id DESC LIMIT {KEPT_TASKS}"
+            own = "SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?"
+            rows = db.execute(select.format(own), (*kind, self.host)).fetchall()
+            former = []
+            if len(rows) < LEAST_POINTS:
+                last = "SELECT id FROM kinds WHERE name = ? AND version <> ? AND host = ? ORDER BY seen DESC LIMIT 1"
+                former = db.execute(select.format(last), (*kind, self.host)).fetchall()
         self._known[kind] = rows[0][0] if rows else 0
-        return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
+        return _tasks(rows), _tasks(former)
 
     def _others(self, db: sqlite3.Connection) -> list[tuple[Kind, Task]]:
         """What was written since the last time, of the kinds that were loaded here."""
@@ -308,6 +314,11 @@ def _task(size: object, peak: object, seconds: object, killed: object) -> Task |
         return None
     known = isinstance(size, int | float) and size >= 0
     return Task(float(size) if known else math.nan, float(peak), float(seconds), bool(killed))  # type: ignore[arg-type]
+
+
+def _tasks(rows: list[tuple[Any, ...]]) -> list[Task]:
+    """Rows, the newest first, as tasks, the oldest first."""
+    return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
 
 
 def _plain(kind: Kind) -> Kind:

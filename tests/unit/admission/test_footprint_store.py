@@ -63,7 +63,27 @@ def test_another_code_or_host_learns_anew(path: Path, clock: FakeClock) -> None:
     first.close()
     assert footprints(path, clock).predict(KIND).n == 5
     assert footprints(path, clock).predict(KIND._replace(version="v2")).n == 0
+    assert footprints(path, clock).predict(Kind("other", "v1")).reserve == 128 * MIB
     assert footprints(path, clock, host="there").predict(KIND).n == 0
+
+
+def test_new_code_begins_where_the_old_one_was(path: Path, clock: FakeClock) -> None:
+    """Until five of the new one have finished, or one of them is unlike the old ones."""
+    first = footprints(path, clock)
+    for size in range(40):
+        first.observe(KIND, size, (10 + size) * MIB, 1.0)
+    first.close()
+    for peak, still in ((30, True), (200, False), (3, False)):
+        second = footprints(path, clock)
+        new = KIND._replace(version=f"v{peak}")
+        assert second.predict(new, 20.0).median == pytest.approx(30 * MIB, rel=0.01)
+        assert "the version before" in second.predict(new, 20.0).why
+        second.observe(new, 20, peak * MIB, 1.0)
+        assert ("the version before" in second.predict(new, 20.0).why) is still
+        assert second.predict(new, 20.0).n == 1
+        for _ in range(4):
+            second.observe(new, 20, peak * MIB, 1.0)
+        assert second.predict(new, 20.0).median == pytest.approx(peak * MIB, rel=0.01)
 
 
 def test_two_programs_learn_from_each_other(path: Path, clock: FakeClock) -> None:

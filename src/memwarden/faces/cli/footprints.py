@@ -89,8 +89,7 @@ def _named(kinds: list[StoredKind], name: str, path: str) -> StoredKind:
 
 def _described(each: StoredKind) -> dict[str, Any]:
     footprint = Footprint()
-    for task in each.tasks:
-        footprint.take(task.size, max(1.0, task.peak), task.seconds, killed=task.killed)
+    footprint.take_all(each.tasks)
     footprint.learn_now(0.0, Costs())
     footprint.drifts = each.drifts
     return {

@@ -73,6 +73,9 @@ FAMILIES: dict[str, Shape] = {
     "heavy tail": lambda rng, at, size: 60 * min(8.0, rng.paretovariate(1.8)),
     "doubles at 150": lambda rng, at, size: (24 + 1.2 * size) * (1 if at < 150 else 2) * _noise(rng),
     "halves at 150": lambda rng, at, size: (24 + 2.4 * size) * (1 if at < 150 else 0.5) * _noise(rng),
+    "creeps to the double": lambda rng, at, size: (24 + 1.2 * size) * (1 + at / TASKS) * _noise(rng),
+    "modes in runs of 50": lambda rng, at, size: (60.0 if at // 50 % 2 else 240.0) * _noise(rng),
+    "squared, small first": lambda rng, at, size: (32 + 0.012 * size**2) * _noise(rng),
 }
 
 
@@ -80,8 +83,8 @@ def sequence(family: str, seed: int) -> list[Run]:
     """The tasks of a family, the same for every predictor."""
     rng = random.Random(f"{family}-{seed}")
     made = []
-    for at in range(TASKS):
-        size = rng.uniform(20, 160)
+    sizes = [rng.uniform(20, 160) for _ in range(TASKS)]
+    for at, size in enumerate(sorted(sizes) if "small first" in family else sizes):
         made.append(Run(size, min(FAMILIES[family](rng, at, size) * MIB, BUDGET), rng.uniform(0.5, 2.0)))
     return made
 

@@ -28,14 +28,17 @@ def learned(course: list[tuple[float | None, int, bool]]) -> Footprints:
 def test_a_prediction_can_always_be_reserved(
     course: list[tuple[float | None, int, bool]], size: float | None, seen: int
 ) -> None:
-    """It is a whole number of pages above zero that no system call refuses, and a repeat gets more than it had."""
+    """It is a whole number of pages above zero that no system call refuses; a repeat gets what it had, and half as much
+    again where that was all that it would have been given."""
     footprints = learned(course)
     for at_least in (0, seen):
         prediction = footprints.predict("k", size, at_least=at_least)
         assert 0 < prediction.reserve < 1 << 63
         assert prediction.reserve % 4096 == 0
         assert prediction.most >= prediction.reserve
-        assert prediction.reserve >= at_least * REPEAT
+        assert prediction.reserve >= at_least
+        if at_least >= footprints.predict("k", size).reserve:
+            assert prediction.reserve >= at_least * REPEAT
         assert (prediction.quantile is None) == (prediction.n == 0)
 
 

@@ -30,6 +30,8 @@ KEPT, KEPT_KILLS = 256, 32
 KEPT_KINDS = 512
 #: A repeat gets so many times what it was seen with, at least.
 REPEAT = 1.5
+#: Killed at so much of what it would be given now, a task had outgrown its reservation: the curve may have moved.
+_OUTGROWN = 0.9
 #: What is reserved beyond the ratio that was chosen: pages, arenas and what was not seen of so few (divided by n).
 MARGIN, ALLOWANCE = 1.02, 0.5
 #: The newest tasks, which are held against all older ones: where their ranks are this many standard deviations off
@@ -254,19 +256,18 @@ class Footprints:
         self._costs = costs or Costs()
         self._store = store
         self._kinds: dict[Kind, Footprint] = {}
-        #: Of any kind, the mean of what tasks needed lately: whether memory is short at all.
-        self._mean = 0.0
         self._pid, self._lock = os.getpid(), threading.RLock()
 
     def predict(self, kind: Kind | str, size: float | None = None, *, at_least: int = 0, hint: int = 0) -> Prediction:
         """What a task of this kind and input size should get.
 
-        ``at_least``: bytes that an earlier attempt of this very task was seen with; it gets half as much again, or
-        what nearly all get along with. ``hint``: bytes that somebody says it needs; believed until three have finished.
+        ``at_least``: bytes that an earlier attempt of this very task was seen with. Where that was as much as it would
+        be given now, it gets half as much again, or what nearly all get along with; where it was less, the task was
+        not killed for its own sake, and nothing is known of it. ``hint``: bytes that somebody says it needs; believed
+        until three have finished.
         """
-        known = self._kinds.get(kind if type(kind) is Kind else Kind(*_pair(kind)))
-        if known is None:
-            known = self._footprint(_pair(kind))
+        key = _pair(kind)
+        known = self._kinds.get(key) or self._footprint(key)
         if size is not None:
             size = _given(_sound(size))
         found = known.fit
@@ -277,7 +278,7 @@ class Footprints:
         reserve, most = middle * ratio, middle * top
         if known.open and (bound := known.open.get(size, 0.0)) >= reserve:
             reserve, why = max(most, bound * REPEAT), f"one of this size was killed at {size_text(bound)}; {why}"
-        if at_least:
+        if at_least > reserve * _OUTGROWN:
             reserve, why = max(most, at_least * REPEAT), f"a repeat, seen with {size_text(at_least)}; {why}"
         if n < 3 and hint > reserve:
             reserve, why = hint, f"as hinted; only {n} finished"
@@ -309,14 +310,13 @@ class Footprints:
             killed = outcome == "killed_at"
             forgot = self._learn(known, sound, max(1.0, float(peak)), seconds, killed=killed)
             if self._store is not None:
-                self._store.add(key, Task(sound, peak, seconds, killed))
+                self._store.add(key, Task(sound, int(peak), seconds, killed))
                 if forgot:
                     self._store.forget(key, len(known.peaks))
                 self._hear()
 
     def _learn(self, known: Footprint, size: float, peak: float, seconds: float, *, killed: bool) -> bool:
         """Whether a change was noticed, and the past forgotten."""
-        self._mean = peak if self._mean == 0 else self._mean + (peak - self._mean) / 32
         known.take(size, peak, seconds, killed=killed)
         drifts = known.drifts
         known.learn(self._free(known), self._costs)
@@ -331,8 +331,11 @@ class Footprints:
 
     def _free(self, known: Footprint) -> float:
         """Bytes that such a task may reserve without keeping them from anybody: the slots run out first."""
-        spare = self.budget / self.slots - self._mean
-        return spare + (known.fit.typical if known.fit is not None else 0.0) if spare > 0 else 0.0
+        typical = [(len(each.peaks), each.fit.typical) for each in self._kinds.values() if each.fit is not None]
+        if known.fit is None or not typical:
+            return 0.0
+        mean = sum(count * each for count, each in typical) / max(1, sum(count for count, _ in typical))
+        return max(0.0, self.budget / self.slots - mean + known.fit.typical)
 
     def _guess(self, known: Footprint, size: float | None, at_least: int, hint: int) -> Prediction:
         """Nothing of this kind has finished."""
@@ -394,7 +397,7 @@ class Footprints:
                         before.learn_now(0.0, self._costs)
                         known.former = before.fit
                     known.take_all(tasks)
-                    known.learn_now(self._free(known), self._costs)
+                    known.learn_now(0.0, self._costs)  # what else will run here, nobody knows yet
                 if len(self._kinds) >= KEPT_KINDS:
                     del self._kinds[next(iter(self._kinds))]
             self._kinds[key] = known
@@ -407,7 +410,7 @@ class Footprints:
 
 
 class Function:
-    """A function of the input size as a predictor: ``Function(lambda size: 64 * MIB + 3 * size)``.
+    """A function of kind and size as a predictor: ``Function(lambda kind, size: 64 * MIB + 3 * size)``.
 
     It learns nothing; a repeat gets half as much again as it was seen with, at least. ``None`` or 0 from the function
     leaves the task to ``otherwise``, which is told of every task that ends.

@@ -85,9 +85,30 @@ def test_a_repeat_gets_more() -> None:
     """Half as much again as it was seen with, or what nearly all get along with."""
     footprints = learned(noisy(lambda size: 120.0, 100))
     assert footprints.predict("k", 50.0, at_least=800 * MIB).reserve >= REPEAT * 800 * MIB
-    small = footprints.predict("k", 50.0, at_least=100 * MIB)
+    usual = footprints.predict("k", 50.0)
+    small = footprints.predict("k", 50.0, at_least=usual.reserve)
     assert small.reserve >= small.most
     assert "repeat" in small.why
+
+
+def test_a_victim_gets_what_it_had() -> None:
+    """Killed to make room while it was still growing, a task has shown nothing of what it needs."""
+    footprints = learned(noisy(lambda size: 120.0, 100, outliers=0.1), budget=600 * MIB)
+    assert footprints.predict("k", 50.0, at_least=20 * MIB) == footprints.predict("k", 50.0)
+    footprints.observe("k", 50.0, 20 * MIB, 0.1, "killed_at")
+    assert footprints.predict("k", 50.0).reserve < 160 * MIB
+
+
+def test_other_kinds_say_whether_memory_is_short() -> None:
+    """Small tasks reserve freely among themselves, and sparingly beside large ones."""
+    seen = noisy(lambda size: 20.0, 100, outliers=0.1)
+    footprints = learned(seen)
+    assert footprints.predict("k", 50.0).quantile == pytest.approx(1.0)
+    for _ in range(200):
+        footprints.observe("large", None, 500 * MIB, 1.0)
+    for size, peak in seen[:20]:
+        footprints.observe("k", size, int(peak * MIB), 1.0)
+    assert footprints.predict("k", 50.0).quantile < 0.95  # type: ignore[operator]
 
 
 def test_a_size_that_was_killed_is_remembered() -> None:

@@ -44,15 +44,17 @@ def test_a_prediction_can_always_be_reserved(
 
 @given(tasks)
 def test_never_below_what_a_task_of_that_size_was_killed_at(course: list[tuple[float | None, int, bool]]) -> None:
-    """As long as none of its size has finished since."""
+    """As long as none of its size has finished."""
     footprints = learned(course)
     bounds: dict[float | None, int] = {}
+    finished = set()
     for size, peak, killed in course:
         size = None if size is None or not size >= 0 else min(size, 1e18)
-        if killed:
-            bounds[size] = max(peak, bounds.pop(size, 0))
-        else:
+        if not killed:
+            finished.add(size)
             bounds.pop(size, None)
+        elif size not in finished:
+            bounds[size] = max(peak, bounds.pop(size, 0))
     for size, bound in list(bounds.items())[-KEPT_KILLS:]:
         assert footprints.predict("k", size).reserve >= bound
 

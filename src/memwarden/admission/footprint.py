@@ -78,7 +78,8 @@ class Footprint:
         self.sizes, self.peaks, self.seconds = array("d"), array("d"), array("d")
         #: Size and bytes of killed ones, as long as none of their size has finished with as much.
         self.bounds: list[tuple[float, float]] = []
-        #: Sizes of which none has finished since one was killed, with the bytes it was killed at.
+        #: Sizes of which one was killed and none has finished, with the bytes it was killed at. (Where some have
+        #: finished, as where all are of one size, it may have been an outlier, and says little of the next.)
         self.open: dict[float | None, float] = {}
         self.finished = self.kills = self.drifts = 0
         self.fit: Fit | None = None
@@ -91,10 +92,11 @@ class Footprint:
         if killed:
             self.kills += 1
             self.bounds = [*self.bounds, (size, peak)][-KEPT_KILLS:]
-            bound = max(peak, self.open.pop(_given(size), 0.0))
-            self.open[_given(size)] = bound  # at the end
-            if len(self.open) > KEPT_KILLS:
-                del self.open[next(iter(self.open))]
+            if not (size in self.sizes if size == size else any(map(math.isnan, self.sizes))):
+                bound = max(peak, self.open.pop(_given(size), 0.0))
+                self.open[_given(size)] = bound  # at the end
+                if len(self.open) > KEPT_KILLS:
+                    del self.open[next(iter(self.open))]
             self._due += 2
         else:
             self.finished += 1

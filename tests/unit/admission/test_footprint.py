@@ -112,7 +112,8 @@ def test_other_kinds_say_whether_memory_is_short() -> None:
 
 
 def test_a_size_that_was_killed_is_remembered() -> None:
-    """Until one of that size has finished, a task of it gets more than the killed one had."""
+    """Until one of that size has finished, a task of it gets more than the killed one had. Where all are of one size,
+    the next is another task."""
     footprints = learned(noisy(lambda size: 120.0, 100))
     footprints.observe("k", 77.0, 500 * MIB, 1.0, "killed_at")
     assert footprints.predict("k", 77.0).reserve >= REPEAT * 500 * MIB
@@ -120,6 +121,11 @@ def test_a_size_that_was_killed_is_remembered() -> None:
     footprints.observe("k", 77.0, 600 * MIB, 1.0)
     assert footprints.predict("k", 77.0).reserve < 200 * MIB
     assert footprints.describe("k")["killed"] == []
+    for size in (None, 5.0):
+        alike = learned([(size, 100)] * 40, budget=600 * MIB)
+        alike.observe("k", size, 500 * MIB, 1.0, "killed_at")
+        assert alike.predict("k", size).reserve < 200 * MIB
+        assert alike.predict("k", size, at_least=500 * MIB).reserve >= REPEAT * 500 * MIB
 
 
 def test_kills_are_no_peaks() -> None:

@@ -33,7 +33,7 @@ from memwarden.admission.footprint_store import FootprintStore
 from memwarden.model.units import GIB, MIB
 
 TASKS, SEQUENCES = 300, 20
-DEVELOPMENT, EVALUATION = range(1000, 1000 + SEQUENCES), range(5000, 5000 + SEQUENCES)
+DEVELOPMENT, EVALUATION = range(1000, 1000 + SEQUENCES), range(9000, 9000 + SEQUENCES)
 BUDGET, SLOTS = GIB, 8
 WAITS, LOST = Costs().waits, Costs().lost
 

@@ -66,8 +66,9 @@ class Fit(NamedTuple):
     seconds: float
     confidence: str
     why: str
-    #: Bytes at the median size.
+    #: Bytes at the median size, and in the mean of all tasks.
     typical: float
+    mean: float
 
 
 class Footprint:
@@ -161,6 +162,7 @@ class Footprint:
             seconds,
             *_words(curve, n, quantile),
             typical,
+            math.fsum(self.peaks) / n,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def _changed(ratios: list[float], quantile: float) -> int:
 
 def _words(curve: Curve, n: int, quantile: float) -> tuple[str, str]:
     confidence = "low" if n < 8 else "fair" if n < 32 else "good"
-    return confidence, f"{curve.shape}; {n} finished; {quantile:.0%} of them stay within it, which costs least"
+    return confidence, f"{curve.shape}; {n} finished; {quantile:.0%} stay within the reservation, the cheapest"
 
 
 class Footprints:
@@ -275,7 +277,7 @@ class Footprints:
         found = known.fit
         if found is None:
             return self._guess(known, size, at_least, hint)
-        curve, ratio, top, quantile, n, seconds, confidence, why, _ = found
+        curve, ratio, top, quantile, n, seconds, confidence, why, _, _ = found
         middle = curve.at(size)
         reserve, most = middle * ratio, middle * top
         if known.open and (bound := known.open.get(size, 0.0)) >= reserve:
@@ -333,10 +335,10 @@ class Footprints:
 
     def _free(self, known: Footprint) -> float:
         """Bytes that such a task may reserve without keeping them from anybody: the slots run out first."""
-        typical = [(len(each.peaks), each.fit.typical) for each in self._kinds.values() if each.fit is not None]
-        if known.fit is None or not typical:
+        means = [(len(each.peaks), each.fit.mean) for each in self._kinds.values() if each.fit is not None]
+        if known.fit is None:
             return 0.0
-        mean = sum(count * each for count, each in typical) / max(1, sum(count for count, _ in typical))
+        mean = sum(count * each for count, each in means) / max(1, sum(count for count, _ in means))
         return max(0.0, self.budget / self.slots - mean + known.fit.typical)
 
     def _guess(self, known: Footprint, size: float | None, at_least: int, hint: int) -> Prediction:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from memwarden.model.events import Event
     from memwarden.model.facts import ProcessKey
     from memwarden.model.findings import Assessment
+    from memwarden.model.footprints import Kind, Prediction, TaskOutcome
     from memwarden.model.sample import Sample
 
 
@@ -128,3 +129,20 @@ class Recorder(Protocol):
     def record(self, event: Event) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Predictor(Protocol):
+    """Says what a task will need, and is told what it took. Called from any thread; must not block for long.
+
+    ``at_least``: bytes that an earlier attempt of this very task was seen with, so that more is needed; ``hint``: what
+    its caller says, 0 for nothing. ``observe`` gets the task's own peak in bytes and its run time; with ``killed_at``
+    the task was ended before its peak was certain. A predictor that learns nothing ignores it.
+    """
+
+    def predict(
+        self, kind: Kind | str, size: float | None = None, *, at_least: int = 0, hint: int = 0
+    ) -> Prediction: ...
+
+    def observe(
+        self, kind: Kind | str, size: float | None, peak: int, seconds: float, outcome: TaskOutcome = "finished"
+    ) -> None: ...

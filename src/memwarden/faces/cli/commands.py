@@ -177,6 +177,22 @@ def schema() -> int:
     return print_schema()
 
 
+@group.command(context_settings=CONTEXT, short_help="Show what tasks were learned to need.")
+@click.argument("file", required=False, shell_complete=files_of)
+@click.option("--plot", metavar="KIND", help="Draw the tasks and the curve of one kind, as SVG.")
+@click.option("--output", metavar="PATH", help="Where the drawing goes. Default: standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every task that is kept, curves, kills, drift.")
+def footprints(file: str | None, plot: str | None, output: str | None, as_json: bool) -> int:
+    """Show what tasks of each kind were learned to need: peak memory against input size.
+
+    FILE is where they were kept; by default footprints.db beside memwarden's other records. KIND is a kind's name, or
+    the end of one.
+    """
+    from memwarden.faces.cli.footprints import draw, show
+
+    return show(file, as_json=as_json) if plot is None else draw(file, plot, output)
+
+
 @group.command(context_settings=CONTEXT, short_help="Print the script by which a shell completes memwarden's words.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:

@@ -1,0 +1,1 @@
+"""Admission: what tasks need, and what knowing that is worth."""

@@ -22,6 +22,7 @@ from memwarden.admission.surroundings import Surroundings, SystemSurroundings
 from memwarden.admission.table import HELD, LABEL_BYTES, WAITING, Entry, LockBusy, Own, Record, Table, table_at
 from memwarden.admission.turns import MOST_PRIORITY, PATIENCE_SECONDS, Claim, admitted
 from memwarden.errors import DoesNotFit, NotAdmitted, ReadError, SettingsError
+from memwarden.model.facts import ProcessKey
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.plain import iso
 from memwarden.model.units import parse_size, size_text
@@ -91,8 +92,7 @@ class Reservation:
         self._need()
         ledger = self._ledger
         worker = ledger._probe.key_of(pid)
-        baseline = ledger._surroundings.held(worker) or 0
-        ledger._table.change(self._own, worker=worker, baseline=baseline)
+        ledger._table.change(self._own, worker=worker, baseline=ledger._baseline(worker))
 
     def release(self) -> None:
         """Return it; once is enough, and more does no harm. It never waits, and never fails."""
@@ -205,7 +205,7 @@ class Ledger:
         if own is None:
             raise self._too_late(wanted, account, 0.0)
         if own.record.state == WAITING:
-            self._wait(own, until)
+            self._wait(own, until, account)
         return Reservation(self, own)
 
     def try_reserve(self, size: int | str, *, label: str = "", priority: int = 0) -> Reservation | None:
@@ -244,12 +244,12 @@ class Ledger:
                     return table.put(wanted._replace(**self._taken(wanted)), entries), account
             return (table.put(wanted, entries) if wait else None), account
 
-    def _wait(self, own: Own, until: float | None) -> None:
+    def _wait(self, own: Own, until: float | None, account: Account) -> None:
         table, ticket = self._table, own.record.ticket
         line = _Line(self._probe, table)
+        place = 0
         try:
-            bell = line.bell = table.hang_bell(ticket)
-            place = 0
+            line.bell = table.hang_bell(ticket)
             while True:
                 with contextlib.suppress(LockBusy):
                     place, account, holders = self._look(own)
@@ -258,13 +258,13 @@ class Ledger:
                     line.watch(holders if place < _WATCHERS else [])
                 seconds = LOOK_SECONDS * min(place + 1, _MOST_RARELY)
                 if until is not None:
-                    left = until - self._clock.monotonic()
-                    if left <= 0:
-                        waited = self._clock.monotonic() - own.record.since
-                        raise self._too_late(own.record, account, waited)
-                    seconds = min(seconds, left)
-                line.sleep(bell, seconds)
+                    now = self._clock.monotonic()
+                    if now >= until:
+                        raise self._too_late(own.record, account, now - own.record.since)
+                    seconds = min(seconds, until - now)
+                line.sleep(seconds)
         except BaseException:
+            table.remove_bell(ticket)  # first: a bell without a record would stay for ever
             table.drop(own)
             raise
         finally:
@@ -349,7 +349,7 @@ class Ledger:
         if budget is None and nearest is None:
             raise NotAdmitted("nothing is known of this machine's memory; give the ledger a budget")
         account = reckon(held, budget, nearest, self._held)
-        self._surroundings.forget_all_but(record.worker for record in held)
+        self._surroundings.forget_all_but({self._table.key, *(record.worker for record in held)})
         return account, smallest
 
     def _held(self, record: Record) -> int | None:
@@ -360,6 +360,10 @@ class Ledger:
             now = self._held(record)
         return None if now is None else max(0, now - record.baseline)
 
+    def _baseline(self, worker: ProcessKey) -> int:
+        with self._measuring:
+            return self._surroundings.held(worker) or 0
+
     def _given(self, smallest: Constraint | None) -> int | None:
         if self._share is None:
             return self._fixed
@@ -367,7 +371,7 @@ class Ledger:
 
     def _taken(self, record: Record) -> dict[str, Any]:
         """What changes in the record of who is let in now."""
-        baseline = self._surroundings.held(record.worker) or 0
+        baseline = self._baseline(record.worker)
         return {"state": HELD, "baseline": baseline, "since": self._clock.monotonic(), "wall": self._clock.wall()}
 
     def _refuse_hopeless(self, record: Record, smallest: Constraint | None) -> None:
@@ -442,7 +446,7 @@ class _Line:
     def __init__(self, probe: IdentityProbe, table: Table) -> None:
         self._probe, self._table = probe, table
         self.bell = -1
-        self._ends: dict[Any, int] = {}
+        self._ends: dict[ProcessKey, int] = {}
 
     def watch(self, holders: list[Record]) -> None:
         """Wake up at the end of these, as far as they can be seen from here."""
@@ -462,25 +466,25 @@ class _Line:
                     continue
             self._forget(key)
 
-    def sleep(self, bell: int, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Until the bell rings, a holder ends, or so long."""
         import select
 
         poll = select.poll()
-        poll.register(bell, select.POLLIN)
+        poll.register(self.bell, select.POLLIN)
         for fd in self._ends.values():
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(math.ceil(seconds * 1000))}
-        if bell in ready:
+        if self.bell in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(bell, 4096)
+                os.read(self.bell, 4096)
         for key, fd in self._ends.items():
             if fd in ready:  # it stays ready for ever
                 os.close(fd)
                 self._ends[key] = -1
 
-    def _forget(self, key: Any) -> None:
+    def _forget(self, key: ProcessKey) -> None:
         fd = self._ends.pop(key)
         if fd >= 0:
             os.close(fd)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import zlib
 from collections.abc import Mapping
 
-from memwarden.admission.table import boot, namespace
+from memwarden.admission.table import boot, is_abandoned, namespace
 from memwarden.errors import ReadError, RecordError
 from memwarden.readers.cgroup import locate
 from memwarden.records.places import make_private, state_directory
 
 _PREFIX = "ledger-"
+#: A ledger's name, where it belongs, and a bell's ticket.
+_FILE = re.compile(r"ledger-(.+)-([0-9a-f]{8})(\.[0-9a-f]+)?")
 
 
 def runtime_directory(environment: Mapping[str, str] | None = None) -> str:
@@ -54,7 +57,22 @@ def ledger_path(name: str) -> str:
                 wrong = ""
     if wrong:
         raise RecordError(f"ledger {name}: {wrong}; set XDG_RUNTIME_DIR to a folder of yours", path=folder)
+    tidy(folder)
     return os.path.join(folder, f"{_PREFIX}{name}-{group_word()}")
+
+
+def tidy(folder: str) -> None:
+    """Remove what other boots and containers left: files in which nobody takes part, and bells without a file."""
+    word = group_word()
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            match = _FILE.fullmatch(name)
+            if match is None or match[2] == word:
+                continue
+            path = os.path.join(folder, name)
+            bell = match[3]
+            if (is_abandoned(path)) if bell is None else (not os.path.exists(path.removesuffix(bell))):
+                os.unlink(path)
 
 
 def ledgers() -> dict[str, str]:

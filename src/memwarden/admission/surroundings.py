@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memwarden.assess.pressure import constraints
@@ -42,7 +42,7 @@ class Surroundings(Protocol):
         """The private memory of this very process, None where that cannot be known."""
         ...
 
-    def forget_all_but(self, who: Iterable[ProcessKey]) -> None: ...
+    def forget_all_but(self, who: Set[ProcessKey]) -> None: ...
 
     def after_fork(self) -> None: ...
 
@@ -121,18 +121,16 @@ class SystemSurroundings:
             return None
         return resident - shared
 
-    def forget_all_but(self, who: Iterable[ProcessKey]) -> None:
+    def forget_all_but(self, who: Set[ProcessKey]) -> None:
         """Give back the descriptors of others."""
-        kept = set(who)
-        if len(self._files) > len(kept):
-            for key in set(self._files) - kept:
-                self._files.pop(key).close()
+        for key in self._files.keys() - who:
+            self._files.pop(key).close()
 
     def after_fork(self) -> None:
         """In a child: the group may be another, and what was kept of others is not needed."""
         for reader in self._readers:
             reader.close()
-        self.forget_all_but(())
+        self.forget_all_but(frozenset())
 
 
 def _headroom(constraint: Constraint) -> int:

@@ -150,6 +150,21 @@ def namespace(kind: str) -> int:
     return 0
 
 
+def is_abandoned(path: str) -> bool:
+    """Whether nobody takes part in this file. Not to be asked of one that this process has open itself."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _MOST_MEMBERS, _LOCKS)
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except (OSError, AttributeError):
+        return False
+    finally:
+        os.close(fd)
+
+
 class Table:
     """One process's access to the file; :func:`table_at` gives the one that the process has."""
 
@@ -317,12 +332,13 @@ class Table:
 
     def is_dead(self, record: Record) -> bool:
         """Under the lock: whether the owner has ended. A waiter is believed by its lock alone: it asks again."""
-        if record.member == self._member and record.owner == self.key:
+        if record.ticket in self._own:
             return False
-        if record.member != self._member:
-            if not self._try(record.member):
-                return False
-            self._unlock(record.member)
+        if record.member == self._member or record.owner == self.key:
+            return True  # of a program that this process was before it became this one
+        if not self._try(record.member):
+            return False
+        self._unlock(record.member)
         if record.state == WAITING or not record.pidns or record.pidns != self.pidns or not record.owner.start:
             return True
         return not self._probe.alive(record.owner)
@@ -467,16 +483,20 @@ class Table:
 
     def _reserve(self, length: int) -> None:
         """Have the space now: a full disk is noticed when something is asked for, not when it is returned."""
-        if hasattr(os, "posix_fallocate"):
+        try:
             os.posix_fallocate(self._fd, 0, length)
-        else:
-            os.ftruncate(self._fd, length)
+        except (AttributeError, OSError) as error:  # macOS, or a file system that cannot
+            if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            size = os.fstat(self._fd).st_size
+            os.pwrite(self._fd, bytes(max(0, length - size)), size)
 
     def _put_back(self, own: Own, found: list[Entry]) -> None:
         """Under the lock: a record of ours that is not as we wrote it."""
-        self._say(f"the record of {own.record.label or 'a reservation'} was lost and is put back")
         there = next((entry for entry in found if entry.slot == own.slot), None)
-        if there is not None and (there.record.member, there.record.owner) != (self._member, self.key):
+        if there is None or there.record.ticket != own.record.ticket:
+            self._say(f"the record of {own.record.label or 'a reservation'} was lost and is put back")
+        if there is not None and there.record.ticket != own.record.ticket:
             taken = {entry.slot for entry in found} | {each.slot for each in self._own.values()}
             own.slot = next(slot for slot in range(_MOST_SLOTS) if slot not in taken)
         elif there is not None:

@@ -8,8 +8,14 @@ from __future__ import annotations
 import sys
 
 from benchmarks import overshoot, records, sampling
+from benchmarks.admission import ledger
 
-BENCHMARKS = {"sampling": sampling.main, "records": records.main, "overshoot": overshoot.main}
+BENCHMARKS = {
+    "sampling": sampling.main,
+    "records": records.main,
+    "overshoot": overshoot.main,
+    "ledger": ledger.main,
+}
 
 
 def main(names: list[str]) -> int:

@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memwarden.admission.ledger import Ledger as Ledger
+    from memwarden.admission.ledger import admit as admit
     from memwarden.contain.contained import Contained as Contained
     from memwarden.contain.contained import hold as hold
     from memwarden.engine.awatch import awatch as awatch
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
+    from memwarden.errors import DoesNotFit as DoesNotFit
     from memwarden.errors import ExtraMissing as ExtraMissing
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
@@ -42,11 +45,12 @@ if TYPE_CHECKING:
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
+    "admission.ledger": "Ledger admit",
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError NotAdmitted"
-    " ReadError RecordError SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
+    " NotAdmitted ReadError RecordError SettingsError TargetChanged",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

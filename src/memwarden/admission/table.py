@@ -172,6 +172,8 @@ class Table:
         if fcntl is None:
             raise RecordError(f"ledger {path}: this system has no file locks, which a ledger needs", path=path)
         self.path, self._probe = path, probe
+        #: How many ledgers use it.
+        self.users = 0
         #: What was found wrong and repaired, the newest last.
         self.troubles: deque[str] = deque(maxlen=16)
         self._header = (_MAGIC + boot().encode()).ljust(HEADER, b"\0")
@@ -192,6 +194,8 @@ class Table:
     def after_fork(self) -> None:
         """In a child: it holds nothing, and closing a copy does not touch the parent's locks."""
         if self._pid != os.getpid():
+            global _registry
+            _registry = threading.RLock()
             self._leave()
             self._begin()
 
@@ -252,6 +256,14 @@ class Table:
     def _say(self, what: str) -> None:
         self.troubles.append(what)
         warn("ledger %s: %s", self.path, what)
+
+    def leave(self) -> None:
+        """One user less; the last one closes the file."""
+        with _registry:
+            self.users -= 1
+            if self.users == 0:
+                _tables.pop(self.path, None)
+                self._leave()
 
     # --- locks ----------------------------------------------------------------------------------------
 
@@ -543,11 +555,17 @@ def _piece(data: bytes, slot: int) -> bytes:
     return data[at : at + SLOT]
 
 
+#: This process's tables by path: one for all who use a file, since closing a second descriptor would drop the locks.
 _tables: dict[str, Table] = {}
+_registry = threading.RLock()  # a finalizer may run anywhere
 
 
 def table_at(path: str, probe: IdentityProbe) -> Table:
-    """This process's table for a file: one for all who ask, since closing a second descriptor would drop the locks."""
+    """This process's table for a file, to be given back with :meth:`Table.leave`."""
     path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    table = _tables.get(path)
-    return table if table is not None else _tables.setdefault(path, Table(path, probe))
+    with _registry:
+        while True:
+            table = _tables.setdefault(path, _tables.get(path) or Table(path, probe))
+            table.users += 1
+            if _tables.get(path) is table:  # else a finalizer has just closed it
+                return table

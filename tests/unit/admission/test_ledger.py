@@ -13,6 +13,8 @@ from memwarden.model.limits import Constraint, Limit
 from memwarden.readers.identity import ProcProbe
 from memwarden.testing import FakeClock, ProcTree
 
+pytest.importorskip("fcntl", reason="a ledger needs file locks")
+
 MIB = 1 << 20
 
 
@@ -81,6 +83,17 @@ def test_one_that_nobody_refers_to_is_returned(make):
     ledger = make("500MiB")
     ledger.reserve("300MiB")
     assert ledger.state()["holders"] == []
+
+
+def test_a_ledger_that_is_dropped_gives_its_descriptor_back(make):
+    """The last one of a file closes it; one with a reservation stays."""
+    ledger, second = make("500MiB"), make("500MiB")
+    table, held = ledger._table, ledger.reserve("300MiB")
+    del ledger, second
+    assert table._is_there()
+    held.release()
+    del held
+    assert not table._is_there()
 
 
 def test_releasing_twice_does_no_harm(make):

@@ -1,6 +1,5 @@
 """Where ledgers lie."""
 
-import fcntl
 import os
 import stat
 
@@ -8,6 +7,8 @@ import pytest
 
 from memwarden.admission import places
 from memwarden.errors import RecordError
+
+fcntl = pytest.importorskip("fcntl", reason="a ledger needs file locks")
 
 
 @pytest.fixture

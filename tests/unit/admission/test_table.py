@@ -14,6 +14,8 @@ from memwarden.model.facts import ProcessKey
 from memwarden.readers.identity import ProcProbe
 from memwarden.testing import ProcTree
 
+pytest.importorskip("fcntl", reason="a ledger needs file locks")
+
 
 @pytest.fixture
 def tree(tmp_path):
@@ -259,6 +261,11 @@ def test_one_table_for_each_file(tmp_path, tree):
     probe = ProcProbe(tree.proc)
     first = module.table_at(str(tmp_path / "ledger"), probe)
     assert module.table_at(str(tmp_path / "link" / "ledger"), probe) is first
+    first.leave()
+    assert module.table_at(str(tmp_path / "ledger"), probe) is first
+    first.leave()
+    first.leave()
+    assert module.table_at(str(tmp_path / "ledger"), probe) is not first
 
 
 def test_a_bell_rings_and_is_removed(table):

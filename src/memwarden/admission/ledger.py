@@ -239,7 +239,9 @@ class Ledger:
             ticket = max([time.monotonic_ns(), *(entry.record.ticket + 1 for entry in entries)])
             wanted = wanted._replace(ticket=ticket, since=self._clock.monotonic(), owner=table.key, worker=table.key)
             mine = _claim(wanted)
-            for thorough in (False, True):
+            # A quick look may also find that somebody would not fit alone who does: that one would be passed.
+            quickly = all(entry.record.state == HELD for entry in entries)
+            for thorough in (False, True) if quickly else (True,):
                 if thorough:
                     entries = table.sweep(entries)
                 account, smallest = self._reckon(entries, quick=not thorough)

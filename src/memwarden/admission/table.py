@@ -65,6 +65,8 @@ _LOCKS = 1 << 40
 _MOST_MEMBERS = 65535
 #: How long the lock is waited for. It is held for about 0.1 ms; a stopped process may keep it.
 LOCK_SECONDS = 5.0
+#: How long a dead owner's record may stay where nobody needs the room.
+SWEEP_SECONDS = 1.0
 
 
 class Record(NamedTuple):
@@ -189,6 +191,8 @@ class Table:
         #: By ticket.
         self._own: dict[int, Own] = {}
         self._key: ProcessKey | None = None
+        self._sweep_due = 0.0
+        self._seen: dict[int, bytes] = {}
         self.pidns = namespace("pid")
 
     def after_fork(self) -> None:
@@ -302,15 +306,14 @@ class Table:
                     raise self._busy(patience, self._locker())
                 time.sleep(delay)
                 delay = min(delay * 1.5, 2e-3)
-            try:
-                if not self._member:
-                    self._join()
-                yield
-            finally:
-                self._unlock(0)
+            if not self._member:
+                self._join()
+            yield
         except OSError as error:
             raise self._trouble(error) from error
         finally:
+            if self._links() >= 0:
+                self._unlock(0)  # also where an interrupt came just after it was had
             mutex.release()
 
     def _busy(self, patience: float, who: str) -> LockBusy:
@@ -330,48 +333,54 @@ class Table:
 
     def _join(self) -> None:
         """Under the lock: make the file good, become a member, and put back what we hold."""
-        mine, self._own = self._own, {}
-        taken = {entry.record.member for entry in self.read()}
+        taken = {record.member for record in self._scan().values()}
         for number in range(1, _MOST_MEMBERS):
             if number not in taken and self._try(number):
                 self._member = number
                 break
         else:
             raise RecordError(f"ledger {self.path}: {_MOST_MEMBERS} processes take part; no more can", path=self.path)
-        for own in mine.values():
+        for own in list(self._own.values()):
             own.become(own.record._replace(member=self._member))
-        self._own = mine
+        self._sweep_due = 0.0
 
     def is_dead(self, record: Record) -> bool:
         """Under the lock: whether the owner has ended. A waiter is believed by its lock alone: it asks again."""
         if record.ticket in self._own:
             return False
-        if record.member == self._member or record.owner == self.key:
+        here = record.pidns == self.pidns
+        if record.member == self._member or (here and record.owner == self.key):
             return True  # of a program that this process was before it became this one
         if not self._try(record.member):
             return False
         self._unlock(record.member)
-        if record.state == WAITING or not record.pidns or record.pidns != self.pidns or not record.owner.start:
+        if record.state == WAITING or not here or not record.pidns or not record.owner.start:
             return True
         return not self._probe.alive(record.owner)
 
     # --- records --------------------------------------------------------------------------------------
 
     def read(self) -> list[Entry]:
-        """Under the lock: every record. What is damaged is repaired, and what is ours put back."""
+        """Under the lock: every record. What is damaged is repaired, and what is ours put back.
+
+        Now and then the dead are swept out, too: else they would stay as long as there is room beside them.
+        """
+        found = [Entry(slot, record) for slot, record in self._scan().items()]
+        for own in list(self._own.values()):
+            if self._seen.get(own.slot) != own.data and own.record.ticket in self._own:
+                self._put_back(own, found)
+        if time.monotonic() >= self._sweep_due:
+            found = self.sweep(found)
+        return found
+
+    def _scan(self) -> dict[int, Record]:
+        """Under the lock: the records as they stand, damage repaired."""
         data = self._bytes()
         if data[:HEADER] != self._header:
             data = self._make_good(data)
-        found = []
-        for slot, state in enumerate(data[HEADER::SLOT]):
-            if state != FREE:
-                record = self._record(slot, _piece(data, slot))
-                if record is not None:
-                    found.append(Entry(slot, record))
-        for own in list(self._own.values()):
-            if _piece(data, own.slot) != own.data and own.record.ticket in self._own:
-                self._put_back(own, found)
-        return found
+        self._seen = {slot: _piece(data, slot) for slot, state in enumerate(data[HEADER::SLOT]) if state != FREE}
+        found = {slot: unpack(piece) or self._record(slot, piece) for slot, piece in self._seen.items()}
+        return {slot: record for slot, record in found.items() if record is not None}
 
     def glance(self) -> list[Entry]:
         """Without the lock: every record that can be read. Nothing is repaired; a file that is not open is empty."""
@@ -445,6 +454,7 @@ class Table:
 
     def sweep(self, entries: list[Entry]) -> list[Entry]:
         """Under the lock: the records whose owners live; the others are removed, with their bells."""
+        self._sweep_due = time.monotonic() + SWEEP_SECONDS
         dead: dict[tuple[int, ProcessKey, int], bool] = {}
         alive = []
         for entry in entries:

@@ -23,12 +23,12 @@ class Machine:
 
     def __init__(self):
         self.total, self.taken, self.holds = 1000 * MIB, 0, {}
-        self.known = True
+        self.known, self.reclaimable = True, 0
 
     def look(self, quick=False):
         if not self.known:
             return Look(None, None)
-        machine = Constraint(Limit(self.total, "machine"), self.taken)
+        machine = Constraint(Limit(self.total, "machine"), self.taken + (self.reclaimable if quick else 0))
         return Look(machine, machine)
 
     def held(self, who):
@@ -118,6 +118,27 @@ def test_without_a_budget_the_headroom_counts(make, machine):
     assert ledger.try_reserve("1MiB") is None
     held.release()
     assert ledger.try_reserve("300MiB") is not None
+
+
+def test_what_can_be_reclaimed_is_found_by_a_second_look(make, machine):
+    """The quick look does not see it; who would be refused is looked at thoroughly."""
+    machine.reclaimable = 900 * MIB
+    assert make().try_reserve("500MiB") is not None
+
+
+def test_an_old_claim_is_not_passed_because_of_a_quick_look(make, machine, clock):
+    """Which would take it for one that does not fit even alone."""
+    ledger = make(patience=30)
+    machine.holds = {os.getpid(): 0}
+    held = ledger.reserve("500MiB")
+    machine.holds, machine.taken = {os.getpid(): 500 * MIB}, 500 * MIB
+    waiting, _ = ledger._ask(ledger._wanted("800MiB", "large", 0), wait=True)
+    assert ledger.try_reserve("50MiB") is not None
+    clock.advance(31)
+    machine.reclaimable = 300 * MIB
+    assert ledger.try_reserve("50MiB") is None
+    held.release()
+    ledger._table.drop(waiting)
 
 
 def test_a_given_budget_does_not_promise_what_is_not_there(make, machine):

@@ -118,6 +118,17 @@ def test_an_owner_that_lives_keeps_its_record_though_its_lock_was_lost(table, tr
         assert table.sweep(table.read()) == []
 
 
+def test_a_process_of_another_container_with_our_numbers_is_another_one(table, monkeypatch):
+    """Each container has a process 1, and they may have been started in the same tick."""
+    with table.alone():
+        table.read()
+        monkeypatch.setattr(table, "_try", lambda place: place != 77)
+        foreign(table, 4, wish(9, member=77, owner=table.key, pidns=12345))
+        assert len(table.sweep(table.read())) == 1
+        foreign(table, 4, wish(9, member=77, owner=table.key, pidns=table.pidns))  # what we were before an exec
+        assert table.sweep(table.read()) == []
+
+
 def test_a_zombie_is_dead(table, tree):
     """It holds no memory."""
     tree.process(4242, start=50, state="Z")

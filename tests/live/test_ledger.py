@@ -322,3 +322,26 @@ with ledger._table.alone():
         with pytest.raises(Exception, match=f"process {process.pid}"), ledger._table.alone(0.1):
             pass
     assert ledger.try_reserve("1MiB") is not None
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_an_interrupt_while_it_is_made_leaves_nothing(path, monkeypatch, after):
+    """Ctrl-C at a moment at which the record stands and its maker has not got it yet."""
+    ledger = Ledger("1GiB", path=path)
+    ledger.state()
+    table = ledger._table
+    unlock, calls = table._unlock, []
+
+    def interrupted(place):
+        calls.append(place)
+        unlock(place)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "_unlock", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        for _ in range(5):
+            ledger.reserve("100MiB").release()
+    monkeypatch.undo()
+    assert ledger.state()["holders"] == []
+    assert ledger.try_reserve("1GiB") is not None

@@ -233,6 +233,16 @@ class Ledger:
         )
 
     def _ask(self, wanted: Record, *, wait: bool) -> tuple[Own | None, Account]:
+        """A record that is in, or waits (None: it may not), and the account that it was judged by."""
+        made: list[Own] = []
+        try:
+            return self._judge(wanted, wait, made)
+        except BaseException:  # an interrupt after it was put: nobody else would ever return it
+            for own in made:
+                self._table.drop(own)
+            raise
+
+    def _judge(self, wanted: Record, wait: bool, made: list[Own]) -> tuple[Own | None, Account]:
         table = self._table
         with table.alone():
             entries = table.read()
@@ -249,8 +259,11 @@ class Ledger:
                     self._refuse_hopeless(wanted, smallest)
                 wanted = wanted._replace(budget=self._given(smallest) or 0)
                 if mine in self._admitted(entries, account, mine):
-                    return table.put(wanted._replace(**self._taken(wanted)), entries), account
-            return (table.put(wanted, entries) if wait else None), account
+                    made.append(table.put(wanted._replace(**self._taken(wanted)), entries))
+                    return made[0], account
+            if wait:
+                made.append(table.put(wanted, entries))
+            return (made[0] if made else None), account
 
     def _wait(self, own: Own, until: float | None, account: Account) -> None:
         table, ticket = self._table, own.record.ticket
@@ -333,7 +346,8 @@ class Ledger:
         turn = sorted(_claims(entries), key=lambda each: each.rank)[:_WATCHERS]
         if self._measuring.acquire(blocking=False):  # this may be a finalizer inside a measurement
             try:
-                turn = self._admitted(entries, self._account(entries)[0])
+                with contextlib.suppress(NotAdmitted, SettingsError):  # nothing is known of the memory just now
+                    turn = self._admitted(entries, self._account(entries)[0])
             finally:
                 self._measuring.release()
         for claim in turn:

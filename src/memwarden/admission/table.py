@@ -312,9 +312,11 @@ class Table:
         except OSError as error:
             raise self._trouble(error) from error
         finally:
-            if self._links() >= 0:
-                self._unlock(0)  # also where an interrupt came just after it was had
-            mutex.release()
+            try:
+                if self._links() >= 0:
+                    self._unlock(0)  # also where an interrupt came just after it was had
+            finally:
+                mutex.release()
 
     def _busy(self, patience: float, who: str) -> LockBusy:
         return LockBusy(

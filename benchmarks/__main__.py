@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 
 from benchmarks import overshoot, records, sampling
-from benchmarks.admission import footprints
+from benchmarks.admission import footprints, ledger
 
 BENCHMARKS = {
     "sampling": sampling.main,
     "records": records.main,
     "overshoot": overshoot.main,
     "footprints": footprints.main,
+    "ledger": ledger.main,
 }
 
 

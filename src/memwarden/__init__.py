@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from memwarden.actions.alerts import Alerts as Alerts
     from memwarden.actions.webhook import Webhook as Webhook
+    from memwarden.admission.ledger import Ledger as Ledger
+    from memwarden.admission.ledger import admit as admit
     from memwarden.contain.contained import Contained as Contained
     from memwarden.contain.contained import hold as hold
     from memwarden.engine.awatch import awatch as awatch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
+    from memwarden.errors import DoesNotFit as DoesNotFit
     from memwarden.errors import ExtraMissing as ExtraMissing
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
@@ -46,11 +49,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "actions.alerts": "Alerts",
     "actions.webhook": "Webhook",
+    "admission.ledger": "Ledger admit",
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable ExtraMissing LaunchError LimitExceeded MemwardenError NotAdmitted"
-    " ReadError RecordError SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
+    " NotAdmitted ReadError RecordError SettingsError TargetChanged",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

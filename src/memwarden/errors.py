@@ -7,6 +7,7 @@
     ├── ActionFailed                   something decided upon could not be done
     │   └── TargetChanged              the process is no longer the one that was meant
     ├── NotAdmitted                    work may not begin now, for want of memory
+    │   └── DoesNotFit (MemoryError)   it could not begin even alone
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
     ├── RecordError                    a record could not be written, or a history not read
@@ -73,6 +74,15 @@ class TargetChanged(ActionFailed):
 
 class NotAdmitted(MemwardenError):
     """Work may not begin now, for want of memory; the message says who holds it back and for how long it waited."""
+
+
+class DoesNotFit(NotAdmitted, MemoryError):
+    """Work needs more memory than it could have even alone. ``asked`` and ``budget`` are bytes, ``source`` says who
+    limits it; the message says the way out."""
+
+    def __init__(self, message: str, *, asked: int, budget: int, source: str) -> None:
+        super().__init__(message)
+        self.asked, self.budget, self.source = asked, budget, source
 
 
 class LaunchError(MemwardenError):

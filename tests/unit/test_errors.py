@@ -11,6 +11,7 @@ from memwarden import errors
 from memwarden.errors import (
     ActionFailed,
     CeilingUnavailable,
+    DoesNotFit,
     ExtraMissing,
     LaunchError,
     LimitExceeded,
@@ -35,6 +36,7 @@ EXAMPLES: list[tuple[MemwardenError, dict[str, object]]] = [
     (ActionFailed("no"), {}),
     (TargetChanged("pid 5 belongs to another process now"), {}),
     (NotAdmitted("no new work"), {}),
+    (DoesNotFit("too large", asked=9, budget=5, source="machine"), {"asked": 9, "budget": 5, "source": "machine"}),
     (LaunchError("no such command", errno=2, stage="exec"), {"errno": 2, "stage": "exec"}),
     (CeilingUnavailable("no cgroups"), {}),
     (RecordError("disk full", path="/a/b"), {"path": "/a/b"}),

@@ -138,6 +138,20 @@ def doctor(as_json: bool, **flags: Any) -> int:
     return examine(flags, as_json=as_json)
 
 
+@group.command(context_settings=CONTEXT, short_help="Show who has reserved memory, and who waits for it.")
+@click.argument("name", required=False)
+@click.option("--path", metavar="PATH", help="The ledger in this file, which programs named themselves.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ledger(name: str | None, path: str | None, as_json: bool) -> int:
+    """Show who has reserved memory in the ledger NAME, who waits for it in which order, and what is left and why.
+
+    Without NAME: in every ledger of this user in this host or container.
+    """
+    from memwarden.faces.cli.ledger import show as perform
+
+    return perform(name, path, as_json=as_json)
+
+
 @group.group(context_settings=CONTEXT, short_help="Show, check and describe the settings.")
 def settings() -> None:
     """Show, check and describe the settings.

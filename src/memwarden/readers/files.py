@@ -83,6 +83,12 @@ class KeptFile:
             os.close(self.fd)
             self.fd = -1
 
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except (AttributeError, OSError):  # the interpreter is ending, or somebody else has closed it
+            pass
+
 
 def read_once(what: str, path: str, size: int = 4096) -> bytes:
     """The whole content of a file that is not worth keeping open. Raises :class:`ReadError`.

@@ -38,6 +38,12 @@ class StatmFile:
         self.fd = -1
         return True
 
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except (AttributeError, OSError):  # the interpreter is ending, or somebody else has closed it
+            pass
+
     def fetch(self) -> bytes:
         """What the kernel says now. Raises OSError."""
         if self.fd >= 0:

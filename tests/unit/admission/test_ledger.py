@@ -377,3 +377,14 @@ def test_what_a_process_holds_is_its_own_memory(tmp_path):
     surroundings.forget_all_but(frozenset())
     assert surroundings.held(key) == 30 * MIB
     surroundings.after_fork()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")
+def test_ledgers_that_are_forgotten_leave_nothing_open(tmp_path):
+    """One descriptor for the file, however many ledgers were made for it."""
+    path = str(tmp_path / "ledger")
+    counts = []
+    for _ in range(20):
+        with Ledger("1GiB", path=path).reserve("1MiB"):
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] <= counts[1]

@@ -89,3 +89,13 @@ def test_a_failing_read_leaks_no_descriptor(tmp_path: Path) -> None:
         read_once("f", str(tmp_path))
     assert caught.value.why == "broken"
     assert descriptors() == before
+
+
+def test_a_file_that_nobody_keeps_any_more_is_closed(tmp_path: Path) -> None:
+    """Whoever makes readers and forgets them leaks nothing."""
+    path = tmp_path / "file"
+    path.write_text("1\n")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        KeptFile("fact", str(path)).read()
+    assert len(os.listdir("/proc/self/fd")) <= before

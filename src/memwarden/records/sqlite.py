@@ -402,11 +402,14 @@ def _pages_in_use(db: sqlite3.Connection) -> int:
 
 def _version(db: sqlite3.Connection, path: str) -> int:
     """The version of the file's schema, 0 for a file without one. Raises :class:`RecordError` for what is not ours."""
-    version = _pragma(db, "user_version")
     if _pragma(db, "application_id") != APPLICATION_ID:
-        if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        filled = _pragma(db, "user_version") or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        # Asked again: another process may have made it ours meanwhile, and that comes all at once.
+        if filled and _pragma(db, "application_id") != APPLICATION_ID:
             raise RecordError(f"record {path}: is a database of another program; name another file", path=path)
-        return 0
+        if not filled:
+            return 0
+    version = _pragma(db, "user_version")
     if version > len(STEPS):
         raise RecordError(
             f"record {path}: was written by a newer memwarden (schema {version}, this one knows {len(STEPS)}); "

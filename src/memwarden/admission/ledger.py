@@ -286,7 +286,7 @@ class Ledger:
                     line.sleep(min(seconds, until - now))
                 else:
                     line.sleep(seconds)
-        except BaseException:
+        except BaseException:  # an interrupt, too: the place in the line would be nobody's
             table.remove_bell(ticket)  # first: a bell without a record would stay for ever
             table.drop(own)
             raise

@@ -418,7 +418,7 @@ class Table:
         self._own[record.ticket] = own  # first: what was written and is nobody's would stay for our lifetime
         try:
             self._write(slot, own.data)
-        except BaseException:
+        except BaseException:  # an interrupt, too: perhaps it was written
             self.drop(own)
             raise
         entries.append(Entry(slot, own.record))

@@ -6,7 +6,7 @@ from memwarden.actions.caches import Caches
 from memwarden.actions.gate import Gate
 from memwarden.actions.standard import standard_actions
 from memwarden.actions.targets import Targets
-from memwarden.policy.presets import EMERGENCY
+from memwarden.policy.presets import emergency
 from memwarden.policy.rules import Rule
 from memwarden.readers.identity import ProcProbe
 from memwarden.readers.sources import own_probe, own_resident
@@ -17,15 +17,7 @@ from memwarden.readers.sources import own_probe, own_resident
 RULES = (
     Rule(name="gentle collection", when="level >= MODERATE", then="collect"),
     Rule(name="aggressive cleanup", when="level >= HIGH", then=("collect", "trim", "caches")),
-    Rule(
-        name="emergency",
-        when="used > 90%",
-        sustain=2.0,
-        settle=30.0,
-        then="notify",
-        escalate=EMERGENCY,
-        severity="critical",
-    ),
+    emergency(),
 )
 
 

@@ -124,15 +124,16 @@ class Warden:
             raise SettingsError(f"asked: {asked!r} is no Limit; write Limit(parse_size({asked!r}), 'asked')")
         self.interval = parse_duration(interval)
         self.asked = asked
-        self._readers = tuple(own_sources() if readers is None else readers)
         self._detector = detector if detector is not None else PressureDetector()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
         self._remedies = Remedies(actions, dry_run)
-        policy = self._policy(rules) if rules else None
-        self._tick = Tick(self._readers, self._detector, policy, self._clock, asked)
+        sources = tuple(own_sources() if readers is None else readers)
+        self._tick = Tick(sources, self._detector, None, self._clock, asked)
+        if rules:
+            self._tick.policy = self._policy(rules)
         self._new_policy: Policy | None = None
         self._outcomes: deque[Outcome] = deque()
         self._rate = FillRate()
@@ -160,13 +161,11 @@ class Warden:
 
     def _add_stalls(self) -> None:
         """Read the kernel's stalls from now on: a rule asks for them, and most watches can do without."""
-        if any(reader.name == "psi" for reader in self._readers):
+        if any(reader.name == "psi" for reader in self._tick.readers):
             return
         from memwarden.readers.psi import PsiReader
 
-        self._readers = (*self._readers, PsiReader())
-        if hasattr(self, "_tick"):
-            self._tick.readers = self._readers
+        self._tick.readers = (*self._tick.readers, PsiReader())
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
@@ -297,7 +296,7 @@ class Warden:
             _closer(action)()
 
     def _close_readers(self) -> None:
-        for reader in self._readers:
+        for reader in self._tick.readers:
             _closer(reader)()
 
     def __enter__(self) -> Warden:

@@ -30,7 +30,8 @@ def _notify(name: str, when: str, *, sustain: float = 0.0, rest: float = 60.0, s
     return Rule(name=name, when=when, then="notify", sustain=sustain, rest=rest, severity=severity)
 
 
-def _emergency() -> Rule:
+def emergency() -> Rule:
+    """The rule that goes through the emergency order, above 90 % of the binding limit."""
     # By the figure and not by the level, which is left half a minute late: the next step would come after relief.
     return Rule(
         name="emergency",
@@ -65,7 +66,7 @@ PRESETS = {
             interval=1.0,
             rules=(
                 Rule(name="pressure", when="level >= HIGH", sustain=10, then=("collect", "notify")),
-                _emergency(),
+                emergency(),
                 _notify("stalls", "psi.full > 10%", sustain=10),
             ),
             sentence="A service in a container: collect when memory is short, the emergency order when it ends.",
@@ -89,7 +90,7 @@ PRESETS = {
             rules=(
                 Rule(name="moderate", when="level >= MODERATE", then="collect", severity="info"),
                 Rule(name="high", when="level >= HIGH", then=("collect", "caches", "trim", "notify")),
-                _emergency(),
+                emergency(),
             ),
             sentence="Encoders beside Python: collect at MODERATE, clean up at HIGH, the emergency order at CRITICAL.",
         ),

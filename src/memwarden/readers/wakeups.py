@@ -16,6 +16,7 @@ import errno
 import os
 import select
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 from memwarden.errors import ReadError
@@ -36,7 +37,7 @@ _POLLIN, _POLLPRI = getattr(select, "POLLIN", 1), getattr(select, "POLLPRI", 2)
 _DEAD = getattr(select, "POLLERR", 8) | getattr(select, "POLLHUP", 16) | getattr(select, "POLLNVAL", 32)
 
 
-class Wakeup:
+class Wakeup(ABC):
     """A descriptor to poll for ``events``. ``name`` says what it is about, ``where`` of which file."""
 
     def __init__(self, name: str, where: str, fd: int, events: int) -> None:
@@ -47,11 +48,11 @@ class Wakeup:
         """The descriptor, -1 when closed."""
         return self._fd
 
+    @abstractmethod
     def clear(self) -> bool:
         """Take note, so that the next event can wake; False when none will come any more (its group is gone)."""
-        raise NotImplementedError
 
-    def follow(self, groups: Sequence[CgroupMemory]) -> None:
+    def follow(self, groups: Sequence[CgroupMemory]) -> None:  # noqa: B027 - most depend on nothing
         """Take in the groups as they are now, where the wake-up depends on them."""
 
     def close(self) -> None:

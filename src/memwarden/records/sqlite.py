@@ -164,12 +164,12 @@ class SqliteRecorder:
                 self._failing = True
                 try:
                     self._commit(flush=event.kind is not EventKind.SAMPLE)
-                except BaseException:
+                except BaseException:  # an interrupt, too: the row would be written twice
                     self._pending.pop()  # who was told that an event is lost must not find it later
                     self._pending_bytes -= len(row[-1])
                     raise
                 self._failing = False
-            except Exception:
+            except Exception:  # whatever it was: counted, and told by whoever catches it
                 self.lost += 1
                 raise
 
@@ -180,7 +180,7 @@ class SqliteRecorder:
             try:
                 if self._pending:
                     self._commit(flush=False)
-            except Exception:
+            except Exception:  # whatever it was: counted, and told by whoever catches it
                 self.lost += len(self._pending)
                 raise
             finally:

@@ -290,8 +290,10 @@ def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.Monke
     warden.flush()
 
     async def asked() -> list[Reading]:
+        hands = len(warden._courier._hands)
         task = asyncio.ensure_future(main())
-        await asyncio.sleep(0.02)
+        while len(warden._courier._hands) == hands:  # until it listens
+            await asyncio.sleep(0)
         clock = warden._clock
         assert isinstance(clock, FakeClock)
         clock.advance(1.0)

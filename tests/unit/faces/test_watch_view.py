@@ -11,7 +11,6 @@ import pytest
 
 from memwarden.faces import render
 from memwarden.faces.cli import lines
-from memwarden.faces.cli.commandlines import CommandLines
 from memwarden.faces.cli.course import Course, told
 from memwarden.faces.cli.table import Line, table
 from memwarden.faces.cli.view import view
@@ -33,6 +32,7 @@ from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import GIB, MIB
+from memwarden.readers.commandlines import CommandLines
 
 WALL = 1_700_000_000.0
 ROOT, CHILD = ProcessKey(4242, 1), ProcessKey(4250, 2)

@@ -6,12 +6,12 @@ from collections import deque
 
 from memwarden.assess.pressure import constraints
 from memwarden.faces import render
-from memwarden.faces.cli.commandlines import CommandLines
 from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.findings import Assessment, Reading
 from memwarden.model.sample import Sample
+from memwarden.readers.commandlines import CommandLines
 
 #: What a chart shows, in seconds: the first of these that holds all that was seen, and then the last. At least so
 #: many readings; and the points kept for it at most.

@@ -11,7 +11,6 @@ from typing import Any
 
 from memwarden.engine.warden import Warden
 from memwarden.faces import render
-from memwarden.faces.cli.commandlines import CommandLines
 from memwarden.faces.cli.course import shares
 from memwarden.faces.cli.screen import Inbox, Output, Screen
 from memwarden.faces.cli.subject import machine
@@ -21,6 +20,7 @@ from memwarden.model.facts import ProcessMemory
 from memwarden.model.findings import Reading
 from memwarden.model.lines import to_json
 from memwarden.model.sample import Sample
+from memwarden.readers.commandlines import CommandLines
 from memwarden.settings import resolve
 
 INTERVAL = 1.0

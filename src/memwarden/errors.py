@@ -4,10 +4,12 @@
     ├── SettingsError (ValueError)     a value that cannot be understood or is out of range
     ├── ReadError                      a fact could not be read: what, where and why
     ├── LimitExceeded (MemoryError)    work went past its memory limit
+    │   └── TaskTooLarge               a task that had the whole budget of its executor to itself
     ├── ActionFailed                   something decided upon could not be done
     │   └── TargetChanged              the process is no longer the one that was meant
     ├── NotAdmitted                    work may not begin now, for want of memory
     │   └── DoesNotFit (MemoryError)   it could not begin even alone
+    ├── WorkerLost (RuntimeError)      the process that worked at a task ended, and not for want of memory
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
     ├── RecordError                    a record could not be written, or a history not read
@@ -64,6 +66,15 @@ class LimitExceeded(MemwardenError, MemoryError):
         self.limit, self.used = limit, used
 
 
+class TaskTooLarge(LimitExceeded):
+    """A task took all that an executor has, and wanted more. Bytes: what was ``predicted``, what it was seen with
+    (``used``), and what there is (``limit``); ``attempts`` is how often it was begun."""
+
+    def __init__(self, message: str, *, predicted: int, used: int, limit: int, attempts: int) -> None:
+        super().__init__(message, limit=limit, used=used)
+        self.predicted, self.attempts = predicted, attempts
+
+
 class ActionFailed(MemwardenError):
     """Something that was decided could not be done; the message says what, to whom and why."""
 
@@ -83,6 +94,15 @@ class DoesNotFit(NotAdmitted, MemoryError):
     def __init__(self, message: str, *, asked: int, budget: int, source: str) -> None:
         super().__init__(message)
         self.asked, self.budget, self.source = asked, budget, source
+
+
+class WorkerLost(MemwardenError, RuntimeError):
+    """The process that worked at a task ended: it called ``os._exit``, crashed, or somebody killed it. ``code`` is its
+    exit code or negative signal number, None where nobody knows."""
+
+    def __init__(self, message: str, *, code: int | None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class LaunchError(MemwardenError):

@@ -77,14 +77,15 @@ class Reservation:
         self._ledger._table.change(self._own, bytes=self._own.record.bytes - count)
         self._ledger._wake()
 
-    def grow(self, size: int | str) -> bool:
+    def grow(self, size: int | str, *, in_turn: bool = False) -> bool:
         """Reserve so many bytes more, before all who wait; False when there is no room now.
 
-        It never waits: two who both held memory and waited for more would wait for ever.
+        It never waits: two who both held memory and waited for more would wait for ever. ``in_turn`` is for new work
+        within an old reservation: then those who wait come first.
         """
         count = parse_size(size)
         self._need()
-        return self._ledger._grow(self._own, count)
+        return self._ledger._grow(self._own, count, in_turn)
 
     def assign(self, pid: int) -> None:
         """The memory is for another process: a worker, a command. What that takes from now on is counted.
@@ -323,16 +324,22 @@ class Ledger:
                 )
             return place, account, holders
 
-    def _grow(self, own: Own, count: int) -> bool:
-        table = self._table
+    def _grow(self, own: Own, count: int, in_turn: bool) -> bool:
+        table, now = self._table, self._clock.monotonic()
         with table.alone():
             entries = table.read()
             larger = own.record._replace(bytes=own.record.bytes + count)
             for thorough in (False, True):
                 if thorough:
                     entries = table.sweep(entries)
-                changed = [Entry(each.slot, larger) if each.slot == own.slot else each for each in entries]
-                if self._reckon(changed, quick=not thorough)[0].room >= 0:
+                if in_turn and any(each.record.state == WAITING for each in entries):
+                    account, _ = self._reckon(entries, quick=not thorough)
+                    more = Claim(max(each.record.ticket for each in entries) + 1, count, now)
+                    fits = more in self._admitted(entries, account, more)
+                else:
+                    changed = [Entry(each.slot, larger) if each.slot == own.slot else each for each in entries]
+                    fits = self._reckon(changed, quick=not thorough)[0].room >= 0
+                if fits:
                     table.rewrite(own, bytes=larger.bytes)
                     return True
         return False
@@ -428,6 +435,18 @@ class Ledger:
         )
 
     # --- showing --------------------------------------------------------------------------------------
+
+    def account(self) -> Account:
+        """The sums as they are now: what is committed, used, and left. Raises :class:`RecordError`."""
+        table = self._table
+        with table.alone():
+            entries = table.sweep(table.read())
+            return self._reckon(entries)[0]
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for room (a glance without the lock, some microseconds)."""
+        return self._table.anybody_waits()
 
     def state(self) -> dict[str, Any]:
         """Who holds what, who waits, and what is left and why, as a dict that JSON can hold."""

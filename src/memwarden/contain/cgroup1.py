@@ -67,6 +67,11 @@ class Cgroup1Ceiling:
             os.close(control)
         self._event = event
 
+    def set_limit(self, size: int) -> None:
+        """Hold it to another number of bytes. Raises OSError (EBUSY where more is used than could be reclaimed)."""
+        self._set_limit(size)
+        self._limit = size
+
     def _set_limit(self, size: int) -> None:
         path = self._group.path
         both = os.path.exists(f"{path}/memory.memsw.limit_in_bytes")
@@ -109,7 +114,11 @@ class Cgroup1Ceiling:
         if self._event >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._event)
-        return self._number(b"under_oom") == 1 or self.kernel_kills() > 0
+        return self.stands_still() or self.kernel_kills() > 0
+
+    def stands_still(self) -> bool:
+        """Whether somebody in it waits for memory because the limit is reached."""
+        return self._number(b"under_oom") == 1
 
     def used(self) -> tuple[int, str]:
         return int(self._usage.read()), "cgroup"
@@ -138,7 +147,7 @@ class Cgroup1Ceiling:
     def overdrawn(self) -> bool:
         # Right after the limit was raised the waiting tasks still count as waiting.
         full = int(self._usage.read()) > self._limit + PARTING_RESERVE - _CHARGE_BATCH
-        return full and self._number(b"under_oom") == 1
+        return full and self.stands_still()
 
     def kill(self) -> None:
         self._group.kill()

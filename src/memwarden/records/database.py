@@ -249,6 +249,7 @@ def _after_fork_in_child() -> None:
     for database in _all():
         if database._pid != os.getpid():  # else another hook has used it here already
             database._leave_inherited()
+            database._lock = threading.Lock()  # the forking thread held it, and is not there to let go
             database._pid = -1  # a grandchild may get the number of an ancestor that is gone
 
 

@@ -1,0 +1,163 @@
+"""A worker as the executor sees it: its connection, its memory, its lease, and what it works at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from memwarden.actions.signals import KILL, send
+from memwarden.admission.steering import Job, Run
+from memwarden.admission.wire import Line
+from memwarden.errors import ActionFailed, ReadError
+from memwarden.model.facts import ProcessKey
+from memwarden.readers.tree import TreeReader
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from memwarden.admission.ledger import Reservation
+    from memwarden.protocols import IdentityProbe
+
+
+class Task:
+    """A call, its future, and what it costs."""
+
+    __slots__ = ("args", "function", "future", "job", "kwargs", "running")
+
+    def __init__(
+        self,
+        job: Job,
+        future: Future[Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.job, self.future = job, future
+        self.function, self.args, self.kwargs = function, args, kwargs
+        #: Whether its future was told that it runs, after which it cannot be cancelled.
+        self.running = False
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"task {self.job.number} ({self.job.kind.name})"
+
+
+class Seat:
+    """One worker process and what belongs to it."""
+
+    def __init__(self, sock: socket.socket, now: float) -> None:
+        self.line = Line(sock)
+        #: Known when the worker is ready.
+        self.key: ProcessKey | None = None
+        self.pidfd = -1
+        self._tree: TreeReader | None = None
+        #: Anonymous bytes when it was ready.
+        self._base = 0
+        self.reservation: Reservation | None = None
+        #: What it works at, and what it will do next.
+        self.tasks: deque[Task] = deque()
+        self.run: Run | None = None
+        #: Bytes beyond its base, now; and resident bytes that others may share, the most in this task.
+        self.used = self.other = 0
+        #: What it kept after its first task.
+        self.kept: int | None = None
+        self.done = 0
+        self.since = now
+        #: It takes no more tasks.
+        self.leaving = False
+        #: Why it was ended by us.
+        self.ended_for = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process is there."""
+        return self.key is not None
+
+    @property
+    def lease(self) -> int:
+        """Bytes that are reserved for it."""
+        return self.run.lease if self.run is not None else self.reserved
+
+    @property
+    def reserved(self) -> int:
+        """Bytes in the ledger."""
+        return self.reservation.bytes if self.reservation is not None else 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that nobody else can have."""
+        return max(self.reserved, self.used)
+
+    def meet(self, pid: int, anonymous: int, probe: IdentityProbe) -> None:
+        """The worker is ready. Raises :class:`ReadError` where it has ended again."""
+        self.key = probe.key_of(pid)
+        self._base = anonymous
+        self._tree = TreeReader(pid)
+        with contextlib.suppress(OSError, AttributeError):
+            self.pidfd = os.pidfd_open(pid)
+
+    def look(self) -> int:
+        """Bytes that it and what it started hold beyond its base."""
+        if self._tree is not None:
+            try:
+                tree, _ = self._tree.look()
+            except ReadError:
+                return self.used  # it has just ended
+            other = sum(tree.shared)
+            self.other = max(self.other, other)
+            self.used = max(0, sum(tree.rss) - other - self._base)
+        return self.used
+
+    def peak(self, mark: int, other: int) -> int:
+        """The most that the task had: of the looks, and of what the worker's own high-water mark says."""
+        seen = self.run.peak if self.run is not None else 0
+        return max(seen, mark - max(self.other, other) - self._base) if mark else max(seen, self.used)
+
+    def signal(self, number: int, probe: IdentityProbe) -> None:
+        """Signal the worker and what it started; those who have ended are left out.
+
+        Who is stopped cannot start anybody, so the search ends.
+        """
+        if self.key is None or self._tree is None:
+            return
+        done: set[ProcessKey] = set()
+        for _ in range(8):
+            fresh = [key for key in (self.key, *self._tree.members()) if key not in done]
+            if not fresh:
+                break
+            for key in fresh:
+                done.add(key)
+                with contextlib.suppress(ActionFailed):
+                    send(key, number, probe)
+
+    def stop(self, probe: IdentityProbe) -> None:
+        """Let it stand still."""
+        self.signal(signal.SIGSTOP, probe)
+
+    def go(self, probe: IdentityProbe) -> None:
+        """Let it run on."""
+        self.signal(signal.SIGCONT, probe)
+
+    def kill(self, probe: IdentityProbe, why: str) -> None:
+        """End it now, with what it started."""
+        self.ended_for = self.ended_for or why
+        self.leaving = True
+        self.signal(KILL, probe)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.line.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self._tree is not None:
+            self._tree.close()
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None

@@ -1,0 +1,749 @@
+"""The thread behind an executor: it admits tasks, watches the workers, and keeps them within the budget.
+
+It never waits for anything but its own poll: results go to their futures in one thread and are learned from in
+another, workers are written to and read from as far as goes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import threading
+import time
+from collections import deque
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from memwarden.actions.forks import renew_after_fork
+from memwarden.actions.signals import KILL
+from memwarden.admission import steering
+from memwarden.admission.batch import BatchReport, Chronicle
+from memwarden.admission.delivery import Delivery
+from memwarden.admission.learning import Ended, Scholar
+from memwarden.admission.seat import Seat, Task
+from memwarden.admission.steering import Act, Job, Run, Step
+from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
+from memwarden.errors import MemwardenError, NotAdmitted, ReadError, TaskTooLarge, WorkerLost
+from memwarden.model.footprints import Kind
+from memwarden.model.log import debug, warn
+from memwarden.model.units import MIB, size_text
+from memwarden.readers.identity import ProcProbe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memwarden.actions.gate import Gate
+    from memwarden.admission.ledger import Ledger
+    from memwarden.admission.nursery import Nursery
+    from memwarden.contain.backstop import Backstop
+    from memwarden.protocols import IdentityProbe, Predictor
+
+#: The workers are looked at so often: with a kernel that holds them, and without, where what grows is looked at more.
+HELD_SECONDS, POLLED_SECONDS, GROWING_SECONDS = 0.02, 0.01, 0.002
+#: The ledger is asked for what others do so often.
+ACCOUNT_SECONDS = 0.1
+#: Where only looking holds the workers, so much of the budget is not given out: what may be taken between two looks.
+MARGIN_SHARE = 0.03
+#: Somebody stands still in the kernel for so long before one is ended to make room.
+STUCK_SECONDS = 1.0
+#: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
+#: kernel itself needs for the workers (page tables, stacks).
+_MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
+#: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
+SHORT_SECONDS, MOST_AHEAD = 0.02, 16
+#: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
+#: what it has freed when it holds more than that.
+KEPT, TRIM = 64 * MIB, 8 * MIB
+#: A prediction for one who waits is made anew so often.
+_FORESEE_SECONDS = 0.2
+_PAGE = 4096
+
+
+class Supervisor:
+    """Owns the workers of one executor. Its methods may be called from any thread, except where said."""
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        ledger: Ledger,
+        predictor: Predictor,
+        backstop: Backstop,
+        gate: Gate,
+        attempts: int,
+        tasks_per_child: int | None,
+        label: str,
+    ) -> None:
+        self.workers = workers
+        self._ledger, self._predictor, self._backstop, self._gate = ledger, predictor, backstop, gate
+        self._probe: IdentityProbe = ProcProbe()
+        self._attempts, self._tasks_per_child = attempts, tasks_per_child
+        self._label = label
+        self.nursery: Nursery | None = None
+        self.chronicle = Chronicle()
+        self._inbox: deque[Task] = deque()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._asleep = False
+        self._closing = self._at_once = False
+        #: Why it takes nothing any more; None while it does.
+        self.broken: BaseException | None = None
+        self._queue: deque[Task] = deque()
+        self._seats: dict[int, Seat] = {}  # by the line's descriptor
+        self._ends: dict[int, Seat] = {}  # by the process's descriptor
+        self._poll = select.poll()
+        self._poll.register(self._wake_fd, select.POLLIN)
+        self._events = {fd for fd, _ in backstop.watched()}
+        for fd, mask in backstop.watched():
+            self._poll.register(fd, mask)
+        self._next_look = self._next_account = 0.0
+        self._whole = self._alone = 0
+        self._lowest = 0
+        self._limit = 0
+        self._stuck_since: float | None = None
+        self._moved = 0.0
+        self._kernel_kills = 0
+        self._seconds = 1.0
+        self._delivery, self._scholar = Delivery(), Scholar(predictor)
+        self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
+        self._pid = os.getpid()
+        renew_after_fork(self)
+
+    # --- from other threads ---------------------------------------------------------------------------
+
+    def start(self, nursery: Nursery) -> None:
+        """Begin; the nursery is made by the caller's thread."""
+        self.nursery = nursery
+        self._delivery.start()
+        self._scholar.start()
+        self._thread.start()
+
+    @property
+    def backstop(self) -> str:
+        """What holds the workers beside looking."""
+        return self._backstop.kind
+
+    def most(self) -> int:
+        """Bytes that a task might have alone."""
+        return self._alone or self._ledger.account().alone
+
+    def resize(self, workers: int) -> None:
+        """So many workers at most from now on."""
+        self.workers = workers
+        self._wake(always=True)
+
+    def dispose(self) -> None:
+        """It never began: give back what it has."""
+        self._backstop.close()
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    @property
+    def started(self) -> bool:
+        """Whether it has begun."""
+        return self.nursery is not None
+
+    def submit(self, task: Task) -> None:
+        """Take a task in."""
+        self.chronicle.submitted += 1
+        self._inbox.append(task)
+        self._wake()
+
+    def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
+        """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
+        begun is ended, too."""
+        if cancel:
+            for task in [*self._queue, *self._inbox]:
+                if task.future.cancel():
+                    task.future.set_running_or_notify_cancel()
+                    self.chronicle.cancelled += 1
+        self._at_once = self._at_once or at_once
+        self._closing = True
+        self._wake(always=True)
+
+    def join(self) -> None:
+        """Wait until it has ended; nothing where called from its own threads."""
+        if self.started and self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+            self._thread.join()
+
+    def _own_threads(self) -> tuple[threading.Thread, ...]:
+        return (self._thread, self._delivery.thread)
+
+    def report(self) -> BatchReport:
+        """What has happened until now."""
+        kills = self._kernel_kills
+        return self.chronicle.report(self._whole, self._backstop.kind, self.workers, kills)
+
+    def after_fork(self) -> None:
+        """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
+        workers notice when the parent ends."""
+        if self.broken is None:
+            self.broken = BrokenProcessPool("this executor belongs to the process that this one was forked from")
+        with contextlib.suppress(OSError):
+            os.close(self._wake_fd)
+        self._wake_fd = -1
+        for seat in list(self._seats.values()):
+            seat.line.close()
+
+    def _wake(self, *, always: bool = False) -> None:
+        if (self._asleep or always) and self._wake_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self._wake_fd, 1)
+
+    # --- its own thread -------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        trouble: BaseException | None = None
+        try:
+            while not self._is_over():
+                self._turn()
+        except BaseException as error:  # noqa: BLE001 - nobody may wait for ever for a future of ours
+            trouble = error
+            warn("executor: failed: %s: %s", type(error).__name__, error)
+        finally:
+            self._shut(trouble)
+
+    def _turn(self) -> None:
+        wait = self._sleep_seconds()
+        self._asleep = True
+        if self._inbox or (self._closing and wait is None):
+            wait = 0.0
+        try:
+            ready = self._poll.poll(None if wait is None else max(0, round(wait * 1000)))
+        finally:
+            self._asleep = False
+        now = time.monotonic()
+        for fd, mask in ready:
+            if (seat := self._seats.get(fd)) is not None:
+                if mask & select.POLLOUT:
+                    self._flush(seat)
+                if mask & ~select.POLLOUT:
+                    self._hear(seat, now)
+            elif (seat := self._ends.get(fd)) is not None:
+                self._hear(seat, now, ended=True)
+            elif fd in self._events:
+                self._next_look = 0.0
+                if self._backstop.stuck():
+                    self._stuck_since = self._stuck_since or now
+            elif fd == self._wake_fd:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake_fd)
+        while self._inbox:
+            self._queue.append(self._inbox.popleft())
+        if self._at_once:
+            self._end_all()
+        staff = [seat for seat in self._seats.values() if not seat.leaving]
+        if len(staff) > self.workers:
+            for seat in [seat for seat in staff if not seat.tasks and seat.ready][: len(staff) - self.workers]:
+                self._retire(seat)
+        if now >= self._next_look:
+            self._look(now)
+        if self._queue:
+            self._admit(now)
+
+    def _sleep_seconds(self) -> float | None:
+        if not self._queue and not any(seat.tasks for seat in self._seats.values()):
+            return 0.0 if self._closing else None
+        return max(0.0, self._next_look - time.monotonic())
+
+    def _is_over(self) -> bool:
+        if self.broken is not None:
+            return True
+        if not self._closing or self._inbox or self._queue:
+            return False
+        return not any(seat.tasks for seat in self._seats.values())
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def _hire(self, now: float) -> Seat:
+        assert self.nursery is not None
+        seat = Seat(self.nursery.start(), now)
+        fd = seat.line.fileno()
+        self._seats[fd] = seat
+        self._poll.register(fd, select.POLLIN)
+        return seat
+
+    def _flush(self, seat: Seat) -> None:
+        seat.line.flush()
+        if not seat.line.full:
+            self._poll.modify(seat.line.fileno(), select.POLLIN)
+
+    def _hear(self, seat: Seat, now: float, *, ended: bool = False) -> None:
+        for said in seat.line.read():
+            if said.what == READY:
+                self._welcome(seat, said, now)
+            elif said.what == UNFIT:
+                seat.leaving = True
+                self._break("a worker could not begin; its initializer failed", said.payload)
+            else:
+                self._finish(seat, said, now)
+        while ended and not seat.line.ended:
+            before = len(seat.tasks)
+            for said in seat.line.read():
+                self._finish(seat, said, now)
+            if len(seat.tasks) == before:
+                break  # nothing came, and nobody is there who could write more
+        if seat.line.ended or ended:
+            self._bury(seat, now)
+
+    def _welcome(self, seat: Seat, said: Answer, now: float) -> None:
+        try:
+            seat.meet(said.number, said.anonymous, self._probe)
+        except ReadError:
+            return  # it has ended again: its line will say so
+        if seat.pidfd >= 0:
+            self._ends[seat.pidfd] = seat
+            self._poll.register(seat.pidfd, select.POLLIN)
+        if seat.reservation is not None:
+            with contextlib.suppress(MemwardenError):
+                seat.reservation.assign(said.number)
+        if seat.run is not None:
+            seat.run.begun = seat.run.grew = seat.run.seen_at = now
+
+    def _bury(self, seat: Seat, now: float) -> None:
+        """A worker has ended: what becomes of its tasks."""
+        assert self.nursery is not None
+        fd = seat.line.fileno()
+        if self._seats.pop(fd, None) is None:
+            return
+        self._poll.unregister(fd)
+        if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
+            self._poll.unregister(seat.pidfd)
+        seat.signal(KILL, self._probe)  # what it had started
+        code = self.nursery.bury(seat.key.pid) if seat.key is not None else None
+        tasks, run = list(seat.tasks), seat.run
+        seat.close()
+        self._moved = now
+        for task in reversed(tasks[1:]):
+            self._queue.appendleft(task)
+        if tasks and self.broken is None:
+            self._judge(seat, tasks[0], run, code, now)
+        elif not tasks and not seat.leaving and seat.key is None:
+            self._break("a worker ended before it was ready", None)
+
+    def _judge(self, seat: Seat, task: Task, run: Run | None, code: int | None, now: float) -> None:
+        """What becomes of the task whose worker has ended."""
+        job = task.job
+        job.attempts += 1
+        peak = run.peak if run is not None else 0
+        kills = self._backstop.kernel_kills()
+        of_memory = bool(seat.ended_for) or (code == -9 and kills > self._kernel_kills)
+        self._kernel_kills = max(kills, self._kernel_kills)
+        given = run.lease if run is not None else 0
+        if of_memory:
+            why = seat.ended_for or "ended by the kernel for want of memory"
+            job.seen = max(job.seen, peak)
+            self._learn(task, peak, now - run.begun if run is not None else 0.0, "killed_at")
+            whole = job.alone or peak >= 0.9 * self._alone
+            again = not whole and job.attempts < self._attempts
+            job.alone = job.alone or job.attempts >= self._attempts - 1
+            if not again:
+                self._fail(task, self._too_large(task, peak))
+        else:
+            why = f"its worker ended with {_ending(code)}"
+            again = code in (-9, -15, None) and job.attempts < self._attempts and not self._at_once
+            if not again:
+                words = f"{task.name}: {why}; attempt {job.attempts} of {self._attempts}. The other tasks go on"
+                self._fail(task, WorkerLost(words, code=code))
+        self.chronicle.setback(now, job.number, job.kind.name, peak, given, why, again=again)
+        if again:
+            job.prediction = job.first = None
+            self._queue.appendleft(task)
+
+    def _too_large(self, task: Task, peak: int) -> TaskTooLarge:
+        job = task.job
+        foreseen = job.prediction.reserve if job.prediction is not None else job.given
+        return TaskTooLarge(
+            f"{task.name}: took {size_text(peak)} and wanted more, alone in a budget of {size_text(self._alone)}"
+            f" ({size_text(foreseen)} were foreseen; {job.attempts} attempts). Give the executor a larger budget, or"
+            " the task a smaller input",
+            predicted=foreseen,
+            used=max(peak, job.seen),
+            limit=self._alone,
+            attempts=job.attempts,
+        )
+
+    def _retire(self, seat: Seat) -> None:
+        """Let an idle worker go."""
+        seat.leaving = True
+        seat.line.send(0)
+        if seat.reservation is not None:
+            seat.reservation.release()
+            seat.reservation = None
+        self.chronicle.retired += 1
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    def _finish(self, seat: Seat, said: Answer, now: float) -> None:
+        """A task has an answer."""
+        if not seat.tasks or seat.tasks[0].job.number != said.number:
+            seat.kill(self._probe, "it answered what it was not asked")
+            return
+        task = seat.tasks.popleft()
+        run, job = seat.run, task.job
+        seat.done += 1
+        peak = max(0, seat.peak(said.peak, said.other))
+        self.chronicle.run_seconds += said.seconds
+        self._seconds += (said.seconds - self._seconds) / min(32, self.chronicle.finished + 1)
+        if said.what == ERROR:
+            self.chronicle.failed += 1
+            self._delivery.failure(task.future, said.payload)
+        else:
+            self.chronicle.finished += 1
+            self._delivery.result(task.future, said.payload)
+        self._learn(task, peak, said.seconds, "finished" if said.what != ERROR else "killed_at")
+        seat.other, seat.since, self._moved = 0, now, now
+        if seat.tasks:
+            seat.run = Run(seat.tasks[0].job, run.lease if run is not None else 0, now)
+            return
+        seat.run = None
+        if said.seconds >= SHORT_SECONDS or peak > TRIM:
+            seat.look()
+        if seat.kept is None:
+            seat.kept = seat.used
+        worn = self._tasks_per_child is not None and seat.done >= self._tasks_per_child
+        if worn or seat.used > seat.kept + KEPT or len(self._seats) > self.workers:
+            self._retire(seat)
+        elif self._ledger.contended or job.alone:
+            self._give_back(seat)
+
+    def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
+        self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
+
+    def _fail(self, task: Task, error: BaseException) -> None:
+        self.chronicle.failed += 1
+        self._delivery.failure(task.future, error)
+
+    def _begin(self, seat: Seat, task: Task, now: float) -> bool:
+        """Send a task to a worker; False where it cannot be sent at all."""
+        try:
+            payload = pickle.dumps((task.function, task.args, task.kwargs), protocol=pickle.HIGHEST_PROTOCOL)
+        except BaseException as error:  # noqa: BLE001 - any __reduce__ may run; the caller gets to hear of it
+            self._fail(task, error)
+            return False
+        seat.tasks.append(task)
+        seat.line.send(task.job.number, payload)
+        if seat.line.full:
+            self._poll.modify(seat.line.fileno(), select.POLLIN | select.POLLOUT)
+        self.chronicle.begin(now)
+        return True
+
+    # --- memory ---------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Bytes that nobody holds."""
+        return self._whole - sum(seat.held for seat in self._seats.values())
+
+    def _take_stock(self, now: float) -> None:
+        """What the ledger says that we may have."""
+        self._next_account = now + ACCOUNT_SECONDS
+        try:
+            account = self._ledger.account()
+        except MemwardenError as error:
+            debug("executor: %s", error)
+            return
+        held = sum(seat.held for seat in self._seats.values())
+        margin = 0 if self._events else int(account.alone * MARGIN_SHARE)
+        self._whole = max(0, account.room + held - margin)
+        self._alone = max(0, account.alone - margin)
+        if abs(self._whole - self._limit) >= _MOVED:
+            self._limit = self._whole
+            self._backstop.hold(max(self._whole, MIB) + KERNEL_ROOM)
+
+    def _look(self, now: float) -> None:
+        """Look at the workers, and do what must be done."""
+        if now >= self._next_account:
+            self._take_stock(now)
+        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready]
+        for seat in busy:
+            assert seat.run is not None
+            seat.look()
+            if not seat.run.paused:
+                seat.run.see(seat.used, now)
+        runs = [seat.run for seat in busy if seat.run is not None]
+        if runs:
+            stuck = self._is_stuck(now)
+            by_run = {id(seat.run): seat for seat in busy}
+            grace = int(self._alone * MARGIN_SHARE) if not self._events else KERNEL_ROOM
+            for step in steering.steer(runs, self._room(), now, grace=grace, stuck=stuck):
+                self._do(step, by_run[id(step.run)], now)
+        paused = sum(run.paused for run in runs)
+        self.chronicle.note(
+            now,
+            len(runs),
+            paused,
+            len(self._queue),
+            sum(seat.held for seat in busy),
+            sum(seat.used for seat in self._seats.values()),
+            self._whole,
+        )
+        pace = HELD_SECONDS if self._events else POLLED_SECONDS
+        if not self._events and any(run.rate > 0 and not run.paused and now - run.grew < 0.1 for run in runs):
+            pace = GROWING_SECONDS
+        self._next_look = now + pace
+
+    def _is_stuck(self, now: float) -> bool:
+        if self._stuck_since is None or not self._backstop.stuck():
+            self._stuck_since = None
+            return False
+        if now - max(self._stuck_since, self._moved) < STUCK_SECONDS:
+            return False
+        self._moved = now
+        return True
+
+    def _do(self, step: Step, seat: Seat, now: float) -> None:
+        run = step.run
+        if step.act is Act.KILL:
+            self.chronicle.kills += 1
+            debug("executor: task %d is ended with %s: %s", run.job.number, size_text(run.used), step.why)
+            seat.kill(self._probe, step.why)
+            return
+        if step.act is Act.PAUSE:
+            self.chronicle.pauses += 1
+            seat.stop(self._probe)
+            return
+        granted = self._lease(seat, step.lease, in_turn=False)
+        if not granted:
+            run.lease = seat.reserved
+        if step.act is Act.RESUME:
+            if granted:
+                seat.go(self._probe)
+                run.grew = now
+            else:
+                run.paused = True
+
+    def _lease(self, seat: Seat, size: int, *, in_turn: bool = True) -> bool:
+        """Have so many bytes reserved for a worker; False where there is no room now."""
+        size = max(size, _PAGE)
+        try:
+            own = seat.reservation
+            if own is None:
+                own = self._ledger.try_reserve(size, label=self._label)
+                if own is None:
+                    return False
+                seat.reservation = own
+                if seat.key is not None:
+                    own.assign(seat.key.pid)
+            elif size > own.bytes:
+                return own.grow(size - own.bytes, in_turn=in_turn)
+            elif size < own.bytes:
+                own.shrink(own.bytes - size)
+        except (NotAdmitted, ReadError):
+            return False
+        return True
+
+    def _give_back(self, seat: Seat) -> None:
+        """An idle worker keeps reserved what it holds, and no more."""
+        keep = max(_PAGE, seat.used)
+        if seat.reservation is not None and seat.reserved > keep + MIB:
+            seat.reservation.shrink(seat.reserved - keep)
+
+    # --- admission ------------------------------------------------------------------------------------
+
+    def _admit(self, now: float) -> None:
+        if self._gate.closed or self.broken is not None:
+            return
+        if not self._whole:
+            self._take_stock(now)
+        while self._queue:
+            idle = [seat for seat in self._seats.values() if not seat.tasks and seat.ready and not seat.leaving]
+            staff = sum(not seat.leaving for seat in self._seats.values())
+            if not idle and staff >= self.workers:
+                if not self._hand_ahead(now):
+                    return
+                continue
+            task = self._choose(idle, now)
+            if task is None:
+                return
+            if not self._set_running(task):
+                continue
+            if not self._seat(task, idle, now):
+                return
+
+    def _seat(self, task: Task, idle: list[Seat], now: float) -> bool:
+        """Give a task a worker and its memory; False where it must wait after all."""
+        job = task.job
+        seat = min(idle, key=lambda each: abs(each.reserved - job.reserve)) if idle else None
+        if seat is None:
+            try:
+                seat = self._hire(now)
+            except OSError as error:
+                if not self._seats:
+                    self._break(f"no worker could be started: {error}", None)
+                return False
+        size = job.reserve
+        if seat.reserved < size or seat.reserved > size + MIB + size // 4:
+            for other in idle:
+                if other is not seat:
+                    self._give_back(other)
+            if job.alone:
+                size = min(size, self._room() + seat.held)
+            if not self._lease(seat, size):
+                if seat.ready:
+                    self._next_account = 0.0
+                else:
+                    self._retire(seat)
+                return False
+        self._queue.remove(task)
+        if not self._begin(seat, task, now):
+            return True
+        seat.run = Run(job, seat.reserved, now)
+        return True
+
+    def _set_running(self, task: Task) -> bool:
+        """Whether it may begin; one that was cancelled is taken out."""
+        if not task.running:
+            if not task.future.set_running_or_notify_cancel():
+                self._queue.remove(task)
+                return False
+            task.running = True
+        return True
+
+    def _choose(self, idle: list[Seat], now: float) -> Task | None:
+        busy = any(seat.tasks for seat in self._seats.values())
+        paused = steering.spoken_for(seat.run for seat in self._seats.values() if seat.run is not None)
+        room = self._room() - max(0, paused)
+        # What idle workers have reserved and do not use can be had.
+        room += sum(seat.held - seat.used for seat in idle)
+        if any(seat.run is not None and seat.run.job.alone for seat in self._seats.values()):
+            return None
+        found: dict[int, Task] = {}
+
+        def foreseen() -> Iterable[Job]:
+            for task in islice(self._queue, steering.LOOKED_AT):
+                if task.future.cancelled():
+                    found[task.job.number] = task
+                    yield _GONE
+                    continue
+                self._foresee(task.job, now)
+                found[task.job.number] = task
+                yield task.job
+
+        longest = steering.patience(self._seconds)
+        job = steering.choose(foreseen(), room, now, longest, busy=busy)
+        if job is None and not busy and idle and self._retire_fattest(idle):
+            return None
+        return None if job is None else found[job.number]
+
+    def _foresee(self, job: Job, now: float) -> None:
+        """What a task that waits will need."""
+        if job.prediction is not None and now - job.foreseen < _FORESEE_SECONDS:
+            return
+        job.foreseen = now
+        try:
+            job.prediction = self._predictor.predict(job.kind, job.size, at_least=job.seen)
+            reserve = job.prediction.reserve
+        except Exception as error:  # noqa: BLE001 - a user's predictor; its fault must not cost the batch
+            debug("executor: the predictor failed: %s", error)
+            reserve = max(self._alone // max(1, self.workers), int(job.seen * 1.5))
+        if job.given:
+            reserve = max(job.given, int(job.seen * 1.5) if job.seen > job.given else 0)
+        if reserve > self._alone:
+            job.alone, reserve = True, self._alone
+        job.reserve = reserve
+
+    def _retire_fattest(self, idle: list[Seat]) -> bool:
+        """Nothing runs and nothing fits: workers that keep much let it go."""
+        seat = max(idle, key=lambda each: each.used)
+        if seat.used <= MIB:
+            return False
+        self._retire(seat)
+        return True
+
+    def _hand_ahead(self, now: float) -> bool:
+        """Give a short task to a worker that is about to end one; whether one was given."""
+        task = self._queue[0]
+        self._foresee(task.job, now)
+        known = task.job.prediction
+        if task.job.alone or known is None or known.n < 3 or known.seconds > SHORT_SECONDS:
+            return False
+        ahead = min(MOST_AHEAD, 1 + int(SHORT_SECONDS / max(known.seconds, 1e-4)))
+        best: Seat | None = None
+        for seat in self._seats.values():
+            run = seat.run
+            if run is None or run.paused or seat.leaving or run.lease < task.job.reserve or seat.line.full:
+                continue
+            first = run.job.prediction
+            if first is None or first.seconds > SHORT_SECONDS or now - run.begun > SHORT_SECONDS:
+                continue
+            if len(seat.tasks) <= ahead and (best is None or len(seat.tasks) < len(best.tasks)):
+                best = seat
+        if best is None or not self._set_running(task):
+            return best is not None
+        self._queue.popleft()
+        self._begin(best, task, now)
+        return True
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def _end_all(self) -> None:
+        for seat in self._seats.values():
+            if seat.tasks and not seat.leaving:
+                seat.tasks[0].job.attempts = self._attempts
+                seat.kill(self._probe, "")
+
+    def _break(self, words: str, told: bytes | None) -> None:
+        """Nothing can go on: every future hears why."""
+        error = BrokenProcessPool(words)
+        if told is not None:
+            with contextlib.suppress(Exception):
+                whole, lines = pickle.loads(told)
+                error = BrokenProcessPool(f"{words}: {lines.strip().splitlines()[-1]}")
+                error.__cause__ = pickle.loads(whole)
+        self.broken = error
+
+    def _shut(self, trouble: BaseException | None) -> None:
+        """Let the workers go, and tell whoever still waits."""
+        if trouble is not None and self.broken is None:
+            self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
+            self.broken.__cause__ = trouble
+        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue, *self._inbox]
+        if self.broken is not None:
+            for task in left:
+                if task.running or task.future.set_running_or_notify_cancel():
+                    self._delivery.failure(task.future, self.broken)
+        for seat in list(self._seats.values()):
+            with contextlib.suppress(OSError, MemwardenError):
+                if self.broken is not None or seat.tasks:
+                    seat.kill(self._probe, "the executor ends")
+                elif not seat.leaving:
+                    self._retire(seat)
+                    self.chronicle.retired -= 1
+        for seat in list(self._seats.values()):
+            self._await_end(seat)
+        if self.nursery is not None:
+            self.nursery.close()
+        self._backstop.close()
+        self._scholar.stop()
+        self._delivery.stop()
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    def _await_end(self, seat: Seat) -> None:
+        """Wait for a worker that was sent home; one that does not go within ten seconds is ended."""
+        poll = select.poll()
+        poll.register(seat.line.fileno(), select.POLLIN)
+        until = time.monotonic() + 10.0
+        while not seat.line.ended and time.monotonic() < until:
+            poll.poll(200)
+            seat.line.read()
+        if seat.key is not None:
+            if not seat.line.ended:
+                seat.kill(self._probe, "it did not end")
+            assert self.nursery is not None
+            self.nursery.bury(seat.key.pid)
+        seat.close()
+
+
+#: Stands for a task that was cancelled: it needs nothing, so that it is chosen, and taken out.
+_GONE = Job(0, Kind(""), None, 0.0)
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "nobody knows what"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

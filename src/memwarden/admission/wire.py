@@ -1,0 +1,147 @@
+"""What an executor and its workers say to each other: frames on a stream socket.
+
+A frame is a header of fixed size and a payload. The executor's side never blocks: a worker that is stopped, or slow
+to read, would else stop the looking. A worker's side blocks, because it has nothing else to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections import deque
+from typing import NamedTuple
+
+#: To a worker: the task's number (0: end) and the payload's length.
+_TASK = struct.Struct("<QQ")
+#: From a worker: what, the task's number, seconds, the resident high-water mark, anonymous and other resident bytes,
+#: and the payload's length.
+_ANSWER = struct.Struct("<BQdQQQQ")
+
+READY, RESULT, ERROR, UNFIT = range(4)
+#: Read at once: a large result comes in parts, between looks.
+_PART = 1 << 20
+
+
+class Answer(NamedTuple):
+    """What a worker said. ``peak`` is the resident high-water mark of the task, 0 where it is not known."""
+
+    what: int
+    number: int
+    seconds: float
+    peak: int
+    anonymous: int
+    other: int
+    payload: bytes
+
+
+def receive(sock: socket.socket, count: int) -> bytearray:
+    """So many bytes, waiting for them. Raises EOFError."""
+    data = bytearray(count)
+    view, at = memoryview(data), 0
+    while at < count:
+        got = sock.recv_into(view[at:], min(count - at, _PART))
+        if not got:
+            raise EOFError
+        at += got
+    return data
+
+
+def next_task(sock: socket.socket) -> tuple[int, bytearray]:
+    """A worker waits for what it is to do. Raises EOFError when the executor is gone."""
+    number, length = _TASK.unpack(receive(sock, _TASK.size))
+    return number, receive(sock, length)
+
+
+def answer(sock: socket.socket, said: Answer) -> None:
+    """A worker says something."""
+    payload = said.payload
+    head = _ANSWER.pack(*said[:6], len(payload))
+    if len(payload) < 65536:
+        sock.sendall(head + payload)
+    else:
+        sock.sendall(head)
+        sock.sendall(payload)
+
+
+class Line:
+    """The executor's end of a connection; it never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._head = b""
+        self._payload = bytearray()
+        self._wanted = 0
+        self._out: deque[memoryview] = deque()
+        self.ended = False
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._sock.fileno()
+
+    @property
+    def full(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._out)
+
+    def send(self, number: int, payload: bytes = b"") -> None:
+        """Send as much as goes now, and the rest when :meth:`flush` is called."""
+        head = _TASK.pack(number, len(payload))
+        if len(payload) < 65536:
+            self._out.append(memoryview(head + payload))
+        else:
+            self._out += (memoryview(head), memoryview(payload))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what goes now."""
+        try:
+            while self._out:
+                sent = self._sock.send(self._out[0])
+                if sent < len(self._out[0]):
+                    self._out[0] = self._out[0][sent:]
+                else:
+                    self._out.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:  # it is gone; reading will say so
+            self._out.clear()
+
+    def read(self) -> list[Answer]:
+        """What has come whole. Sets ``ended`` when nothing more will come. At most about ``_PART`` bytes at a time."""
+        answers: list[Answer] = []
+        try:
+            while True:
+                if not self._wanted:
+                    part = self._sock.recv(_ANSWER.size - len(self._head))
+                    if not part:
+                        self.ended = True
+                        break
+                    self._head += part
+                    if len(self._head) < _ANSWER.size:
+                        continue
+                    self._wanted = _ANSWER.unpack(self._head)[-1]
+                if self._wanted:
+                    part = self._sock.recv(min(self._wanted - len(self._payload), _PART))
+                    if not part:
+                        self.ended = True
+                        break
+                    self._payload += part
+                    if len(self._payload) < self._wanted:
+                        if len(part) == _PART:
+                            break  # others want to be looked at, too
+                        continue
+                what, number, seconds, peak, anonymous, other, _ = _ANSWER.unpack(self._head)
+                answers.append(Answer(what, number, seconds, peak, anonymous, other, bytes(self._payload)))
+                self._head, self._payload, self._wanted = b"", bytearray(), 0
+        except BlockingIOError:
+            pass
+        except OSError:  # it was ended while it spoke
+            self.ended = True
+        return answers
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        with contextlib.suppress(OSError):
+            self._sock.close()

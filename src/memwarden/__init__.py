@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from memwarden.actions.alerts import Alerts as Alerts
     from memwarden.actions.webhook import Webhook as Webhook
+    from memwarden.admission.batch import BatchReport as BatchReport
+    from memwarden.admission.executor import BudgetedExecutor as BudgetedExecutor
     from memwarden.admission.ledger import Ledger as Ledger
     from memwarden.admission.ledger import admit as admit
     from memwarden.contain.contained import Contained as Contained
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
     from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.errors import TaskTooLarge as TaskTooLarge
+    from memwarden.errors import WorkerLost as WorkerLost
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -49,12 +53,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "actions.alerts": "Alerts",
     "actions.webhook": "Webhook",
+    "admission.batch": "BatchReport",
+    "admission.executor": "BudgetedExecutor",
     "admission.ledger": "Ledger admit",
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
-    " NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    " NotAdmitted ReadError RecordError SettingsError TargetChanged TaskTooLarge"
+    " WorkerLost",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

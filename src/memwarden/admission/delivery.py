@@ -71,10 +71,13 @@ def _exception(told: BaseException | bytes | None) -> BaseException:
         return told or RuntimeError("no result")
     whole, lines = pickle.loads(told)
     try:
-        error = pickle.loads(whole)
+        said = pickle.loads(whole)
     except BaseException as trouble:  # noqa: BLE001 - an exception whose __init__ wants more than its args
-        error = trouble
-    if not isinstance(error, BaseException):
-        error = pickle.UnpicklingError(f"the task's exception came back as {type(error).__name__}")
+        said = trouble
+    error: BaseException
+    if isinstance(said, BaseException):
+        error = said
+    else:
+        error = pickle.UnpicklingError(f"the task's exception came back as {type(said).__name__}")
     error.__cause__ = RemoteTraceback(lines)
     return error

@@ -273,7 +273,7 @@ class Hinted(Executor):
 
 
 def _whole(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise SettingsError(f"{name} must be greater than 0, not {value}")

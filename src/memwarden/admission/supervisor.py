@@ -103,7 +103,7 @@ class Supervisor:
         self._lowest = 0
         self._limit = 0
         self._stuck_since: float | None = None
-        self._moved = 0.0
+        self._moved = self._within = 0.0
         self._kernel_kills = 0
         self._seconds = 1.0
         self._delivery, self._scholar = Delivery(), Scholar(predictor)
@@ -396,6 +396,8 @@ class Supervisor:
             self._delivery.result(task.future, said.payload)
         self._learn(task, peak, said.seconds, "finished" if said.what != ERROR else "killed_at")
         seat.other, seat.since, self._moved = 0, now, now
+        if run is not None and run.paused:
+            seat.go(self._probe)  # it had finished before it was stopped
         if seat.tasks:
             seat.run = Run(seat.tasks[0].job, run.lease if run is not None else 0, now)
             return
@@ -455,20 +457,19 @@ class Supervisor:
 
     def _look(self, now: float) -> None:
         """Look at the workers, and do what must be done."""
-        if now >= self._next_account:
-            self._take_stock(now)
         busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready]
         for seat in busy:
             assert seat.run is not None
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
+        if now >= self._next_account:
+            self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
         if runs:
             stuck = self._is_stuck(now)
             by_run = {id(seat.run): seat for seat in busy}
-            grace = int(self._alone * MARGIN_SHARE) if not self._events else KERNEL_ROOM
-            for step in steering.steer(runs, self._room(), now, grace=grace, stuck=stuck):
+            for step in steering.steer(runs, self._room(), now, grace=self._grace(now), stuck=stuck):
                 self._do(step, by_run[id(step.run)], now)
         paused = sum(run.paused for run in runs)
         self.chronicle.note(
@@ -484,6 +485,18 @@ class Supervisor:
         if not self._events and any(run.rate > 0 and not run.paused and now - run.grew < 0.1 for run in runs):
             pace = GROWING_SECONDS
         self._next_look = now + pace
+
+    def _grace(self, now: float) -> int:
+        """How far what is used may be beyond the budget before somebody is ended for it.
+
+        Without a kernel that holds them, as far as the margin goes. With one it cannot go far, unless the budget has
+        become smaller: that is seen when it lasts.
+        """
+        if not self._events:
+            return int(self._alone * MARGIN_SHARE)
+        if sum(seat.used for seat in self._seats.values()) <= self._whole + KERNEL_ROOM:
+            self._within = now
+        return KERNEL_ROOM if now - self._within > STUCK_SECONDS else 1 << 62
 
     def _is_stuck(self, now: float) -> bool:
         if self._stuck_since is None or not self._backstop.stuck():

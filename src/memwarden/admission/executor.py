@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 #: How often a task is begun at most, when it or its worker was ended; the last time alone.
 ATTEMPTS = 3
+#: A claim of another process that has waited for so long is passed by no more tasks of ours.
+PATIENCE_SECONDS = 3.0
 
 
 class BudgetedExecutor(Executor):
@@ -96,7 +98,7 @@ class BudgetedExecutor(Executor):
                 raise SettingsError("budget and a ledger: the ledger has its own budget; give its name, or no budget")
             self._ledger = ledger
         else:
-            self._ledger = Ledger(budget, ledger or "default")
+            self._ledger = Ledger(budget, ledger or "default", patience=PATIENCE_SECONDS)
         account = self._ledger.account()
         self._own_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(account.alone, self._workers)

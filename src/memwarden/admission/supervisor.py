@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from memwarden.actions.gate import Gate
-    from memwarden.admission.ledger import Ledger
+    from memwarden.admission.ledger import Ledger, Place, Reservation
     from memwarden.admission.nursery import Nursery
     from memwarden.contain.backstop import Backstop
     from memwarden.protocols import IdentityProbe, Predictor
@@ -59,6 +59,8 @@ SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 KEPT, TRIM = 64 * MIB, 8 * MIB
 #: A prediction for one who waits is made anew so often.
 _FORESEE_SECONDS = 0.2
+#: A place in the ledger's line is asked for so often, if its bell does not ring.
+PLACE_SECONDS = 0.5
 _PAGE = 4096
 
 
@@ -106,6 +108,11 @@ class Supervisor:
         self._moved = self._within = 0.0
         self._kernel_kills = 0
         self._seconds = 1.0
+        #: What others have in the ledger; the place in its line of the first who waits here, and what came of it.
+        self._strangers = 0
+        self._place: Place | None = None
+        self._place_looked = 0.0
+        self._granted: Reservation | None = None
         self._delivery, self._scholar = Delivery(), Scholar(predictor)
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
@@ -228,6 +235,8 @@ class Supervisor:
                 self._next_look = 0.0
                 if self._backstop.stuck():
                     self._stuck_since = self._stuck_since or now
+            elif self._place is not None and fd == self._place.fileno():
+                self._place_looked = 0.0
             elif fd == self._wake_fd:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake_fd)
@@ -291,7 +300,7 @@ class Supervisor:
 
     def _welcome(self, seat: Seat, said: Answer, now: float) -> None:
         try:
-            seat.meet(said.number, said.anonymous, self._probe)
+            seat.meet(said.number, said.anonymous, said.other, self._probe)
         except ReadError:
             return  # it has ended again: its line will say so
         if seat.pidfd >= 0:
@@ -448,6 +457,7 @@ class Supervisor:
             debug("executor: %s", error)
             return
         held = sum(seat.held for seat in self._seats.values())
+        self._strangers = account.committed - held
         margin = 0 if self._events else int(account.alone * MARGIN_SHARE)
         self._whole = max(0, account.room + held - margin)
         self._alone = max(0, account.alone - margin)
@@ -568,13 +578,56 @@ class Supervisor:
                 if not self._hand_ahead(now):
                     return
                 continue
-            task = self._choose(idle, now)
-            if task is None:
-                return
-            if not self._set_running(task):
+            if self._granted is None and self._place is not None:
+                self._ask_place(now)
+            task = self._queue[0] if self._granted is not None else self._choose(idle, now)
+            if task is not None and not self._set_running(task):
                 continue
-            if not self._seat(task, idle, now):
+            if task is None or not self._seat(task, idle, now):
+                self._stand_in_line(now)
                 return
+
+    def _stand_in_line(self, now: float) -> None:
+        """Others have memory that the first who waits here needs: it waits among theirs, too."""
+        job = self._queue[0].job
+        if self._place is not None or self._granted is not None or job.alone or not job.reserve:
+            return
+        if self._strangers < MIB and not self._ledger.contended:
+            return
+        try:
+            self._place = self._ledger.queue(job.reserve, label=self._label)
+        except MemwardenError as error:
+            debug("executor: no place in the line: %s", error)
+            return
+        self._place_looked = now
+        if self._place.fileno() >= 0:
+            self._poll.register(self._place.fileno(), select.POLLIN)
+
+    def _ask_place(self, now: float) -> None:
+        if self._place is None or now - self._place_looked < PLACE_SECONDS:
+            return
+        self._place_looked = now
+        fd = self._place.fileno()
+        try:
+            self._granted = self._place.look()
+        except MemwardenError as error:
+            debug("executor: %s", error)
+            self._leave_line()
+            return
+        if self._granted is not None:
+            self._place = None
+            if fd >= 0:
+                self._poll.unregister(fd)
+
+    def _leave_line(self) -> None:
+        if self._place is not None:
+            if self._place.fileno() >= 0:
+                self._poll.unregister(self._place.fileno())
+            self._place.leave()
+            self._place = None
+        if self._granted is not None:
+            self._granted.release()
+            self._granted = None
 
     def _seat(self, task: Task, idle: list[Seat], now: float) -> bool:
         """Give a task a worker and its memory; False where it must wait after all."""
@@ -588,6 +641,14 @@ class Supervisor:
                     self._break(f"no worker could be started: {error}", None)
                 return False
         size = job.reserve
+        first = task is self._queue[0]
+        if first and self._granted is not None:
+            if seat.reservation is not None:
+                seat.reservation.release()
+            seat.reservation, self._granted = self._granted, None
+            if seat.key is not None:
+                with contextlib.suppress(MemwardenError):
+                    seat.reservation.assign(seat.key.pid)
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
             for other in idle:
                 if other is not seat:
@@ -600,6 +661,8 @@ class Supervisor:
                 else:
                     self._retire(seat)
                 return False
+        if first:
+            self._leave_line()
         self._queue.remove(task)
         if not self._begin(seat, task, now):
             return True
@@ -668,6 +731,8 @@ class Supervisor:
 
     def _hand_ahead(self, now: float) -> bool:
         """Give a short task to a worker that is about to end one; whether one was given."""
+        if self._ledger.contended:
+            return False
         task = self._queue[0]
         self._foresee(task.job, now)
         known = task.job.prediction
@@ -710,6 +775,8 @@ class Supervisor:
 
     def _shut(self, trouble: BaseException | None) -> None:
         """Let the workers go, and tell whoever still waits."""
+        with contextlib.suppress(MemwardenError):
+            self._leave_line()
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble

@@ -27,7 +27,6 @@ from memwarden.admission.seat import Seat, Task
 from memwarden.admission.steering import Act, Job, Run, Step
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
 from memwarden.errors import MemwardenError, NotAdmitted, ReadError, TaskTooLarge, WorkerLost
-from memwarden.model.footprints import Kind
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
 from memwarden.readers.identity import ProcProbe
@@ -89,7 +88,7 @@ class Supervisor:
         self._inbox: deque[Task] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._asleep = False
-        self._closing = self._at_once = False
+        self._closing = self._cancelling = self._at_once = False
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
         self._queue: deque[Task] = deque()
@@ -162,11 +161,7 @@ class Supervisor:
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
         begun is ended, too."""
-        if cancel:
-            for task in [*self._queue, *self._inbox]:
-                if task.future.cancel():
-                    task.future.set_running_or_notify_cancel()
-                    self.chronicle.cancelled += 1
+        self._cancelling = self._cancelling or cancel
         self._at_once = self._at_once or at_once
         self._closing = True
         self._wake(always=True)
@@ -242,6 +237,10 @@ class Supervisor:
                     os.eventfd_read(self._wake_fd)
         while self._inbox:
             self._queue.append(self._inbox.popleft())
+        if self._cancelling:
+            for task in list(self._queue):
+                if task.future.cancel():
+                    self._set_running(task)
         if self._at_once:
             self._end_all()
         staff = [seat for seat in self._seats.values() if not seat.leaving]
@@ -589,6 +588,8 @@ class Supervisor:
 
     def _stand_in_line(self, now: float) -> None:
         """Others have memory that the first who waits here needs: it waits among theirs, too."""
+        if not self._queue:
+            return
         job = self._queue[0].job
         if self._place is not None or self._granted is not None or job.alone or not job.reserve:
             return
@@ -673,6 +674,7 @@ class Supervisor:
         """Whether it may begin; one that was cancelled is taken out."""
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
+                self.chronicle.cancelled += 1
                 self._queue.remove(task)
                 return False
             task.running = True
@@ -687,12 +689,12 @@ class Supervisor:
         if any(seat.run is not None and seat.run.job.alone for seat in self._seats.values()):
             return None
         found: dict[int, Task] = {}
+        gone: list[Task] = []
 
         def foreseen() -> Iterable[Job]:
             for task in islice(self._queue, steering.LOOKED_AT):
                 if task.future.cancelled():
-                    found[task.job.number] = task
-                    yield _GONE
+                    gone.append(task)
                     continue
                 self._foresee(task.job, now)
                 found[task.job.number] = task
@@ -700,6 +702,8 @@ class Supervisor:
 
         longest = steering.patience(self._seconds)
         job = steering.choose(foreseen(), room, now, longest, busy=busy)
+        for task in gone:
+            self._set_running(task)
         if job is None and not busy and idle and self._retire_fattest(idle):
             return None
         return None if job is None else found[job.number]
@@ -817,10 +821,6 @@ class Supervisor:
             assert self.nursery is not None
             self.nursery.bury(seat.key.pid)
         seat.close()
-
-
-#: Stands for a task that was cancelled: it needs nothing, so that it is chosen, and taken out.
-_GONE = Job(0, Kind(""), None, 0.0)
 
 
 def _ending(code: int | None) -> str:

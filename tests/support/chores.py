@@ -159,7 +159,9 @@ HOLDS = "import sys, time; kept = b'x' * (int(sys.argv[1]) << 20); print(1, flus
 
 def child_holds(mib: int, seconds: float) -> int:
     """A program that this starts takes so much for so long; its exit code."""
-    return subprocess.run([sys.executable, "-S", "-c", HOLDS, str(mib), str(seconds)], stdout=-3, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-S", "-c", HOLDS, str(mib), str(seconds)], stdout=-3, check=False
+    ).returncode
 
 
 def start_sleepers(folder: str, count: int = 2, *, own_session: bool = False) -> list[int]:

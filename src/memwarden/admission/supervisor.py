@@ -105,7 +105,7 @@ class Supervisor:
         self._limit = 0
         self._stuck_since: float | None = None
         self._moved = self._within = 0.0
-        self._kernel_kills = 0
+        self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
         #: What others have in the ledger; the place in its line of the first who waits here, and what came of it.
         self._strangers = 0
@@ -157,6 +157,18 @@ class Supervisor:
         self.chronicle.submitted += 1
         self._inbox.append(task)
         self._wake()
+        if self.broken is not None:  # perhaps it has ended meanwhile, and nobody would look there any more
+            self._refuse(self.broken)
+
+    def _refuse(self, error: BaseException) -> None:
+        """Nothing will become of what nobody has taken in yet. From any thread, and by several at once."""
+        while True:
+            try:
+                task = self._inbox.popleft()
+            except IndexError:
+                return
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(error)
 
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
@@ -302,6 +314,7 @@ class Supervisor:
             seat.meet(said.number, said.anonymous, said.other, self._probe)
         except ReadError:
             return  # it has ended again: its line will say so
+        self._stillborn = 0
         if seat.pidfd >= 0:
             self._ends[seat.pidfd] = seat
             self._poll.register(seat.pidfd, select.POLLIN)
@@ -325,12 +338,14 @@ class Supervisor:
         tasks, run = list(seat.tasks), seat.run
         seat.close()
         self._moved = now
-        for task in reversed(tasks[1:]):
-            self._queue.appendleft(task)
-        if tasks and self.broken is None:
+        begun = seat.key is not None and self.broken is None
+        self._queue.extendleft(reversed(tasks[1:] if begun else tasks))
+        if begun and tasks:
             self._judge(seat, tasks[0], run, code, now)
-        elif not tasks and not seat.leaving and seat.key is None:
-            self._break("a worker ended before it was ready", None)
+        elif seat.key is None and self.broken is None:
+            self._stillborn += 1
+            if self._stillborn >= self._attempts:
+                self._break(f"workers ended before they were ready, {self._stillborn} in a row", None)
 
     def _judge(self, seat: Seat, task: Task, run: Run | None, code: int | None, now: float) -> None:
         """What becomes of the task whose worker has ended."""
@@ -784,8 +799,9 @@ class Supervisor:
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
-        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue, *self._inbox]
+        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue]
         if self.broken is not None:
+            self._refuse(self.broken)
             for task in left:
                 if task.running or task.future.set_running_or_notify_cancel():
                     self._delivery.failure(task.future, self.broken)

@@ -763,6 +763,8 @@ class Supervisor:
             run = seat.run
             if run is None or run.paused or seat.leaving or run.lease < task.job.reserve or seat.line.full:
                 continue
+            if self._tasks_per_child is not None and seat.done + len(seat.tasks) >= self._tasks_per_child:
+                continue
             first = run.job.prediction
             if first is None or first.seconds > SHORT_SECONDS or now - run.begun > SHORT_SECONDS:
                 continue

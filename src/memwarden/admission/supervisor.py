@@ -779,8 +779,11 @@ class Supervisor:
     # --- the end --------------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
+        while self._queue:  # what was put back, or had been handed to a worker ahead of its time
+            task = self._queue.popleft()
+            self._fail(task, WorkerLost(f"{task.name}: the executor was ended before it had finished", code=None))
         for seat in self._seats.values():
-            if seat.tasks and not seat.leaving:
+            if seat.tasks and seat.ready and not seat.leaving:
                 seat.tasks[0].job.attempts = self._attempts
                 seat.kill(self._probe, "")
 

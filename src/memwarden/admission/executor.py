@@ -93,6 +93,7 @@ class BudgetedExecutor(Executor):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             _whole("max_tasks_per_child", max_tasks_per_child)
+        _whole("attempts", attempts)
         if isinstance(ledger, Ledger):
             if budget is not None:
                 raise SettingsError("budget and a ledger: the ledger has its own budget; give its name, or no budget")
@@ -120,7 +121,7 @@ class BudgetedExecutor(Executor):
             predictor=self._predictor,
             backstop=held,
             gate=self.gate,
-            attempts=_whole("attempts", attempts),
+            attempts=attempts,
             tasks_per_child=max_tasks_per_child,
             label=name,
         )

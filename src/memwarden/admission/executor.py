@@ -173,12 +173,9 @@ class BudgetedExecutor(Executor):
             self._forgotten.detach()
         if self._pid != os.getpid():
             return
-        if not self._core.started:
-            self._core.dispose()
-        else:
-            self._core.close(cancel=cancel, at_once=at_once)
-            if wait:
-                self._core.join()
+        self._core.close(cancel=cancel, at_once=at_once)
+        if wait:
+            self._core.join()
 
     # --- what it has not ------------------------------------------------------------------------------
 

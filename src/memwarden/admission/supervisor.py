@@ -7,6 +7,7 @@ another, workers are written to and read from as far as goes at once.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import select
@@ -58,6 +59,8 @@ SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 KEPT, TRIM = 64 * MIB, 8 * MIB
 #: A prediction for one who waits is made anew so often.
 _FORESEE_SECONDS = 0.2
+#: Workers that were sent home have so many seconds to go, all together.
+LEAVE_SECONDS = 10.0
 #: A place in the ledger's line is asked for so often, if its bell does not ring.
 PLACE_SECONDS = 0.5
 _PAGE = 4096
@@ -142,6 +145,8 @@ class Supervisor:
 
     def dispose(self) -> None:
         """It never began: give back what it has."""
+        if self._pid != os.getpid():
+            return
         self._backstop.close()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
@@ -173,6 +178,9 @@ class Supervisor:
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
         begun is ended, too."""
+        if not self.started:
+            self.dispose()
+            return
         self._cancelling = self._cancelling or cancel
         self._at_once = self._at_once or at_once
         self._closing = True
@@ -817,8 +825,9 @@ class Supervisor:
                 elif not seat.leaving:
                     self._retire(seat)
                     self.chronicle.retired -= 1
+        until = time.monotonic() + LEAVE_SECONDS
         for seat in list(self._seats.values()):
-            self._await_end(seat)
+            self._await_end(seat, until)
         if self.nursery is not None:
             self.nursery.close()
         self._backstop.close()
@@ -828,17 +837,22 @@ class Supervisor:
             os.close(self._wake_fd)
             self._wake_fd = -1
 
-    def _await_end(self, seat: Seat) -> None:
-        """Wait for a worker that was sent home; one that does not go within ten seconds is ended."""
+    def _await_end(self, seat: Seat, until: float) -> None:
+        """Wait for a worker that was sent home; one that has not gone by then is ended, and so is what it started."""
         poll = select.poll()
         poll.register(seat.line.fileno(), select.POLLIN)
-        until = time.monotonic() + 10.0
-        while not seat.line.ended and time.monotonic() < until:
-            poll.poll(200)
+        if seat.pidfd >= 0:  # its connection may be open in a child of its own, or closed before its end
+            poll.register(seat.pidfd, select.POLLIN)
+        gone = False
+        while not gone and (left := until - time.monotonic()) > 0:
+            ready = [fd for fd, _ in poll.poll(math.ceil(left * 1000))]
             seat.line.read()
+            gone = seat.pidfd in ready if seat.pidfd >= 0 else seat.line.ended
+            if seat.line.ended and seat.pidfd >= 0 and not gone:
+                poll = select.poll()
+                poll.register(seat.pidfd, select.POLLIN)
         if seat.key is not None:
-            if not seat.line.ended:
-                seat.kill(self._probe, "it did not end")
+            seat.kill(self._probe, "it did not end")
             assert self.nursery is not None
             self.nursery.bury(seat.key.pid)
         seat.close()

@@ -227,7 +227,8 @@ class BudgetedExecutor(Executor):
                 source="the budget of the executor",
             )
         future: Future[T] = Future()
-        job = Job(next(self._numbers), kind or self._kind(function), size, time.monotonic(), reserve)
+        job = Job(next(self._numbers), kind or self._kind(function), size, reserve)
+        job.prediction = self._predictor.predict(job.kind, size)
         with self._lock:
             if self._core.broken is not None:
                 raise self._core.broken

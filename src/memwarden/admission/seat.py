@@ -52,7 +52,7 @@ class Task:
 class Seat:
     """One worker process and what belongs to it."""
 
-    def __init__(self, sock: socket.socket, now: float) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.line = Line(sock)
         #: Known when the worker is ready.
         self.key: ProcessKey | None = None
@@ -70,7 +70,6 @@ class Seat:
         #: What it kept after its first task.
         self.kept: int | None = None
         self.done = 0
-        self.since = now
         #: It takes no more tasks.
         self.leaving = False
         #: Why it was ended by us.
@@ -80,6 +79,11 @@ class Seat:
     def ready(self) -> bool:
         """Whether the process is there."""
         return self.key is not None
+
+    @property
+    def dying(self) -> bool:
+        """Whether it was ended, and is not gone yet."""
+        return bool(self.ended_for)
 
     @property
     def lease(self) -> int:

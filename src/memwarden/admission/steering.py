@@ -36,22 +36,11 @@ class Job:
     """A task as far as memory is concerned, from its submission to its end."""
 
     __slots__ = (
-        "alone",
-        "attempts",
-        "first",
-        "foreseen",
-        "given",
-        "kind",
-        "number",
-        "prediction",
-        "reserve",
-        "seen",
-        "since",
-        "size",
-    )
+        "alone", "attempts", "first", "foreseen", "given", "kind", "number", "prediction", "reserve", "seen", "size",
+    )  # fmt: skip
 
-    def __init__(self, number: int, kind: Kind, size: float | None, since: float, given: int = 0) -> None:
-        self.number, self.kind, self.size, self.since = number, kind, size, since
+    def __init__(self, number: int, kind: Kind, size: float | None, given: int = 0) -> None:
+        self.number, self.kind, self.size = number, kind, size
         #: Bytes that its caller asked for; 0: what is predicted.
         self.given = given
         self.attempts = 0

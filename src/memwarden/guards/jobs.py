@@ -4,11 +4,13 @@ Whatever is *held* has a way to be let go. Things are let go of in the reverse o
 does not keep the others. Which job is meant where none is named, is a matter of where the code runs: within
 ``with job(…):`` and in the asyncio tasks begun there, it is that one; elsewhere each thread, and each asyncio task,
 has one of its own, so that two that know nothing of each other never clean up each other's things.
+
+A generator that pauses in a job's block leaves it current for its caller (as all that is bound to a context): there,
+use ``job.run`` for what belongs to it.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
@@ -20,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from memwarden.actions.forks import renew_after_fork
+from memwarden.guards.ends import arm, at_end
 from memwarden.model.log import warn
 
 P = ParamSpec("P")
@@ -61,6 +64,7 @@ class Job:
         renew_after_fork(self)
 
         self._entered: list[None] = []  # as often as it was
+        self._running: list[None] = []
 
     def _begin(self) -> None:
         self._held: dict[Held, None] = {}  # its operations are atomic; the order is that of holding
@@ -85,7 +89,7 @@ class Job:
         held = Held(self, kind, name or type(what).__name__, what, letting_go, soon)
         self._held[held] = None
         _busy[self] = None
-        _end_with_the_program()
+        arm()
         return held
 
     def forget(self, held: Held) -> bool:
@@ -165,11 +169,18 @@ class Job:
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function as a part of this job, in whatever thread: ``pool.submit(job.run, function, argument)``."""
+        self._running.append(None)
         _stack.set((*_stack.get(), self))
         try:
             return function(*args, **kwargs)
         finally:
             self._step_out()
+            self._running.pop()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody is in its block, or in :meth:`run`."""
+        return bool(self._entered or self._running)
 
 
 #: The jobs around, the innermost last.
@@ -190,14 +201,15 @@ _tasks: WeakKeyDictionary[Any, Job] = WeakKeyDictionary()
 
 def current_job() -> Job:
     """The job of the innermost ``with job(…):`` around; outside of any, this asyncio task's own, or this thread's."""
-    if stack := _stack.get():
-        return stack[-1]
+    for job in reversed(_stack.get()):
+        if job.under_way:  # its block may have been left in another context, which ours does not know
+            return job
     task = _task()
     if task is not None:
-        job = _tasks.get(task)
-        if job is None:
-            job = _tasks[task] = Job("task")
-        return job
+        own = _tasks.get(task)
+        if own is None:
+            own = _tasks[task] = Job("task")
+        return own
     if _mine.job is None:
         _mine.job = Job(f"thread {threading.current_thread().name}")
     return _mine.job
@@ -235,22 +247,14 @@ def holding(held: Held, what: T) -> Iterator[T]:
     held.let_go()
 
 
-_ends = False
-
-
-def _end_with_the_program() -> None:
-    # Registered late: what is registered later is called earlier, and temporary files are to go last.
-    global _ends
-    if not _ends:
-        _ends = True
-        atexit.register(_end)
-
-
 def _end() -> None:
     for each in list(_busy):
         _, wrong = each.let_go()
         for name, error in wrong:
             warn("job %s: %s could not be let go of at the end: %r", each.name, name, error)
+
+
+at_end(_end, order=1)
 
 
 def _child() -> None:

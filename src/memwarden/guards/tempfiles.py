@@ -10,7 +10,6 @@ A child after fork owns nothing of its parent's: it neither removes it nor keeps
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import stat
@@ -22,6 +21,7 @@ from memwarden.actions.sentinel import Sentinel
 from memwarden.engine.alive import opening
 from memwarden.errors import ActionFailed, SettingsError
 from memwarden.guards import reaper
+from memwarden.guards.ends import arm, at_end
 from memwarden.model.log import debug, warn
 
 PREFIX = "memwarden-"
@@ -65,11 +65,10 @@ done
 
 
 class _Run:
-    """A run directory, locked where that can be. ``entries`` counts what is in it."""
+    """A run directory, locked where that can be. It stays until the end: removing one may cost milliseconds."""
 
     def __init__(self, home: str) -> None:
         word = reaper.owner_word(reaper.own_key(), reaper.pid_namespace())
-        self.entries = 0
         while True:
             self.path = os.path.join(home, word + os.urandom(4).hex())
             try:
@@ -126,7 +125,7 @@ class _Own:
     def __init__(self) -> None:
         self._begin()
         renew_after_fork(self)
-        atexit.register(self.remove_all)
+        at_end(self.remove_all, order=2)  # what is held may still write
 
     def _begin(self) -> None:
         self.pid = os.getpid()
@@ -143,25 +142,16 @@ class _Own:
                 run.leave()
             self._begin()
 
-    def enter(self, home: str) -> _Run:
-        """Under the lock: a run directory with one entry more. Raises OSError."""
+    def run(self, home: str) -> _Run:
+        """Under the lock: the run directory. Raises OSError."""
         if home not in self.swept:
             self.swept.add(home)
             reaper.reap(home, [run.path for run in self.runs.values()])
         run = self.runs.get(home)
         if run is None or not run.stands():
             run = self.runs[home] = _Run(home)
-        run.entries += 1
+            arm()
         return run
-
-    def exit(self, run: _Run) -> None:
-        """Under the lock: one entry less; with the last one the run directory goes."""
-        run.entries -= 1
-        if run.entries == 0:
-            with contextlib.suppress(OSError):  # it holds what could not be removed
-                os.rmdir(run.path)
-                run.leave()
-                self.runs = {home: each for home, each in self.runs.items() if each is not run}
 
     def remove_all(self) -> None:
         """At the end of the program."""
@@ -196,10 +186,9 @@ _own = _Own()
 class TemporaryPath:
     """A temporary file or directory of this process, at ``path``; made by :func:`make_file`, :func:`make_directory`."""
 
-    def __init__(self, path: str, run: _Run, link: str | None) -> None:
+    def __init__(self, path: str, link: str | None) -> None:
         self.path = path
-        self._run, self._link, self._pid = run, link, os.getpid()
-        self._removed = False
+        self._link, self._pid = link, os.getpid()
 
     def remove(self) -> str:
         """Remove it; returns what is wrong, or ``""``. One that was moved away or is gone is no fault.
@@ -208,19 +197,12 @@ class TemporaryPath:
         """
         if self._pid != os.getpid():
             return ""
-        with _own.lock:
-            if self._removed:
-                return ""
-            self._removed = True
         wrong = reaper.remove(self.path)
         if wrong:
             warn("temporary file not removed, and tried again later: %s", wrong)
-            return wrong
-        with _own.lock:
-            if self._link is not None:
-                reaper.remove(self._link)
-            _own.exit(self._run)
-        return ""
+        elif self._link is not None:
+            reaper.remove(self._link)
+        return wrong
 
 
 def home_directory() -> str:
@@ -283,19 +265,18 @@ def _make(
     with _own.lock:
         if sentinel:
             _own.guard(home)
-        run = _own.enter(home)
+        run = _own.run(home)
         path = os.path.join(run.path if directory is None else os.path.abspath(directory), prefix + word + suffix)
         link = None if directory is None else os.path.join(run.path, f"out-{word}")
         try:
             if link is not None:
                 _note(path, link)
             make(path)
-            return TemporaryPath(path, run, link)
+            return TemporaryPath(path, link)
         except BaseException:  # an interrupt, too
             for each in (path, link):
                 if each is not None:
                     reaper.remove(each)
-            _own.exit(run)
             raise
 
 

@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 from memwarden.guards.resources import job, managed_temp_directory, managed_tempfile
 
@@ -23,13 +24,12 @@ def work(told, go, folder):
             os.makedirs(inner)
             paths = [file, part, os.path.join(inner, "x")]
             for path in paths:
-                with open(path, "w") as out:
-                    out.write(number)
+                Path(path).write_text(number)
             os.write(told, (json.dumps([os.getpid(), paths]) + "\n").encode())
             while not os.read(go, 1):  # b"." lets one go
                 pass
             with managed_tempfile() as late:
-                intact = all(open(path).read() == number for path in paths) and os.path.exists(late)
+                intact = all(Path(path).read_text() == number for path in paths) and os.path.exists(late)
     sys.exit(0 if intact else 3)
 
 

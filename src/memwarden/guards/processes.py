@@ -6,21 +6,30 @@ and the shape that users of :class:`subprocess.Popen` know. Linux only, as ``hol
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
+from memwarden.actions.family import Family
+from memwarden.actions.signals import KILL
 from memwarden.contain.contained import GRACE_SECONDS, Contained, hold
 from memwarden.engine.alive import opening
-from memwarden.errors import SettingsError
+from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.endings import Ending
+from memwarden.model.facts import ProcessKey
 from memwarden.model.limits import Limit
 from memwarden.model.log import warn
 from memwarden.model.units import parse_duration
+from memwarden.readers.identity import ProcProbe
 
 #: How long a command may take to end by its own quit signal.
 GENTLY_SECONDS = 5.0
+
+_probe = ProcProbe()
 
 
 class ManagedProcess:
@@ -35,10 +44,12 @@ class ManagedProcess:
         files: Sequence[IO[bytes] | None],
         gently: int | Callable[[ManagedProcess], object] | None,
         gently_for: float,
+        grace: float,
     ) -> None:
-        self._contained, self._gently, self._gently_for = contained, gently, gently_for
+        self._contained, self._gently, self._gently_for, self._grace = contained, gently, gently_for, grace
         self.stdin, self.stdout, self.stderr = files
         self._asked = False
+        self._family: Family | None = None
 
     @property
     def pid(self) -> int:
@@ -82,6 +93,10 @@ class ManagedProcess:
         if self._asked or self.poll() is not None:
             return
         self._asked = True
+        if self._gently is not None:
+            with contextlib.suppress(ActionFailed):  # it ends just now
+                # Before it is asked: what outlives it is then found by nobody else.
+                self._family = Family(self._contained.key, _probe)
         if callable(self._gently):
             try:
                 self._gently(self)
@@ -102,8 +117,23 @@ class ManagedProcess:
         finally:  # also where an interrupt came meanwhile
             self._contained.end()
             self._contained.wait()
+            self._end_others()
             self.close()
         return self.wait()
+
+    def _end_others(self) -> None:
+        """What it had started before it ended in good order."""
+        if self._family is None:
+            return
+        for number in (signal.SIGTERM, KILL):
+            until, nap = time.monotonic() + self._grace, 0.001
+            asked: set[ProcessKey] = set()
+            while self._family.grow() or self._family.alive():
+                asked.update(self._family.signal(number, [key for key in self._family.alive() if key not in asked]))
+                if time.monotonic() >= until:
+                    break
+                time.sleep(nap)
+                nap = min(nap * 1.5, 0.020)
 
     def close(self) -> None:
         """Close our ends of its pipes."""
@@ -136,7 +166,7 @@ def start(
     seconds after that before SIGKILL. When this process is killed, so is the command. Raises as
     :func:`~memwarden.contain.contained.hold` does.
     """
-    gently_seconds = parse_duration(gently_for)
+    gently_seconds, grace_seconds = parse_duration(gently_for), parse_duration(grace)
     theirs: list[int | None] = []
     ours: list[IO[bytes] | None] = []
     opened: list[int] = []
@@ -166,7 +196,7 @@ def start(
     finally:
         for fd in opened:
             os.close(fd)
-    return ManagedProcess(contained, ours, gently, gently_seconds)
+    return ManagedProcess(contained, ours, gently, gently_seconds, grace_seconds)
 
 
 def _end(number: int, asked: int | IO[Any] | None, opened: list[int]) -> tuple[int | None, IO[bytes] | None]:

@@ -43,6 +43,19 @@ def hold(log):
     return hold
 
 
+@pytest.fixture
+def hold_all(hold):
+    """Holds several, each with what it raises when it is let go of; then raises."""
+
+    def hold_all(*things, then=None):
+        for name, raises in things:
+            hold(name, raises)
+        if then is not None:
+            raise then
+
+    return hold_all
+
+
 def test_the_last_comes_first(hold, log):
     """What was made later may stand on what was made before."""
     with Job():
@@ -63,13 +76,12 @@ def test_each_is_let_go_of_once(hold, log):
     assert log == ["a", "b"]
 
 
-def test_an_inner_job_ends_alone(hold, log):
+def test_an_inner_job_ends_alone(hold, hold_all, log):
     """And the outer one is current again, also after an exception."""
     with Job("outer") as outer:
         hold("outer thing")
         with pytest.raises(KeyError), Job("inner"):
-            hold("inner thing")
-            raise KeyError
+            hold_all(("inner thing", None), then=KeyError())
         assert log == ["inner thing"]
         assert current_job() is outer
     assert log == ["inner thing", "outer thing"]
@@ -90,30 +102,25 @@ def test_a_job_may_be_entered_again(hold, log):
     assert log == ["a", "b"]
 
 
-def test_one_that_fails_does_not_keep_the_others(hold, log, caplog):
+def test_one_that_fails_does_not_keep_the_others(hold_all, log, caplog):
     """All are let go of; the first error is raised, the others are told."""
     with pytest.raises(ValueError, match="last"), Job("encode"):
-        hold("a")
-        hold("b", ValueError("first"))
-        hold("c", ValueError("last"))
+        hold_all(("a", None), ("b", ValueError("first")), ("c", ValueError("last")))
     assert log == ["c", "b", "a"]
     assert "job encode: b could not be let go of: ValueError('first')" in caplog.text
 
 
-def test_the_block_s_own_exception_is_raised(hold, log, caplog):
+def test_the_block_s_own_exception_is_raised(hold_all, log, caplog):
     """What went wrong in the clean-up is told, and hides nothing."""
     with pytest.raises(KeyError), Job("encode"):
-        hold("a", ValueError("too"))
-        raise KeyError
+        hold_all(("a", ValueError("too")), then=KeyError())
     assert "a could not be let go of: ValueError('too')" in caplog.text
 
 
-def test_an_interrupt_in_between_waits(hold, log):
+def test_an_interrupt_in_between_waits(hold_all, log):
     """Ctrl-C in the middle of a clean-up leaves nothing behind, and is not lost."""
     with pytest.raises(KeyboardInterrupt), Job():
-        hold("a")
-        hold("b", KeyboardInterrupt())
-        hold("c")
+        hold_all(("a", None), ("b", KeyboardInterrupt()), ("c", None))
     assert log == ["c", "b", "a"]
 
 
@@ -306,7 +313,8 @@ def test_a_child_does_not_write_what_its_parent_holds(tmp_path):
     """A file that is only held must not be closed in the child: its buffer would be written twice."""
     path = tmp_path / "out"
     with Job() as job:
-        job.hold(file := open(path, "w"), file.close)
+        file = open(path, "w")  # noqa: SIM115 - the job closes it
+        job.hold(file, file.close)
         file.write("once")
         del file
         child = os.fork()

@@ -62,7 +62,7 @@ def test_a_directory_goes_with_all_that_is_in_it(temporary, tmp_path):
 
 
 def test_one_that_became_something_else(temporary, tmp_path):
-    """Moved away it stays where it is now; replaced by a folder or a link, that is removed, and not what it leads to."""
+    """Moved away it stays where it is; a folder or a link in its place is removed, and not what that leads to."""
     final, kept = tmp_path / "final.mp4", tmp_path / "kept"
     kept.write_text("mine")
     moved, folder, link = make_file(), make_file(), make_file()

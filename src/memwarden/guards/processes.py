@@ -88,6 +88,16 @@ class ManagedProcess:
         """Signal the command's own process; nothing happens when it has ended."""
         self._contained.send(number)
 
+    def terminate(self) -> None:
+        """SIGTERM to it and all that it started, and SIGKILL after the grace. Does not wait."""
+        self._contained.end()
+
+    def kill(self) -> None:
+        """SIGKILL to it and all that it started. Does not wait."""
+        with contextlib.suppress(ActionFailed):  # it has ended
+            family = Family(self._contained.key, _probe)
+            family.signal(KILL, family.members)
+
     def ask_to_end(self) -> None:
         """Begin to end it, by its own quit signal where one was named, else by SIGTERM to the tree. Does not wait."""
         if self._asked or self.poll() is not None:

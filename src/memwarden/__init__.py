@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
     from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -55,6 +56,7 @@ _HOMES = {
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
     " NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    "guards.notebook": "load_ipython_extension",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

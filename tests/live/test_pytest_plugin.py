@@ -43,7 +43,7 @@ def test_kept(): kept.append(bytearray(30 * MIB))
 """)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.re_match_lines(
-        [r".*limit: the test at its peak took (79\.9|80\.\d) MiB, and may 50\.0 MiB \(.* resid"]
+        [r".*limit: the test at its peak took (79\.[89]|80\.\d) MiB, and may 50\.0 MiB \(.* resid"]
     )
 
 
@@ -61,7 +61,7 @@ def test_garbage():
 def test_kept(): kept.append(bytearray(30 * MIB))
 """)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.re_match_lines([r".*memory limit: the test kept 30\.\d MiB, and may 10\.0 MiB"])
+    result.stdout.re_match_lines([r".*memory limit: the test kept (29\.[89]|30\.\d) MiB, and may 10\.0 MiB"])
 
 
 @exact
@@ -140,8 +140,8 @@ def test_nothing(): pass
         [
             r".*memory: the tests that took most",
             r" *peak +kept",
-            r" *8\d\.\d MiB +\S+ .?i?B  .*::test_large",
-            r" *4\d\.\d MiB +4\d\.\d MiB  .*::test_kept",
+            r" *(79\.[89]|80\.\d) MiB +\S+ .?i?B  .*::test_large",
+            r" *(39\.[89]|40\.\d) MiB +(39\.[89]|40\.\d) MiB  .*::test_kept",
         ]
     )
     result.stdout.no_fnmatch_line("*test_small*")

@@ -63,6 +63,7 @@ def holder(places, sentinel):
     return child, json.loads(child.stdout.readline())
 
 
+@pytest.mark.timeout(330)  # 10 s on a quiet machine
 @pytest.mark.contract("W1-8")
 def test_500_jobs_of_which_a_third_is_killed(places):
     """The living lose nothing, while several start at once; nothing of the dead is left after the next start."""
@@ -72,7 +73,7 @@ def test_500_jobs_of_which_a_third_is_killed(places):
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
-        timeout=100,
+        timeout=300,
         check=True,
     )
     told = json.loads(done.stdout)
@@ -326,3 +327,44 @@ print(path)
     assert (done.returncode, done.stderr) == (0, "")
     assert not os.path.exists(done.stdout.strip())
     assert list(Path(places[0]["TMPDIR"]).glob("*/*")) == []
+
+
+# --- the old names --------------------------------------------------------------------------------------------
+
+
+def test_the_old_process_manager_has_its_deadline():
+    """``wait`` ends the command when its time is over; a shorter wait is the caller's own."""
+    from memwarden.compat.resource_manager import managed_process as old_process
+
+    with old_process(["sleep", "60"], "sleeper", timeout=0.2) as process:
+        with pytest.raises(subprocess.TimeoutExpired, match=r"0\.01"):
+            process.wait(0.01)
+        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired, match=r"0\.2"):
+            process.wait()
+        assert process.poll() == -signal.SIGTERM
+    with old_process(["sh", "-c", "exit 3"], timeout=60) as process:
+        assert process.wait() == 3
+
+
+def test_the_old_memory_limit_limits():
+    """In megabytes, for the whole tree; the original looked every two seconds, and at the command alone."""
+    from memwarden.compat.resource_manager import ffmpeg_process_manager
+
+    grows = f"{sys.executable} -c 'import time; x = bytearray(200 << 20); time.sleep(60)' & wait"
+    with ffmpeg_process_manager(["sh", "-c", grows], memory_limit_mb=64) as process:
+        process.wait()
+        assert process.ending.kind is EndKind.LIMIT
+        assert process.ending.limit.bytes == 64 << 20
+
+
+@pytest.mark.contract("S1-48")
+def test_the_old_status_counts_what_is_managed():
+    """Files, directories and processes of all jobs, while they are there."""
+    from memwarden.compat.memory_init import get_memory_status
+    from memwarden.guards.resources import managed_temp_directory, managed_tempfile
+
+    with managed_tempfile(), managed_tempfile(), managed_temp_directory(), managed_process(["sleep", "60"]):
+        held = get_memory_status()["resources"]
+    assert held == {"tracked_processes": 1, "tracked_files": 2, "temp_directories": 1, "opencv_objects": 0}
+    assert set(get_memory_status()["resources"].values()) == {0}

@@ -17,7 +17,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 try:
     import fcntl
@@ -83,42 +83,34 @@ def reap(home: str, own: Collection[str] = ()) -> list[str]:
     Raises nothing: what cannot be removed stays for the next start.
     """
     removed = []
-    for path in _abandoned(home, own):
-        with contextlib.suppress(OSError):
-            fd = lock(path, wait=False)  # BlockingIOError: its owner lives, or another reaper is at it
-            try:
-                if is_at(path, fd) and empty(path):
-                    os.rmdir(path)
-                    removed.append(path)
-            finally:
-                os.close(fd)
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(home)):
+            path = os.path.join(home, name)
+            if (match := _RUN.fullmatch(name)) is not None and path not in own:
+                with contextlib.suppress(OSError):
+                    fd = lock(path, wait=False)  # BlockingIOError: its owner lives, or another reaper is at it
+                    try:
+                        if is_at(path, fd) and not _lives(match) and empty(path):
+                            os.rmdir(path)
+                            removed.append(path)
+                    finally:
+                        os.close(fd)
     if removed:
         debug("temporary files of %d dead processes removed from %s", len(removed), home)
     return removed
 
 
-def _abandoned(home: str, own: Collection[str]) -> Iterator[str]:
-    """Run directories whose owner is not seen to live."""
-    probe, me, pidns = own_probe(), own_key(), pid_namespace()
+def _lives(match: re.Match[str]) -> bool:
+    """Whether the owner is seen to live though its lock is free."""
+    pid, start, pidns = (int(each, 16) for each in match.groups())
+    owner = ProcessKey(pid, start)
+    # This process's own identity, but not a directory of its own: of the program that it was before an exec.
+    if not start or pidns != pid_namespace() or owner == own_key():
+        return False
     try:
-        names = sorted(os.listdir(home))
-    except OSError:
-        return
-    for name in names:
-        path = os.path.join(home, name)
-        match = _RUN.fullmatch(name)
-        if match is None or path in own:
-            continue
-        pid, start, where = (int(each, 16) for each in match.groups())
-        owner = ProcessKey(pid, start)
-        # This process's own identity, but not a directory of its own: of the program that it was before an exec.
-        if start and where == pidns and owner != me:
-            try:
-                if probe.alive(owner):
-                    continue
-            except MemwardenError:
-                pass  # nobody tells processes apart here: the lock alone decides
-        yield path
+        return own_probe().alive(owner)
+    except MemwardenError:  # nobody tells processes apart here: the lock alone decides
+        return False
 
 
 def empty(path: str) -> bool:

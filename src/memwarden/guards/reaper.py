@@ -59,7 +59,7 @@ def lock(path: str, *, wait: bool) -> int:
     """A descriptor that holds the lock on a directory. Raises OSError: BlockingIOError where another has it."""
     if fcntl is None:
         raise OSError("this system has no file locks")
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BaseException:

@@ -4,8 +4,6 @@ import asyncio
 import contextvars
 import gc
 import os
-import subprocess
-import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -327,44 +325,3 @@ def test_a_child_does_not_write_what_its_parent_holds(tmp_path):
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
     assert path.read_text() == "once"
-
-
-def run(program):
-    """What a fresh interpreter printed in the end."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
-
-
-def test_the_end_of_the_program_lets_go():
-    """Of what a thread's or a main program's own job still holds, and of a block that was never left."""
-    said = run("""
-import threading
-from memwarden.guards.jobs import Job, current_job
-def work():
-    current_job().hold(None, lambda: print("thread"))
-thread = threading.Thread(target=work); thread.start(); thread.join()
-def generator():
-    with Job() as job:
-        job.hold(None, lambda: print("generator"))
-        yield
-current_job().hold(None, lambda: print("main"))
-kept = generator(); next(kept)
-""")
-    assert sorted(said) == ["generator", "main", "thread"]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_the_end_of_a_worker_process_lets_go():
-    """Children of multiprocessing leave without ``atexit``: their own things go all the same, and no others."""
-    assert run("""
-import multiprocessing
-from memwarden.guards.jobs import current_job
-def work():
-    current_job().hold(None, lambda: print("worker", flush=True))
-if __name__ == "__main__":
-    current_job().hold(None, lambda: print("main", flush=True))
-    worker = multiprocessing.get_context("fork").Process(target=work)
-    worker.start(); worker.join()
-    print("joined", flush=True)
-""") == ["worker", "joined", "main"]

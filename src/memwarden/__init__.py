@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from memwarden.errors import TargetChanged as TargetChanged
     from memwarden.errors import TaskTooLarge as TaskTooLarge
     from memwarden.errors import WorkerLost as WorkerLost
+    from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -62,6 +63,7 @@ _HOMES = {
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
     " NotAdmitted ReadError RecordError SettingsError TargetChanged TaskTooLarge"
     " WorkerLost",
+    "guards.notebook": "load_ipython_extension",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

@@ -10,6 +10,7 @@ from typing import Any
 
 from memwarden.compat.memory_manager import get_memory_monitor
 from memwarden.errors import MemwardenError, ReadError
+from memwarden.guards.jobs import held_counts
 from memwarden.model.units import MIB
 
 _log = logging.getLogger("memwarden")
@@ -40,7 +41,7 @@ def get_memory_status() -> dict[str, Any]:
     """Memory, what is held and the FFmpeg processes, measured now; before set-up, too. All of it is safe for JSON.
 
     ``memory``: ``total_mb``, ``available_mb``, ``used_percent``, ``pressure_level``, ``process_memory_mb``,
-    ``limit_source``. ``resources``: counts of what is tracked. ``ffmpeg``: ``active_processes`` and
+    ``limit_source``. ``resources``: counts of what is tracked or managed. ``ffmpeg``: ``active_processes`` and
     ``total_memory_mb``. Besides ``initialized`` and ``memory_management_available``. Where something cannot be read
     its values are None, and ``error`` is a sentence that says what and why.
     """
@@ -69,7 +70,13 @@ def get_memory_status() -> dict[str, Any]:
         memory["process_memory_mb"] = round(reading.sample.process.rss / MIB, 1)
     processes = monitor.get_tracked_processes()
     ffmpeg = [each for each in processes if each.is_ffmpeg]
-    status["resources"] = {"tracked_processes": len(processes)}
+    held = held_counts()
+    status["resources"] = {
+        "tracked_processes": len(processes) + held.get("process", 0),
+        "tracked_files": held.get("file", 0),
+        "temp_directories": held.get("directory", 0),
+        "opencv_objects": held.get("capture", 0),
+    }
     status["ffmpeg"] = {
         "active_processes": len(ffmpeg),
         "total_memory_mb": round(sum(each.memory_mb for each in ffmpeg), 1),

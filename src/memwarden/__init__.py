@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
     from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.guards.profile import memory_profile as memory_profile
+    from memwarden.guards.track import track as track
+    from memwarden.guards.tracker import MemoryTracker as MemoryTracker
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -55,6 +58,9 @@ _HOMES = {
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
     " NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    "guards.profile": "memory_profile",
+    "guards.track": "track",
+    "guards.tracker": "MemoryTracker",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

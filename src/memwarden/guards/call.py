@@ -6,14 +6,18 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter
 from types import TracebackType
+from typing import Any
+from weakref import ref
 
 from memwarden.errors import ReadError
 from memwarden.guards.marks import Mark, Marks, marks
 from memwarden.guards.tally import Tally
 from memwarden.model.calls import CallMemory, Method
 
-#: The innermost call of this thread or task.
-_innermost: ContextVar[Call | None] = ContextVar("memwarden_innermost_call", default=None)
+#: The innermost call of this thread or task, and what is around it. Held weakly: a call that an interrupt has torn out
+#: of its ``with`` must not live on here.
+_Link = tuple["ref[Call]", Any]
+_innermost: ContextVar[_Link | None] = ContextVar("memwarden_innermost_call", default=None)
 #: Names of others that one call remembers.
 _MOST_SHARED = 16
 
@@ -60,7 +64,7 @@ class Call:
         #: The type of the exception that ended it; empty while it runs and where none did.
         self.error = ""
         self._mark: Mark | None = None
-        self._outer: Call | None = None
+        self._outer: _Link | None = None
         self._trouble: ReadError | None = None
         self._shared: set[str] | None = None
         self._before = self._after = -1
@@ -86,8 +90,8 @@ class Call:
     def resume(self) -> None:
         """Begin to measure, or go on after :meth:`suspend`."""
         outer = _innermost.get()
-        while outer is not None and outer._mark is None:  # it ended, and this task or generator lives on
-            outer = outer._outer
+        while outer is not None and ((around := outer[0]()) is None or around._mark is None):
+            outer = outer[1]  # that one has ended, and this task or generator lives on
         self._outer = outer
         try:
             self._open(outer)
@@ -98,17 +102,20 @@ class Call:
             raise
         self._begun = perf_counter()
 
-    def _open(self, outer: Call | None) -> None:
+    def _open(self, outer: _Link | None) -> None:
         board = self._marks
         with board.lock:
             self._mark, self._rss = board.open(self)
-            _innermost.set(self)
-            around, each = 1, outer
+            _innermost.set((self._mark.owner, outer))
+            around = 1
+            each = outer
             while each is not None:
-                around += each._mark is not None
-                if each._tally is self._tally:
-                    self._within = self._tally is not None
-                each = each._outer
+                call = each[0]()
+                if call is not None and call._mark is not None:
+                    around += 1
+                    if call._tally is self._tally:
+                        self._within = self._tally is not None
+                each = each[1]
             if len(board.marks) - board.background != around:
                 self._meet(outer)
         if not self._mark.exact:
@@ -116,12 +123,12 @@ class Call:
         if self._before < 0:
             self._before = self._rss
 
-    def _meet(self, outer: Call | None) -> None:
+    def _meet(self, outer: _Link | None) -> None:
         """Note who runs beside it: neither around it nor within it."""
         around: set[object] = {self}
         while outer is not None:
-            around.add(outer)
-            outer = outer._outer
+            around.add(outer[0]())
+            outer = outer[1]
         for mark in self._marks.marks:
             other = mark.owner()
             if isinstance(other, Call) and other not in around:
@@ -138,10 +145,10 @@ class Call:
         """Stop measuring for now: a generator has yielded."""
         seconds = perf_counter() - self._begun
         mark = self._mark
-        if _innermost.get() is self:
-            _innermost.set(self._outer)
         if mark is None:
             return
+        if (innermost := _innermost.get()) is not None and innermost[0] is mark.owner:
+            _innermost.set(self._outer)
         try:
             peak, rss = self._marks.close(mark)
         except ReadError as trouble:
@@ -169,6 +176,7 @@ class Call:
         """It is over; ``error`` is the type of the exception that ended it."""
         if self._ended:
             return
+        self._drop()
         self._ended, self.error = True, error
         if self._trouble is not None or self._after < 0:
             if self._tally is not None:

@@ -74,12 +74,12 @@ def _with_tracemalloc(most: int, lines: Lines) -> Iterator[None]:
                 tracemalloc.stop()
                 _started = False
     grown = [each for each in after.compare_to(before, "lineno") if each.size_diff > 0]
-    ours = (__file__, tracemalloc.__file__)
+    ours = os.path.dirname(os.path.dirname(__file__)), tracemalloc.__file__
     lines(
         tuple(
             AllocationLine(each.traceback[0].filename, each.traceback[0].lineno, each.size_diff, each.count_diff)
             for each in grown
-            if each.traceback[0].filename not in ours
+            if not each.traceback[0].filename.startswith(ours)
         )[:most]
     )
 

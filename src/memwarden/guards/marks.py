@@ -12,10 +12,12 @@ by nobody. Where the kernel refuses, a thread looks every :data:`SAMPLE_SECONDS`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from memwarden.actions.forks import renew_after_fork
 from memwarden.errors import ReadError
@@ -24,7 +26,7 @@ from memwarden.readers.highwater import HighWater, own_high_water, remember
 #: How often the resident size is read where the kernel's mark cannot be set back.
 SAMPLE_SECONDS = 0.005
 #: The kernel's mark must go down when it is this much above what is resident: more than other threads take at once.
-_TELLING = 4 << 20
+_TELLING, _DOUBTS = 4 << 20, 3
 
 
 def reset_kernel_mark() -> bool:
@@ -46,7 +48,7 @@ class Mark:
 
     __slots__ = ("exact", "owner", "peak", "thread")
 
-    def __init__(self, owner: object, exact: bool, peak: int, background: bool) -> None:
+    def __init__(self, owner: Any, exact: bool, peak: int, background: bool) -> None:
         self.owner = weakref.ref(owner)
         #: Whether the kernel tells its peak.
         self.exact = exact
@@ -71,8 +73,8 @@ class Marks:
         self.background = 0
         #: What the kernel's mark said last, and when it could not be set back: from there on only more is news.
         self._said = self._base = 0
-        #: Whether it was seen to go down when it was set back.
-        self._proven = False
+        #: How often it may still be taken for another thread's doing that the mark did not go down; 0: it did.
+        self._doubts = _DOUBTS
         self._sampler: _Sampler | None = None
         renew_after_fork(self)
 
@@ -123,15 +125,33 @@ class Marks:
         if sampler is not None:
             sampler.stop()
 
-    def sample(self) -> None:
-        """Take what is resident now; passed over while somebody opens or closes, who does it himself."""
-        if self.lock.acquire(blocking=False):
-            try:
-                self._fold()
-            except ReadError:
-                pass
-            finally:
-                self.lock.release()
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What is taken and given back inside counts for nobody's peak, but for the process's own: our own work."""
+        with self.lock:
+            self._fold()
+        try:
+            yield
+        finally:
+            with self.lock:
+                _, rss = self._look()
+                self._base = 0 if self._set_back(rss) else self._said
+
+    def sample(self) -> bool:
+        """Take what is resident now; whether somebody still measures."""
+        if not self.lock.acquire(blocking=False):
+            return True  # somebody opens or closes, and looks himself
+        try:
+            self._fold()
+            for mark in [mark for mark in self.marks if mark.owner() is None]:
+                self._remove(mark)
+            if not self.marks:
+                self._sampler = None
+            return bool(self.marks)
+        except ReadError:
+            return True
+        finally:
+            self.lock.release()
 
     def _look(self) -> tuple[int, int]:
         """The peak since the mark was set back, as far as known, and what is resident. Raises :class:`ReadError`."""
@@ -158,14 +178,16 @@ class Marks:
     def _set_back(self, rss: int) -> bool:
         if not self._reset():
             return False
-        if not self._proven and self._said - rss > _TELLING:
-            # Once in a process: some kernels that are none (a sandbox's) take the word and do nothing.
+        if self._doubts and self._said - rss > _TELLING:
+            # Some kernels that are none (a sandbox's) take the word and do nothing. It must be seen to go down once.
             before = self._said
             self._look()
-            self._proven = self._said < before
-            if not self._proven:
-                self._reset = bool  # which says False
-            return self._proven
+            if self._said >= before:
+                self._doubts -= 1
+                if not self._doubts:
+                    self._reset = bool  # which says False
+                return False
+            self._doubts = 0
         return True
 
     def _seen(self, mark: Mark) -> int:
@@ -209,8 +231,8 @@ class _Sampler:
         self._thread.start()
 
     def _run(self, marks: Marks) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
-            marks.sample()
+        while not self._done.wait(SAMPLE_SECONDS) and marks.sample():
+            pass
 
     def stop(self) -> None:
         """Returns when the thread has ended."""

@@ -65,7 +65,9 @@ class StatusHighWater:
         try:
             data = pread(self._file.fd, _ENOUGH, 0)
         except OSError:
-            data = self._file.read()  # which opens it, or says what is wrong
+            data = b""
+        if not 0 < len(data) < _ENOUGH:
+            data = self._file.read()  # which opens it, reads on, or says what is wrong
         at = data.find(b"\nVmHWM:")
         try:
             _, peak, _, name, rss, _ = data[at : at + 64].split(None, 5)  # the next line is VmRSS: since Linux 2.6.12

@@ -76,8 +76,8 @@ def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]])
                 kernel.mark = max(kernel.mark, value * MIB)
         elif what == "open":
             owner = Owner(kernel.resident)
-            mark, rss = board.open(owner, background=bool(value))
-            assert rss == kernel.resident
+            mark = board.open(owner, background=bool(value))
+            assert mark.rss == kernel.resident
             kernel.watching.append(owner)
             open_now.append((owner, mark))
         elif open_now:
@@ -108,16 +108,16 @@ def test_a_kernel_that_refuses_makes_nobody_lie(steps: list[tuple[str, int]]) ->
             getattr(kernel, what)(value * MIB)
         elif what == "open":
             owner = Owner(kernel.resident)
-            mark, rss = board.open(owner)
+            mark = board.open(owner)
             assert not mark.exact
             kernel.watching.append(owner)
-            open_now.append((owner, mark, rss))
+            open_now.append((owner, mark))
         elif what == "close" and open_now:
-            owner, mark, before = open_now.pop(value % len(open_now))
+            owner, mark = open_now.pop(value % len(open_now))
             kernel.watching.remove(owner)
             peak, after = board.close(mark)
-            assert max(before, after) <= peak <= owner.peak
-    for _, mark, _ in open_now:
+            assert max(mark.rss, after) <= peak <= owner.peak
+    for _, mark in open_now:
         board.drop(mark)
 
 
@@ -177,7 +177,7 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
     kernel = Remembering()
     board = Marks(lambda: kernel, kernel.reset)
     kernel.spike(1000 * MIB)
-    board.drop(board.open(board)[0])
+    board.drop(board.open(board))
     busy = False
     original = kernel.read
 
@@ -187,7 +187,7 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
             busy = True
             try:
                 handler = Owner(kernel.resident)
-                mark, _ = board.open(handler)
+                mark = board.open(handler)
                 kernel.watching.append(handler)
                 kernel.spike(chance.randrange(1, 1000) * MIB)
                 kernel.watching.remove(handler)
@@ -200,11 +200,11 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
     for _ in range(30):
         outer = Owner(kernel.resident)
         kernel.watching = []  # what a handler does while it begins is before it
-        outer_mark, _ = board.open(outer)
+        outer_mark = board.open(outer)
         kernel.watching = [outer]
         kernel.hold(chance.randrange(1, 1000) * MIB)
         inner = Owner(kernel.resident)
-        inner_mark, _ = board.open(inner)
+        inner_mark = board.open(inner)
         kernel.watching.append(inner)
         kernel.spike(chance.randrange(1, 1000) * MIB)
         kernel.watching.remove(inner)

@@ -43,7 +43,6 @@ class Call:
         "_outer",
         "_peak",
         "_rise",
-        "_rss",
         "_seconds",
         "_shared",
         "_tally",
@@ -68,7 +67,7 @@ class Call:
         self._trouble: ReadError | None = None
         self._shared: set[str] | None = None
         self._before = self._after = -1
-        self._rss = self._peak = self._rise = self._growth = 0
+        self._peak = self._rise = self._growth = 0
         self._seconds = self._begun = 0.0
         self._exact = True
         self._within = self._ended = False
@@ -105,8 +104,8 @@ class Call:
     def _open(self, outer: _Link | None) -> None:
         board = self._marks
         with board.lock:
-            self._mark, self._rss = board.open(self)
-            _innermost.set((self._mark.owner, outer))
+            self._mark = mark = board.open(self)
+            _innermost.set((mark.owner, outer))
             around = 1
             each = outer
             while each is not None:
@@ -118,10 +117,10 @@ class Call:
                 each = each[1]
             if len(board.marks) - board.background != around:
                 self._meet(outer)
-        if not self._mark.exact:
+        if not mark.exact:
             self._exact = False
         if self._before < 0:
-            self._before = self._rss
+            self._before = mark.rss
 
     def _meet(self, outer: _Link | None) -> None:
         """Note who runs beside it: neither around it nor within it."""
@@ -157,13 +156,15 @@ class Call:
             self._drop()
             raise
         else:
-            self._take(peak, rss, seconds)
+            self._take(mark, peak, rss, seconds)
         self._mark = None
 
-    def _take(self, peak: int, rss: int, seconds: float) -> None:
+    def _take(self, mark: Mark, peak: int, rss: int, seconds: float) -> None:
+        if mark.inherited:
+            self._before = mark.rss
         self._peak = max(self._peak, peak)
-        self._rise = max(self._rise, self._growth + peak - self._rss)
-        self._growth += rss - self._rss
+        self._rise = max(self._rise, self._growth + peak - mark.rss)
+        self._growth += rss - mark.rss
         self._after = rss
         self._seconds += seconds
 
@@ -198,8 +199,9 @@ class Call:
         mark = self._mark
         if mark is not None:
             now, after = self._marks.peak(mark)
-            peak, rise = max(peak, now), max(rise, growth + now - self._rss)
-            growth, seconds = growth + after - self._rss, seconds + perf_counter() - self._begun
+            before = mark.rss if mark.inherited else before
+            peak, rise = max(peak, now), max(rise, growth + now - mark.rss)
+            growth, seconds = growth + after - mark.rss, seconds + perf_counter() - self._begun
         elif after < 0:
             raise ReadError("call", self.name, "absent", "it has not begun: use it with `with`")
         shared = () if self._shared is None else tuple(sorted(self._shared))

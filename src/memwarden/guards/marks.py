@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -46,14 +47,18 @@ def reset_kernel_mark() -> bool:
 class Mark:
     """One that measures. ``owner`` is held weakly: one that is forgotten while open closes by itself."""
 
-    __slots__ = ("exact", "owner", "peak", "thread")
+    __slots__ = ("exact", "inherited", "owner", "peak", "rss", "thread")
 
-    def __init__(self, owner: Any, exact: bool, peak: int, background: bool) -> None:
+    def __init__(self, owner: Any, exact: bool, rss: int, background: bool) -> None:
         self.owner = weakref.ref(owner)
         #: Whether the kernel tells its peak.
         self.exact = exact
         #: The most that is known of yet, without what the kernel's mark says since it was last set back.
-        self.peak = peak
+        self.peak = rss
+        #: What was resident when it was opened.
+        self.rss = rss
+        #: Whether a parent opened it, before the fork.
+        self.inherited = False
         #: The thread that opened it; None: it measures in the background of all.
         self.thread = None if background else threading.get_ident()
 
@@ -78,8 +83,8 @@ class Marks:
         self._sampler: _Sampler | None = None
         renew_after_fork(self)
 
-    def open(self, owner: object, *, background: bool = False) -> tuple[Mark, int]:
-        """Begin to measure; the mark, and what is resident now. Raises :class:`ReadError`; then nothing is open."""
+    def open(self, owner: object, *, background: bool = False) -> Mark:
+        """Begin to measure. Raises :class:`ReadError`; then nothing is open."""
         with self.lock:
             while self.marks and self.marks[-1].owner() is None:
                 self._remove(self.marks[-1])
@@ -89,8 +94,8 @@ class Marks:
             self.marks.append(mark)
             self.background += background
             if self._base and self._sampler is None:
-                self._sampler = _Sampler(self)
-            return mark, rss
+                self._sampler = _Sampler.begin(self)
+            return mark
 
     def peak(self, mark: Mark) -> tuple[int, int]:
         """The peak of an open mark up to now, and what is resident now. Raises :class:`ReadError`."""
@@ -209,7 +214,7 @@ class Marks:
         self.background -= mark.thread is None
 
     def after_fork(self) -> None:
-        """In a child: those of other threads are gone, and peaks count from the fork."""
+        """In a child: those of other threads are gone, and figures count from the fork."""
         self.lock = threading.RLock()
         if self._water is not None:
             self._water.close()
@@ -218,12 +223,26 @@ class Marks:
         here = threading.get_ident()
         self.marks = [mark for mark in self.marks if mark.thread in (None, here)]
         self.background = sum(mark.thread is None for mark in self.marks)
+        try:
+            rss = self._look()[1] if self.marks else 0
+        except ReadError:
+            rss = 0
         for mark in self.marks:
-            mark.peak = 0
+            mark.inherited, mark.peak, mark.rss = True, rss, rss
 
 
 class _Sampler:
     """A thread that looks, for as long as somebody measures and the kernel does not."""
+
+    @classmethod
+    def begin(cls, marks: Marks) -> _Sampler | None:
+        """One that runs; None where no thread can be had: at the end of the interpreter, or at a limit."""
+        if sys.is_finalizing():  # it would wait for ever for the thread to begin
+            return None
+        try:
+            return cls(marks)
+        except RuntimeError:
+            return None
 
     def __init__(self, marks: Marks) -> None:
         self._done = threading.Event()
@@ -237,7 +256,7 @@ class _Sampler:
     def stop(self) -> None:
         """Returns when the thread has ended."""
         self._done.set()
-        if self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread() and not sys.is_finalizing():
             self._thread.join(1.0)
 
 

@@ -120,8 +120,8 @@ class MemoryTracker:
 
     def _snapshot(self, label: str) -> Snapshot:
         if self._part is None:
-            self._whole, rss = self._board.open(self, background=True)
-            peak = rss
+            self._whole = self._board.open(self, background=True)
+            peak = rss = self._whole.rss
         else:
             part, self._part = self._part, None
             peak, rss = self._board.close(part)
@@ -129,7 +129,7 @@ class MemoryTracker:
             objects, age = self._census.objects()
         sample, assessment = self._look()
         binding = assessment.binding
-        self._part, _ = self._board.open(self, background=True)
+        self._part = self._board.open(self, background=True)
         return Snapshot(
             label=label,
             wall=self._wall(),
@@ -166,8 +166,8 @@ class MemoryTracker:
             return self._board.peak(self._whole)[0]
 
     def _begin(self) -> None:
-        self._whole, _ = self._board.open(self, background=True)
-        self._part, _ = self._board.open(self, background=True)
+        self._whole = self._board.open(self, background=True)
+        self._part = self._board.open(self, background=True)
 
     @property
     def growth(self) -> int | None:

@@ -21,23 +21,23 @@ def kernel():
 def test_an_inner_one_hides_nothing_of_the_outer_one(kernel):
     """The inner begins after the outer's peak, sets the mark back, and the outer still knows."""
     board, outer, inner = kernel.board(), Owner(), Owner()
-    first, before = board.open(outer)
+    first = board.open(outer)
     kernel.spike(500 * MIB)
-    second, _ = board.open(inner)
+    second = board.open(inner)
     kernel.spike(200 * MIB)
     assert board.close(second) == (200 * MIB, 100 * MIB)
     assert board.close(first) == (500 * MIB, 100 * MIB)
-    assert before == 100 * MIB
+    assert first.rss == 100 * MIB
 
 
 def test_an_inner_peak_belongs_to_the_outer_one_too(kernel):
     """What was seen inside was seen around it."""
     board, outer, inner = kernel.board(), Owner(), Owner()
-    first, _ = board.open(outer)
-    second, _ = board.open(inner)
+    first = board.open(outer)
+    second = board.open(inner)
     kernel.spike(700 * MIB)
     board.close(second)
-    third, _ = board.open(inner)
+    third = board.open(inner)
     board.close(third)
     assert board.close(first)[0] == 700 * MIB
 
@@ -47,7 +47,7 @@ def test_what_was_before_and_between_counts_for_nobody(kernel):
     board, owner = kernel.board(), Owner()
     kernel.spike(900 * MIB)
     for _ in range(2):
-        mark, _ = board.open(owner)
+        mark = board.open(owner)
         kernel.spike(150 * MIB)
         assert board.close(mark)[0] == 150 * MIB
         kernel.spike(800 * MIB)
@@ -56,10 +56,10 @@ def test_what_was_before_and_between_counts_for_nobody(kernel):
 def test_one_that_ends_before_an_inner_one_has_its_own_peak(kernel):
     """Threads and tasks end in any order."""
     board, one, other = kernel.board(), Owner(), Owner()
-    first, _ = board.open(one)
-    second, _ = board.open(other)
+    first = board.open(one)
+    second = board.open(other)
     kernel.spike(300 * MIB)
-    third, _ = board.open(other)
+    third = board.open(other)
     assert board.close(first)[0] == 300 * MIB
     kernel.spike(600 * MIB)
     assert board.close(third)[0] == 600 * MIB
@@ -69,7 +69,7 @@ def test_one_that_ends_before_an_inner_one_has_its_own_peak(kernel):
 def test_the_peak_can_be_asked_for_meanwhile(kernel):
     """Without ending anything, and without losing it."""
     board, owner = kernel.board(), Owner()
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     kernel.spike(250 * MIB)
     assert board.peak(mark) == (250 * MIB, 100 * MIB)
     assert board.close(mark)[0] == 250 * MIB
@@ -78,13 +78,13 @@ def test_the_peak_can_be_asked_for_meanwhile(kernel):
 def test_one_that_was_forgotten_closes_by_itself(kernel):
     """An owner that is gone leaves its peak to who is around it, and stands in nobody's way."""
     board, outer, inner = kernel.board(), Owner(), Owner()
-    first, _ = board.open(outer)
+    first = board.open(outer)
     board.open(inner)
     kernel.spike(400 * MIB)
-    third, _ = board.open(outer)
+    third = board.open(outer)
     del inner
     board.close(third)
-    fourth, _ = board.open(outer)
+    fourth = board.open(outer)
     assert len(board.marks) == 2
     board.close(fourth)
     assert board.close(first)[0] == 400 * MIB
@@ -94,8 +94,8 @@ def test_one_that_was_forgotten_closes_by_itself(kernel):
 def test_closing_twice_changes_nothing(kernel):
     """What is closed is not in the list, and takes nobody else out of it."""
     board, owner = kernel.board(), Owner()
-    first, _ = board.open(owner)
-    second, _ = board.open(owner)
+    first = board.open(owner)
+    second = board.open(owner)
     board.close(second)
     board.drop(second)
     assert board.marks == [first]
@@ -104,7 +104,7 @@ def test_closing_twice_changes_nothing(kernel):
 def test_what_cannot_be_read_is_said_and_nothing_stays_open(kernel):
     """At either end."""
     board, owner = kernel.board(), Owner()
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     kernel.fails = unreadable()
     with pytest.raises(ReadError, match="absent"):
         board.open(owner)
@@ -116,7 +116,7 @@ def test_what_cannot_be_read_is_said_and_nothing_stays_open(kernel):
 def test_a_descriptor_that_was_lost_is_found_again(kernel):
     """A program that closes all descriptors: the first read says malformed, the second reads the file anew."""
     board, owner = kernel.board(), Owner()
-    board.drop(board.open(owner)[0])
+    board.drop(board.open(owner))
 
     class Lost(Kernel):
         def read(self):
@@ -126,14 +126,14 @@ def test_a_descriptor_that_was_lost_is_found_again(kernel):
             return super().read()
 
     lost = Lost()
-    mark, rss = lost.board().open(owner)
-    assert (rss, mark.exact) == (100 * MIB, True)
+    mark = lost.board().open(owner)
+    assert (mark.rss, mark.exact) == (100 * MIB, True)
 
 
 def test_own_work_can_be_left_out(kernel):
     """What is taken inside counts for nobody that measures; what was before still does."""
     board, owner = kernel.board(), Owner()
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     kernel.spike(200 * MIB)
     with board.unseen():
         kernel.spike(900 * MIB)
@@ -152,13 +152,13 @@ def test_where_the_kernel_refuses_it_is_said_and_looked_at():
     kernel = Kernel(grants=False)
     kernel.spike(900 * MIB)
     board, owner = kernel.board(), Owner()
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     assert not mark.exact
     kernel.hold(300 * MIB)
     assert board.sample()
     kernel.hold(100 * MIB)
     assert board.close(mark)[0] == 300 * MIB
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     kernel.spike(950 * MIB)
     assert board.close(mark)[0] == 950 * MIB
 
@@ -168,7 +168,7 @@ def test_the_thread_that_looks_lives_as_long_as_somebody_measures():
     """One thread for all, and none afterwards."""
     before = set(threading.enumerate())
     board, owner = Kernel(grants=False).board(), Owner()
-    marks = [board.open(owner)[0] for _ in range(3)]
+    marks = [board.open(owner) for _ in range(3)]
     (sampler,) = set(threading.enumerate()) - before
     assert sampler.daemon
     for mark in marks:
@@ -196,7 +196,7 @@ def test_a_kernel_that_only_says_it_did_is_found_out():
     kernel.spike(900 * MIB)
     board, owner = kernel.board(), Owner()
     for _ in range(5):
-        mark, _ = board.open(owner)
+        mark = board.open(owner)
         assert not mark.exact
         assert board.close(mark)[0] == 100 * MIB
 
@@ -207,11 +207,11 @@ def test_one_that_was_disturbed_is_believed_the_next_time(kernel):
     board, owner, reset = kernel.board(), Owner(), kernel.reset
     kernel.spike(900 * MIB)
     board._reset = lambda: (reset(), kernel.spike(950 * MIB))[0]
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     assert not mark.exact
     board.close(mark)
     board._reset = reset
-    mark, _ = board.open(owner)
+    mark = board.open(owner)
     assert mark.exact
     board.close(mark)
 
@@ -219,11 +219,11 @@ def test_one_that_was_disturbed_is_believed_the_next_time(kernel):
 def test_a_child_has_those_of_its_own_thread(kernel):
     """After a fork the others' are gone, no lock is held, and peaks count from the fork."""
     board, owner, other, background = kernel.board(), Owner(), Owner(), Owner()
-    behind, _ = board.open(background, background=True)
+    behind = board.open(background, background=True)
     elsewhere = threading.Thread(target=board.open, args=(other,))
     elsewhere.start()
     elsewhere.join()
-    mine, _ = board.open(owner)
+    mine = board.open(owner)
     kernel.spike(500 * MIB)
     holder = threading.Thread(target=board.lock.acquire)
     holder.start()

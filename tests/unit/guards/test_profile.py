@@ -70,9 +70,10 @@ def test_what_was_not_alone_failed_or_was_sampled_is_said(caplog):
     kernel = Kernel(grants=False)
     log = profile._Log(None)
     caplog.set_level(logging.INFO, "memwarden")
-    with pytest.raises(ValueError, match="wrong"), Call("load", on_end=log, board=kernel.board()) as load:
-        load._note("other")
-        raise ValueError("wrong")
+    load = Call("load", on_end=log, board=kernel.board())
+    load.__enter__()
+    load._note("other")
+    load.__exit__(ValueError, ValueError("wrong"), None)
     assert caplog.records[0].getMessage().endswith("ended by ValueError, beside other, peak sampled")
 
 

@@ -177,7 +177,8 @@ class Call:
         """It is over; ``error`` is the type of the exception that ended it."""
         if self._ended:
             return
-        self._drop()
+        if self._mark is not None:
+            self._drop()
         self._ended, self.error = True, error
         if self._trouble is not None or self._after < 0:
             if self._tally is not None:

@@ -203,9 +203,9 @@ class Marks:
     def _remove(self, mark: Mark) -> None:
         """Take it from the list; what it saw goes to it, where it is not the newest, and to the next older one."""
         marks = self.marks
-        if mark not in marks:
-            return
-        if marks[-1] is not mark:
+        if not marks or marks[-1] is not mark:
+            if mark not in marks:
+                return
             mark.peak = self._seen(mark)
         at = marks.index(mark)
         if at and (older := marks[at - 1]).peak < mark.peak:

@@ -124,15 +124,14 @@ def _said(each: CallSummary) -> str:
 class _Log:
     """Tells the log of each call."""
 
-    __slots__ = ("_grown", "_rested")
+    __slots__ = ("_grown", "_log", "_rested")
 
     def __init__(self, grown: int | None) -> None:
-        self._grown = grown
+        self._grown, self._log = grown, logger()
         self._rested = float("-inf")  # from then on it may warn again
 
     def __call__(self, memory: CallMemory) -> None:
-        log = logger()
-        level = _INFO
+        log, level = self._log, _INFO
         if self._grown is not None and memory.growth > self._grown and (now := monotonic()) >= self._rested:
             level, self._rested = _WARNING, now + WARN_REST
         if log.isEnabledFor(level):

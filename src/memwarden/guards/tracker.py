@@ -118,18 +118,24 @@ class MemoryTracker:
             self._kept.append(snapshot)
             return snapshot
 
-    def _snapshot(self, label: str) -> Snapshot:
+    def now(self) -> Snapshot:
+        """Memory now, not kept; the next snapshot's peak counts from the one before all the same."""
+        with self._lock:
+            return self._snapshot("", keep_part=True)
+
+    def _snapshot(self, label: str, *, keep_part: bool = False) -> Snapshot:
         if self._part is None:
-            self._whole = self._board.open(self, background=True)
-            peak = rss = self._whole.rss
-        else:
-            part, self._part = self._part, None
-            peak, rss = self._board.close(part)
+            self._begin()
+        part = self._part
+        assert part is not None
+        peak, rss = self._board.peak(part)
+        if not keep_part:
+            self._board.drop(part)
+            self._part = self._board.open(self, background=True)
         with self._board.unseen() if self._census.due else contextlib.nullcontext():
             objects, age = self._census.objects()
         sample, assessment = self._look()
         binding = assessment.binding
-        self._part = self._board.open(self, background=True)
         return Snapshot(
             label=label,
             wall=self._wall(),

@@ -22,8 +22,8 @@ from memwarden.guards.tracker import Snapshot
 from memwarden.model.units import MIB
 from memwarden.settings.options import Switch
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 #: What the report calls high and moderate, in MiB.
 HIGH_MB, MODERATE_MB = 1000, 500
@@ -111,7 +111,7 @@ class MemoryTracker:
         print(f"  verdict: {verdict}", file=out)
 
 
-def memory_profile(function: Callable[P, R]) -> Callable[P, R]:
+def memory_profile(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Profile a function of any kind: each call in the log, a warning when more than 10 MiB stay of it.
 
     Where the variable ``ENABLE_MEMORY_PROFILING`` says no when the function is decorated, it stays as it is. Raises

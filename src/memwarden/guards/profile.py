@@ -19,8 +19,8 @@ from memwarden.model.calls import AllocationLine, CallMemory, CallSummary
 from memwarden.model.log import extra_of, logger
 from memwarden.model.units import parse_size, size_text
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 #: Growth of one call from which on it is a warning and no information, and seconds until it is one again.
 WARN_GROWTH, WARN_REST = "10MiB", 60.0
@@ -43,7 +43,7 @@ def profiling() -> bool:
 
 
 @overload
-def memory_profile(function: Callable[P, R], /) -> Callable[P, R]: ...
+def memory_profile(function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
 
 
 @overload
@@ -53,7 +53,7 @@ def memory_profile(
     warn_growth: int | str | None = WARN_GROWTH,
     lines: Profiler | None = None,
     most_lines: int = MOST_LINES,
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
 
 
 def memory_profile(

@@ -17,8 +17,8 @@ from memwarden.guards.tally import tally
 from memwarden.guards.wrapping import name_of, wrap
 from memwarden.readers.highwater import process_peak as process_peak
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Track(Call):
@@ -26,14 +26,14 @@ class Track(Call):
 
     __slots__ = ()
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """As a decorator: measures each call of the function under this name."""
-        measured: Callable[P, R] = _tracked(function, self.name)
+        measured: Callable[_P, _R] = _tracked(function, self.name)
         return measured
 
 
 @overload
-def track(target: Callable[P, R], /) -> Callable[P, R]: ...
+def track(target: Callable[_P, _R], /) -> Callable[_P, _R]: ...
 
 
 @overload

@@ -7,9 +7,17 @@ import logging
 
 import pytest
 
+from memwarden.guards.marks import marks
 from memwarden.guards.profile import profile_report
 
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_kept():
+    """Other tests count them."""
+    yield
+    marks.release()
 
 
 @pytest.mark.contract("S3-1", "S3-2", "S3-6", "S3-7", "S3-8")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memwarden.actions.forks import renew_after_fork
-from memwarden.errors import ReadError
+from memwarden.errors import ExtraMissing, ReadError
 from memwarden.readers.highwater import HighWater, own_high_water, remember
 
 #: How often the resident size is read where the kernel's mark cannot be set back.
@@ -34,12 +34,12 @@ def reset_kernel_mark() -> bool:
     """Set ``VmHWM`` of this process back to what is resident now; False where the kernel does not let us."""
     try:
         # Opened anew each time: a program that closes all descriptors may give a kept one's number to another file.
-        fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
         try:
             os.write(fd, b"5")
         finally:
             os.close(fd)
-    except (OSError, AttributeError):  # refused, or no such file; no O_CLOEXEC on Windows
+    except OSError:  # refused, or no such file
         return False
     return True
 
@@ -162,7 +162,10 @@ class Marks:
         """The peak since the mark was set back, as far as known, and what is resident. Raises :class:`ReadError`."""
         water = self._water
         if water is None:
-            water = self._water = self._make_water()
+            try:
+                water = self._water = self._make_water()
+            except ExtraMissing as error:
+                raise ReadError("memory", "psutil", "absent", str(error)) from None
         try:
             said, rss = water.read()
         except ReadError as error:
@@ -212,6 +215,12 @@ class Marks:
             older.peak = mark.peak
         marks.remove(mark)
         self.background -= mark.thread is None
+
+    def release(self) -> None:
+        """Give back the one descriptor that is kept from the first call on; the next look opens it again."""
+        with self.lock:
+            if self._water is not None:
+                self._water.close()
 
     def after_fork(self) -> None:
         """In a child: those of other threads are gone, and figures count from the fork."""

@@ -7,12 +7,15 @@ and not while its consumer works: between two steps it is suspended.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Generator
-from types import TracebackType
+from types import BuiltinFunctionType, TracebackType, WrapperDescriptorType
 from typing import Any, Protocol
 
 from memwarden.errors import SettingsError
+
+#: Flags of a function's code, as :mod:`inspect` has them, whose import costs more than all of this room's.
+_KINDS = {0x200: "async generator", 0x80: "coroutine", 0x20: "generator"}
+_BUILT_IN = BuiltinFunctionType | WrapperDescriptorType
 
 
 class Around(Protocol):
@@ -50,13 +53,12 @@ def kind_of(function: Any) -> str:
     """``"async generator"``, ``"generator"``, ``"coroutine"`` or ``"function"``."""
     while isinstance(function, functools.partial | classmethod | staticmethod):
         function = function.func if isinstance(function, functools.partial) else function.__func__
-    if not inspect.isroutine(function) and callable(function):
+    if not hasattr(function, "__code__") and not isinstance(function, _BUILT_IN) and callable(function):
         function = type(function).__call__  # an object that can be called is what its __call__ is
-    if inspect.isasyncgenfunction(function):
-        return "async generator"
-    if inspect.iscoroutinefunction(function):
+    if hasattr(function, "_is_coroutine_mark"):  # inspect.markcoroutinefunction, Python 3.12
         return "coroutine"
-    return "generator" if inspect.isgeneratorfunction(function) else "function"
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return next((kind for flag, kind in _KINDS.items() if flags & flag), "function")
 
 
 def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> Any:

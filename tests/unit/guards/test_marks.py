@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from memwarden.errors import ReadError
+from memwarden.errors import ExtraMissing, ReadError
 from memwarden.guards import marks as module
 from support.kernel import MIB, Kernel, unreadable
 
@@ -138,6 +138,16 @@ def test_own_work_can_be_left_out(kernel):
     with board.unseen():
         kernel.spike(900 * MIB)
     assert board.close(mark)[0] == 200 * MIB
+
+
+def test_without_psutil_elsewhere_it_is_a_fact_that_cannot_be_read():
+    """Another system than Linux and no psutil: a decorated program runs on, so this is no ImportError."""
+
+    def missing():
+        raise ExtraMissing("the portable reader", "portable")
+
+    with pytest.raises(ReadError, match=r"pip install 'memwarden\[portable\]'"):
+        module.Marks(missing).open(Owner())
 
 
 @pytest.fixture

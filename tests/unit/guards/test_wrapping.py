@@ -108,7 +108,7 @@ def test_whatever_can_be_called(bench):
     assert bench(functools.partial(max, 3))(2) == 3
     assert bench(Adder())(1) == 2
     assert bench(len)("abc") == 3
-    assert kind_of(Later()) == "coroutine"
+    assert kind_of(Later()) == kind_of(functools.partial(Later())) == kind_of(Later().__call__) == "coroutine"
     assert name_of(functools.partial(len)) == "builtins.len"
     assert [memory.name for memory in bench.told][1].endswith("Adder")
 

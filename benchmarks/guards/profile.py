@@ -99,8 +99,8 @@ def _tracemalloc(function: Callable[..., Any]) -> Way:
 
 def _memray(function: Callable[..., Any]) -> Way:
     memray = importlib.import_module("memray")
-    folder = tempfile.mkdtemp(prefix="memwarden-bench-")
-    path = os.path.join(folder, "call.bin")
+    folder = tempfile.TemporaryDirectory(prefix="memwarden-bench-")  # removed with the function that holds it
+    path = os.path.join(folder.name, "call.bin")
 
     def traced(*arguments: Any) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -109,7 +109,7 @@ def _memray(function: Callable[..., Any]) -> Way:
             function(*arguments)
 
     def peak() -> float:
-        with memray.FileReader(path) as reader:
+        with memray.FileReader(os.path.join(folder.name, "call.bin")) as reader:
             return float(reader.metadata.peak_memory)
 
     return traced, peak

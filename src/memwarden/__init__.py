@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from memwarden.errors import TaskTooLarge as TaskTooLarge
     from memwarden.errors import WorkerLost as WorkerLost
     from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
+    from memwarden.guards.profile import memory_profile as memory_profile
+    from memwarden.guards.track import track as track
+    from memwarden.guards.tracker import MemoryTracker as MemoryTracker
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -60,11 +63,14 @@ _HOMES = {
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
-    " NotAdmitted ReadError RecordError SettingsError TargetChanged TaskTooLarge"
-    " WorkerLost",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded"
+    " MemwardenError NotAdmitted ReadError RecordError SettingsError TargetChanged"
+    " TaskTooLarge WorkerLost",
     "guards.notebook": "load_ipython_extension",
-    "model.endings": "Ending EndKind",
+    "guards.profile": "memory_profile",
+    "guards.track": "track",
+    "guards.tracker": "MemoryTracker",
+    "model.endings": "EndKind Ending",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",
     "model.limits": "Limit",

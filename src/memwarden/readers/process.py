@@ -20,6 +20,7 @@ except ImportError:  # not a POSIX system
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.readers.files import KeptFile, pread, read_once
+from memwarden.readers.highwater import remembered
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -189,6 +190,9 @@ class ProcessReader:
             self._process_name, self._shown_name = self._identify().name, shown
         files, shmem = number(data, b"\nRssFile:"), number(data, b"\nRssShmem:")
         assert self._key is not None
+        peak = number(data, b"\nVmHWM:")
+        if peak is not None and self._proc == "/proc" and self._key.pid == os.getpid():
+            peak = max(peak, remembered())
         return ProcessMemory(
             self._key,
             self._process_name,
@@ -197,7 +201,7 @@ class ProcessReader:
             number(data, b"\nRssAnon:"),
             None if files is None or shmem is None else files + shmem,
             number(data, b"\nVmSwap:"),
-            number(data, b"\nVmHWM:"),
+            peak,
             self._vms_limit(),
         )
 

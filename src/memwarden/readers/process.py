@@ -68,19 +68,23 @@ def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
         raise
 
 
-def read_pss(pid: int, proc: str = "/proc") -> int:
+def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
     """The proportional share of a process: its pages, each divided by how many map it.
 
+    ``field`` may ask for a part of it, such as ``Pss_Anon`` (Linux 5.3; where there is none, all of it is taken).
     The kernel walks the page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot path.
     Raises :class:`ReadError`.
     """
     path = f"{proc}/{pid}/smaps_rollup"
     data = read_once("smaps_rollup", path)
-    at = data.find(b"\nPss:")
+    key = b"\n%b:" % field.encode()
+    if key not in data:
+        key = b"\nPss:"
+    at = data.find(key)
     try:
         if at < 0:
             raise ValueError
-        return int(data[at + 5 : data.index(b" kB", at)]) * 1024
+        return int(data[at + len(key) : data.index(b" kB", at)]) * 1024
     except ValueError:
         raise ReadError("smaps_rollup", path, "malformed", f"{data[:60]!r}") from None
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
     from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.guards.adapt import safe_processing_config as safe_processing_config
+    from memwarden.guards.freeing import force_garbage_collection as force_garbage_collection
+    from memwarden.guards.guard import memory_guard as memory_guard
+    from memwarden.guards.operation import memory_constrained_operation as memory_constrained_operation
+    from memwarden.guards.service import MemoryMonitoringService as MemoryMonitoringService
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -55,6 +60,11 @@ _HOMES = {
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
     " NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    "guards.adapt": "safe_processing_config",
+    "guards.freeing": "force_garbage_collection",
+    "guards.guard": "memory_guard",
+    "guards.operation": "memory_constrained_operation",
+    "guards.service": "MemoryMonitoringService",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

@@ -5,8 +5,9 @@ Three faces limit memory here, and each says against what, when, and what happen
 * :func:`memory_guard`: what the block has taken (:mod:`memwarden.guards.taken`) against its budget, and what the
   container and the machine leave; at each :meth:`Guard.check` and at the end. Over it, memory is freed step by step,
   measuring after each; then :class:`LimitExceeded` is raised in the block's own thread.
-* ``memory_constrained_operation`` (:mod:`memwarden.guards.operation`): before the block its estimate against what may be taken here, reserved in the
-  ledger that all programs share; after it what it really took, which the next estimate is checked against.
+* ``memory_constrained_operation`` (:mod:`memwarden.guards.operation`): before the block its estimate against what may
+  be taken here, reserved in the ledger that all programs share; after it what it really took, which the next estimate
+  is checked against.
 * ``memory_limit``: one call's growth, enforced while it runs.
 """
 

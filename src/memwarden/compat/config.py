@@ -63,8 +63,8 @@ class Config:
             setattr(self, attribute, _value(variable, said.get(variable.name, "")))
         if self.chunk_overlap >= self.chunk_size:
             raise SettingsError(
-                f"CHUNK_OVERLAP: {self.chunk_overlap} is not less than CHUNK_SIZE, {self.chunk_size}; no chunk would get"
-                " any further"
+                f"CHUNK_OVERLAP: {self.chunk_overlap} is not less than CHUNK_SIZE, {self.chunk_size}; no chunk would"
+                " get any further"
             )
 
     @classmethod

@@ -92,6 +92,6 @@ def memory_constrained_operation(max_memory_mb: float, operation_name: str = "")
 
 
 def _bytes(mb: float) -> int:
-    if not isinstance(mb, int | float) or isinstance(mb, bool) or not 0 < mb < 1 << 40:
+    if not 0 < mb < 1 << 40:
         raise SettingsError(f"{mb!r} MB: a number above zero")
     return max(1, round(mb * MIB))

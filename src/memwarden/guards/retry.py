@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,6 +22,8 @@ R = TypeVar("R")
 
 #: What counts as a failure for want of memory.
 MEMORY_FAILURES = (MemoryError, NotAdmitted)
+#: Results whose work is done after the call.
+_UNDONE = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
 class Attempt(NamedTuple):
@@ -83,7 +86,9 @@ def with_less(
             # What a failed try has made would live on in its frames for as long as somebody holds the error.
             _let_go(error)
         else:
-            if hasattr(value, "__await__") or hasattr(value, "__next__"):
+            if isinstance(value, _UNDONE):
+                if not isinstance(value, types.AsyncGeneratorType):
+                    value.close()
                 raise SettingsError(
                     "with_less: the function returned a coroutine or a generator, whose work is still to be done; give"
                     " it a function that does the work"

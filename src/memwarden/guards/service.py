@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 #: Seconds between two samples.
 INTERVAL = 30.0
-#: The rules of a service that brings none.
-RULES = preset("worker").rules
+#: The rules of a service that brings none. What is available is judged by what container and machine leave: of one's
+#: own limit of 1 GiB less than 500 MiB are left at half of it.
+RULES = tuple(
+    replace(rule, when=rule.when.replace("available", "outside.available")) for rule in preset("worker").rules
+)
 
 #: Called with each alert, on the thread that calls back.
 OnAlert = Callable[[Decision], object]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from memwarden.actions.trim import trim_allocator
 from memwarden.admission.footprint import Footprints
 from memwarden.admission.ledger import Ledger, Reservation, admit
-from memwarden.errors import NotAdmitted, SettingsError
+from memwarden.errors import ActionFailed, NotAdmitted, RecordError, SettingsError
 from memwarden.guards.guard import Guard
 from memwarden.model import log
 from memwarden.model.footprints import Kind, Prediction
@@ -117,6 +118,9 @@ def memory_constrained_operation(
     held = admit(reserve, name, timeout=timeout) if ledger is None else _reserve(ledger, reserve, name, timeout)
     with held as reservation:
         operation = Operation(name, asked, known, reservation)
+        # What the allocator keeps of others would be used again without being taken.
+        with suppress(ActionFailed):
+            trim_allocator()
         begun, outcome = time.monotonic(), ""
         try:
             with operation.guard:
@@ -142,8 +146,6 @@ def _reserve(ledger: Ledger, size: int, name: str, timeout: float | None) -> Res
 
 def _save(footprints: Footprints) -> None:
     """At once: nobody knows whether another one follows that would write it."""
-    from memwarden.errors import RecordError
-
     try:
         footprints.save()
     except RecordError as error:

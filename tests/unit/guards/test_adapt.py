@@ -85,7 +85,7 @@ def test_quality_and_workers_fall_with_the_level():
     ],
 )
 def test_what_is_chunked(file, level, mib, chunked):
-    """Above 500 MiB always; at HIGH above a quarter of what is available (1 GiB here); at CRITICAL whatever its size."""
+    """Above 500 MiB always; at HIGH above a quarter of what is available (here 1 GiB); at CRITICAL any."""
     told = config(level, available=GIB, path=file(mib))
     assert told.chunked is chunked
     assert any(("in chunks" if chunked else "in one piece") in reason for reason in told.reasons)

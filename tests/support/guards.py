@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from memwarden.admission.surroundings import Look
 from memwarden.guards.guard import Guard
-from memwarden.guards.lookout import Here
+from memwarden.guards.overseer import Here
 from memwarden.guards.taken import Taken
 from memwarden.model.facts import ProcessKey, TreeMemory
 from memwarden.model.limits import Constraint, Limit
@@ -54,7 +54,7 @@ class Left:
     def after_fork(self) -> None: ...
 
 
-class NoLookout:
+class NoOverseer:
     """Looks after nobody, and remembers who came and went."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Scene:
     """Guards over one scripted process."""
 
     def __init__(self) -> None:
-        self.tree, self.left, self.lookout, self.now = Tree(), Left(), NoLookout(), 1000.0
-        self.here = Here(self.left, self.lookout)  # type: ignore[arg-type]
+        self.tree, self.left, self.overseer, self.now = Tree(), Left(), NoOverseer(), 1000.0
+        self.here = Here(self.left, self.overseer)  # type: ignore[arg-type]
         self.parts: dict[int, float] = {}
 
     def taken(self) -> Taken:

@@ -26,7 +26,7 @@ from memwarden.actions.collect import Collect
 from memwarden.actions.trim import Trim
 from memwarden.errors import LimitExceeded, SettingsError
 from memwarden.guards import freeing
-from memwarden.guards.lookout import Here, Watched, here_now
+from memwarden.guards.overseer import Here, Watched, here_now
 from memwarden.guards.taken import Taken
 from memwarden.model.findings import PressureLevel
 from memwarden.model.limits import Constraint, Limit
@@ -102,7 +102,7 @@ class Guard(Watched):
         self.limit = self._budget(here)
         self._taken = self._measure()
         try:
-            here.lookout.join(self)
+            here.overseer.join(self)
         except BaseException:  # an interrupt, too: nobody would end it
             self._end()
             raise
@@ -131,7 +131,7 @@ class Guard(Watched):
         if self._take_back is not None:
             self._take_back()
         if self._here is not None:
-            self._here.lookout.leave(self)
+            self._here.overseer.leave(self)
         with self._lock:
             taken, self._taken = self._taken, None
             if taken is not None:
@@ -227,10 +227,10 @@ class Guard(Watched):
         message = f"{who}{what}{done}. Take less at a time, or give it more"
         return LimitExceeded(message, limit=short.limit.bytes, used=short.used)
 
-    # --- the lookout's side ---------------------------------------------------------------------------
+    # --- the overseer's side ---------------------------------------------------------------------------
 
     def glance(self) -> int:
-        """See :class:`memwarden.guards.lookout.Watched`."""
+        """See :class:`memwarden.guards.overseer.Watched`."""
         if not self.active:  # in a child somebody may hold the lock for ever
             return self._used
         with self._lock:

@@ -29,7 +29,7 @@ INTERVAL = 1.0
 
 
 class Watched:
-    """What the lookout looks after."""
+    """What the overseer looks after."""
 
     name: str
     limit: int
@@ -43,7 +43,7 @@ class Watched:
         raise NotImplementedError
 
 
-class Lookout:
+class Overseer:
     """Looks after guards from :meth:`join` to :meth:`leave`. Safe to use from any thread; nobody's in a child."""
 
     name = "guards"
@@ -124,14 +124,14 @@ class Lookout:
 
 
 class Here:
-    """What all guards of a process look through: the lookout, and what container and machine leave."""
+    """What all guards of a process look through: the overseer, and what container and machine leave."""
 
-    def __init__(self, surroundings: Surroundings | None = None, lookout: Lookout | None = None) -> None:
+    def __init__(self, surroundings: Surroundings | None = None, overseer: Overseer | None = None) -> None:
         if surroundings is None:
             from memwarden.admission.surroundings import SystemSurroundings
 
             surroundings = SystemSurroundings(own_probe())
-        self.lookout = Lookout() if lookout is None else lookout
+        self.overseer = Overseer() if overseer is None else overseer
         self._surroundings, self._lock = surroundings, threading.Lock()
         renew_after_fork(self)
 

@@ -16,9 +16,9 @@ from memwarden.errors import DoesNotFit, NotAdmitted, SettingsError
 from memwarden.guards.freeing import force_garbage_collection
 from memwarden.guards.guard import Guard
 from memwarden.guards.guard import memory_guard as native_guard
-from memwarden.guards.overseer import here_now
 from memwarden.guards.operation import Operation
 from memwarden.guards.operation import memory_constrained_operation as native_operation
+from memwarden.guards.overseer import here_now
 from memwarden.model.units import MIB
 
 P = ParamSpec("P")

@@ -21,8 +21,8 @@ from memwarden.guards.operation import memory_constrained_operation as native_op
 from memwarden.guards.overseer import here_now
 from memwarden.model.units import MIB
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class GuardMonitor(MemoryMonitor):
@@ -57,12 +57,12 @@ def memory_guard(
                 force_garbage_collection()
 
 
-def memory_optimized(max_memory_mb: float | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def memory_optimized(max_memory_mb: float | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """A decorator that has each call guarded by :func:`memory_guard`. Not for coroutines."""
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             with memory_guard(max_memory_mb):
                 return function(*args, **kwargs)
 

@@ -26,8 +26,8 @@ from memwarden.model.units import MIB
 from memwarden.protocols import Clock, Reader
 from memwarden.readers.sources import own_resident
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 #: A snapshot above so many times the mean of all is a spike.
 SPIKE = 1.5
@@ -186,7 +186,7 @@ class MemoryOptimizer:
         self.force_garbage_collection()
         self._every = CollectEvery(max(1, self.config.gc_frequency // 10))
 
-    def cached_operation(self, function: Callable[P, R]) -> Callable[P, R]:
+    def cached_operation(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """A decorator: remember the last 128 results, in a cache that :meth:`clear_caches` clears."""
         cached = functools.lru_cache(maxsize=128)(function)
         caches.register_lru(cached)

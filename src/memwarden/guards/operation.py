@@ -16,8 +16,9 @@ from typing import NamedTuple
 from memwarden.actions.trim import trim_allocator
 from memwarden.admission.footprint import Footprints
 from memwarden.admission.ledger import Ledger, Reservation, admit
-from memwarden.errors import ActionFailed, NotAdmitted, RecordError, SettingsError
+from memwarden.errors import ActionFailed, DoesNotFit, NotAdmitted, RecordError, SettingsError
 from memwarden.guards.guard import Guard
+from memwarden.guards.overseer import here_now
 from memwarden.model import log
 from memwarden.model.footprints import Kind, Prediction
 from memwarden.model.units import parse_size, size_text
@@ -50,8 +51,12 @@ class Truth(NamedTuple):
 class Operation:
     """An operation under way; :func:`memory_constrained_operation` makes it."""
 
-    def __init__(self, name: str, estimate: int, prediction: Prediction | None, reservation: Reservation) -> None:
-        self.name, self.estimate, self.reservation = name, estimate, reservation
+    def __init__(
+        self, name: str, estimate: int, prediction: Prediction | None, reservation: Reservation | None
+    ) -> None:
+        self.name, self.estimate = name, estimate
+        #: What is reserved in the ledger; None where none can be used here (Windows).
+        self.reservation = reservation
         #: What was learned of its like; None where it has no name, or none has finished.
         self.prediction = prediction
         self.guard = Guard(_NO_BUDGET, name)
@@ -95,6 +100,8 @@ def memory_constrained_operation(
     Under its ``name`` what it takes is learned, by the ``size`` of its input where that is given; by default for all
     programs of this user. A block that ends with a memory error counts as one that needs at least what it was seen
     with; after another error nothing is learned. When the block is over ``operation.truth`` says what it took.
+
+    Where no ledger can be used the estimate is held against what is left here, and the log says so.
     """
     asked = parse_size(estimate)
     if not isinstance(name, str):
@@ -115,8 +122,7 @@ def memory_constrained_operation(
             size_text(reserve),
             known.why,
         )
-    held = admit(reserve, name, timeout=timeout) if ledger is None else _reserve(ledger, reserve, name, timeout)
-    with held as reservation:
+    with _admitted(reserve, name, timeout, ledger) as reservation:
         operation = Operation(name, asked, known, reservation)
         # What the allocator keeps of others would be used again without being taken.
         with suppress(ActionFailed):
@@ -140,8 +146,31 @@ def memory_constrained_operation(
                 log.warn("%s: estimated at %s, took %s", name or "operation", size_text(asked), size_text(truth.took))
 
 
-def _reserve(ledger: Ledger, size: int, name: str, timeout: float | None) -> Reservation:
-    return ledger.reserve(size, timeout=timeout, label=name)
+@contextmanager
+def _admitted(size: int, name: str, timeout: float | None, ledger: Ledger | None) -> Iterator[Reservation | None]:
+    try:
+        held = (
+            admit(size, name, timeout=timeout) if ledger is None else ledger.reserve(size, timeout=timeout, label=name)
+        )
+    except RecordError as error:
+        if ledger is not None:
+            raise
+        log.warn(
+            "%s: no ledger can be used, so that nobody else knows of this operation: %s", name or "operation", error
+        )
+        nearest = here_now().look().nearest
+        if nearest is not None and size > nearest.headroom:
+            raise DoesNotFit(
+                f"{name or 'operation'} of {size_text(size)}: {nearest.limit.source} has {size_text(nearest.headroom)}"
+                " left; ask for less, split the work, or wait until others have ended",
+                asked=size,
+                budget=nearest.headroom,
+                source=nearest.limit.source,
+            ) from None
+        yield None
+        return
+    with held:
+        yield held
 
 
 def _save(footprints: Footprints) -> None:

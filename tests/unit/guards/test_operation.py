@@ -6,12 +6,14 @@ import pytest
 
 from memwarden.admission.footprint import Footprints
 from memwarden.admission.ledger import Ledger
-from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, SettingsError
+from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, RecordError, SettingsError
 from memwarden.guards import operation
 from memwarden.guards.guard import Guard
 from memwarden.guards.operation import memory_constrained_operation
 from memwarden.model.units import GIB, MIB
 from support.guards import Scene
+
+pytest.importorskip("fcntl", reason="a ledger needs file locks")
 
 
 @pytest.fixture
@@ -127,3 +129,20 @@ def test_bad_arguments_are_refused(scene, estimate, name):
     """Before anything is reserved."""
     with pytest.raises(SettingsError):
         scene.run(estimate, name)
+
+
+@pytest.mark.contract("S1-75")
+def test_where_no_ledger_can_be_it_goes_by_what_is_left(scene, monkeypatch, caplog):
+    """As on Windows: what fits runs, what does not is a MemoryError; and the log says that nobody else knows."""
+
+    def refuse(*_, **__):
+        raise RecordError("no file locks", path="x")
+
+    monkeypatch.setattr(operation, "admit", refuse)
+    monkeypatch.setattr(operation, "here_now", lambda: scene.here)
+    scene.left.headroom = 300 * MIB
+    with memory_constrained_operation("200MiB") as under_way:
+        assert under_way.reservation is None
+    assert "no ledger can be used" in caplog.text
+    with pytest.raises(DoesNotFit, match="cgroup /here has 300"), memory_constrained_operation("400MiB"):
+        pytest.fail("entered")

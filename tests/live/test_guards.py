@@ -279,3 +279,35 @@ with memory_guard("500MiB") as monitor:
 print(monitor.peak >> 20 in range(148, 156), monitor.used >> 20 < 5)
 """)
     assert (done.stdout, done.stderr, done.returncode) == ("True True\n", "", 0)
+
+
+def test_guards_in_generators_that_are_collected_anywhere() -> None:
+    """Suspended generators with a guard each, dropped in cycles while others begin and end in four threads: nothing
+    hangs, and no thread is left."""
+    done = run("""
+import gc, sys, threading, time
+from memwarden import memory_guard
+gc.set_threshold(5)
+def block():
+    with memory_guard("1GiB") as monitor:
+        yield monitor
+def work():
+    for _ in range(60):
+        generator = block()
+        next(generator)
+        cycle = [generator]
+        cycle.append(cycle)
+        del generator, cycle
+        with memory_guard("1GiB") as monitor:
+            monitor.check()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+gc.set_threshold(700)
+gc.collect()
+until = time.monotonic() + 5
+while [each for each in threading.enumerate() if each.name.startswith("memwarden")] and time.monotonic() < until:
+    time.sleep(0.01)
+print([each.name for each in threading.enumerate()])
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("['MainThread']\n", "", 0)

@@ -43,6 +43,10 @@ SHARE = 0.8
 RESERVE, LEAST_RESERVE, MOST_RESERVE = 1 / 32, 4 * MIB, 256 * MIB
 #: The surroundings are looked at after so long, and whenever half of what they left was taken since.
 SURROUNDINGS_SECONDS = 0.05
+#: Whether pages are still shared is found out again so much later, and so many times later than that took.
+RECOUNT_SECONDS, RECOUNT_TIMES = 0.25, 20
+#: How long another thread's look is waited for.
+PATIENCE_SECONDS = 0.1
 #: Who says so, where it is the block's own budget.
 _OWN = "this block"
 
@@ -89,6 +93,7 @@ class Guard(Watched):
         self._pid = self._thread = 0
         self._peak = self._used = self._unshared_until = 0
         self._looked, self._looked_at, self._left = -math.inf, 0, 0
+        self._recount_at = -math.inf
         self._freeing = False
         self._take_back: Callable[[], object] | None = None
 
@@ -132,10 +137,12 @@ class Guard(Watched):
             self._take_back()
         if self._here is not None:
             self._here.overseer.leave(self)
-        with self._lock:
-            taken, self._taken = self._taken, None
-            if taken is not None:
-                taken.close()
+        held = self._lock.acquire(timeout=PATIENCE_SECONDS)
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            taken.close()
+        if held:
+            self._lock.release()
 
     @property
     def active(self) -> bool:
@@ -191,14 +198,16 @@ class Guard(Watched):
     def _short(self) -> Constraint | None:
         """The constraint that is passed; None where there is none."""
         used = self.glance()
-        if used > self.limit and used > self._unshared_until:
-            with self._lock:
-                exact = used if self._taken is None else self._taken.confirm()
+        now = self._monotonic()
+        if used > self.limit and (used > self._unshared_until or now >= self._recount_at or self._freeing):
+            exact = self._measured(lambda taken: taken.confirm(), used)
             if exact > self.limit:
                 return Constraint(Limit(self.limit, _OWN), exact)
-            # Shared pages made the difference: not asked again before what was left then can have been taken.
+            # Shared pages made the difference: not asked again before what was left then was taken, or they may have
+            # been written to, so that they are shared no more.
             self._unshared_until = used + (self.limit - exact)
-        now = self._monotonic()
+            took = self._monotonic() - now
+            self._recount_at = now + took + max(RECOUNT_SECONDS, RECOUNT_TIMES * took)
         fresh = now - self._looked < SURROUNDINGS_SECONDS and used - self._looked_at < self._left // 2
         if fresh and not self._freeing:
             return None
@@ -233,11 +242,18 @@ class Guard(Watched):
         """See :class:`memwarden.guards.overseer.Watched`."""
         if not self.active:  # in a child somebody may hold the lock for ever
             return self._used
-        with self._lock:
-            if self._taken is not None:
-                self._used = self._taken.look()
-                self._peak = max(self._peak, self._used)
-            return self._used
+        self._used = self._measured(lambda taken: taken.look(), self._used)
+        self._peak = max(self._peak, self._used)
+        return self._used
+
+    def _measured(self, figure: Callable[[Taken], int], otherwise: int) -> int:
+        # A signal handler or a finalizer may come by in the midst of a look on the same thread: it must not wait.
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            return otherwise
+        try:
+            return otherwise if self._taken is None else figure(self._taken)
+        finally:
+            self._lock.release()
 
     def overdrawn(self) -> None:
         """Found over its budget between two checkpoints: it is interrupted, where that can be done."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
+from memwarden.admission.surroundings import Look, SystemSurroundings
 from memwarden.assess.pressure import bare_level
 from memwarden.engine.warden import Warden
 from memwarden.errors import ReadError
@@ -22,10 +23,12 @@ from memwarden.protocols import Clock
 from memwarden.readers.sources import own_probe
 
 if TYPE_CHECKING:
-    from memwarden.admission.surroundings import Look, Surroundings
+    from memwarden.admission.surroundings import Surroundings
 
 #: Seconds between two looks while every guard is far from its budget.
 INTERVAL = 1.0
+#: How long another thread's look at the surroundings is waited for.
+PATIENCE_SECONDS = 0.1
 
 
 class Watched:
@@ -44,13 +47,18 @@ class Watched:
 
 
 class Overseer:
-    """Looks after guards from :meth:`join` to :meth:`leave`. Safe to use from any thread; nobody's in a child."""
+    """Looks after guards from :meth:`join` to :meth:`leave`. Safe to use from any thread; nobody's in a child.
+
+    Both may be called in the midst of each other: a generator that holds a guard may be collected at any place. So
+    there is no lock: those who are looked after are put and taken by one operation each, and only the outermost call
+    of a thread sees to the warden.
+    """
 
     name = "guards"
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self._lock = threading.Lock()  # never held while the warden starts, stops or tells
-        self._watched: tuple[Watched, ...] = ()
+        self._watched: dict[int, Watched] = {}
+        self._settling: set[int] = set()
         self._found: Constraint | None = None
         self.warden = Warden([self], detector=self, interval=INTERVAL, clock=clock, wakeups=False)
         self.warden.subscribe(self._receive)
@@ -58,35 +66,42 @@ class Overseer:
 
     def join(self, watched: Watched) -> None:
         """Look after it. Where no thread can be started it is not looked after, and its checkpoints do what they do."""
-        with self._lock:
-            self._watched = (*self._watched, watched)
+        self._watched[id(watched)] = watched
         self._settle()
 
     def leave(self, watched: Watched) -> None:
         """Look after it no more; the last one takes the threads along."""
-        with self._lock:
-            self._watched = tuple(each for each in self._watched if each is not watched)
-        self._settle()
+        self._watched.pop(id(watched), None)
+        if not threading.current_thread().name.startswith("memwarden-"):  # it may hold a lock: its next look will do
+            self._settle()
 
     def _settle(self) -> None:
         """Run while anybody is there; whoever comes or goes meanwhile is seen in the next round."""
-        while True:
-            try:
+        me = threading.get_ident()
+        if me in self._settling:
+            return
+        self._settling.add(me)
+        try:
+            while True:
                 if self._watched:
                     self.warden.start()
                 else:
                     self.warden.stop()
-            except RuntimeError:  # no more threads, or the interpreter is ending
-                return
-            if bool(self._watched) is self.warden.running:
-                return
+                if bool(self._watched) is self.warden.running:
+                    return
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            return
+        finally:
+            self._settling.discard(me)
 
     # --- as the warden's reader and detector ---------------------------------------------------------
 
     def read(self) -> Mapping[str, Any]:
         """Look at each guard."""
         nearest = None
-        for watched in self._watched:
+        if not self._watched:
+            self._settle()
+        for watched in list(self._watched.values()):
             try:
                 taken = watched.glance()
             except ReadError:
@@ -119,8 +134,7 @@ class Overseer:
 
     def after_fork(self) -> None:
         """In a child: everybody stayed with the parent."""
-        self._lock = threading.Lock()
-        self._watched = ()
+        self._watched, self._settling = {}, set()
 
 
 class Here:
@@ -128,17 +142,21 @@ class Here:
 
     def __init__(self, surroundings: Surroundings | None = None, overseer: Overseer | None = None) -> None:
         if surroundings is None:
-            from memwarden.admission.surroundings import SystemSurroundings
-
             surroundings = SystemSurroundings(own_probe())
         self.overseer = Overseer() if overseer is None else overseer
         self._surroundings, self._lock = surroundings, threading.Lock()
+        self._last = Look(None, None)
         renew_after_fork(self)
 
     def look(self, quick: bool = False) -> Look:
         """What is left now; from any thread. A quick look may find less than there is."""
-        with self._lock:
-            return self._surroundings.look(quick)
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):  # a signal handler in the midst of a look
+            return self._last
+        try:
+            self._last = self._surroundings.look(quick)
+            return self._last
+        finally:
+            self._lock.release()
 
     def after_fork(self) -> None:
         """In a child: the lock may be held by a thread of the parent, and the descriptors are the parent's."""

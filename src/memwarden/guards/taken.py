@@ -25,6 +25,8 @@ from memwarden.readers.process import read_pss
 #: A child counts when it has been known for so long. One that ``vfork`` made (``subprocess`` does) shows its parent's
 #: whole memory as its own until it calls ``exec``, some 1 ms later.
 NEWCOMER_SECONDS = 0.02
+#: And for so long one that seems to be its parent's very double is taken for that.
+DOUBLE_SECONDS = 1.0
 #: Two sizes that differ by less are the same.
 _SAME = 256 * KIB
 
@@ -81,7 +83,8 @@ class Taken:
         parts = shared = 0
         for key, size in came.items():
             part = self._part(key, size)
-            if abs(size - sizes.get(root, 0)) < _SAME and part > size - _SAME:
+            double = abs(size - sizes.get(root, 0)) < _SAME and part > size - _SAME
+            if double and self._age(key) < DOUBLE_SECONDS:
                 continue  # the same memory seen twice: it has not called exec yet
             parts += part
             shared += size - part
@@ -119,7 +122,11 @@ class Taken:
 
     def _counts_whole(self, key: ProcessKey) -> bool:
         """Whether it came after the block began, and has been here for long enough."""
-        return key not in self._before and self._monotonic() - self._met.get(key, 0.0) >= NEWCOMER_SECONDS
+        return key not in self._before and self._age(key) >= NEWCOMER_SECONDS
+
+    def _age(self, key: ProcessKey) -> float:
+        """Seconds since it was met."""
+        return self._monotonic() - self._met.get(key, 0.0)
 
     def _grown(self, key: ProcessKey, size: int) -> int:
         before = self._before.get(key)

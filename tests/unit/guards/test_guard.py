@@ -236,3 +236,41 @@ def test_found_over_between_checkpoints_it_is_interrupted(scene):
         assert taken_back == []
         raise ZeroDivisionError
     assert taken_back == [1]
+
+
+def test_shared_pages_that_were_written_to_are_found(scene):
+    """The sum stays as it is while a forked child makes its parent's pages its own: asked again a moment later."""
+    passed = []
+    with pytest.raises(LimitExceeded, match=r"120\.0 MiB taken"), scene.guard() as monitor:
+        for pid in range(200, 203):
+            scene.tree.sizes[pid] = 50, 10
+            scene.parts[pid] = 10
+        scene.parts[100] = 10
+        monitor.check()
+        scene.now += 1
+        monitor.check()
+        scene.parts = dict.fromkeys((100, 200, 201, 202), 40)
+        monitor.check()
+        scene.now += 0.2
+        monitor.check()
+        passed.append(1)
+        scene.now += 0.1
+        monitor.check()
+    assert passed
+
+
+@pytest.mark.parametrize("where", ["look", "confirm"])
+def test_a_finalizer_or_a_signal_handler_may_come_by_in_the_midst_of_a_look(scene, where):
+    """On the same thread: it gets the last figure, and nobody waits for himself."""
+    seen = []
+    with pytest.raises(LimitExceeded), scene.guard() as monitor:
+        scene.take(10)
+        assert monitor.used == 10 * MIB
+        scene.take(110)
+        if where == "look":
+            scene.tree.on_read = lambda: seen.append(monitor.used)
+        else:
+            confirm = monitor._taken.confirm
+            monitor._taken.confirm = lambda: seen.append(monitor.used) or confirm()
+        monitor.check()
+    assert seen[0] == (10 if where == "look" else 120) * MIB

@@ -91,11 +91,13 @@ def test_other_errors_are_not_tried_again(error):
 
 
 def test_what_the_failed_try_made_is_gone_before_the_next():
-    """Also what only its frames, a cycle, the error's cause or a registered cache held."""
-    alive, cache = [], []
+    """Also what only the frames of an error that somebody keeps, a cycle or a registered cache held."""
+    alive, cache, log = [], [], []
 
     def deeper(local):
-        raise MemoryError from ValueError(local)
+        error = MemoryError()
+        log.append(error)  # somebody keeps it, and with it its frames
+        raise error from ValueError()
 
     def work(mode):
         assert not any(reference() for reference in alive), "the next try finds the last one's memory taken"

@@ -56,13 +56,17 @@ def test_a_child_that_has_just_come_does_not_count_yet(scene):
 
 
 def test_the_same_memory_seen_twice_is_not_confirmed(scene):
-    """A vfork that hangs before its exec has its parent's pages, and shares none of them."""
+    """A vfork that hangs before its exec has its parent's pages, and shares none of them. One that stays so is a fork
+    that has written to all it inherited."""
     taken = scene.taken()
     scene.tree.sizes[200] = scene.tree.sizes[OWN.pid]
     taken.look()
-    scene.now += 1
+    scene.now += 0.9
     assert taken.look() == 40 * MIB
     assert taken.confirm() == 0
+    scene.now += 0.2
+    taken.look()
+    assert taken.confirm() == 40 * MIB
 
 
 @pytest.mark.parametrize("children", [1, 4])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -219,7 +220,7 @@ class MemoryOptimizer:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 for at in range(0, len(mapped), size):
                     yield mapped[at : at + size]
-                    if hasattr(mapped, "madvise"):  # pages that were read count as ours until they are let go
+                    if sys.platform == "linux":  # pages that were read count as ours until they are let go
                         mapped.madvise(mmap.MADV_DONTNEED)
 
 

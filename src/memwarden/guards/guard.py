@@ -87,6 +87,7 @@ class Guard(Watched):
         self.steps: deque[str] = deque(maxlen=32)
         self._caches = freeing.caches if caches is None else caches
         self._interrupt, self._measure, self._monotonic = interrupt, measure, monotonic
+        self.interruptible = interrupt is not None
         self._here = here
         self._taken: Taken | None = None
         self._lock = threading.Lock()  # over the measure; never held while memory is freed

@@ -36,6 +36,8 @@ class Watched:
 
     name: str
     limit: int
+    #: Whether it wants to be told that it is over its budget.
+    interruptible: bool
 
     def glance(self) -> int:
         """Bytes taken now, as an upper bound; on the thread that looks."""
@@ -109,7 +111,7 @@ class Overseer:
             found = Constraint(Limit(watched.limit, f"guard {watched.name}".rstrip()), taken)
             if nearest is None or found.headroom < nearest.headroom:
                 nearest = found
-            if taken > watched.limit:
+            if taken > watched.limit and watched.interruptible:
                 self._tell(watched)
         self._found = nearest
         return {}

@@ -22,10 +22,8 @@ from memwarden.model.units import KIB
 from memwarden.protocols import Reader
 from memwarden.readers.process import read_pss
 
-#: A child counts when it has been known for so long. One that ``vfork`` made (``subprocess`` does) shows its parent's
-#: whole memory as its own until it calls ``exec``, some 1 ms later.
-NEWCOMER_SECONDS = 0.02
-#: And for so long one that seems to be its parent's very double is taken for that.
+#: For so long a new child that is as large as its parent does not count: one that ``vfork`` made (``subprocess`` does)
+#: shows its parent's whole memory as its own until it calls ``exec``, some 1 ms later, more on a busy machine.
 DOUBLE_SECONDS = 1.0
 #: Two sizes that differ by less are the same.
 _SAME = 256 * KIB
@@ -58,6 +56,7 @@ class Taken:
         self._tree, self._monotonic, self._proportional = tree, monotonic, proportional
         self._met: dict[ProcessKey, float] = {}
         self._last: TreeMemory | None = None
+        self._own = 0
         #: What each member had before the block began.
         self._before: dict[ProcessKey, int] = {}
         self._read()
@@ -76,21 +75,18 @@ class Taken:
         if self._last is None or not self._last.shared:
             return bound
         root = self._last.root
-        came = {key: size for key, size in sizes.items() if self._counts_whole(key)}
+        came = {key: size for key, size in sizes.items() if self._counts_whole(key, size)}
         if not came:
             return bound
-        own = self._part(root, sizes.get(root, 0))
+        own = self._part(root, self._own)
         parts = shared = 0
         for key, size in came.items():
             part = self._part(key, size)
-            double = abs(size - sizes.get(root, 0)) < _SAME and part > size - _SAME
-            if double and self._age(key) < DOUBLE_SECONDS:
-                continue  # the same memory seen twice: it has not called exec yet
             parts += part
             shared += size - part
         # A page that we share with n children is missing from our part and stands in theirs n/(n+1) times, and we
         # have counted it whole. What none of them shares with us is theirs.
-        theirs = parts - min(shared, max(0, sizes.get(root, 0) - own))
+        theirs = parts - min(shared, max(0, self._own - own))
         ours = sum(self._grown(key, size) for key, size in sizes.items() if key not in came)
         return min(bound, ours + max(0, theirs))
 
@@ -117,21 +113,22 @@ class Taken:
         if tree is None:
             return {}
         if len(tree.shared) != len(tree.rss):
-            return dict(zip(tree.keys, tree.rss, strict=True))
-        return {key: rss - shared for key, rss, shared in zip(tree.keys, tree.rss, tree.shared, strict=True)}
+            sizes = dict(zip(tree.keys, tree.rss, strict=True))
+        else:
+            sizes = {key: rss - shared for key, rss, shared in zip(tree.keys, tree.rss, tree.shared, strict=True)}
+        self._own = sizes.get(tree.root, 0)
+        return sizes
 
-    def _counts_whole(self, key: ProcessKey) -> bool:
-        """Whether it came after the block began, and has been here for long enough."""
-        return key not in self._before and self._age(key) >= NEWCOMER_SECONDS
-
-    def _age(self, key: ProcessKey) -> float:
-        """Seconds since it was met."""
-        return self._monotonic() - self._met.get(key, 0.0)
+    def _counts_whole(self, key: ProcessKey, size: int) -> bool:
+        """Whether it came after the block began, and is not this very process seen twice."""
+        if key in self._before:
+            return False
+        return abs(size - self._own) >= _SAME or self._monotonic() - self._met.get(key, 0.0) >= DOUBLE_SECONDS
 
     def _grown(self, key: ProcessKey, size: int) -> int:
         before = self._before.get(key)
         if before is None:
-            return size if self._counts_whole(key) else 0
+            return size if self._counts_whole(key, size) else 0
         return max(0, size - before)
 
     def _part(self, key: ProcessKey, size: int) -> int:

@@ -44,29 +44,25 @@ def test_a_child_of_before_counts_with_its_growth(scene):
     assert taken.look() == 0
 
 
-def test_a_child_that_has_just_come_does_not_count_yet(scene):
-    """vfork shows the parent's memory twice for a moment: no subprocess may look like a doubling."""
+def test_the_same_memory_seen_twice_does_not_count(scene):
+    """vfork shows the parent's memory twice for a moment: no subprocess may look like a doubling. One that stays as
+    large as its parent is a fork, and is asked for what it shares."""
     taken = scene.taken()
     scene.tree.sizes[200] = scene.tree.sizes[OWN.pid]
     assert taken.look() == 0
-    scene.now += 0.019
-    assert taken.look() == 0
-    scene.now += 0.002
-    assert taken.look() == 40 * MIB
-
-
-def test_the_same_memory_seen_twice_is_not_confirmed(scene):
-    """A vfork that hangs before its exec has its parent's pages, and shares none of them. One that stays so is a fork
-    that has written to all it inherited."""
-    taken = scene.taken()
-    scene.tree.sizes[200] = scene.tree.sizes[OWN.pid]
-    taken.look()
     scene.now += 0.9
-    assert taken.look() == 40 * MIB
-    assert taken.confirm() == 0
+    assert (taken.look(), taken.confirm()) == (0, 0)
     scene.now += 0.2
-    taken.look()
-    assert taken.confirm() == 40 * MIB
+    assert (taken.look(), taken.confirm()) == (40 * MIB, 40 * MIB)
+    scene.parts = {OWN.pid: 20, 200: 20}
+    assert (taken.look(), taken.confirm()) == (40 * MIB, 0)
+
+
+def test_a_command_counts_from_the_first_look(scene):
+    """It has called exec, and is of another size."""
+    taken = scene.taken()
+    scene.tree.sizes[200] = 90, 5
+    assert taken.look() == 85 * MIB
 
 
 @pytest.mark.parametrize("children", [1, 4])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overshoot, records, sampling
+from benchmarks import guarding, overshoot, records, sampling
 from benchmarks.admission import footprints, ledger
 from benchmarks.guards import profile
 
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "footprints": footprints.main,
     "ledger": ledger.main,
     "profile": profile.main,
+    "guarding": guarding.main,
 }
 
 

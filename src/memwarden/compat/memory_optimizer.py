@@ -1,4 +1,4 @@
-"""The tracker and the decorators of the old ``customer_snapshot.utils.memory_optimizer``.
+"""The old ``customer_snapshot.utils.memory_optimizer``: tracker and decorators; its service is re-exported.
 
 Native are :class:`memwarden.MemoryTracker` and :func:`memwarden.memory_profile`; here are their old names and shapes.
 Differences from the original: peaks are the kernel's, so that one between two snapshots is seen; ``percent`` is a
@@ -15,6 +15,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
 from memwarden.compat.figures import iso, moment
+from memwarden.compat.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
+from memwarden.compat.optimizer_service import MemoryOptimizer as MemoryOptimizer
+from memwarden.compat.optimizer_service import get_memory_status as get_memory_status
+from memwarden.compat.optimizer_service import start_memory_monitoring as start_memory_monitoring
+from memwarden.compat.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
 from memwarden.errors import SettingsError
 from memwarden.guards import tracker as native
 from memwarden.guards.profile import memory_profile as _profile

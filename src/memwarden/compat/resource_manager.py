@@ -10,9 +10,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
+from memwarden.compat.guarding import memory_constrained_operation as memory_constrained_operation
+from memwarden.compat.guarding import memory_guard as memory_guard
+from memwarden.compat.guarding import memory_optimized as memory_optimized
 from memwarden.guards import resources
 from memwarden.guards.processes import ManagedProcess
 from memwarden.guards.resources import managed_opencv_capture as managed_opencv_capture
@@ -24,15 +26,6 @@ FACTORS = {"basic": 0.2, "transcoding": 0.5, "analysis": 0.3, "effects": 0.8, "c
 OTHER_FACTOR = 0.3
 #: In MB: what work takes beside the file, at least, and for a file that cannot be read.
 BESIDE_MB, LEAST_MB, UNKNOWN_MB = 128, 256, 512
-
-#: They come from the guards, when they are asked for.
-_GUARDS = ("memory_guard", "memory_optimized", "memory_constrained_operation")
-
-
-def __getattr__(name: str) -> Any:
-    if name in _GUARDS:
-        return getattr(import_module("memwarden.compat.guarding"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @contextmanager

@@ -69,14 +69,16 @@ def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
         raise
 
 
-def read_pss(pid: int, proc: str = "/proc", part: str = "Pss") -> int:
+def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
     """The proportional share of a process: its pages, each divided by how many map it.
 
-    ``part`` is ``Pss`` for all of them, ``Pss_Anon``, ``Pss_File`` or ``Pss_Shmem`` (Linux 5.4). The kernel walks the
-    page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot path. Raises :class:`ReadError`.
+    ``field`` may ask for a part of it: ``Pss_Anon``, ``Pss_File`` or ``Pss_Shmem`` (Linux 5.4; where there is none, all
+    of it is taken). The kernel walks the page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot
+    path. Raises :class:`ReadError`.
     """
     path = f"{proc}/{pid}/smaps_rollup"
-    return _kilobytes("smaps_rollup", path, read_once("smaps_rollup", path), part)
+    data = read_once("smaps_rollup", path)
+    return _kilobytes("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
 
 
 def read_shmem(pid: int, proc: str = "/proc") -> int:

@@ -11,7 +11,7 @@ from importlib import import_module, util
 from typing import Any
 
 from memwarden.errors import LimitExceeded, ReadError, SettingsError
-from memwarden.guards.peaks import track
+from memwarden.guards.track import track
 from memwarden.model.units import parse_size, size_text
 
 USAGE = "%%memwarden [--limit SIZE]"

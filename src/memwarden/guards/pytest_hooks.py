@@ -12,8 +12,9 @@ from typing import Any
 
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, ReadError, SettingsError
-from memwarden.guards.peaks import Seen, track
 from memwarden.guards.repeat import what_stays
+from memwarden.guards.track import Track, track
+from memwarden.model.calls import CallMemory
 from memwarden.model.units import parse_size, size_text
 
 MARK = "memory_limit"
@@ -49,7 +50,7 @@ def limit_of(mark: Any) -> tuple[int, str]:
     return parse_size(mark.args[0]), measure
 
 
-def judge(seen: Seen, limit: int, measure: str) -> str:
+def judge(seen: CallMemory, limit: int, measure: str) -> str:
     """What is wrong, in words, or nothing."""
     took = seen.rise if measure == "peak" else seen.growth
     if took <= limit:
@@ -117,7 +118,7 @@ def _made(config: Any) -> Any:
                 pytest.fail(wrong, pytrace=False)
             return result
 
-        def _note(self, item: Any, call: track, limited: bool) -> Seen | None:
+        def _note(self, item: Any, call: Track, limited: bool) -> CallMemory | None:
             try:
                 seen = call.memory
             except ReadError as error:

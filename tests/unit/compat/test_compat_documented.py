@@ -23,6 +23,17 @@ from memwarden.compat.tracked import ProcessInfo
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "compat.md").read_text(encoding="utf-8")
 
+MODULES = (
+    config,
+    guarding,
+    memory_init,
+    memory_manager,
+    memory_optimizer,
+    optimizer_service,
+    resource_manager,
+    simple_memory_monitor,
+)
+
 
 def _offered():
     for module in (

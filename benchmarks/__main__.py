@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import guarding, overshoot, records, sampling
-from benchmarks.admission import footprints, ledger
+from benchmarks.admission import executor, footprints, ledger
 from benchmarks.guards import profile
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "executor": executor.main,
     "profile": profile.main,
     "guarding": guarding.main,
 }

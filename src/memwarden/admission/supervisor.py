@@ -327,8 +327,9 @@ class Supervisor:
             why = seat.ended_for or "ended by the kernel for want of memory"
             job.seen = max(job.seen, peak)
             self._learn(task, peak, now - run.begun if run is not None else 0.0, "killed_at")
-            whole = job.alone or peak >= 0.9 * self._purse.alone
-            again = not whole and job.attempts < self._attempts
+            # One that had everything; not one that was ended alone because others took the memory from outside.
+            whole = peak >= 0.9 * self._purse.alone
+            again = not whole and job.attempts < self._attempts * (2 if job.alone else 1)
             job.alone = job.alone or job.attempts >= self._attempts - 1
             if not again:
                 self._fail(task, self._too_large(task, peak))
@@ -440,6 +441,9 @@ class Supervisor:
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
+        for seat in self._seats.values():
+            if not seat.tasks and seat.ready:
+                self._purse.give_back(seat)  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]

@@ -10,8 +10,6 @@ A stretch's floor is the least level at which two readings in a row stood, so th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-
 #: Stretches that a level remembers, readings in the narrowest one, and levels (at one reading a second: 24 days).
 WIDTH, BASE, LEVELS = 24, 2, 16
 #: What was once given back counts less with each stretch that passes without it: halved after 70.
@@ -54,8 +52,8 @@ class Floors:
         self._count += 1
         return self._count >= BASE
 
-    def close(self, now: float) -> Iterator[Level]:
-        """Closes the stretch; yields each level that has a new one."""
+    def close(self, now: float) -> int:
+        """Closes the stretch; returns how many levels, from the narrowest on, have a new one."""
         low, high, self._count = self._low, self._high, 0
         at = 0
         levels = self.levels
@@ -74,11 +72,10 @@ class Floors:
             lows.append(low)
             level.highs.append(high)
             level.ends.append(now)
-            yield level
             level.waiting = not level.waiting
             at += 1
             if level.waiting or at == LEVELS:
-                return
+                return at
             low = min(low, lows[-2])
             high = max(high, level.highs[-2])
 
@@ -86,13 +83,14 @@ class Floors:
 def _gave_back(level: Level, low: float, at: int) -> None:
     lows, highs = level.lows, level.highs
     i = len(lows) - 1
+    highs = lows if at else highs
     peak = highs[i]
     while i >= 0 and lows[i] > low:
         if highs[i] > peak:
             peak = highs[i]
         i -= 1
     c = len(lows) - 1 - i
-    if c < (6 if at else 1) or c > 16 or i < 0:
+    if c < (6 if at else 1) or c > 16 or (i < 0 and len(lows) == WIDTH):
         return
     g = peak - low
     if g >= 0.6 * level.given:

@@ -3,14 +3,17 @@ from math import log, exp, inf
 from memwarden.assess.floors import Floors, Level, WIDTH
 
 TH_S, TH_C = 0.22, 0.47
-BIRTH = 1.5
+BIRTH = 1.1
+PRIOR=0.7
 MIN_PARTS = 12
 Q_S, Q_C = 1.25, 1.25
 C_S, C_C = 0.5, 0.75
 STALL = 1.0
 SHARE = 0.5
-AMP=0.35
+AMP=0.5
 LONGER=1.4
+EFF_S=5
+EFF_C=5
 
 DEBUG = None
 
@@ -29,10 +32,23 @@ class Detector:
         self._run = None   # (base floor, top, begin time, last moved time)
         self._born = 0.0
         self._n = 0
-        self._why = ""
+        self._before = 0
 
     def restarted(self, t):
+        self._before = self._stage or self._grew()
         self._f = Floors(); self._stage = 0; self._run = None; self._born = self._now; self._n = 0; self._eta = None
+
+    def _grew(self):
+        for lv in reversed(self._f.levels):
+            n = len(lv.lows)
+            if n >= 12:
+                F = list(lv.lows)
+                for i in range(n - 2, -1, -1):
+                    if F[i + 1] < F[i]: F[i] = F[i + 1]
+                R = F[-1] - F[0]
+                c = F[-1] - F[-1 - n // 3]
+                return int(R > 0.05 * (F[-1]) and c > 0.28 * R)
+        return 0
 
     def update(self, t, value, limit):
         seen = self._seen
@@ -64,7 +80,8 @@ class Detector:
         best = None
         first = True
         low = inf
-        for at, level in enumerate(self._f.close(now)):
+        for at in range(self._f.close(now)):
+            level = self._f.levels[at]
             lows = level.lows
             n = len(lows)
             low = lows[-1]
@@ -123,32 +140,34 @@ class Detector:
         n -= q - 1
         if n < MIN_PARTS: return None
         last = F[n - 1]
-        # swing above the floor
-        over = sorted(h - f for h, f in zip(highs, F[1:n]))
-        swing = max(0.0, over[-max(1, n // 8)])
-        room = limit - swing - last
         res = None
         for k in (0, n // 6, n // 3, n // 2):
             m = n - k
             if m < MIN_PARTS: break
             R = last - F[k]
             if R <= 0: break
+            over = sorted(h - f for h, f in zip(highs[k:n], F[k+1:n]))
+            swing = max(0.0, over[-max(1, m // 8)])
+            room = limit - swing - last
             if room <= 0: f = 1.0
             else: f = R / (R + room)
             if f < TH_S: 
                 if k: break
                 continue
             moving = resting = 0
-            big = 0.0
+            big = sq = 0.0
             small = 0.4 * R / m
             hug = 0.2 * R
             for i in range(k, n - 1):
                 d = F[i + 1] - F[i]
                 if d > big: big = d
+                sq += d*d
                 if d > small: moving += 1
                 elif lows[i] - F[i] <= hug: resting += 1
+            if DEBUG: DEBUG(at,k,n,q,R,f,room,swing,big/R,moving,resting)
             if big > 0.5 * R: continue
-            if moving < 4 or moving < SHARE * (moving + resting): continue
+            eff = R*R/sq
+            if eff < EFF_S: continue
             # bend
             h = m // 2
             # quadratic-free: slope of first and second half by means of thirds
@@ -165,14 +184,44 @@ class Detector:
                 else: reach2 = 0
                 reach = max(reach1, min(reach2, 2*reach1))
             # birth
-            begin = ends[k] 
-            birth = (begin - self._born) < 0.3 * (now - begin)
-            th = BIRTH if birth else 1.0
+            begin, prior = self._calm(F, ends, k, n, R, at, now)
+            th = birth = 1.0 if self._before else 1 + BIRTH * max(0.0, 1 - prior / PRIOR)
             stage = 0
             if f >= min(0.5, TH_S * th) and reach >= C_S * room: stage = 1
-            if stage and f >= TH_C * (1.1 if birth else 1) and reach >= C_C * room and moving >= 5: stage = 2
+            if stage and f >= TH_C * (1 + 0.1*(birth-1)) and reach >= C_C * room and eff >= EFF_C: stage = 2
             if stage and (res is None or stage > res[0]):
-                res = (stage, F[k], begin, last, (R, moving, resting, big / R, reach / max(room,1e-9), birth, f))
+                res = (stage, F[k], begin, last, (R, round(eff,1), prior, big / R, reach / max(room,1e-9), birth, f))
         return res
+
+    def _calm(self, F, ends, k, n, R, at, now):
+        """How long the floor was calm before it began to rise, in lengths of the rise; and when that was."""
+        b = k
+        edge = F[k] + 0.1 * R
+        while b + 1 < n and F[b + 1] <= edge: b += 1
+        last = F[k] + R
+        times = [ends[i] for i in range(b, -1, -1)]
+        floors = [F[i] for i in range(b, -1, -1)]
+        levels = self._f.levels
+        low = floors[-1]
+        for up in range(at + 1, len(levels)):
+            lv = levels[up]; ls, es = lv.lows, lv.ends
+            oldest = times[-1]
+            for i in range(len(ls) - 1, -1, -1):
+                if es[i] < oldest:
+                    if ls[i] < low: low = ls[i]
+                    times.append(es[i]); floors.append(low)
+        best, begin = 0.0, ends[b]
+        j = 0
+        N = len(times)
+        for i in range(N):
+            t = times[i]
+            edge = 1.2 * floors[i] - 0.2 * last
+            if j < i: j = i
+            while j + 1 < N and floors[j + 1] >= edge: j += 1
+            prior = (t - times[j]) / max(1e-9, now - t)
+            if prior > best:
+                best, begin = prior, t
+            if best >= PRIOR or j == N - 1: break
+        return begin, best
 
 def detector(): return Detector()

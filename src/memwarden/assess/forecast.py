@@ -2,23 +2,57 @@ from __future__ import annotations
 from math import exp, log, sqrt
 from memwarden.assess.rises import Rise
 
-TRUST = 6.0
-P0 = 1.0
-A, B, C, D = 0.05, 0.5, 0.3, 0.0
-Z = 1.0
+TRUST = 10.0
+MEMORY = 0.05
+A, B, C, D = 0.15, 0.8, 0.5, 0.3
+FOR = 0.5
+RAW = None
 
-def foretell(rise: Rise, limit: float, now: float):
-    room = limit - rise.swing - rise.top
-    span = max(1e-9, rise.end - rise.begin)
-    if room <= 0:
-        mid = 0.02 * span
-    else:
-        w = rise.steps / (rise.steps + TRUST)
-        p = min(2.5, max(0.5, P0 + (rise.power - P0) * w))
-        mid = span * ((1 + room / rise.size) ** (1 / p) - 1) - (now - rise.end)
-        mid = max(mid, 0.02 * span)
-    s = sigma(rise, room)
-    return mid * exp(-s), mid, mid * exp(s)
+class Forecaster:
+    __slots__ = ("weight", "mid", "spread", "at", "span", "steps","power")
+    def __init__(self):
+        self.weight = 0.0
+        self.mid = self.spread = self.at = self.span = self.steps = self.power = 0.0
 
-def sigma(rise, room):
-    return sqrt(A * A + B * B / rise.steps + (C * (rise.power - 1)) ** 2 )
+    def add(self, rise, room, now):
+        span = max(1e-9, rise.end - rise.begin)
+        if room <= 0:
+            mid = 0.0
+        else:
+            w = rise.steps / (rise.steps + TRUST)
+            p = min(2.5, max(0.5, 1 + (rise.power - 1) * w))
+            mid = span * ((1 + room / rise.size) ** (1 / p) - 1) - (now - rise.end)
+        least = 0.02 * span
+        if mid < least: mid = least
+        x = log(mid)
+        w = rise.steps ** 2 * rise.size
+        if self.weight:
+            gone = now - self.at
+            old = max(self.mid - gone, least)
+            y = log(old)
+            keep = self.weight * exp(-gone / (MEMORY * (self.span + old)))
+            share = w / (keep + w)
+            d = x - y
+            y += share * d
+            self.spread = (1 - share) * (self.spread + share * d * d)
+            self.weight = keep + w
+            self.span += share * (span - self.span)
+            self.steps += share * (rise.steps - self.steps)
+            self.power += share * (rise.power - self.power)
+            self.mid = exp(y)
+        else:
+            self.mid, self.weight, self.span, self.steps, self.power = mid, w, span, rise.steps, rise.power
+        self.at = now
+
+    def eta(self, now):
+        if not self.weight: return None
+        gone = now - self.at
+        if gone > FOR * self.span:
+            self.weight = 0.0; self.spread = 0.0
+            return None
+        mid = self.mid - gone
+        least = 0.02 * self.span
+        if mid < least: mid = least
+        s = sqrt(A * A + B * B / self.steps**2 + C * C * (self.power - 1)**2 + D * D * self.spread)
+        if RAW: RAW(mid, self)
+        return mid * exp(-s), mid, mid * exp(s)

@@ -2,7 +2,7 @@ from __future__ import annotations
 from math import inf
 from memwarden.assess.floors import Floors, Level, WIDTH
 from memwarden.assess.rises import rises, calm_before, Rise, PARTS
-from memwarden.assess.forecast import foretell
+from memwarden.assess.forecast import Forecaster
 
 TH_S, TH_C = 0.222, 0.49
 BIRTH = 1.3
@@ -22,13 +22,13 @@ class Detector:
         self._step = 0.0
         self._stage = 0
         self._limit = None
-        self._eta = None      # rise, until
+        self._fc = Forecaster()
         self._run = None
         self._before = 0
 
     def restarted(self, t):
         self._before = self._stage or self._grew()
-        self._f = Floors(); self._stage = 0; self._run = None; self._eta = None
+        self._f = Floors(); self._stage = 0; self._run = None; self._fc = Forecaster()
 
     def _grew(self):
         levels = self._f.levels
@@ -57,15 +57,7 @@ class Detector:
         if self._f.add(value):
             self._limit = limit
             self._close(value)
-        e = self._eta
-        if e is None: return self._stage, None
-        lo, mid, hi = e[0]; gone = self._now - e[1]
-        mid -= gone
-        least = 0.02 * e[2]
-        if mid < least: mid = least
-        q = mid / e[0][1]
-        lo = e[0][0] - gone; 
-        return self._stage, (mid * e[3], mid, mid / e[3])
+        return self._stage, self._fc.eta(self._now)
 
     def _close(self, value):
         limit = self._limit
@@ -74,8 +66,6 @@ class Detector:
         least = SEEN * (limit - value)
         best = None
         floors = self._f
-        e = self._eta
-        if e is not None and now - e[1] > 0.3 * e[2]: e = self._eta = None
         for at in range(floors.close(now)):
             level = floors.levels[at]
             lows = level.lows
@@ -88,11 +78,7 @@ class Detector:
                     f = r.size / (r.size + room) if room > 0 else 1.0
                     if f < SEEN or r.largest > 0.5: continue
                     if r.steps >= EFF_E and r.thirds[2] > 0.1:
-                        q = r.steps
-                        if e is None or q >= 0.8 * e[4] or now - e[1] > 0.1 * e[2]:
-                            lo, mid, hi = foretell(r, limit, now)
-                            if TRACE: TRACE(r, room, mid)
-                            e = self._eta = ((lo, mid, hi), now, r.end - r.begin, lo / mid, q)
+                        self._fc.add(r, room, now)
                     if f < TH_S or r.steps < EFF_S: continue
                     a, b, c = r.thirds
                     # what it would still rise by if it kept slowing down so

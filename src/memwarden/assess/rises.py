@@ -94,14 +94,19 @@ def _rise(line: list[float], highs: array[float], ends: array[float], first: int
     low, high = line[first + third], line[count - 1 - third]
     # A stretch's floor on a rising line is where the stretch began, which is where the one before it ended.
     edge, at_rise = base + 0.05 * size, first
-    while line[at_rise + 1] <= edge:
+    while at_rise < count - 2 and line[at_rise + 1] <= edge:
         at_rise += 1
+    end, risen = ends[count - 2], top - line[at_rise + 1]
+    begin = ends[at_rise]
+    if risen > 0:
+        begin -= (end - begin) / risen * (line[at_rise + 1] - base)
+    begin = max(begin, ends[max(0, at_rise - 1)])
     # The mean of x to the power p over 0..1 is 1 / (1 + p).
     rising = line[at_rise:count]
     mean = (sum(rising) / len(rising) - base) / size
     power = 1 / max(mean, 0.1) - 1
     return Rise(
-        base, top, ends[at_rise], ends[count - 2], max(0.0, swing), size * size / squares, max(steps) / size,
+        base, top, begin, end, max(0.0, swing), size * size / squares, max(steps) / size,
         ((low - base) / size, (high - low) / size, (top - high) / size), power, at, first,
     )  # fmt: skip
 

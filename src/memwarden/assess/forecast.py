@@ -5,8 +5,8 @@ from memwarden.assess.rises import Rise
 TRUST = 10.0
 MEMORY = 0.05
 A, B, C, D = 0.15, 0.8, 0.5, 0.3
-FOR = 0.5
-RAW = None
+FOR = 0.35
+WIDE = 1.15
 
 class Forecaster:
     __slots__ = ("weight", "mid", "spread", "at", "span", "steps","power")
@@ -53,6 +53,7 @@ class Forecaster:
         mid = self.mid - gone
         least = 0.02 * self.span
         if mid < least: mid = least
-        s = sqrt(A * A + B * B / self.steps**2 + C * C * (self.power - 1)**2 + D * D * self.spread)
-        if RAW: RAW(mid, self)
-        return mid * exp(-s), mid, mid * exp(s)
+        bend = abs(self.power - 1)
+        lo = WIDE * (0.02 + 0.9 / self.steps + 2.1 * bend)
+        hi = WIDE * (0.02 + 0.8 / self.steps + 0.85 * sqrt(self.spread) + 1.4 * bend + 3.0 * max(0.0, 0.5 - mid / self.span))
+        return mid * exp(-min(lo, 2)), mid, mid * exp(min(hi, 2))

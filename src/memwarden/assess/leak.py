@@ -9,9 +9,10 @@ BIRTH = 1.3
 PRIOR = 1.0
 C_S, C_C = 0.5, 0.75
 STALL = 2.0
+THIRD = 0.15
 EFF_S, EFF_C = 5.5, 5.5
-SEEN = 0.06
-EFF_E = 3.5
+SEEN = 0.08
+EFF_E = 4.0
 TRACE = None
 
 class Detector:
@@ -77,7 +78,7 @@ class Detector:
                     room = limit - r.swing - r.top
                     f = r.size / (r.size + room) if room > 0 else 1.0
                     if f < SEEN or r.largest > 0.5: continue
-                    if r.steps >= EFF_E and r.thirds[2] > 0.1:
+                    if r.steps >= EFF_E and r.thirds[2] > THIRD:
                         self._fc.add(r, room, now)
                     if f < TH_S or r.steps < EFF_S: continue
                     a, b, c = r.thirds

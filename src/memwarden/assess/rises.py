@@ -13,7 +13,7 @@ from memwarden.assess.floors import Floors
 PARTS = 12
 #: An excursion explains a rise that it was at least this share as high as, and the floor is then that of so many times
 #: its length: what always came back by then must not be in it.
-AS_HIGH, AS_LONG = 0.5, 1.4
+AS_HIGH, AS_LONG = 0.35, 1.4
 #: A floor was calm where it rose by less than this share of the rise that followed.
 CALM = 0.2
 
@@ -64,7 +64,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     """The rises of at least this size that end now, as this level sees them: from the longest to the shortest."""
     level = floors.levels[at]
     lows, ends = level.lows, level.ends
-    count = len(lows)
+    count, least = len(lows), max(least, 0.0)
     over = proven(floors, at, lows[-1] - lows[0])
     count -= over - 1
     if count < PARTS:
@@ -74,7 +74,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     top = line[count - 1]
     made: list[Rise] = []
     for first in (0, count // 6, count // 3, count // 2):
-        if count - first < PARTS or top - line[first] < least:
+        if count - first < PARTS or not top - line[first] > least:
             break
         found = _rise(line, level.highs, ends, first, count, at)
         if found is not None:

@@ -6,7 +6,7 @@ TRUST = 10.0
 MEMORY = 0.05
 A, B, C, D = 0.15, 0.8, 0.5, 0.3
 FOR = 0.35
-WIDE = 1.15
+WIDE = 1.05
 
 class Forecaster:
     __slots__ = ("weight", "mid", "spread", "at", "span", "steps","power")

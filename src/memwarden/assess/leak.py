@@ -4,7 +4,7 @@ from memwarden.assess.floors import Floors, Level, WIDTH
 from memwarden.assess.rises import rises, calm_before, Rise, PARTS
 from memwarden.assess.forecast import Forecaster
 
-TH_S, TH_C = 0.222, 0.49
+TH_S, TH_C = 0.213, 0.485
 BIRTH = 1.3
 PRIOR = 1.0
 C_S, C_C = 0.5, 0.75
@@ -13,7 +13,7 @@ THIRD = 0.15
 EFF_S, EFF_C = 5.5, 5.5
 SEEN = 0.08
 EFF_E = 4.0
-TRACE = None
+EVEN = True
 
 class Detector:
     def __init__(self):
@@ -67,20 +67,25 @@ class Detector:
         least = SEEN * (limit - value)
         best = None
         floors = self._f
-        for at in range(floors.close(now)):
+        closed = floors.close(now)
+        had = self._stage
+        for at in range(closed - 1 if EVEN else closed):
             level = floors.levels[at]
             lows = level.lows
             n = len(lows)
             if n < PARTS: break
             low = lows[-1]
             if low - lows[0] > least or low - lows[n // 3] > least:
+                told, most = None, 0.0
                 for r in rises(floors, at, least):
+                    size = r.size
                     room = limit - r.swing - r.top
-                    f = r.size / (r.size + room) if room > 0 else 1.0
+                    f = size / (size + room) if room > 0 else 1.0
                     if f < SEEN or r.largest > 0.5: continue
-                    if r.steps >= EFF_E and r.thirds[2] > THIRD:
-                        self._fc.add(r, room, now)
-                    if f < TH_S or r.steps < EFF_S: continue
+                    steps = r.steps
+                    if steps >= EFF_E and r.thirds[2] > THIRD and steps * steps * size > most:
+                        told, most, troom = r, steps * steps * size, room
+                    if had == 2 or f < (TH_S if had == 0 else TH_C) or steps < EFF_S: continue
                     a, b, c = r.thirds
                     # what it would still rise by if it kept slowing down so
                     reach = inf
@@ -90,16 +95,17 @@ class Detector:
                         reach = (1 - h) * q / (1 - q)
                         late = (inf if c >= b else c * (c / b) / (1 - c / b)) if b > 0 else 0.0
                         reach = max(reach, min(late, 2 * reach))
-                    reach *= r.size
+                    reach *= size
                     if reach < C_S * room: continue
                     prior = calm_before(floors, r, now) if not self._before and f < TH_C * 1.2 else inf
                     birth = 1 + BIRTH * max(0.0, 1 - prior / PRIOR)
                     stage = 0
                     if f >= min(0.5, TH_S * birth):
                         stage = 1
-                        if f >= TH_C * (1 + 0.1 * (birth - 1)) and reach >= C_C * room and r.steps >= EFF_C: stage = 2
+                        if f >= TH_C * (1 + 0.1 * (birth - 1)) and reach >= C_C * room and steps >= EFF_C: stage = 2
                         if best is None or stage > best[0]:
                             best = (stage, r, prior, f)
+                if told is not None: self._fc.add(told, troom, now)
         if best is not None:
             stage, r, *_ = best
             if stage > self._stage:

@@ -16,6 +16,7 @@ PARTS = 12
 AS_HIGH, AS_LONG = 0.35, 1.4
 #: A floor was calm where it rose by less than this share of the rise that followed.
 CALM = 0.2
+STARTS = lambda c: (0, c // 3)
 
 
 class Rise(NamedTuple):
@@ -73,7 +74,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     line.reverse()
     top = line[count - 1]
     made: list[Rise] = []
-    for first in (0, count // 6, count // 3, count // 2):
+    for first in (STARTS(count)):
         if count - first < PARTS or not top - line[first] > least:
             break
         found = _rise(line, level.highs, ends, first, count, at)

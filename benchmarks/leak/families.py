@@ -15,6 +15,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 DEVELOPMENT, EVALUATION = 1000, 9000
 
@@ -34,6 +35,8 @@ class Series:
     #: What is known inside at each reading: (entries, most entries) of each bounded cache, and tasks in flight.
     caches: list[list[tuple[float, float]]] | None = None
     active: list[int] | None = None
+    #: Full garbage collections so far, at each reading.
+    collections: list[int] | None = None
     #: True time of each reading where ``times`` are those of a clock that was set.
     true_times: list[float] | None = None
 
@@ -66,7 +69,8 @@ class Make:
         self.restarts: list[int] = []
         self.caches: list[list[tuple[float, float]]] = [[] for _ in range(self.n)]
         self.active = [0] * self.n
-        self.born = 0
+        #: Readings at which there was a full collection; in most programs there is one now and then.
+        self.collected = set(range(0, self.n, 30))
 
     # --- parts ---
 
@@ -90,15 +94,21 @@ class Make:
     def teeth(self, size: float, period: int) -> None:
         """Garbage that is collected when there is enough of it."""
         held, most = 0.0, size
+        self.collected = set()
         for i in range(self.n):
             held += size / period * self.rng.uniform(0.5, 1.5)
             if held > most:
+                self.collected.add(i)
                 held, most = held * self.rng.uniform(0, 0.08), size * self.rng.uniform(0.8, 1.1)
             self.values[i] += held
 
     def day(self, size: float, cycles: float) -> None:
         phase, sharp = self.rng.random(), self.rng.uniform(0.7, 1.6)
-        self.add(lambda u: size * (0.5 + 0.5 * math.sin(2 * math.pi * (u * cycles + phase))) ** sharp)
+        last = self.times[-1]
+        for i, t in enumerate(self.times):
+            load = (0.5 + 0.5 * math.sin(2 * math.pi * (t / last * cycles + phase))) ** sharp
+            self.values[i] += size * load
+            self.active[i] += round(20 * load)
 
     def batches(self, size: float, period: int, busy: float = 0.5) -> list[int]:
         """Jobs that take memory and give it back; returns the readings at which one ended."""
@@ -146,6 +156,7 @@ class Make:
         self.times = [i * self.step + jitter[i] for i in keep]
         self.values = [2 * round(self.values[i] / 2) for i in keep]
         self.caches, self.active = [self.caches[i] for i in keep], [self.active[i] for i in keep]
+        self.collected = {bisect_right(keep, i) - 1 for i in self.collected}
         self.n = len(keep)
 
     def done(self, limit: float | list[float] | None = None) -> Series:
@@ -165,9 +176,11 @@ class Make:
         return made
 
     def _series(self, limits: list[float], stop: int) -> Series:
+        collections = list(accumulate(int(i in self.collected) for i in range(stop)))
         return Series(
             self.family, self.times[:stop], [max(1.0, v) for v in self.values[:stop]], limits[:stop],
             restarts=[i for i in self.restarts if i < stop], caches=self.caches[:stop], active=self.active[:stop],
+            collections=collections,
         )  # fmt: skip
 
 

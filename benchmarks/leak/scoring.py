@@ -33,6 +33,14 @@ class Scored(NamedTuple):
     phantom: float = 0.0
 
 
+def known(series: Series, i: int) -> dict[str, Any]:
+    """What is known inside at a reading, as the detector takes it."""
+    assert series.caches is not None
+    assert series.active is not None
+    assert series.collections is not None
+    return {"caches": series.caches[i], "active": series.active[i], "collections": series.collections[i]}
+
+
 def run(make: Callable[[], Any], series: Series, inside: bool = False) -> tuple[Scored, Scored]:
     """Feeds one series to a detector; scored for the first stage and for the second."""
     detector = make()
@@ -42,8 +50,8 @@ def run(make: Callable[[], Any], series: Series, inside: bool = False) -> tuple[
     for i, (t, value, limit) in enumerate(zip(series.times, series.values, series.limits, strict=True)):
         if i in restarts:
             detector.restarted(t)
-        if inside and series.caches is not None and series.active is not None:
-            detector.evidence(caches=series.caches[i], active=series.active[i])
+        if inside:
+            detector.evidence(**known(series, i))
         stage, eta = detector.update(t, value, limit)
         stages.append(stage)
         etas.append(eta)

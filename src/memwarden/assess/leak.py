@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from memwarden.assess.floors import BASE, Floors
+from memwarden.assess.floors import Floors
 from memwarden.assess.forecast import COVERAGE, Forecaster
 from memwarden.assess.inside import Inside
 from memwarden.assess.rises import PARTS, Rise, calm_before, rises
@@ -31,7 +31,7 @@ from memwarden.model.findings import Forecast, LeakStage, LeakVerdict
 from memwarden.model.units import MIB
 
 #: Shares of the room that a rise must have taken: to be suspected, confirmed, and confirmed by evidence from inside.
-SUSPECTED, CONFIRMED, INSIDE = 0.205, 0.475, 0.2
+SUSPECTED, CONFIRMED, INSIDE = 0.205, 0.475, 0.185
 #: How much more is asked of a rise that no calm went before, and how long a calm (in lengths of the rise) is enough.
 UNCALM, CALM_ENOUGH, UNCALM_MOST = 1.3, 1.0, 0.5
 #: Steps that a rise must have come in, and what no single one may make of it.
@@ -42,6 +42,8 @@ REACH, REACH_CONFIRMED = 0.5, 0.75
 SEEN, SEEN_STEPS, SEEN_LAST_THIRD = 0.08, 4.0, 0.15
 #: A verdict ends when this share of the rise was given back, or nothing was added for so many times its length.
 GIVEN_BACK, STOPPED = 0.5, 2.0
+#: While the ladder has no more levels than these, every look counts (some hundreds of readings).
+YOUNG = 5
 #: Steps of the clock beyond so many usual ones, or back, count as one usual step; no series is larger than this.
 CLOCK_STEP, LARGEST_VALUE = 20.0, 1e15
 
@@ -166,8 +168,10 @@ class LeakDetector:
         least = SEEN * (limit - value)
         closed = floors.close(now)
         best, best_stage = None, stage
-        # Each level is looked at with every second stretch that it closes, which is when the next one closes one.
-        for at in range(closed - 1):
+        # Each level is looked at with every second stretch that it closes, which is when the next one closes one, and
+        # with each while there are few.
+        young = len(floors.levels) <= YOUNG
+        for at in range(closed if young else 0 if stage == 2 and closed < 3 else closed - 1):
             lows = floors.levels[at].lows
             count = len(lows)
             if count < PARTS:
@@ -196,7 +200,7 @@ class LeakDetector:
             self._room = limit - best.swing - best.top
             self._top = self._marked = best.top
             self._moved = now
-        elif stage:
+        elif stage and (young or closed > 1):
             self._hold(now)
 
     def _judge(self, rise: Rise, share: float, room: float) -> int:
@@ -223,7 +227,7 @@ class LeakDetector:
         if explained:
             stage = 0
         elif stage == 0 or known:
-            early = share >= min(UNCALM_MOST, INSIDE * (1 + uncalm)) and reach >= REACH_CONFIRMED * room
+            early = share >= min(UNCALM_MOST, INSIDE * (1 + 0.7 * uncalm)) and reach >= REACH_CONFIRMED * room
             if known and early:
                 stage = 2
         if stage > self._stage:
@@ -279,4 +283,3 @@ def detector() -> LeakDetector:
     return LeakDetector()
 
 
-__all__ = ["BASE", "LeakDetector", "detector"]

@@ -281,5 +281,3 @@ def _reach(rise: Rise) -> float:
 def detector() -> LeakDetector:
     """A fresh detector: the very one that the engine uses."""
     return LeakDetector()
-
-

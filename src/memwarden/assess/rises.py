@@ -74,7 +74,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     line.reverse()
     top = line[count - 1]
     made: list[Rise] = []
-    for first in (STARTS(count)):
+    for first in STARTS(count):
         if count - first < PARTS or not top - line[first] > least:
             break
         found = _rise(line, level.highs, ends, first, count, at)

@@ -37,7 +37,7 @@ LARGEST_VALUE = 1e30
 class TrendDetector:
     """The trend of one series, reading by reading, in whatever unit it has."""
 
-    __slots__ = ("_count", "_last", "_levels", "_slopes", "_times", "_values")
+    __slots__ = ("_count", "_levels", "_slope", "_slopes", "_sum", "_times", "_values")
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=RECENT + OLDER)
@@ -46,31 +46,47 @@ class TrendDetector:
         self._levels: list[tuple[array[float], array[float]]] = []
         #: The slope of each width, as when it last got a stretch: (deviations, trend).
         self._slopes: list[tuple[float, Trend] | None] = []
+        self._slope: tuple[float, Trend] | None = None
+        #: Of the values; its rounding is made good by a fresh sum now and then.
+        self._sum = 0.0
         self._count = 0
-        self._last = Trend(STABLE, 0, 0.0, 0.0)
 
     def update(self, t: float, value: float | None) -> Trend:
+        """Takes a reading and returns the trend."""
+        self.add(t, value)
+        return self.trend
+
+    def add(self, t: float, value: float | None) -> None:
         """Takes a reading made at ``t`` seconds. A clock that is set back begins anew; no number is passed over."""
         if value is None or not -LARGEST_VALUE < value < LARGEST_VALUE or not isfinite(t):
-            return self._last
+            return
         times = self._times
         if times and t <= times[-1]:
             if t == times[-1]:
-                return self._last
+                return
             self.__init__()  # type: ignore[misc]
             times = self._times
         times.append(t)
-        self._values.append(value)
+        values = self._values
         self._count += 1
+        if self._count % 64:
+            self._sum += value - (values[0] if len(values) == RECENT + OLDER else 0.0)
+            values.append(value)
+        else:
+            values.append(value)
+            self._sum = sum(values)
         self._climb(t, value)
+
+    @property
+    def trend(self) -> Trend:
+        """The trend of what was taken in so far."""
         found = self._lately()
-        if found is None:
-            surest = max((each for each in self._slopes if each is not None), default=None)
-            # The more readings, the surer is a series in which nothing was found.
-            calm = 0.0 if self._count <= RECENT else 1 - RECENT / self._count
-            found = Trend(STABLE, self._count, calm, 0.0) if surest is None else surest[1]
-        self._last = found
-        return found
+        if found is not None:
+            return found
+        if self._slope is not None:
+            return self._slope[1]
+        # The more readings, the surer is a series in which nothing was found.
+        return Trend(STABLE, self._count, 0.0 if self._count <= RECENT else 1 - RECENT / self._count, 0.0)
 
     def _climb(self, t: float, value: float) -> None:
         for at in range(LEVELS):
@@ -83,21 +99,26 @@ class TrendDetector:
             times.append(t)
             means.append(value)
             if at and len(means) >= POINTS:
-                self._slopes[at] = _slope(times, means, min(self._count, POINTS << at))
+                found = _slope(times, means, min(self._count, POINTS << at))
+                if found is not None or self._slopes[at] is not None:
+                    self._slopes[at] = found
+                    self._slope = max((each for each in self._slopes if each is not None), default=None)
             if (self._count >> at) % 2:
                 return
             t, value = (times[-2] + t) / 2, (means[-2] + value) / 2
 
     def _lately(self) -> Trend | None:
-        values = list(self._values)
+        values = self._values
         count = len(values) - RECENT
         if count <= 0:
             return None
-        was = sum(values[:count]) / count
-        change = round(sum(values[count:]) / RECENT - was, 9)
+        recent = values[-1] + values[-2] + values[-3] + values[-4] + values[-5]
+        was = (self._sum - recent) / count
+        change = round(recent / RECENT - was, 9)
         if change == 0 or abs(change) < round(CHANGE * abs(was), 9):
             return None
-        scatter = sqrt(sum((value - was) ** 2 for value in values[:count]) / count)
+        older = list(values)[:count]
+        scatter = sqrt(sum((value - was) ** 2 for value in older) / count)
         if abs(change) <= 1.5 * scatter:
             return None
         sure = 1.0 if scatter == 0 else erf(abs(change) / scatter / sqrt(2))
@@ -107,11 +128,11 @@ class TrendDetector:
 
 def _slope(times: array[float], means: array[float], readings: int) -> tuple[float, Trend] | None:
     """How many deviations the last stretches are from none, and the trend that they make."""
-    points = means[-POINTS:]
-    whole = points[-1] - points[0]
+    whole = means[-1] - means[-POINTS]
     # Few series come so far: most are over here.
-    if not whole or (points[-1] - points[-4]) / whole < GOES_ON * 3 / (POINTS - 1):
+    if not whole or (means[-1] - means[-4]) / whole < GOES_ON * 3 / (POINTS - 1):
         return None
+    points = means[-POINTS:]
     total, squares, before = 0, 0.0, points[0]
     for i in range(1, POINTS):
         here = points[i]
@@ -129,9 +150,6 @@ def _slope(times: array[float], means: array[float], readings: int) -> tuple[flo
 def trend_of(readings: list[tuple[float, float | None]]) -> Trend:
     """The trend at the end of a list of (seconds, value)."""
     found = TrendDetector()
-    last = Trend(STABLE, 0, 0.0, 0.0)
     for t, value in readings:
-        last = found.update(t, value)
-    return last
-
-
+        found.add(t, value)
+    return found.trend

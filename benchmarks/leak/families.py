@@ -1,8 +1,8 @@
 """Labelled series of memory in use: families that leak, and families that only look like it.
 
-Every series is made of a level, a load, what is kept, and noise. A leak's limit is what the series reaches at its end, so
-that ``exhausted`` is the first reading at the limit; a healthy series stays under about half of the room. Sizes in MiB,
-times in seconds. The same family and seed give the same series.
+Every series is made of a level, a load, what is kept, and noise. A leak's limit is what the series reaches at its
+end, so that ``exhausted`` is the first reading at the limit; a healthy series stays under about half of the room. Sizes
+in MiB, times in seconds. The same family and seed give the same series.
 
 ``WATCHED`` are the families that settings may be chosen by (with development seeds); ``APART`` are shapes that were
 written down and then left alone: no setting was chosen by them.

@@ -108,6 +108,9 @@ FULL = (
     SHARES,
     TOP,
     DIRECTORY,
+    TREND,
+    FORECAST,
+    LEAK,
 )
 BARE = (
     Sample(WALL, 1.0),
@@ -120,4 +123,5 @@ BARE = (
     TreeMemory(KEY, (), (), (), ()),
     PsiStats("machine", PsiLine(0.0, 0.0, 0.0, 0.0), None),
     DirectoryUsage("/tmp", 0, 0, None, 0, 0, None),
+    LeakVerdict(LeakStage.NONE, "", None, None, None, None),
 )

@@ -9,9 +9,9 @@ longer than anything that came down again before. A rise of that line is *suspec
 * the floor had been calm before, for as long as it has now been rising. Growth from the start of a process on is
   presumed to be its warm-up, and has to take up to twice as much.
 
-It is *confirmed* at half of the room: what fills up straight and then stops, as caches do, has stopped by then or was
-too large. What is known inside the process (:meth:`LeakDetector.evidence`) confirms earlier, or acquits: a bounded cache
-that is still filling, a job still in flight and garbage not yet collected explain a rise.
+It is *confirmed* at half of the room: what fills up straight and then stops, as caches do, has stopped by then or
+was too large. What is known inside the process (:meth:`LeakDetector.evidence`) confirms earlier, or acquits: a bounded
+cache that is still filling, a job still in flight and garbage not yet collected explain a rise.
 
 A verdict is taken back when half of the rise was given back, or when it has stopped for twice as long as it lasted.
 Everything is a share of the room and of the series' own time: there is nothing to set.
@@ -32,8 +32,9 @@ from memwarden.model.units import MIB
 
 #: Shares of the room that a rise must have taken: to be suspected, confirmed, and confirmed by evidence from inside.
 SUSPECTED, CONFIRMED, INSIDE = 0.205, 0.475, 0.185
-#: How much more is asked of a rise that no calm went before, and how long a calm (in lengths of the rise) is enough.
-UNCALM, CALM_ENOUGH, UNCALM_MOST = 1.3, 1.0, 0.5
+#: How much more is asked of a rise that no calm went before, how long a calm (in lengths of the rise) is enough, the
+#: most that is asked, and how much of it where there is evidence from inside.
+UNCALM, CALM_ENOUGH, UNCALM_MOST, UNCALM_INSIDE = 1.3, 1.0, 0.5, 0.7
 #: Steps that a rise must have come in, and what no single one may make of it.
 STEPS, LARGEST = 5.5, 0.5
 #: What a rise that slows down must still be able to reach, as a share of the room.
@@ -143,7 +144,9 @@ class LeakDetector:
         )
         if rise.swing > 0.02 * rise.size:
             words += f", counted to where peaks of {size_words(rise.swing)} above the floor touch it"
-        if self._prior < inf:
+        if self._prior < 0.1:
+            words += "; no calm went before it"
+        elif self._prior < inf:
             words += f"; before, it was calm for {duration(self._prior * (self._now - rise.begin))}"
         return words + (f"; {self._known}" if self._known else "")
 
@@ -226,9 +229,8 @@ class LeakDetector:
             stage = 1
         if explained:
             stage = 0
-        elif stage == 0 or known:
-            early = share >= min(UNCALM_MOST, INSIDE * (1 + 0.7 * uncalm)) and reach >= REACH_CONFIRMED * room
-            if known and early:
+        elif known and reach >= REACH_CONFIRMED * room:
+            if share >= min(UNCALM_MOST, INSIDE * (1 + UNCALM_INSIDE * uncalm)):
                 stage = 2
         if stage > self._stage:
             self._prior, self._known = prior, known

@@ -16,7 +16,8 @@ PARTS = 12
 AS_HIGH, AS_LONG = 0.35, 1.4
 #: A floor was calm where it rose by less than this share of the rise that followed.
 CALM = 0.2
-STARTS = lambda c: (0, c // 3)
+#: No rise is smaller: a byte, where the unit is MiB.
+SMALLEST = 1e-6
 
 
 class Rise(NamedTuple):
@@ -65,7 +66,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     """The rises of at least this size that end now, as this level sees them: from the longest to the shortest."""
     level = floors.levels[at]
     lows, ends = level.lows, level.ends
-    count, least = len(lows), max(least, 0.0)
+    count, least = len(lows), max(least, SMALLEST)
     over = proven(floors, at, lows[-1] - lows[0])
     count -= over - 1
     if count < PARTS:
@@ -74,7 +75,7 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     line.reverse()
     top = line[count - 1]
     made: list[Rise] = []
-    for first in STARTS(count):
+    for first in (0, count // 3):
         if count - first < PARTS or not top - line[first] > least:
             break
         found = _rise(line, level.highs, ends, first, count, at)
@@ -113,7 +114,7 @@ def _rise(line: list[float], highs: array[float], ends: array[float], first: int
 
 
 def calm_before(floors: Floors, rise: Rise, now: float) -> float:
-    """How long the floor had been calm before it rose, in lengths of the rise; of all places where it may have begun."""
+    """How long the floor had been calm before it rose, in lengths of the rise, wherever it is best said to begin."""
     times: list[float] = []
     line: list[float] = []
     low = rise.base + 0.1 * rise.size

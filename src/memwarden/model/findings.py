@@ -53,7 +53,7 @@ class Trend(NamedTuple):
     #: ``increasing``, ``decreasing`` or ``stable``: these three words and no other.
     word: str
     #: How many readings it rests upon.
-    count: int
+    readings: int
     #: How sure it is, 0..1: 0 where nothing can be said yet.
     confidence: float
     #: Change a second, in the unit of the readings.

@@ -222,6 +222,7 @@ class LeakDetector:
         known, explained = "", False
         if inside is not None:
             known, explained = inside.explains(rise, room, now)
+        early = min(UNCALM_MOST, INSIDE * (1 + UNCALM_INSIDE * uncalm))
         stage = 0
         if share >= CONFIRMED * (1 + 0.1 * uncalm) and reach >= REACH_CONFIRMED * room:
             stage = 2
@@ -229,9 +230,8 @@ class LeakDetector:
             stage = 1
         if explained:
             stage = 0
-        elif known and reach >= REACH_CONFIRMED * room:
-            if share >= min(UNCALM_MOST, INSIDE * (1 + UNCALM_INSIDE * uncalm)):
-                stage = 2
+        elif known and reach >= REACH_CONFIRMED * room and share >= early:
+            stage = 2
         if stage > self._stage:
             self._prior, self._known = prior, known
         return stage

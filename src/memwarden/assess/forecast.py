@@ -23,7 +23,7 @@ MEMORY, STALE = 0.05, 0.35
 #: No time is told that is shorter than this share of the rise: the last look may be so old.
 SHORTEST = 0.02
 #: Slack over the quantiles of the development series, for series that are like none of them.
-SLACK = 1.05
+SLACK = 1.0
 
 
 class Forecaster:

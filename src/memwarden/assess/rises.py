@@ -13,7 +13,7 @@ from memwarden.assess.floors import Floors
 PARTS = 12
 #: An excursion explains a rise that it was at least this share as high as, and the floor is then that of so many times
 #: its length: what always came back by then must not be in it.
-AS_HIGH, AS_LONG = 0.35, 1.4
+AS_HIGH, AS_LONG = 0.5, 1.4
 #: A floor was calm where it rose by less than this share of the rise that followed.
 CALM = 0.2
 #: No rise is smaller: a byte, where the unit is MiB.

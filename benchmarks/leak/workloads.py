@@ -219,7 +219,7 @@ def record(name: str, folder: Path, seconds: float) -> dict[str, object]:
         begin = time.monotonic()
         while child.poll() is None:
             resident = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1]) * page
-            if resident:
+            if resident > 4 * KIB:  # before, it is not yet the program that it will be
                 lines.append(f"{time.monotonic() - begin:.2f},{resident}")
             time.sleep(EVERY)
         said = child.stdout.read() if child.stdout else ""

@@ -45,6 +45,8 @@ SEEN, SEEN_STEPS, SEEN_LAST_THIRD = 0.08, 4.0, 0.15
 GIVEN_BACK, STOPPED = 0.5, 2.0
 #: While the ladder has no more levels than these, every look counts (some hundreds of readings).
 YOUNG = 5
+#: Where no limit is known: the room, as a share of the present value.
+UNLIMITED = 0.7
 #: Steps of the clock beyond so many usual ones, or back, count as one usual step; no series is larger than this.
 CLOCK_STEP, LARGEST_VALUE = 20.0, 1e15
 
@@ -78,8 +80,9 @@ class LeakDetector:
     def update(self, t: float, value_mib: float | None, limit_mib: float | None = None) -> tuple[int, Left | None]:
         """Takes a reading; returns the stage (0, 1 suspected, 2 confirmed) and seconds left (low, mid, high).
 
-        ``t`` may be irregular, jump and step back; what is no number is passed over. Without a limit twice the present
-        value is taken for it, which decides much later: give one where there is one.
+        ``t`` may be irregular, jump and step back; what is no number is passed over. Without a limit no time is told,
+        and the room is taken to be a share of the present value, which is far from the truth in most cases: give one
+        where there is one (the effective limit, the machine's memory).
         """
         if value_mib is None or not -LARGEST_VALUE < value_mib < LARGEST_VALUE:
             return self._stage, self._forecaster.left(self._now)
@@ -96,9 +99,11 @@ class LeakDetector:
             self._now += gone
         if self._floors.add(value_mib):
             if limit_mib is None or not 0 < limit_mib < LARGEST_VALUE:
-                limit_mib = 2 * value_mib
-            self._limit = limit_mib
-            self._look(value_mib, limit_mib)
+                self._limit = None
+                self._look(value_mib, value_mib + UNLIMITED * abs(value_mib))
+            else:
+                self._limit = limit_mib
+                self._look(value_mib, limit_mib)
         return self._stage, self._forecaster.left(self._now)
 
     def restarted(self, t: float) -> None:
@@ -196,7 +201,7 @@ class LeakDetector:
                     found = self._judge(rise, share, room)
                     if found > best_stage:
                         best, best_stage = rise, found
-            if told is not None:
+            if told is not None and self._limit is not None:
                 self._forecaster.add(told, limit - told.swing - told.top, now)
         if best is not None:
             self._stage, self._rise = best_stage, best

@@ -87,16 +87,37 @@ class PredictLinear(Window):
 
 
 class Straight(Window):
-    """A least-squares line that explains three quarters of the variance, six windows in a row."""
+    """Lines over six nested windows of the whole history, thinned to 192 readings: one of them explains three
+    quarters of the variance, and the limit is reached within four times its length."""
+
+    size, every = 192, 20
 
     def __init__(self) -> None:
         super().__init__()
-        self.held = 0
+        self.thin, self.skipped = 1, 0
+
+    def update(self, t: float, value: float, limit: float | None) -> Verdict:
+        self.skipped += 1
+        if self.skipped % self.thin:
+            self.count += 1
+            return self.last
+        told = super().update(t, value, limit)
+        if len(self.values) == self.size:
+            self.times = deque(list(self.times)[1::2], maxlen=self.size)
+            self.values = deque(list(self.values)[1::2], maxlen=self.size)
+            self.thin *= 2
+        return told
 
     def judge(self, times: list[float], values: list[float]) -> Verdict:
-        slope, end, r2 = line(times, values)
-        self.held = self.held + 1 if slope > 0 and r2 >= 0.75 else 0
-        return 2 * int(self.held >= 6), self.left(slope, end)
+        best = 0.0
+        found: Verdict = (0, None)
+        for sixths in range(1, 7):
+            count = max(12, len(times) * sixths // 6)
+            slope, end, r2 = line(times[-count:], values[-count:])
+            eta = self.left(slope, end)
+            if eta is not None and r2 >= 0.75 and r2 > best and eta[1] < 4 * (times[-1] - times[-count:][0]):
+                best, found = r2, (2, eta)
+        return found
 
 
 class MannKendallSen(Window):
@@ -119,8 +140,12 @@ class MannKendallSen(Window):
         return 2 * int(found), self.left(slope, values[-1]) if found else None
 
 
+#: Readings ahead that a limit counts for.
+HORIZON = 400
+
+
 class Holt:
-    """Double exponential smoothing; its trend leads to the limit, 60 readings long."""
+    """Double exponential smoothing; its trend leads to the limit within 400 readings, 60 readings long."""
 
     def __init__(self) -> None:
         self.level: float | None = None
@@ -142,7 +167,7 @@ class Holt:
         self.slope += 0.02 * ((level - self.level) / gone - self.slope)
         self.level = level
         self.spread += 0.02 * (abs(value - guess) - self.spread)
-        rises = self.slope > 0 and self.slope * gone * 60 > self.spread
+        rises = self.slope > 0 and (limit - level) < self.slope * gone * HORIZON
         self.held = self.held + 1 if rises else 0
         seconds = max(0.0, limit - level) / self.slope if self.slope > 0 else 0.0
         return 2 * int(self.held >= 60), (seconds, seconds, seconds) if self.slope > 0 else None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-DEVELOPMENT, EVALUATION = 1000, 9000
+DEVELOPMENT, EVALUATION = 1000, 19000
 
 
 @dataclass

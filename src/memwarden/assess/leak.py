@@ -31,7 +31,7 @@ from memwarden.model.findings import Forecast, LeakStage, LeakVerdict
 from memwarden.model.units import MIB
 
 #: Shares of the room that a rise must have taken: to be suspected, confirmed, and confirmed by evidence from inside.
-SUSPECTED, CONFIRMED, INSIDE = 0.197, 0.475, 0.18
+SUSPECTED, CONFIRMED, INSIDE = 0.204, 0.475, 0.18
 #: How much more is asked of a rise that no calm went before, how long a calm (in lengths of the rise) is enough, the
 #: most that is asked, and how much of it where there is evidence from inside.
 UNCALM, CALM_ENOUGH, UNCALM_MOST, UNCALM_INSIDE = 1.3, 1.0, 0.5, 0.7

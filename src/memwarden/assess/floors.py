@@ -12,8 +12,8 @@ from __future__ import annotations
 from array import array
 from math import inf
 
-#: Stretches that a level remembers, readings in the narrowest one, and levels (at a reading a second: 18 days).
-WIDTH, BASE, LEVELS = 24, 3, 16
+#: Stretches that a level remembers, readings in the narrowest one, and levels (at a reading a second: 13 days).
+WIDTH, BASE, LEVELS = 24, 3, 15
 #: What once came down counts less with each stretch in which nothing did: half after 70.
 FORGET = 0.99
 #: An excursion is measured by the level on which it spans so many stretches: fewer are coarse, more another's.

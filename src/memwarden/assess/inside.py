@@ -11,7 +11,7 @@ from memwarden.assess.rises import Rise
 from memwarden.assess.words import size_words
 
 #: Moments that are kept; when there are twice as many every second one is dropped.
-MARKS = 24
+MARKS = 12
 #: A cache that filled by less than this share during a rise has no part in it.
 FILLED = 0.02
 #: A rise must have been seen at rest within this last share of it, with this share of it there.
@@ -41,7 +41,7 @@ class Inside:
     def tell(
         self,
         now: float,
-        caches: Iterable[tuple[float, float]] | None,
+        caches: Iterable[tuple[float, float | None]] | None,
         active: int | None,
         collections: int | None,
         calls: int | None,
@@ -50,7 +50,7 @@ class Inside:
         """Takes what is known at a moment."""
         fills = None
         if caches is not None:
-            fills = tuple(min(1.0, max(0.0, held / most)) for held, most in caches if most > 0 and isfinite(held))
+            fills = tuple(_share(held, most) for held, most in caches if most is not None and most > 0)
         if active is not None:
             self._idle_known = True
             if active <= 0:
@@ -98,6 +98,11 @@ class Inside:
     def _mark_at(self, at: float) -> _Mark:
         marks = self._marks
         return marks[max(0, bisect_right(marks, at, key=lambda mark: mark.at) - 1)]
+
+
+def _share(held: float, most: float) -> float:
+    share = held / most
+    return min(1.0, max(0.0, share)) if isfinite(share) else 0.0
 
 
 def _filling(before: tuple[float, ...] | None, now: tuple[float, ...]) -> tuple[bool, float]:

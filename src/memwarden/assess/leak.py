@@ -58,7 +58,7 @@ class LeakDetector:
     """Judges one series of memory in use, reading by reading. Values are MiB, times seconds."""
 
     __slots__ = (
-        "_before", "_floors", "_forecaster", "_inside", "_known", "_limit", "_marked", "_moved", "_now", "_prior",
+        "_before", "_calm", "_floors", "_forecaster", "_inside", "_known", "_limit", "_marked", "_moved", "_now",
         "_rise", "_room", "_seen", "_stage", "_step", "_top", "_was",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ class LeakDetector:
         #: Whether an earlier process of this series was still growing at its end: then no warm-up is presumed.
         self._before = False
         self._rise: Rise | None = None
-        self._room = self._prior = self._top = self._marked = self._moved = 0.0
+        self._room = self._calm = self._top = self._marked = self._moved = 0.0
         self._known = ""
         self._was = "the floor has not risen by a share of the room worth telling"
 
@@ -116,7 +116,7 @@ class LeakDetector:
     def evidence(
         self,
         *,
-        caches: Iterable[tuple[float, float]] | None = None,
+        caches: Iterable[tuple[float, float | None]] | None = None,
         active: int | None = None,
         collections: int | None = None,
         calls: int | None = None,
@@ -124,8 +124,8 @@ class LeakDetector:
     ) -> None:
         """Tells what is known inside the process now, before the reading of the same moment; each where it is known.
 
-        ``caches``: of each bounded cache its entries and the most it may hold. All of those that matter, or none: a
-        rise during which none of them filled is held to be no cache's.
+        ``caches``: of each cache its entries and the most it may hold (None: it has no bound, and is no excuse). All of
+        those that matter, or none: a rise during which none of them filled is held to be no cache's.
         ``active``: tasks or requests in flight.
         ``collections``: full garbage collections so far.
         ``calls``: tasks or requests done so far; the reason then says how much each of them kept.
@@ -143,17 +143,21 @@ class LeakDetector:
         rise, room = self._rise, max(0.0, self._room)
         share = rise.size / (rise.size + room)
         words = (
-            f"the floor rose {size_words(rise.size)} in {duration(self._now - rise.begin)} "
+            f"the floor rose {size_words(rise.size)} in {duration(rise.end - rise.begin)} "
             f"(from {size_words(rise.base)} to {size_words(rise.top)}) in about {rise.steps:.0f} steps, "
             f"the largest {rise.largest:.0%} of it; that is {share:.0%} of the room there was below the limit"
         )
         if rise.swing > 0.02 * rise.size:
             words += f", counted to where peaks of {size_words(rise.swing)} above the floor touch it"
-        if self._prior < 0.1:
+        if self._calm < 0.1 * (rise.end - rise.begin):
             words += "; no calm went before it"
-        elif self._prior < inf:
-            words += f"; before, it was calm for {duration(self._prior * (self._now - rise.begin))}"
-        return words + (f"; {self._known}" if self._known else "")
+        elif self._calm < inf:
+            words += f"; before, it was calm for {duration(self._calm)}"
+        if self._known:
+            words += f"; {self._known}"
+        if self._top - rise.top > 0.05 * rise.size:
+            words += f"; since then it went on to {size_words(self._top)}"
+        return words
 
     @property
     def verdict(self) -> LeakVerdict:
@@ -198,9 +202,9 @@ class LeakDetector:
                 if weight > most and steps >= SEEN_STEPS and rise.thirds[2] > SEEN_LAST_THIRD:
                     told, most = rise, weight
                 if steps >= STEPS and best_stage < 2 and share >= INSIDE:
-                    found = self._judge(rise, share, room)
+                    found, calm, known = self._judge(rise, share, room)
                     if found > best_stage:
-                        best, best_stage = rise, found
+                        best, best_stage, self._calm, self._known = rise, found, calm, known
             if told is not None and self._limit is not None:
                 self._forecaster.add(told, limit - told.swing - told.top, now)
         if best is not None:
@@ -211,14 +215,14 @@ class LeakDetector:
         elif stage and (young or closed > 1):
             self._hold(now)
 
-    def _judge(self, rise: Rise, share: float, room: float) -> int:
-        """The stage that a rise stands for."""
+    def _judge(self, rise: Rise, share: float, room: float) -> tuple[int, float, str]:
+        """The stage that a rise stands for, the seconds of calm before it, and what is known inside against it."""
         inside = self._inside
         if inside is None and share < (CONFIRMED if self._stage else SUSPECTED):
-            return 0
+            return 0, inf, ""
         reach = _reach(rise)
         if reach < REACH * room:
-            return 0
+            return 0, inf, ""
         now = self._now
         prior = inf
         if not self._before and share < 1.2 * CONFIRMED:
@@ -237,9 +241,7 @@ class LeakDetector:
             stage = 0
         elif known and reach >= REACH_CONFIRMED * room and share >= early:
             stage = 2
-        if stage > self._stage:
-            self._prior, self._known = prior, known
-        return stage
+        return stage, prior * (now - rise.begin), known
 
     def _hold(self, now: float) -> None:
         """Takes the verdict back where the rise was given back, or has stopped."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import guarding, overshoot, records, sampling
+from benchmarks import guarding, leak, overshoot, records, sampling
 from benchmarks.admission import executor, footprints, ledger
 from benchmarks.guards import profile
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "executor": executor.main,
     "profile": profile.main,
     "guarding": guarding.main,
+    "leak": leak.main,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overshoot, records, sampling
+from benchmarks import levels, overshoot, records, sampling
 from benchmarks.admission import footprints, ledger
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "levels": levels.main,
 }
 
 

@@ -2,7 +2,7 @@
 
 Three things make a level flap, and each has an answer of its own.
 
-*Noise.* The mean of the last minute and the usual step from one reading to the next say what noise can do. A reading
+*Noise.* The mean of the last seconds and the usual step from one reading to the next say what noise can do. A reading
 over an edge that noise explains enters nothing, as long as the mean is under the edge; and a level whose edge the
 mean stays under, but for noise, is left after six minutes though no reading is three points under it.
 
@@ -33,13 +33,13 @@ FALL_SECONDS, LEAST_FALL_SECONDS, MOST_FALL_SECONDS = 30.0, 5.0, 600.0
 #: Seconds that the mean must lie under an edge for its level to be left inside the band.
 SETTLED_SECONDS = 360.0
 #: Seconds at a level too high that are as bad as one flap.
-PRICE = 210.0
+PRICE = 190.0
 #: So many pauses are remembered, for so many seconds; the wait is so much longer than the pause that it is to outlast.
 PAUSES, FORGET_SECONDS, MARGIN = 8, 3600.0, 1.4
 #: Seconds of the mean, and how many times the usual noise a single reading may be away from it.
-MEAN_SECONDS, ODD = 60.0, 3.5
+MEAN_SECONDS, ODD = 20.0, 3.5
 #: How sure it must be that the mean is under an edge, in times the usual noise. CRITICAL comes back on two readings.
-SURE, SURE_OF_CRITICAL = 0.2, 1.0
+SURE, SURE_OF_CRITICAL = 0.2, 0.8
 #: No share is larger.
 _WILD = 1e3
 #: From the mean size of a step between two readings to the standard deviation of noise that makes such steps.
@@ -235,6 +235,8 @@ class Levels:
         self._high.see(share, now, mean, noise, first)
         self._critical.see(share, now, mean, noise, first)
         self.level = 3 if self._critical.on else 2 if self._high.on else 1 if self._moderate.on else 0
+        if first or self._last < self._quiet_below:  # what came in between was perhaps not told
+            passed = min(passed, 1.0)
         weight = passed / (MEAN_SECONDS + passed)
         # A wild reading is no noise: one step counts three usual ones at most, and half a point.
         step = min(abs(share - self._last), 3 * self._step + 0.005)

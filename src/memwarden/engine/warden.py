@@ -155,7 +155,8 @@ class Warden:
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         policy = self._remedies.policy(rules)
-        if self._own and any(rule.condition.measure.startswith("psi.") for rule in rules):
+        measures = {rule.condition.measure for rule in rules}
+        if self._own and any(measure == "stalls" or measure.startswith("psi.") for measure in measures):
             self._add_stalls()
         return policy
 

@@ -199,10 +199,19 @@ def test_a_condition_reads_its_figure(when: str, holds: bool) -> None:
     assert bool(policy.decide(FULL, verdict(LOW)).decisions) is holds
 
 
+def test_a_rule_may_ask_for_the_level_of_stalls() -> None:
+    """It is told apart from the level itself, in its words, too."""
+    stalled = rule(when="stalls >= HIGH")
+    assert str(stalled) == "when stalls is at least HIGH, unless acted in the last 60 s, then notify"
+    [decision] = Policy([stalled]).decide(FULL, verdict(LOW)._replace(stalls=CRITICAL)).decisions
+    assert decision.reason == "stalls CRITICAL"
+    assert not Policy([stalled]).decide(FULL, verdict(CRITICAL)._replace(stalls=MODERATE)).decisions
+
+
 def test_every_measure_can_be_asked_for() -> None:
     """A row of the table that no sample fills would be a promise without anything behind."""
     for measure in MEASURES.values():
-        assert measure.read(FULL, verdict(LOW)) is not None, measure.name
+        assert measure.read(FULL, verdict(LOW)._replace(stalls=LOW)) is not None, measure.name
         assert measure.sentence
 
 

@@ -433,7 +433,7 @@ def test_a_rule_that_stays_keeps_its_memory() -> None:
     stays, goes = rule(name="stays"), rule(name="goes", then="pause")
     policy = Policy([stays, goes], reversible=("pause",))
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
-    decided = policy.replace([rule(name="new"), stays], Sample(0.0, 5.0))
+    decided = policy.replace(Policy([rule(name="new"), stays]), Sample(0.0, 5.0))
     assert [(each.action, each.undo) for each in decided.decisions] == [("pause", True)]
     assert [(each.rule, each.reason) for each in decided.cleared] == [("goes", "the rule was replaced")]
     after = policy.decide(Sample(0.0, 6.0), verdict(HIGH)).decisions

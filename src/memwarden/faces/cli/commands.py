@@ -191,6 +191,25 @@ def schema() -> int:
     return print_schema()
 
 
+@group.command(context_settings=CONTEXT, short_help="Say what rules would have done over a record.")
+@click.argument("file", shell_complete=files_of)
+@click.option("--rules", metavar="PATH", help="A settings file with the rules to try. Default: those in the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each event, and one for the whole.")
+def replay(file: str, rules: str | None, as_json: bool) -> int:
+    """Judge the record FILE again, and print what would have been done beside what was done.
+
+    \b
+        memwarden replay run.jsonl --rules new.toml
+
+    FILE is a record of lines or a history in SQLite. Each line begins with = for what was told then and is told now,
+    with - for what was only told then, with + for what is only told now. Nothing is done to anybody. Exits with 0,
+    and with 2 when FILE or PATH cannot be read.
+    """
+    from memwarden.faces.cli.replay import replay as perform
+
+    return perform(file, rules, as_json=as_json)
+
+
 @group.command(context_settings=CONTEXT, short_help="Show what tasks were learned to need.")
 @click.argument("file", required=False, shell_complete=files_of)
 @click.option("--plot", metavar="KIND", help="Draw the tasks and the curve of one kind, as SVG.")

@@ -111,7 +111,7 @@ def open_record(settings: Settings, message: str) -> Recorder | None:
     """A recorder that was tried. Raises :class:`SettingsError` where the record cannot be written."""
     if settings.record is None:
         return None
-    recorder = recorder_of(settings.record)
+    recorder = recorder_of(settings.record, every_look=True)  # it can be replayed exactly then
     try:
         recorder.record(Event(EventKind.START, time.time(), time.monotonic(), message))
     except RecordError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ class Back(Act):
 
     def undo(self, decision: Decision) -> Outcome:
         return Outcome(decision=decision, done=True, message="taken back")
+
+
+class Slow(Act):
+    """One that takes two and a half seconds of the clock."""
+
+    def __init__(self, name: str, clock: FakeClock) -> None:
+        super().__init__(name)
+        self._clock = clock
+
+    def run(self, decision: Decision) -> Outcome:
+        self._clock.wait(threading.Event(), 2.5)
+        return super().run(decision)
 
 
 ACTIONS = (Act("act"), Act("fail", fails=True), Back("back"))
@@ -127,11 +140,20 @@ def live(folder: Path, script: list[Any], do: Callable[[Warden, FakeClock], None
         SqliteRecorder(folder / "live.db", wall=clock.wall, monotonic=clock.monotonic, every_look=True),
     ]
     reader = ScriptedReader(script)
-    warden = Warden([reader], clock=clock, actions=ACTIONS, recorders=recorders, patience=1e9, **more)
+    warden = Warden(
+        [reader], clock=clock, actions=[*ACTIONS, Slow("slow", clock)], recorders=recorders, patience=1e9, **more
+    )
     warden.start()
     do(warden, clock)
     warden.stop()
     return kept.lines
+
+
+def pass_time(warden: Warden, clock: FakeClock, seconds: float) -> None:
+    """Second by second, so that the worker keeps up and actions answer."""
+    for _ in range(int(seconds)):
+        clock.advance(1.0)
+        warden.flush(0.05)
 
 
 def replayed(file: Path, rules: Iterable[Rule] | None = None) -> tuple[list[str], list[Replay]]:
@@ -152,14 +174,14 @@ def test_a_replay_is_what_happened(
     and that are taken back, facts that are missing, a stop and a start."""
 
     def do(warden: Warden, clock: FakeClock) -> None:
-        clock.advance(len(script) / 2)
+        pass_time(warden, clock, len(script) / 2)
         warden.use_rules(then)
-        clock.advance(len(script) / 4)
+        pass_time(warden, clock, len(script) / 4)
         if again:
             warden.stop()
             clock.advance(5)
             warden.start()
-        clock.advance(len(script) / 4)
+        pass_time(warden, clock, len(script) / 4)
 
     happened = live(tmp_path, script, do, rules=first, interval=1.0, shortest=1.0, dry_run=dry_run)
     assert happened
@@ -193,6 +215,29 @@ def test_the_rules_of_the_record_are_no_other_than_the_same_rules(
     """Rules that are given tell the same, where they are the same."""
     live(tmp_path, script, lambda _, clock: clock.advance(len(script)), rules=first, interval=1.0, shortest=1.0)
     assert replayed(tmp_path / "live.jsonl")[0] == replayed(tmp_path / "live.db", first)[0]
+
+
+@pytest.mark.parametrize("name", ["live.jsonl", "live.db"])
+def test_steps_wait_for_the_outcomes_in_the_record(tmp_path: Path, name: str) -> None:
+    """A step comes when the one before has answered, then, too."""
+    rule = Rule(name="r", when="used > 90%", escalate=["act", "slow", "back", "fail"], step=2)
+    script = [entry(500, 0, None), *[entry(960, 0, None)] * 60, entry(400, 0, None)]
+    happened = live(
+        tmp_path,
+        script,
+        lambda warden, clock: pass_time(warden, clock, 70),
+        rules=[rule],
+        interval=1.0,
+        shortest=1.0,
+        wakeups=False,
+    )
+    assert replayed(tmp_path / name)[0] == happened
+    steps = [line for line in happened if '"kind":"decision"' in line]
+    assert len(steps) > 8
+    without = tmp_path / "without.jsonl"
+    lines = (tmp_path / "live.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    without.write_text("".join(line for line in lines if '"kind":"outcome"' not in line), encoding="utf-8")
+    assert len([line for line in replayed(without)[0] if '"kind":"decision"' in line]) < len(steps)
 
 
 @pytest.mark.parametrize("name", ["live.jsonl", "live.db"])

@@ -91,7 +91,8 @@ class Replay:
         """A warden that knows nothing yet."""
         self._outcomes: deque[tuple[float, Outcome]] = deque()
         self._decided: set[tuple[Any, ...]] = set()  # what was decided live
-        self._assumed: list[Decision] = []  # what was not, and so has no outcome in the record
+        self._assumed: list[Decision] = []  # what is decided now, since the last look
+        self._awaited: dict[tuple[Any, ...], Decision] = {}  # what was decided both times, and not answered yet
         self._last: Sample | None = None
         policy = self._policy(details)
         self._tick = Tick((), self._detector(), policy if policy.rules else None, SystemClock(), None)
@@ -118,11 +119,17 @@ class Replay:
 
     def _learn(self, policy: Policy, now: float) -> None:
         """Outcomes that were there before this look; where none was recorded, since nobody decided so, a prompt one."""
-        while self._outcomes and self._outcomes[0][0] < now:
-            policy.learn(self._outcomes.popleft()[1])
         for decision in self._assumed:
-            if _key_of(decision) not in self._decided:
+            key = _key_of(decision)
+            if key in self._decided:
+                self._awaited[key] = decision
+            else:
                 policy.learn(Outcome(decision=decision, done=False, message="replayed"))
+        while self._outcomes and self._outcomes[0][0] < now:
+            _, outcome = self._outcomes.popleft()
+            # Another version may have said the same decision in other words.
+            decision = self._awaited.pop(_key_of(outcome.decision), outcome.decision)
+            policy.learn(outcome._replace(decision=decision))
         self._assumed.clear()
         self._decided.clear()
 

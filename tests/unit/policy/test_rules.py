@@ -440,6 +440,15 @@ def test_a_rule_that_stays_keeps_its_memory() -> None:
     assert [each.rule for each in after] == ["new"]
 
 
+def test_a_rule_that_comes_may_take_back_what_no_rule_before_could() -> None:
+    """A pause that a new rule began ends, though the rules before it named none."""
+    policy = Policy([rule(name="old")])
+    new = rule(name="new", then="pause")
+    policy.replace(Policy([new], reversible=("pause",), brief=("pause",)), Sample(0.0, 0.0))
+    assert [each.action for each in policy.decide(Sample(0.0, 1.0), verdict(HIGH)).decisions] == ["pause"]
+    assert [each.undo for each in policy.decide(Sample(0.0, 2.0), verdict(LOW)).decisions] == [True]
+
+
 # --- words, files and presets -------------------------------------------------------------------------
 
 

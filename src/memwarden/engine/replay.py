@@ -98,13 +98,14 @@ class Replay:
         self._tick = Tick((), self._detector(), policy if policy.rules else None, SystemClock(), None)
 
     def _policy(self, details: dict[str, Any]) -> Policy:
-        rules = _rules(details.get("rules", ())) if self._rules is None else self._rules
-        own = {name for rule in details.get("rules", ()) for name in (*rule.get("then", ()), *rule.get("escalate", ()))}
+        plain = [rule for rule in _list(details, "rules") if isinstance(rule, dict)]
+        rules = _rules(plain) if self._rules is None else self._rules
+        own = {name for rule in plain for key in ("then", "escalate") for name in _list(rule, key)}
         return Policy(
             rules,
             # Of an action that the record knows it says, too, whether that can be taken back there.
-            reversible={*(self._reversible - own), *details.get("reversible", ())},
-            brief={*(self._brief - own), *details.get("brief", ())},
+            reversible={*(self._reversible - own), *_list(details, "reversible")},
+            brief={*(self._brief - own), *_list(details, "brief")},
             dry_run=bool(details.get("dry_run", False)),
         )
 
@@ -151,6 +152,12 @@ class Replay:
         for event in left.values():
             yield Told(event, True, False)
         live.clear()
+
+
+def _list(plain: dict[str, Any], key: str) -> list[Any]:
+    """A list of a record; somebody may have written another thing there."""
+    found = plain.get(key)
+    return [each for each in found if isinstance(each, str | dict)] if isinstance(found, list) else []
 
 
 def _rules(plain: Iterable[dict[str, Any]]) -> list[Rule]:

@@ -158,6 +158,8 @@ class Warden:
         measures = {rule.condition.measure for rule in rules}
         if self._own and any(measure == "stalls" or measure.startswith("psi.") for measure in measures):
             self._add_stalls()
+        if self._own and any(measure.startswith("gpu.") for measure in measures):
+            self._add_cards()
         return policy
 
     def _add_stalls(self) -> None:
@@ -167,6 +169,14 @@ class Warden:
         from memwarden.readers.psi import PsiReader
 
         self._tick.readers = (*self._tick.readers, PsiReader())
+
+    def _add_cards(self) -> None:
+        """Read graphics cards from now on, since a rule asks for them. Raises :class:`ExtraMissing`."""
+        if any(reader.name == "nvidia" for reader in self._tick.readers):
+            return
+        from memwarden.readers.nvidia import NvidiaReader
+
+        self._tick.readers = (*self._tick.readers, NvidiaReader())
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from memwarden.assess.pressure import PressureDetector, bare_level
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.facts import (
@@ -543,3 +545,67 @@ def test_a_preset_that_is_not_there_is_named() -> None:
 def test_longer_runs_are_looked_at_less_often(duration: float, interval: float) -> None:
     """Each minute below an hour, each five up to a day, each ten beyond."""
     assert interval_for(duration) == interval
+
+
+# --- what the seeds' thresholds became ----------------------------------------------------------------
+
+
+def card(now: float, share: float) -> Sample:
+    """A 24 GB card of which this share is used, in a machine that is half empty."""
+    total = 24 * 10**9
+    used = round(total * share)
+    system = SystemMemory(10**9, 10**9 // 2, 0, 0, 0, 0)
+    return Sample(1e9 + now, now, system=system, gpus=(GpuMemory(0, "RTX 3090", "GPU-0", total, used, total - used),))
+
+
+def told(course: Sequence[float], every: float = 300.0) -> list[int]:
+    """At which looks at such a course of shares the preset for cards tells of something; negative: where it is over."""
+    policy, found = Policy(preset("gpu").rules, reversible=()), []
+    detector = PressureDetector()
+    for look, share in enumerate(course):
+        sample = card(look * every, share)
+        decided = policy.decide(sample, detector.assess(sample))
+        found += [look for _ in decided.decisions] + [-look for _ in decided.cleared]
+    return found
+
+
+@pytest.mark.contract("X-21", "S2-54")
+def test_the_preset_for_cards_is_quiet_where_loaded_models_rest() -> None:
+    """Two days between 18 and 20 of 24 GB: the seed's 80 % is passed again and again, and nobody is told."""
+    chance = random.Random(1)
+    resting = [chance.uniform(18, 20) / 24 for _ in range(2 * 288)]
+    assert sum(share > 0.80 for share in resting) > 100
+    assert told(resting) == []
+    assert preset("gpu").interval == 300.0
+    assert "19.2 GB" in preset("gpu").sentence
+
+
+@pytest.mark.contract("X-21")
+def test_the_preset_for_cards_tells_once_and_clears_with_a_band() -> None:
+    """A card that swings about the threshold is told each half hour at most, and is clear three points under it."""
+    swinging = [0.80, *[0.885, 0.875] * 12, 0.849]
+    assert told(swinging) == [1, 7, 13, 19, -25]
+
+
+@pytest.mark.contract("X-8")
+@pytest.mark.parametrize(("warning", "critical"), [(70, 80), (80, 90), (75, 90), (80, 95)])
+def test_every_threshold_of_the_seeds_can_be_set(warning: int, critical: int) -> None:
+    """One policy, two rules: each tells just above its own threshold, and not at it."""
+    policy = Policy(
+        [
+            rule(name="warning", when=f"used > {warning}%", rest=0),
+            rule(name="critical", when=f"used > {critical}%", rest=0, severity="critical"),
+        ]
+    )
+    shares = [warning - 1, warning, warning + 0.1, critical, critical + 0.1]
+    found = [[each.rule for each in used(policy, now, share / 100)[0]] for now, share in enumerate(shares)]
+    assert found == [[], [], ["warning"], ["warning"], ["warning", "critical"]]
+
+
+@pytest.mark.contract("X-8")
+def test_the_levels_are_the_base_and_hold_warning_and_critical() -> None:
+    """80 and 90 %, which other seeds call warning and critical, are HIGH and CRITICAL."""
+    assert [bare_level(share) for share in (0.69, 0.7, 0.8, 0.81, 0.9, 0.91)] == [
+        LOW, MODERATE, HIGH, HIGH, HIGH, CRITICAL,
+    ]  # fmt: skip
+    assert {each.when for each in preset("worker").rules} >= {"used > 80%", "used > 90%"}

@@ -91,9 +91,10 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
 )
 @_options("interval", "duration", "preset", "config", "record", interval="1, or the preset's", record="no record")
 @_options("webhook", "webhook_secret_file", "alerts")
+@click.option("--gpu", is_flag=True, help="Read NVIDIA cards, too; so does a rule that asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each reading and event.")
 @click.option("--dry-run", is_flag=True, help="Mark every decision as a rehearsal.")
-def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool, **flags: Any) -> int:
+def watch(pids: tuple[int, ...], name: str | None, gpu: bool, as_json: bool, dry_run: bool, **flags: Any) -> int:
     """Look on: the machine with its largest processes, or processes by pid or name.
 
     \b
@@ -106,7 +107,7 @@ def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool,
     """
     from memwarden.faces.cli.watch import watch as perform
 
-    return perform(flags, pids, name, as_json=as_json, dry_run=dry_run)
+    return perform(flags, pids, name, gpu=gpu, as_json=as_json, dry_run=dry_run)
 
 
 @group.command(context_settings=CONTEXT, short_help="List the largest processes of the machine.")

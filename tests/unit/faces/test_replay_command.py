@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def test_several_writers_of_a_history_are_replayed_one_by_one(record: Path, caps
 
 def newer(folder: Path) -> Path:
     """A history of a later memwarden."""
-    shutil.copy(folder / "run.db", folder / "newer.db")
+    (folder / "newer.db").write_bytes((folder / "run.db").read_bytes())
     with sqlite3.connect(folder / "newer.db") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()

@@ -71,7 +71,7 @@ def test_levels_rests_and_records_do_not_notice(jump: float) -> None:
     """The same events at the same moments as on a clock that nobody sets: holds, rests, hysteresis, the grid."""
     expected = story(0.0)
     kinds = [kind for kind, *_ in expected]
-    assert kinds.count(EventKind.DECISION) == 8 + 13  # the level is kept for five minutes
+    assert kinds.count(EventKind.DECISION) == 8 + 12  # the level is kept for five minutes
     assert [message for kind, _, message in expected if kind is EventKind.LEVEL] == [
         "LOW",
         "CRITICAL, was LOW",

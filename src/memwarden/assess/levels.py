@@ -134,7 +134,11 @@ class _Edge:
             if self._leaves(now, over):
                 self.on, self._over_since, self._over_count = False, None, 0
         elif self._enters(share, now, over, real, first):
-            self.on, self._entered = True, -inf if first else now
+            self.enter(now, first)
+
+    def enter(self, now: float, first: bool) -> None:
+        """Be over from now on; the first reading may be an outlier, and holds nothing."""
+        self.on, self._entered = True, -inf if first else now
 
     def _enters(self, share: float, now: float, over: bool, real: bool, first: bool) -> bool:
         if self._at_once is not None:
@@ -234,6 +238,11 @@ class Levels:
         self._moderate.see(share, now, mean, noise, first)
         self._high.see(share, now, mean, noise, first)
         self._critical.see(share, now, mean, noise, first)
+        # Who is CRITICAL is HIGH, too: so that the levels that were entered together are left together.
+        if self._critical.on and not self._high.on:
+            self._high.enter(now, first)
+        if self._high.on and not self._moderate.on:
+            self._moderate.enter(now, first)
         self.level = 3 if self._critical.on else 2 if self._high.on else 1 if self._moderate.on else 0
         if first or self._last < self._quiet_below:  # what came in between was perhaps not told
             passed = min(passed, 1.0)

@@ -187,6 +187,14 @@ def test_a_level_is_kept_for_five_minutes() -> None:
     assert told.index(LOW, 4) == pytest.approx(3 + 300, abs=1)
 
 
+def test_levels_that_were_entered_together_are_left_together() -> None:
+    """One change up and one down, though HIGH alone would have been entered three seconds later."""
+    detector = settled(100)
+    told = levels([(now, 960 if now <= 60 else 100) for now in range(1, 600)], detector)
+    assert [level for level, before in zip(told[1:], told, strict=False) if level is not before] == [LOW]
+    assert told[0] is CRITICAL
+
+
 def noisy(mean: float, noise: float, begin: int, end: int, chance: random.Random) -> list[tuple[float, int]]:
     """A figure that only noise moves, in thousandths, each second."""
     return [(now, round(chance.gauss(mean, noise))) for now in range(begin, end)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import guarding, leak, overshoot, records, sampling
+from benchmarks import guarding, leak, levels, overshoot, records, sampling
 from benchmarks.admission import executor, footprints, ledger
 from benchmarks.guards import profile
 
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "profile": profile.main,
     "guarding": guarding.main,
     "leak": leak.main,
+    "levels": levels.main,
 }
 
 

@@ -40,6 +40,8 @@ class Assessment(NamedTuple):
     available: int | None
     #: When the level was entered, on the monotonic clock.
     since: float
+    #: The level of the time that all tasks spend waiting for memory; None where that was not read.
+    stalls: PressureLevel | None = None
 
     @property
     def ratio(self) -> float | None:

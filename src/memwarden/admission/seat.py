@@ -131,17 +131,26 @@ class Seat:
 
         Who is stopped cannot start anybody, so the search ends.
         """
-        if self.key is None or self._tree is None:
-            return
         done: set[ProcessKey] = set()
         for _ in range(8):
-            fresh = [key for key in (self.key, *self._tree.members()) if key not in done]
+            fresh = [key for key in self._members(probe, number == KILL) if key not in done]
             if not fresh:
                 break
             for key in fresh:
                 done.add(key)
                 with contextlib.suppress(ActionFailed):
                     send(key, number, probe)
+
+    def _members(self, probe: IdentityProbe, whole: bool) -> list[ProcessKey]:
+        """The worker and what it started; the ``whole`` of its session, too: there those are who lost their parents."""
+        if self.key is None or self._tree is None:
+            return []
+        members = [self.key]
+        with contextlib.suppress(ReadError):
+            members += self._tree.members()
+            if whole:
+                members += probe.session(self.key)
+        return members
 
     def stop(self, probe: IdentityProbe) -> None:
         """Let it stand still."""

@@ -48,6 +48,8 @@ STUCK_SECONDS = 1.0
 #: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
 #: kernel itself needs for the workers (page tables, stacks).
 _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
+#: Idle workers keep their leases for so long when nothing waits: the next task may be there at once.
+LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
@@ -64,22 +66,23 @@ class Supervisor:
         workers: int,
         ledger: Ledger,
         predictor: Predictor,
+        owns_predictor: bool,
         backstop: Backstop,
+        nursery: Nursery,
         gate: Gate,
         attempts: int,
         tasks_per_child: int | None,
         label: str,
     ) -> None:
         self.workers = workers
-        self._ledger, self._predictor, self._backstop, self._gate = ledger, predictor, backstop, gate
+        self._ledger, self._backstop, self._nursery, self._gate = ledger, backstop, nursery, gate
         self._probe: IdentityProbe = ProcProbe()
         self._attempts, self._tasks_per_child = attempts, tasks_per_child
-        self.nursery: Nursery | None = None
         self.chronicle = Chronicle()
         self._inbox: deque[Task] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._asleep = False
-        self._closing = self._at_once = False
+        self._closing = self._cancelling = self._at_once = False
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
         self._queue = Waiting(predictor)
@@ -95,18 +98,17 @@ class Supervisor:
         self._limit = 0
         self._stuck_since: float | None = None
         self._moved = self._within = 0.0
-        self._kernel_kills = 0
+        self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
-        self._delivery, self._scholar = Delivery(), Scholar(predictor)
+        self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
         renew_after_fork(self)
 
     # --- from other threads ---------------------------------------------------------------------------
 
-    def start(self, nursery: Nursery) -> None:
-        """Begin; the nursery is made by the caller's thread."""
-        self.nursery = nursery
+    def start(self) -> None:
+        """Begin."""
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
@@ -116,48 +118,40 @@ class Supervisor:
         """What holds the workers beside looking."""
         return self._backstop.kind
 
-    def most(self) -> int:
-        """Bytes that a task might have alone."""
-        return self._purse.alone or self._ledger.account().alone
-
     def resize(self, workers: int) -> None:
         """So many workers at most from now on."""
         self.workers = workers
         self._wake(always=True)
-
-    def dispose(self) -> None:
-        """It never began: give back what it has."""
-        self._backstop.close()
-        if self._wake_fd >= 0:
-            os.close(self._wake_fd)
-            self._wake_fd = -1
-
-    @property
-    def started(self) -> bool:
-        """Whether it has begun."""
-        return self.nursery is not None
 
     def submit(self, task: Task) -> None:
         """Take a task in."""
         self.chronicle.submitted += 1
         self._inbox.append(task)
         self._wake()
+        if self.broken is not None:  # perhaps it has ended meanwhile, and nobody would look there any more
+            self._refuse(self.broken)
+
+    def _refuse(self, error: BaseException) -> None:
+        """Nothing will become of what nobody has taken in yet. From any thread, and by several at once."""
+        while True:
+            try:
+                task = self._inbox.popleft()
+            except IndexError:
+                return
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(error)
 
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
         begun is ended, too."""
-        if cancel:
-            for task in [*self._queue, *self._inbox]:
-                if task.future.cancel():
-                    task.future.set_running_or_notify_cancel()
-                    self.chronicle.cancelled += 1
+        self._cancelling = self._cancelling or cancel
         self._at_once = self._at_once or at_once
         self._closing = True
         self._wake(always=True)
 
     def join(self) -> None:
         """Wait until it has ended; nothing where called from its own threads."""
-        if self.started and self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+        if self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
             self._thread.join()
 
     def _own_threads(self) -> tuple[threading.Thread, ...]:
@@ -207,6 +201,8 @@ class Supervisor:
         finally:
             self._asleep = False
         now = time.monotonic()
+        if wait == LINGER_SECONDS and not ready:
+            self._purse.give_back_idle(self._seats.values())
         for fd, mask in ready:
             if (seat := self._seats.get(fd)) is not None:
                 if mask & select.POLLOUT:
@@ -226,6 +222,10 @@ class Supervisor:
                 self._purse.rang(fd)
         while self._inbox:
             self._queue.add(self._inbox.popleft())
+        if self._cancelling:
+            for task in self._queue:
+                if task.future.cancel():
+                    self._set_running(task)
         if self._at_once:
             self._end_all()
         staff = [seat for seat in self._seats.values() if not seat.leaving]
@@ -239,7 +239,9 @@ class Supervisor:
 
     def _sleep_seconds(self) -> float | None:
         if not self._queue and not any(seat.tasks for seat in self._seats.values()):
-            return 0.0 if self._closing else None
+            if self._closing:
+                return 0.0
+            return LINGER_SECONDS if any(seat.reserved > seat.used + MIB for seat in self._seats.values()) else None
         return max(0.0, self._next_look - time.monotonic())
 
     def _is_over(self) -> bool:
@@ -252,8 +254,7 @@ class Supervisor:
     # --- workers --------------------------------------------------------------------------------------
 
     def _hire(self) -> Seat:
-        assert self.nursery is not None
-        seat = Seat(self.nursery.start())
+        seat = Seat(self._nursery.start())
         fd = seat.line.fileno()
         self._seats[fd] = seat
         self._poll.register(fd, select.POLLIN)
@@ -265,7 +266,8 @@ class Supervisor:
             self._poll.modify(seat.line.fileno(), select.POLLIN)
 
     def _hear(self, seat: Seat, now: float, *, ended: bool = False) -> None:
-        for said in seat.line.read():
+        """What a worker said; ``ended``: its process is gone, and what it had said is all there."""
+        for said in seat.line.read(whole=ended):
             if said.what == READY:
                 self._welcome(seat, said, now)
             elif said.what == UNFIT:
@@ -273,12 +275,6 @@ class Supervisor:
                 self._break("a worker could not begin; its initializer failed", said.payload)
             else:
                 self._finish(seat, said, now)
-        while ended and not seat.line.ended:
-            before = len(seat.tasks)
-            for said in seat.line.read():
-                self._finish(seat, said, now)
-            if len(seat.tasks) == before:
-                break  # nothing came, and nobody is there who could write more
         if seat.line.ended or ended:
             self._bury(seat, now)
 
@@ -287,6 +283,7 @@ class Supervisor:
             seat.meet(said.number, said.anonymous, said.other, self._probe)
         except ReadError:
             return  # it has ended again: its line will say so
+        self._stillborn = 0
         if seat.pidfd >= 0:
             self._ends[seat.pidfd] = seat
             self._poll.register(seat.pidfd, select.POLLIN)
@@ -296,7 +293,6 @@ class Supervisor:
 
     def _bury(self, seat: Seat, now: float) -> None:
         """A worker has ended: what becomes of its tasks."""
-        assert self.nursery is not None
         fd = seat.line.fileno()
         if self._seats.pop(fd, None) is None:
             return
@@ -304,15 +300,18 @@ class Supervisor:
         if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
             self._poll.unregister(seat.pidfd)
         seat.signal(KILL, self._probe)  # what it had started
-        code = self.nursery.bury(seat.key.pid) if seat.key is not None else None
+        code = self._nursery.bury(seat.key.pid) if seat.key is not None else None
         tasks, run = list(seat.tasks), seat.run
         seat.close()
         self._moved = now
-        self._queue.put_back(tasks[1:])
-        if tasks and self.broken is None:
+        begun = seat.key is not None and self.broken is None
+        self._queue.put_back(tasks[1:] if begun else tasks)
+        if begun and tasks:
             self._judge(seat, tasks[0], run, code, now)
-        elif not tasks and not seat.leaving and seat.key is None:
-            self._break("a worker ended before it was ready", None)
+        elif seat.key is None and self.broken is None:
+            self._stillborn += 1
+            if self._stillborn >= self._attempts:
+                self._break(f"workers ended before they were ready, {self._stillborn} in a row", None)
 
     def _judge(self, seat: Seat, task: Task, run: Run | None, code: int | None, now: float) -> None:
         """What becomes of the task whose worker has ended."""
@@ -441,9 +440,7 @@ class Supervisor:
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
-        for seat in self._seats.values():
-            if not seat.tasks and seat.ready:
-                self._purse.give_back(seat)  # those who run, or wait, may need it
+        self._purse.give_back_idle(self._seats.values())  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
@@ -552,9 +549,7 @@ class Supervisor:
         if first and self._purse.granted:
             self._purse.hand_over(seat)
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
-            for other in idle:
-                if other is not seat:
-                    self._purse.give_back(other)
+            self._purse.give_back_idle(other for other in idle if other is not seat)
             if job.alone:
                 size = min(size, self._purse.room(self._seats.values()) + seat.held)
             if not self._purse.lease(seat, size):
@@ -613,6 +608,8 @@ class Supervisor:
             run = seat.run
             if run is None or run.paused or seat.leaving or run.lease < task.job.reserve or seat.line.full:
                 continue
+            if self._tasks_per_child is not None and seat.done + len(seat.tasks) >= self._tasks_per_child:
+                continue
             first = run.job.prediction
             if first is None or first.seconds > SHORT_SECONDS or now - run.begun > SHORT_SECONDS:
                 continue
@@ -627,8 +624,12 @@ class Supervisor:
     # --- the end --------------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
+        while self._queue:  # what was put back, or had been handed to a worker ahead of its time
+            task = self._queue.first
+            self._queue.take(task)
+            self._fail(task, WorkerLost(f"{task.name}: the executor was ended before it had finished", code=None))
         for seat in self._seats.values():
-            if seat.tasks and not seat.leaving:
+            if seat.tasks and seat.ready and not seat.leaving:
                 seat.tasks[0].job.attempts = self._attempts
                 seat.kill(self._probe, "")
 
@@ -649,8 +650,9 @@ class Supervisor:
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
-        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue, *self._inbox]
+        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue]
         if self.broken is not None:
+            self._refuse(self.broken)
             for task in left:
                 if task.running or task.future.set_running_or_notify_cancel():
                     self._delivery.failure(task.future, self.broken)
@@ -663,11 +665,10 @@ class Supervisor:
                     self.chronicle.retired -= 1
         for seat in list(self._seats.values()):
             self._await_end(seat)
-        if self.nursery is not None:
-            self.nursery.close()
-        self._backstop.close()
-        self._scholar.stop()
+        self._nursery.close()
         self._delivery.stop()
+        self._scholar.stop()
+        self._backstop.close()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
@@ -683,8 +684,7 @@ class Supervisor:
         if seat.key is not None:
             if not seat.line.ended:
                 seat.kill(self._probe, "it did not end")
-            assert self.nursery is not None
-            self.nursery.bury(seat.key.pid)
+                self._nursery.bury(seat.key.pid)
         seat.close()
 
 

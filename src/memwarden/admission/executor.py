@@ -243,8 +243,8 @@ class BudgetedExecutor(Executor):
             size = self._size(function, *args, **kwargs)
         if reserve > self._alone and reserve > (account := self._ledger.account()).alone:
             raise DoesNotFit(
-                f"{size_text(reserve)} asked for: can never fit, {account.source} leaves {size_text(account.alone)}; ask"
-                " for less, or give the executor a larger budget",
+                f"{size_text(reserve)} asked for: can never fit, {account.source} leaves {size_text(account.alone)};"
+                " ask for less, or give the executor a larger budget",
                 asked=reserve,
                 budget=account.alone,
                 source=account.source,

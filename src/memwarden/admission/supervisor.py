@@ -571,6 +571,7 @@ class Supervisor:
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
                 self._queue.take(task)
+                self.chronicle.cancelled += 1
                 return False
             task.running = True
         return True
@@ -684,7 +685,7 @@ class Supervisor:
         if seat.key is not None:
             if not seat.line.ended:
                 seat.kill(self._probe, "it did not end")
-                self._nursery.bury(seat.key.pid)
+            self._nursery.bury(seat.key.pid)
         seat.close()
 
 

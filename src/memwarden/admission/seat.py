@@ -121,6 +121,16 @@ class Seat:
         self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
         return self.used
 
+    def held_by_kernel(self) -> bool:
+        """Whether the worker waits in the kernel for memory of its group (as far as its main thread shows)."""
+        if self.key is None:
+            return False
+        try:
+            with open(f"/proc/{self.key.pid}/wchan", "rb", buffering=0) as file:
+                return file.read(64).startswith(b"mem_cgroup")
+        except OSError:
+            return False
+
     def peak(self, mark: int, other: int) -> int:
         """The most that the task had: of the looks, and of what the worker's own high-water mark says."""
         seen = self.run.peak if self.run is not None else 0

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 HELD_SECONDS, POLLED_SECONDS, GROWING_SECONDS = 0.02, 0.01, 0.002
 #: The ledger is asked for what others do so often.
 ACCOUNT_SECONDS = 0.1
-#: Somebody stands still in the kernel for so long before one is ended to make room.
-STUCK_SECONDS = 1.0
+#: One is ended to make room when all who run are held by the kernel for so long, or some of them for so long without
+#: that any task ends meanwhile; and more than there is may be used for so long.
+HELD_STILL_SECONDS, STUCK_SECONDS, LASTING_SECONDS = 0.06, 5.0, 1.0
 #: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
 #: kernel itself needs for the workers (page tables, stacks).
 _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
@@ -445,7 +446,7 @@ class Supervisor:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
         if runs:
-            stuck = self._is_stuck(now)
+            stuck = self._is_stuck(now, busy)
             by_run = {id(seat.run): seat for seat in busy}
             for step in steering.steer(
                 runs, self._purse.room(self._seats.values()), now, grace=self._grace(now), stuck=stuck
@@ -476,13 +477,16 @@ class Supervisor:
             return self._purse.margin
         if sum(seat.used for seat in self._seats.values()) <= self._purse.whole + KERNEL_ROOM:
             self._within = now
-        return KERNEL_ROOM if now - self._within > STUCK_SECONDS else 1 << 62
+        return KERNEL_ROOM if now - self._within > LASTING_SECONDS else 1 << 62
 
-    def _is_stuck(self, now: float) -> bool:
+    def _is_stuck(self, now: float, busy: list[Seat]) -> bool:
+        """Whether one must be ended because the kernel holds all who run, or holds some for very long."""
         if self._stuck_since is None or not self._backstop.stuck():
             self._stuck_since = None
             return False
-        if now - max(self._stuck_since, self._moved) < STUCK_SECONDS:
+        running = [seat for seat in busy if seat.run is not None and not seat.run.paused]
+        patience = HELD_STILL_SECONDS if all(seat.held_by_kernel() for seat in running) else STUCK_SECONDS
+        if now - max(self._stuck_since, self._moved) < patience:
             return False
         self._moved = now
         return True

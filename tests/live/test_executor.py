@@ -297,7 +297,7 @@ def test_ctrl_c_ends_workers_that_are_about_to_begin() -> None:
     for method, name in (("spawn", "slow"), ("fork", "slow"), ("fork", "short")):
         futures: list[Future[Any]] = []
         begun = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the block is what is tested
             with make(2, method) as executor:
                 tasks = executor.hinted(kind=name, size=1)
                 for future in [tasks.submit(chores.same, each) for each in range(8 if name == "short" else 0)]:
@@ -311,7 +311,7 @@ def test_ctrl_c_ends_workers_that_are_about_to_begin() -> None:
 def test_an_error_inside_with_loses_nothing(tmp_path: Path) -> None:
     """An ordinary exception of the program: what was submitted is done."""
     futures: list[Future[int]] = []
-    with pytest.raises(chores.Refusal):
+    with pytest.raises(chores.Refusal):  # noqa: PT012 - as above
         with make(2) as executor:
             futures.extend(executor.submit(chores.rest, each, 0.02) for each in range(6))
             chores.refuse()

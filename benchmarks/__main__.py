@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overshoot, records, sampling
-from benchmarks.admission import footprints, ledger
+from benchmarks import guarding, leak, levels, overshoot, records, sampling
+from benchmarks.admission import executor, footprints, ledger, simulation
+from benchmarks.guards import profile
 
 BENCHMARKS = {
     "sampling": sampling.main,
@@ -16,6 +17,12 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "executor": executor.main,
+    "simulation": simulation.main,
+    "profile": profile.main,
+    "guarding": guarding.main,
+    "leak": leak.main,
+    "levels": levels.main,
 }
 
 

@@ -122,7 +122,8 @@ class Recorder(Protocol):
     """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
 
     An attribute ``linger`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
-    several at a time: waking the worker for each would cost more than the record. ``logs = True`` says that it tells
+    several at a time: waking the worker for each would cost more than the record. ``every_look = True`` asks for the
+    looks between the samples, too. ``logs = True`` says that it tells
     the program's log, which the warden then leaves to it; ``as_plain()`` gives figures for the warden's ``status()``.
     """
 
@@ -135,8 +136,10 @@ class Predictor(Protocol):
     """Says what a task will need, and is told what it took. Called from any thread; must not block for long.
 
     ``at_least``: bytes that an earlier attempt of this very task was seen with, so that more is needed; ``hint``: what
-    its caller says, 0 for nothing. ``observe`` gets the task's own peak in bytes and its run time; with ``killed_at``
-    the task was ended before its peak was certain. A predictor that learns nothing ignores it.
+    its caller says, 0 for nothing. With an attribute ``quick = True`` it is asked again while a task waits (it takes
+    microseconds, and knows more every time); else once, in the thread that submits. ``observe`` gets the task's own
+    peak in bytes and its run time; with ``killed_at`` the task was ended before its peak was certain. A predictor that
+    learns nothing ignores it.
     """
 
     def predict(

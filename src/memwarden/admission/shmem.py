@@ -55,7 +55,7 @@ class SharedMemory:
 
     def _walk(self) -> int:
         try:
-            self._latest = read_pss(self._pid, self._proc, "Pss_Shmem")
+            self._latest = read_pss(self._pid, self._proc, field="Pss_Shmem")
         except ReadError:
             self._latest = self._read()  # an older kernel, or one that refuses: an upper bound
         return self._latest

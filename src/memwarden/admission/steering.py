@@ -19,8 +19,7 @@ from typing import NamedTuple
 from memwarden.model.footprints import Kind, Prediction
 from memwarden.model.units import MIB
 
-#: A task that has not grown by more than a hundredth for so long has reached its most, or a plateau; never before so
-#: much of the time that its kind takes (0.2 s: the best of what was tried on simulated batches).
+#: A task that has not grown by more than a hundredth for so long has reached its most, or a plateau.
 PLATEAU_SECONDS, GROWTH = 0.2, 0.01
 #: Left beyond what it uses to one that gives the rest back.
 SLACK_SHARE, SLACK = 0.02, 1 * MIB
@@ -36,22 +35,11 @@ class Job:
     """A task as far as memory is concerned, from its submission to its end."""
 
     __slots__ = (
-        "alone",
-        "attempts",
-        "first",
-        "foreseen",
-        "given",
-        "kind",
-        "number",
-        "prediction",
-        "reserve",
-        "seen",
-        "since",
-        "size",
-    )
+        "alone", "attempts", "first", "foreseen", "given", "kind", "number", "prediction", "reserve", "seen", "size",
+    )  # fmt: skip
 
-    def __init__(self, number: int, kind: Kind, size: float | None, since: float, given: int = 0) -> None:
-        self.number, self.kind, self.size, self.since = number, kind, size, since
+    def __init__(self, number: int, kind: Kind, size: float | None, given: int = 0) -> None:
+        self.number, self.kind, self.size = number, kind, size
         #: Bytes that its caller asked for; 0: what is predicted.
         self.given = given
         self.attempts = 0
@@ -122,8 +110,8 @@ def settled(run: Run) -> int:
 def wanted(run: Run) -> int:
     """Bytes that a paused run waits for: a tenth more than it has.
 
-    To let it wait for all that it may ever need held memory idle: 1.48 times the best makespan instead of 1.20, in
-    the median of 16 simulated batches.
+    To let it wait for all that it may ever need would leave more memory idle (``benchmarks/admission/simulation.py``:
+    1.23 times the best makespan instead of 1.18).
     """
     return max(run.used // 10, STEP)
 
@@ -185,7 +173,8 @@ def _move(runs: list[Run], room: int, stuck: bool) -> list[Step]:
     if not stuck and room >= STEP:
         first.lease, first.paused = first.held + room, False
         return [Step(Act.RESUME, first, first.lease, "nobody else goes on")]
-    victim = cheapest(runs if len(runs) == 1 else runs[1:])
+    over = sum(max(0, run.used - run.lease) for run in runs)
+    victim = cheapest(runs if len(runs) == 1 else runs[1:], max(over, STEP))
     return [Step(Act.KILL, victim, 0, "nobody could go on")]
 
 
@@ -193,17 +182,19 @@ def _make_room(runs: list[Run], short: int) -> list[Step]:
     """End those with the least to lose until what is used fits."""
     steps, left = [], list(runs)
     while left and short > 0:
-        victim = cheapest(left)
+        victim = cheapest(left, short)
         left.remove(victim)
         short -= victim.used
         steps.append(Step(Act.KILL, victim, 0, "more is used than there is"))
     return steps
 
 
-def cheapest(runs: Sequence[Run]) -> Run:
-    """The run with the least memory times time, all of which is lost with it."""
+def cheapest(runs: Sequence[Run], short: int) -> Run:
+    """Of those who would give ``short`` bytes back alone (else of all) the one with the least memory times time, which
+    is lost with it."""
     last = max(run.seen_at for run in runs)
-    return min(runs, key=lambda run: ((last - run.begun) * max(run.used, 1), -run.begun))
+    enough = [run for run in runs if run.used >= short] or runs
+    return min(enough, key=lambda run: ((last - run.begun) * max(run.used, 1), -run.begun))
 
 
 def patience(seconds: float) -> float:

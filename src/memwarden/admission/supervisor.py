@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
@@ -24,19 +23,19 @@ from memwarden.admission import steering
 from memwarden.admission.batch import BatchReport, Chronicle
 from memwarden.admission.delivery import Delivery
 from memwarden.admission.learning import Ended, Scholar
+from memwarden.admission.purse import Purse
 from memwarden.admission.seat import Seat, Task
-from memwarden.admission.steering import Act, Job, Run, Step
+from memwarden.admission.steering import Act, Run, Step
+from memwarden.admission.waiting import Waiting
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
-from memwarden.errors import MemwardenError, NotAdmitted, ReadError, TaskTooLarge, WorkerLost
+from memwarden.errors import MemwardenError, ReadError, TaskTooLarge, WorkerLost
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
 from memwarden.readers.identity import ProcProbe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from memwarden.actions.gate import Gate
-    from memwarden.admission.ledger import Ledger, Place, Reservation
+    from memwarden.admission.ledger import Ledger
     from memwarden.admission.nursery import Nursery
     from memwarden.contain.backstop import Backstop
     from memwarden.protocols import IdentityProbe, Predictor
@@ -45,25 +44,21 @@ if TYPE_CHECKING:
 HELD_SECONDS, POLLED_SECONDS, GROWING_SECONDS = 0.02, 0.01, 0.002
 #: The ledger is asked for what others do so often.
 ACCOUNT_SECONDS = 0.1
-#: Where only looking holds the workers, so much of the budget is not given out: what may be taken between two looks.
-MARGIN_SHARE = 0.03
-#: Somebody stands still in the kernel for so long before one is ended to make room.
-STUCK_SECONDS = 1.0
+#: One is ended to make room when all who run are held by the kernel for so long, or some of them for so long without
+#: that any task ends meanwhile; and more than there is may be used for so long.
+HELD_STILL_SECONDS, STUCK_SECONDS, LASTING_SECONDS = 0.06, 5.0, 1.0
 #: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
 #: kernel itself needs for the workers (page tables, stacks).
 _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
+#: Idle workers keep their leases for so long when nothing waits: the next task may be there at once.
+LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
-#: A prediction for one who waits is made anew so often.
-_FORESEE_SECONDS = 0.2
 #: Workers that were sent home have so many seconds to go, all together.
 LEAVE_SECONDS = 10.0
-#: A place in the ledger's line is asked for so often, if its bell does not ring.
-PLACE_SECONDS = 0.5
-_PAGE = 4096
 
 
 class Supervisor:
@@ -75,18 +70,18 @@ class Supervisor:
         workers: int,
         ledger: Ledger,
         predictor: Predictor,
+        owns_predictor: bool,
         backstop: Backstop,
+        nursery: Nursery,
         gate: Gate,
         attempts: int,
         tasks_per_child: int | None,
         label: str,
     ) -> None:
         self.workers = workers
-        self._ledger, self._predictor, self._backstop, self._gate = ledger, predictor, backstop, gate
+        self._ledger, self._backstop, self._nursery, self._gate = ledger, backstop, nursery, gate
         self._probe: IdentityProbe = ProcProbe()
         self._attempts, self._tasks_per_child = attempts, tasks_per_child
-        self._label = label
-        self.nursery: Nursery | None = None
         self.chronicle = Chronicle()
         self._inbox: deque[Task] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -94,37 +89,30 @@ class Supervisor:
         self._closing = self._cancelling = self._at_once = False
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
-        self._queue: deque[Task] = deque()
+        self._queue = Waiting(predictor)
         self._seats: dict[int, Seat] = {}  # by the line's descriptor
         self._ends: dict[int, Seat] = {}  # by the process's descriptor
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
         self._events = {fd for fd, _ in backstop.watched()}
+        self._purse = Purse(ledger, label, self._poll, held_by_kernel=bool(self._events))
         for fd, mask in backstop.watched():
             self._poll.register(fd, mask)
         self._next_look = self._next_account = 0.0
-        self._whole = self._alone = 0
-        self._lowest = 0
         self._limit = 0
         self._stuck_since: float | None = None
         self._moved = self._within = 0.0
         self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
-        #: What others have in the ledger; the place in its line of the first who waits here, and what came of it.
-        self._strangers = 0
-        self._place: Place | None = None
-        self._place_looked = 0.0
-        self._granted: Reservation | None = None
-        self._delivery, self._scholar = Delivery(), Scholar(predictor)
+        self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
         renew_after_fork(self)
 
     # --- from other threads ---------------------------------------------------------------------------
 
-    def start(self, nursery: Nursery) -> None:
-        """Begin; the nursery is made by the caller's thread."""
-        self.nursery = nursery
+    def start(self) -> None:
+        """Begin."""
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
@@ -134,28 +122,10 @@ class Supervisor:
         """What holds the workers beside looking."""
         return self._backstop.kind
 
-    def most(self) -> int:
-        """Bytes that a task might have alone."""
-        return self._alone or self._ledger.account().alone
-
     def resize(self, workers: int) -> None:
         """So many workers at most from now on."""
         self.workers = workers
         self._wake(always=True)
-
-    def dispose(self) -> None:
-        """It never began: give back what it has."""
-        if self._pid != os.getpid():
-            return
-        self._backstop.close()
-        if self._wake_fd >= 0:
-            os.close(self._wake_fd)
-            self._wake_fd = -1
-
-    @property
-    def started(self) -> bool:
-        """Whether it has begun."""
-        return self.nursery is not None
 
     def submit(self, task: Task) -> None:
         """Take a task in."""
@@ -178,9 +148,6 @@ class Supervisor:
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
         begun is ended, too."""
-        if not self.started:
-            self.dispose()
-            return
         self._cancelling = self._cancelling or cancel
         self._at_once = self._at_once or at_once
         self._closing = True
@@ -188,7 +155,7 @@ class Supervisor:
 
     def join(self) -> None:
         """Wait until it has ended; nothing where called from its own threads."""
-        if self.started and self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+        if self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
             self._thread.join()
 
     def _own_threads(self) -> tuple[threading.Thread, ...]:
@@ -197,7 +164,7 @@ class Supervisor:
     def report(self) -> BatchReport:
         """What has happened until now."""
         kills = self._kernel_kills
-        return self.chronicle.report(self._whole, self._backstop.kind, self.workers, kills)
+        return self.chronicle.report(self._purse.whole, self._backstop.kind, self.workers, kills)
 
     def after_fork(self) -> None:
         """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
@@ -238,6 +205,8 @@ class Supervisor:
         finally:
             self._asleep = False
         now = time.monotonic()
+        if wait == LINGER_SECONDS and not ready:
+            self._purse.give_back_idle(self._seats.values())
         for fd, mask in ready:
             if (seat := self._seats.get(fd)) is not None:
                 if mask & select.POLLOUT:
@@ -250,15 +219,15 @@ class Supervisor:
                 self._next_look = 0.0
                 if self._backstop.stuck():
                     self._stuck_since = self._stuck_since or now
-            elif self._place is not None and fd == self._place.fileno():
-                self._place_looked = 0.0
             elif fd == self._wake_fd:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake_fd)
+            else:
+                self._purse.rang(fd)
         while self._inbox:
-            self._queue.append(self._inbox.popleft())
+            self._queue.add(self._inbox.popleft())
         if self._cancelling:
-            for task in list(self._queue):
+            for task in self._queue:
                 if task.future.cancel():
                     self._set_running(task)
         if self._at_once:
@@ -274,7 +243,9 @@ class Supervisor:
 
     def _sleep_seconds(self) -> float | None:
         if not self._queue and not any(seat.tasks for seat in self._seats.values()):
-            return 0.0 if self._closing else None
+            if self._closing:
+                return 0.0
+            return LINGER_SECONDS if any(seat.reserved > seat.used + MIB for seat in self._seats.values()) else None
         return max(0.0, self._next_look - time.monotonic())
 
     def _is_over(self) -> bool:
@@ -286,9 +257,8 @@ class Supervisor:
 
     # --- workers --------------------------------------------------------------------------------------
 
-    def _hire(self, now: float) -> Seat:
-        assert self.nursery is not None
-        seat = Seat(self.nursery.start(), now)
+    def _hire(self) -> Seat:
+        seat = Seat(self._nursery.start())
         fd = seat.line.fileno()
         self._seats[fd] = seat
         self._poll.register(fd, select.POLLIN)
@@ -300,7 +270,8 @@ class Supervisor:
             self._poll.modify(seat.line.fileno(), select.POLLIN)
 
     def _hear(self, seat: Seat, now: float, *, ended: bool = False) -> None:
-        for said in seat.line.read():
+        """What a worker said; ``ended``: its process is gone, and what it had said is all there."""
+        for said in seat.line.read(whole=ended):
             if said.what == READY:
                 self._welcome(seat, said, now)
             elif said.what == UNFIT:
@@ -308,12 +279,6 @@ class Supervisor:
                 self._break("a worker could not begin; its initializer failed", said.payload)
             else:
                 self._finish(seat, said, now)
-        while ended and not seat.line.ended:
-            before = len(seat.tasks)
-            for said in seat.line.read():
-                self._finish(seat, said, now)
-            if len(seat.tasks) == before:
-                break  # nothing came, and nobody is there who could write more
         if seat.line.ended or ended:
             self._bury(seat, now)
 
@@ -326,15 +291,12 @@ class Supervisor:
         if seat.pidfd >= 0:
             self._ends[seat.pidfd] = seat
             self._poll.register(seat.pidfd, select.POLLIN)
-        if seat.reservation is not None:
-            with contextlib.suppress(MemwardenError):
-                seat.reservation.assign(said.number)
+        self._purse.assign(seat)
         if seat.run is not None:
             seat.run.begun = seat.run.grew = seat.run.seen_at = now
 
     def _bury(self, seat: Seat, now: float) -> None:
         """A worker has ended: what becomes of its tasks."""
-        assert self.nursery is not None
         fd = seat.line.fileno()
         if self._seats.pop(fd, None) is None:
             return
@@ -342,12 +304,12 @@ class Supervisor:
         if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
             self._poll.unregister(seat.pidfd)
         seat.signal(KILL, self._probe)  # what it had started
-        code = self.nursery.bury(seat.key.pid) if seat.key is not None else None
+        code = self._nursery.bury(seat.key.pid) if seat.key is not None else None
         tasks, run = list(seat.tasks), seat.run
         seat.close()
         self._moved = now
         begun = seat.key is not None and self.broken is None
-        self._queue.extendleft(reversed(tasks[1:] if begun else tasks))
+        self._queue.put_back(tasks[1:] if begun else tasks)
         if begun and tasks:
             self._judge(seat, tasks[0], run, code, now)
         elif seat.key is None and self.broken is None:
@@ -368,8 +330,9 @@ class Supervisor:
             why = seat.ended_for or "ended by the kernel for want of memory"
             job.seen = max(job.seen, peak)
             self._learn(task, peak, now - run.begun if run is not None else 0.0, "killed_at")
-            whole = job.alone or peak >= 0.9 * self._alone
-            again = not whole and job.attempts < self._attempts
+            # One that had everything; not one that was ended alone because others took the memory from outside.
+            whole = peak >= 0.9 * self._purse.alone
+            again = not whole and job.attempts < self._attempts * (2 if job.alone else 1)
             job.alone = job.alone or job.attempts >= self._attempts - 1
             if not again:
                 self._fail(task, self._too_large(task, peak))
@@ -381,19 +344,18 @@ class Supervisor:
                 self._fail(task, WorkerLost(words, code=code))
         self.chronicle.setback(now, job.number, job.kind.name, peak, given, why, again=again)
         if again:
-            job.prediction = job.first = None
-            self._queue.appendleft(task)
+            self._queue.put_back([task])
 
     def _too_large(self, task: Task, peak: int) -> TaskTooLarge:
         job = task.job
         foreseen = job.prediction.reserve if job.prediction is not None else job.given
         return TaskTooLarge(
-            f"{task.name}: took {size_text(peak)} and wanted more, alone in a budget of {size_text(self._alone)}"
+            f"{task.name}: took {size_text(peak)} and wanted more, alone in a budget of {size_text(self._purse.alone)}"
             f" ({size_text(foreseen)} were foreseen; {job.attempts} attempts). Give the executor a larger budget, or"
             " the task a smaller input",
             predicted=foreseen,
             used=max(peak, job.seen),
-            limit=self._alone,
+            limit=self._purse.alone,
             attempts=job.attempts,
         )
 
@@ -426,7 +388,7 @@ class Supervisor:
             self.chronicle.finished += 1
             self._delivery.result(task.future, said.payload)
         self._learn(task, peak, said.seconds, "finished" if said.what != ERROR else "killed_at")
-        seat.other, seat.since, self._moved = 0, now, now
+        seat.other, self._moved = 0, now
         if run is not None and run.paused:
             seat.go(self._probe)  # it had finished before it was stopped
         if seat.tasks:
@@ -440,8 +402,8 @@ class Supervisor:
         worn = self._tasks_per_child is not None and seat.done >= self._tasks_per_child
         if worn or seat.used > seat.kept + KEPT or len(self._seats) > self.workers:
             self._retire(seat)
-        elif self._ledger.contended or job.alone:
-            self._give_back(seat)
+        elif self._purse.contended or job.alone:
+            self._purse.give_back(seat)
 
     def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
         self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
@@ -466,42 +428,32 @@ class Supervisor:
 
     # --- memory ---------------------------------------------------------------------------------------
 
-    def _room(self) -> int:
-        """Bytes that nobody holds."""
-        return self._whole - sum(seat.held for seat in self._seats.values())
-
     def _take_stock(self, now: float) -> None:
-        """What the ledger says that we may have."""
+        """What there is, for us and for the kernel to hold the workers to."""
         self._next_account = now + ACCOUNT_SECONDS
-        try:
-            account = self._ledger.account()
-        except MemwardenError as error:
-            debug("executor: %s", error)
-            return
-        held = sum(seat.held for seat in self._seats.values())
-        self._strangers = account.committed - held
-        margin = 0 if self._events else int(account.alone * MARGIN_SHARE)
-        self._whole = max(0, account.room + held - margin)
-        self._alone = max(0, account.alone - margin)
-        if abs(self._whole - self._limit) >= _MOVED:
-            self._limit = self._whole
-            self._backstop.hold(max(self._whole, MIB) + KERNEL_ROOM)
+        self._purse.take_stock(self._seats.values())
+        if abs(self._purse.whole - self._limit) >= _MOVED:
+            self._limit = self._purse.whole
+            self._backstop.hold(max(self._limit, MIB) + KERNEL_ROOM)
 
     def _look(self, now: float) -> None:
         """Look at the workers, and do what must be done."""
-        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready]
+        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready and not seat.dying]
         for seat in busy:
             assert seat.run is not None
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
+        self._purse.give_back_idle(self._seats.values())  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
         if runs:
-            stuck = self._is_stuck(now)
+            stuck = self._is_stuck(now, busy)
             by_run = {id(seat.run): seat for seat in busy}
-            for step in steering.steer(runs, self._room(), now, grace=self._grace(now), stuck=stuck):
+            for step in steering.steer(
+                runs, self._purse.room(self._seats.values()), now, grace=self._grace(now), stuck=stuck
+            ):
                 self._do(step, by_run[id(step.run)], now)
         paused = sum(run.paused for run in runs)
         self.chronicle.note(
@@ -511,7 +463,7 @@ class Supervisor:
             len(self._queue),
             sum(seat.held for seat in busy),
             sum(seat.used for seat in self._seats.values()),
-            self._whole,
+            self._purse.whole,
         )
         pace = HELD_SECONDS if self._events else POLLED_SECONDS
         if not self._events and any(run.rate > 0 and not run.paused and now - run.grew < 0.1 for run in runs):
@@ -525,16 +477,19 @@ class Supervisor:
         become smaller: that is seen when it lasts.
         """
         if not self._events:
-            return int(self._alone * MARGIN_SHARE)
-        if sum(seat.used for seat in self._seats.values()) <= self._whole + KERNEL_ROOM:
+            return self._purse.margin
+        if sum(seat.used for seat in self._seats.values()) <= self._purse.whole + KERNEL_ROOM:
             self._within = now
-        return KERNEL_ROOM if now - self._within > STUCK_SECONDS else 1 << 62
+        return KERNEL_ROOM if now - self._within > LASTING_SECONDS else 1 << 62
 
-    def _is_stuck(self, now: float) -> bool:
+    def _is_stuck(self, now: float, busy: list[Seat]) -> bool:
+        """Whether one must be ended because the kernel holds all who run, or holds some for very long."""
         if self._stuck_since is None or not self._backstop.stuck():
             self._stuck_since = None
             return False
-        if now - max(self._stuck_since, self._moved) < STUCK_SECONDS:
+        running = [seat for seat in busy if seat.run is not None and not seat.run.paused]
+        patience = HELD_STILL_SECONDS if all(seat.held_by_kernel() for seat in running) else STUCK_SECONDS
+        if now - max(self._stuck_since, self._moved) < patience:
             return False
         self._moved = now
         return True
@@ -542,6 +497,8 @@ class Supervisor:
     def _do(self, step: Step, seat: Seat, now: float) -> None:
         run = step.run
         if step.act is Act.KILL:
+            if any(each.dying for each in self._seats.values()):
+                return  # what that one frees may be enough
             self.chronicle.kills += 1
             debug("executor: task %d is ended with %s: %s", run.job.number, size_text(run.used), step.why)
             seat.kill(self._probe, step.why)
@@ -550,7 +507,7 @@ class Supervisor:
             self.chronicle.pauses += 1
             seat.stop(self._probe)
             return
-        granted = self._lease(seat, step.lease, in_turn=False)
+        granted = self._purse.lease(seat, step.lease, in_turn=False)
         if not granted:
             run.lease = seat.reserved
         if step.act is Act.RESUME:
@@ -560,38 +517,12 @@ class Supervisor:
             else:
                 run.paused = True
 
-    def _lease(self, seat: Seat, size: int, *, in_turn: bool = True) -> bool:
-        """Have so many bytes reserved for a worker; False where there is no room now."""
-        size = max(size, _PAGE)
-        try:
-            own = seat.reservation
-            if own is None:
-                own = self._ledger.try_reserve(size, label=self._label)
-                if own is None:
-                    return False
-                seat.reservation = own
-                if seat.key is not None:
-                    own.assign(seat.key.pid)
-            elif size > own.bytes:
-                return own.grow(size - own.bytes, in_turn=in_turn)
-            elif size < own.bytes:
-                own.shrink(own.bytes - size)
-        except (NotAdmitted, ReadError):
-            return False
-        return True
-
-    def _give_back(self, seat: Seat) -> None:
-        """An idle worker keeps reserved what it holds, and no more."""
-        keep = max(_PAGE, seat.used)
-        if seat.reservation is not None and seat.reserved > keep + MIB:
-            seat.reservation.shrink(seat.reserved - keep)
-
     # --- admission ------------------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
         if self._gate.closed or self.broken is not None:
             return
-        if not self._whole:
+        if not self._purse.whole:
             self._take_stock(now)
         while self._queue:
             idle = [seat for seat in self._seats.values() if not seat.tasks and seat.ready and not seat.leaving]
@@ -600,58 +531,14 @@ class Supervisor:
                 if not self._hand_ahead(now):
                     return
                 continue
-            if self._granted is None and self._place is not None:
-                self._ask_place(now)
-            task = self._queue[0] if self._granted is not None else self._choose(idle, now)
+            self._purse.ask(now)
+            task = self._queue.first if self._purse.granted else self._choose(idle, now)
             if task is not None and not self._set_running(task):
                 continue
             if task is None or not self._seat(task, idle, now):
-                self._stand_in_line(now)
+                if self._queue:
+                    self._purse.stand_in_line(self._queue.first.job, now)
                 return
-
-    def _stand_in_line(self, now: float) -> None:
-        """Others have memory that the first who waits here needs: it waits among theirs, too."""
-        if not self._queue:
-            return
-        job = self._queue[0].job
-        if self._place is not None or self._granted is not None or job.alone or not job.reserve:
-            return
-        if self._strangers < MIB and not self._ledger.contended:
-            return
-        try:
-            self._place = self._ledger.queue(job.reserve, label=self._label)
-        except MemwardenError as error:
-            debug("executor: no place in the line: %s", error)
-            return
-        self._place_looked = now
-        if self._place.fileno() >= 0:
-            self._poll.register(self._place.fileno(), select.POLLIN)
-
-    def _ask_place(self, now: float) -> None:
-        if self._place is None or now - self._place_looked < PLACE_SECONDS:
-            return
-        self._place_looked = now
-        fd = self._place.fileno()
-        try:
-            self._granted = self._place.look()
-        except MemwardenError as error:
-            debug("executor: %s", error)
-            self._leave_line()
-            return
-        if self._granted is not None:
-            self._place = None
-            if fd >= 0:
-                self._poll.unregister(fd)
-
-    def _leave_line(self) -> None:
-        if self._place is not None:
-            if self._place.fileno() >= 0:
-                self._poll.unregister(self._place.fileno())
-            self._place.leave()
-            self._place = None
-        if self._granted is not None:
-            self._granted.release()
-            self._granted = None
 
     def _seat(self, task: Task, idle: list[Seat], now: float) -> bool:
         """Give a task a worker and its memory; False where it must wait after all."""
@@ -659,35 +546,28 @@ class Supervisor:
         seat = min(idle, key=lambda each: abs(each.reserved - job.reserve)) if idle else None
         if seat is None:
             try:
-                seat = self._hire(now)
+                seat = self._hire()
             except OSError as error:
                 if not self._seats:
                     self._break(f"no worker could be started: {error}", None)
                 return False
         size = job.reserve
-        first = task is self._queue[0]
-        if first and self._granted is not None:
-            if seat.reservation is not None:
-                seat.reservation.release()
-            seat.reservation, self._granted = self._granted, None
-            if seat.key is not None:
-                with contextlib.suppress(MemwardenError):
-                    seat.reservation.assign(seat.key.pid)
+        first = task is self._queue.first
+        if first and self._purse.granted:
+            self._purse.hand_over(seat)
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
-            for other in idle:
-                if other is not seat:
-                    self._give_back(other)
+            self._purse.give_back_idle(other for other in idle if other is not seat)
             if job.alone:
-                size = min(size, self._room() + seat.held)
-            if not self._lease(seat, size):
+                size = min(size, self._purse.room(self._seats.values()) + seat.held)
+            if not self._purse.lease(seat, size):
                 if seat.ready:
                     self._next_account = 0.0
                 else:
                     self._retire(seat)
                 return False
         if first:
-            self._leave_line()
-        self._queue.remove(task)
+            self._purse.leave_line()
+        self._queue.take(task)
         if not self._begin(seat, task, now):
             return True
         seat.run = Run(job, seat.reserved, now)
@@ -697,8 +577,8 @@ class Supervisor:
         """Whether it may begin; one that was cancelled is taken out."""
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
+                self._queue.take(task)
                 self.chronicle.cancelled += 1
-                self._queue.remove(task)
                 return False
             task.running = True
         return True
@@ -706,62 +586,27 @@ class Supervisor:
     def _choose(self, idle: list[Seat], now: float) -> Task | None:
         busy = any(seat.tasks for seat in self._seats.values())
         paused = steering.spoken_for(seat.run for seat in self._seats.values() if seat.run is not None)
-        room = self._room() - max(0, paused)
         # What idle workers have reserved and do not use can be had.
-        room += sum(seat.held - seat.used for seat in idle)
+        room = self._purse.room(self._seats.values()) + sum(seat.held - seat.used for seat in idle) - max(0, paused)
         if any(seat.run is not None and seat.run.job.alone for seat in self._seats.values()):
             return None
-        found: dict[int, Task] = {}
-        gone: list[Task] = []
+        task = self._queue.choose(room, self._purse.alone, now, steering.patience(self._seconds), busy=busy)
+        if task is None and not busy and idle:
+            self._retire_fattest(idle)
+        return task
 
-        def foreseen() -> Iterable[Job]:
-            for task in islice(self._queue, steering.LOOKED_AT):
-                if task.future.cancelled():
-                    gone.append(task)
-                    continue
-                self._foresee(task.job, now)
-                found[task.job.number] = task
-                yield task.job
-
-        longest = steering.patience(self._seconds)
-        job = steering.choose(foreseen(), room, now, longest, busy=busy)
-        for task in gone:
-            self._set_running(task)
-        if job is None and not busy and idle and self._retire_fattest(idle):
-            return None
-        return None if job is None else found[job.number]
-
-    def _foresee(self, job: Job, now: float) -> None:
-        """What a task that waits will need."""
-        if job.prediction is not None and now - job.foreseen < _FORESEE_SECONDS:
-            return
-        job.foreseen = now
-        try:
-            job.prediction = self._predictor.predict(job.kind, job.size, at_least=job.seen)
-            reserve = job.prediction.reserve
-        except Exception as error:  # noqa: BLE001 - a user's predictor; its fault must not cost the batch
-            debug("executor: the predictor failed: %s", error)
-            reserve = max(self._alone // max(1, self.workers), int(job.seen * 1.5))
-        if job.given:
-            reserve = max(job.given, int(job.seen * 1.5) if job.seen > job.given else 0)
-        if reserve > self._alone:
-            job.alone, reserve = True, self._alone
-        job.reserve = reserve
-
-    def _retire_fattest(self, idle: list[Seat]) -> bool:
-        """Nothing runs and nothing fits: workers that keep much let it go."""
+    def _retire_fattest(self, idle: list[Seat]) -> None:
+        """Nothing runs and nothing fits: the worker that keeps most lets it go."""
         seat = max(idle, key=lambda each: each.used)
-        if seat.used <= MIB:
-            return False
-        self._retire(seat)
-        return True
+        if seat.used > MIB:
+            self._retire(seat)
 
     def _hand_ahead(self, now: float) -> bool:
         """Give a short task to a worker that is about to end one; whether one was given."""
-        if self._ledger.contended:
+        if self._purse.contended:
             return False
-        task = self._queue[0]
-        self._foresee(task.job, now)
+        task = self._queue.first
+        self._queue.foresee(task.job, self._purse.alone, now)
         known = task.job.prediction
         if task.job.alone or known is None or known.n < 3 or known.seconds > SHORT_SECONDS:
             return False
@@ -780,7 +625,7 @@ class Supervisor:
                 best = seat
         if best is None or not self._set_running(task):
             return best is not None
-        self._queue.popleft()
+        self._queue.take(task)
         self._begin(best, task, now)
         return True
 
@@ -788,7 +633,8 @@ class Supervisor:
 
     def _end_all(self) -> None:
         while self._queue:  # what was put back, or had been handed to a worker ahead of its time
-            task = self._queue.popleft()
+            task = self._queue.first
+            self._queue.take(task)
             self._fail(task, WorkerLost(f"{task.name}: the executor was ended before it had finished", code=None))
         for seat in self._seats.values():
             if seat.tasks and seat.ready and not seat.leaving:
@@ -808,7 +654,7 @@ class Supervisor:
     def _shut(self, trouble: BaseException | None) -> None:
         """Let the workers go, and tell whoever still waits."""
         with contextlib.suppress(MemwardenError):
-            self._leave_line()
+            self._purse.leave_line()
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
@@ -828,11 +674,10 @@ class Supervisor:
         until = time.monotonic() + LEAVE_SECONDS
         for seat in list(self._seats.values()):
             self._await_end(seat, until)
-        if self.nursery is not None:
-            self.nursery.close()
-        self._backstop.close()
-        self._scholar.stop()
+        self._nursery.close()
         self._delivery.stop()
+        self._scholar.stop()
+        self._backstop.close()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
@@ -853,8 +698,7 @@ class Supervisor:
                 poll.register(seat.pidfd, select.POLLIN)
         if seat.key is not None:
             seat.kill(self._probe, "it did not end")
-            assert self.nursery is not None
-            self.nursery.bury(seat.key.pid)
+            self._nursery.bury(seat.key.pid)
         seat.close()
 
 

@@ -30,6 +30,10 @@ def _level(_: Sample, assessment: Assessment) -> Figure | None:
     return (assessment.level.rank, None) if assessment.binding is not None else None
 
 
+def _stalls(_: Sample, assessment: Assessment) -> Figure | None:
+    return None if assessment.stalls is None else (assessment.stalls.rank, None)
+
+
 def _used(_: Sample, assessment: Assessment) -> Figure | None:
     binding = assessment.binding
     return None if binding is None else (binding.used, binding.limit.bytes)
@@ -41,6 +45,13 @@ def _effective(assessment: Assessment) -> int | None:
 
 def _available(_: Sample, assessment: Assessment) -> Figure | None:
     return None if assessment.available is None else (assessment.available, _effective(assessment))
+
+
+def _outside_available(sample: Sample, assessment: Assessment) -> Figure | None:
+    left = [group.limit - group.working_set for group in sample.cgroups if group.limit]
+    if sample.system is not None:
+        left.append(sample.system.available)
+    return (max(0, min(left)), _effective(assessment)) if left else None
 
 
 def _machine_available(sample: Sample, _: Assessment) -> Figure | None:
@@ -115,8 +126,12 @@ MEASURES = {
     measure.name: measure
     for measure in (
         Measure("level", "level", _level, "the pressure level"),
+        Measure("stalls", "level", _stalls, "the level of the time that all tasks wait for memory"),
         Measure("used", "bytes", _used, "what counts against the binding limit; a percentage is of that limit"),
         Measure("available", "bytes", _available, "what may still be taken; a percentage is of the effective limit"),
+        Measure(
+            "outside.available", "bytes", _outside_available, "what container and machine leave, whatever was asked for"
+        ),
         Measure(
             GROWTH, "bytes", _watched, "growth of the watched process or tree since the watch began, or over a time"
         ),

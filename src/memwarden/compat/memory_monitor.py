@@ -14,22 +14,31 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 from memwarden.actions.collect import SHARE
-from memwarden.assess.pressure import constraints
-from memwarden.compat.figures import Sources, iso, look_once, moment
-from memwarden.compat.shared import SYSTEM_CLOCK
+from memwarden.compat.figures import Sources, iso, moment
+from memwarden.compat.points import (
+    Point,
+    denominator,
+    gb,
+    mb,
+    nothing,
+    one_line,
+    read_now,
+    resident,
+    rounded,
+    share,
+    shown,
+    signed,
+)
 from memwarden.errors import MemwardenError, ReadError, SettingsError
 from memwarden.guards.freeing import Freed
 from memwarden.guards.freeing import force_garbage_collection as _collect
 from memwarden.guards.marks import Marks, marks
 from memwarden.guards.tracker import MemoryTracker
 from memwarden.model import log
-from memwarden.model.facts import Gap
-from memwarden.model.findings import Assessment, PressureLevel, Reading
-from memwarden.model.limits import Constraint
-from memwarden.model.sample import Sample
+from memwarden.model.findings import Reading
 from memwarden.model.units import MIB
 from memwarden.readers.census import Census, census
 from memwarden.readers.process import read_pss
@@ -42,31 +51,6 @@ THRESHOLD_MB = 3000.0
 #: A collection is told when more than this many MB came back.
 FREED_TOLD_MB = 10.0
 _INFO, _WARNING = 20, 30  # those of logging
-
-
-class _Point(NamedTuple):
-    """Memory at one moment, in bytes. None: it could not be read, and ``gaps`` say why."""
-
-    wall: float
-    rss: int | None
-    peak: int | None
-    vms: int | None
-    #: What percentages are of: the container's limit or the machine's memory, and what counts against it.
-    whole: Constraint | None
-    available: int | None
-    objects: int
-    objects_age: float
-    gaps: tuple[str, ...]
-
-    @property
-    def percent(self) -> float | None:
-        """The process as a share of the limit."""
-        return None if self.whole is None or self.rss is None else 100 * self.rss / self.whole.limit.bytes
-
-    @property
-    def system_percent(self) -> float | None:
-        """All that counts against the limit, as a share of it."""
-        return None if self.whole is None else 100 * self.whole.ratio
 
 
 class MemoryMonitor:
@@ -93,7 +77,7 @@ class MemoryMonitor:
         self.peak_warning_mb = _above_zero("peak_warning_mb", peak_warning_mb)
         self.percent_warning = _above_zero("percent_warning", percent_warning)
         self._sources, self._census = sources, objects
-        self._reading = _nothing(ReadError("memory", "this process", "absent", "nobody has looked"))
+        self._reading = nothing(ReadError("memory", "this process", "absent", "nobody has looked"))
         self._tracker = MemoryTracker(look=self._given, objects=objects, board=board)
         self._running = False
         self._start: int | None = None
@@ -109,7 +93,7 @@ class MemoryMonitor:
 
     def checkpoint(self, label: str) -> None:
         """Log memory now, under a name of yours."""
-        self._tell(f"checkpoint:{_one_line(label)}", self._look())
+        self._tell(f"checkpoint:{one_line(label)}", self._look())
 
     def get_memory_info(self) -> dict[str, Any]:
         """Memory now; its keys are always there, None where something could not be read (``gaps`` say why).
@@ -121,8 +105,8 @@ class MemoryMonitor:
         gaps = list(point.gaps)
         told = self._info(point)
         told["process"] |= {
-            "children_mb": _mb(_measured(gaps, _children)),
-            "pss_mb": _mb(_measured(gaps, lambda: read_pss(os.getpid()))),
+            "children_mb": mb(_measured(gaps, _children)),
+            "pss_mb": mb(_measured(gaps, lambda: read_pss(os.getpid()))),
         }
         return told | {"gaps": gaps}
 
@@ -143,9 +127,9 @@ class MemoryMonitor:
         """
         freed = _force()
         return {
-            "before_mb": _mb(freed.before),
-            "after_mb": _mb(freed.after),
-            "freed_mb": _mb(freed.returned),
+            "before_mb": mb(freed.before),
+            "after_mb": mb(freed.after),
+            "freed_mb": mb(freed.returned),
             "objects_collected": freed.objects,
             "collections_by_generation": dict(zip(("gen0", "gen1", "gen2"), freed.generations, strict=True)),
         }
@@ -156,25 +140,25 @@ class MemoryMonitor:
         self._tracker.close()
         self._running, self._start = False, None
         delta = None if not running or start is None or point.rss is None else point.rss - start
-        self._tell(f"{what} (delta={_signed(delta)}, peak={_shown(point.peak)})", point)
+        self._tell(f"{what} (delta={signed(delta)}, peak={shown(point.peak)})", point)
         if point.peak is not None and point.peak > self.peak_warning_mb * MIB:
-            name = _one_line(f"{self.task_name}[{self.task_id}]" if self.task_id else self.task_name)
-            log.warn("Task %s used significant memory: peak=%s, delta=%s", name, _shown(point.peak), _signed(delta))
+            name = one_line(f"{self.task_name}[{self.task_id}]" if self.task_id else self.task_name)
+            log.warn("Task %s used significant memory: peak=%s, delta=%s", name, shown(point.peak), signed(delta))
         if self.enable_gc:
             _collect_rationed()
         return {
             "task_name": self.task_name,
-            "start_mb": _mb(start if running else None),
-            "finish_mb": _mb(point.rss),
-            "peak_mb": _mb(point.peak),
-            "delta_mb": _mb(delta),
+            "start_mb": mb(start if running else None),
+            "finish_mb": mb(point.rss),
+            "peak_mb": mb(point.peak),
+            "delta_mb": mb(delta),
         }
 
     def _given(self) -> Reading:
         return self._reading
 
-    def _look(self) -> _Point:
-        self._reading = reading = _read(self._sources)
+    def _look(self) -> Point:
+        self._reading = reading = read_now(self._sources)
         sample = reading.sample
         gaps = [str(ReadError(*gap)) for gap in sample.gaps]
         snapshot = peak = None
@@ -189,33 +173,33 @@ class MemoryMonitor:
             objects, age = snapshot.objects, snapshot.objects_age
         else:
             objects, age = self._census.objects()
-        return _Point(
+        return Point(
             wall=sample.wall,
-            rss=_resident(sample) if snapshot is None else snapshot.rss,
+            rss=resident(sample) if snapshot is None else snapshot.rss,
             peak=None if snapshot is None or peak is None else max(peak, snapshot.rss),
             vms=None if sample.process is None else sample.process.vms,
-            whole=_whole(sample),
+            whole=denominator(sample),
             available=reading.assessment.available,
             objects=objects,
             objects_age=age,
             gaps=tuple(dict.fromkeys(gaps)),
         )
 
-    def _info(self, point: _Point) -> dict[str, Any]:
+    def _info(self, point: Point) -> dict[str, Any]:
         return {
             "timestamp": iso(moment(point.wall, utc_offset=True)),
             "task_name": self.task_name,
             "process": {
                 "pid": os.getpid(),
-                "rss_mb": _mb(point.rss),
-                "vms_mb": _mb(point.vms),
-                "percent": _rounded(point.percent),
-                "peak_mb": _mb(point.peak),
+                "rss_mb": mb(point.rss),
+                "vms_mb": mb(point.vms),
+                "percent": rounded(point.percent),
+                "peak_mb": mb(point.peak),
             },
             "system": {
-                "total_mb": _mb(None if point.whole is None else point.whole.limit.bytes),
-                "available_mb": _mb(point.available),
-                "used_percent": _rounded(point.system_percent),
+                "total_mb": mb(None if point.whole is None else point.whole.limit.bytes),
+                "available_mb": mb(point.available),
+                "used_percent": rounded(point.system_percent),
                 "limit_source": "" if point.whole is None else point.whole.limit.source,
             },
             "gc": {
@@ -226,15 +210,15 @@ class MemoryMonitor:
             "gaps": list(point.gaps),
         }
 
-    def _tell(self, what: str, point: _Point) -> None:
+    def _tell(self, what: str, point: Point) -> None:
         percent = point.percent
         high = percent is not None and percent > self.percent_warning
         line = (
-            f"Memory [{_one_line(self.task_name)}] {what}: RSS={_shown(point.rss)} (peak={_shown(point.peak)}), "
-            f"Process%={_share(percent)}, System={_share(point.system_percent)}, GC objects={point.objects:,}"
+            f"Memory [{one_line(self.task_name)}] {what}: RSS={shown(point.rss)} (peak={shown(point.peak)}), "
+            f"Process%={share(percent)}, System={share(point.system_percent)}, GC objects={point.objects:,}"
         )
         if point.gaps:
-            line += f" [not read: {_one_line('; '.join(point.gaps))}]"
+            line += f" [not read: {one_line('; '.join(point.gaps))}]"
         extra = log.extra_of(None) | {"memwarden": self._info(point), "memwarden_kind": "task"}
         prefix = "HIGH MEMORY USAGE: " if high else ""
         log.logger().log(_WARNING if high else _INFO, "%s", prefix + line, extra=extra)
@@ -246,41 +230,53 @@ def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sourc
     A reading that fails is told as an error, and then nothing is said against it: True.
     """
     threshold = _above_zero("threshold_mb", threshold_mb)
-    sample = _read(sources).sample
+    sample = read_now(sources).sample
     if sample.process is None:
         why = "; ".join(str(ReadError(*gap)) for gap in sample.gaps) or "no reader tells of this process"
-        log.error("Memory threshold of %.1fMB was not checked: %s", threshold, _one_line(why))
+        log.error("Memory threshold of %.1fMB was not checked: %s", threshold, one_line(why))
         return True
     rss = sample.process.rss
     if rss > threshold * MIB:
-        log.warn("Memory threshold exceeded: RSS=%s, threshold=%.1fMB", _shown(rss), threshold)
+        log.warn("Memory threshold exceeded: RSS=%s, threshold=%.1fMB", shown(rss), threshold)
         return False
     return True
 
 
-def _read(sources: Sources) -> Reading:
-    try:
-        return look_once(sources, SYSTEM_CLOCK)
-    except MemwardenError as error:  # no reader can be had here
-        return _nothing(error)
+def get_system_memory_summary(*, sources: Sources = own_sources) -> dict[str, Any]:
+    """Memory of the container where it has a limit, else of the machine, and the machine's swap; in GB of 2**30 bytes.
+
+    None is what could not be read; ``gaps`` say why. ``available_gb`` is the least that container and machine leave.
+    """
+    sample, assessment = read_now(sources)
+    whole, system = denominator(sample), sample.system
+    total, used = (None, None) if system is None else (system.swap_total, system.swap_used)
+    return {
+        "virtual_memory": {
+            "total_gb": gb(None if whole is None else whole.limit.bytes),
+            "available_gb": gb(assessment.available),
+            "used_gb": gb(None if whole is None else whole.used),
+            "percent": rounded(None if whole is None else 100 * whole.ratio),
+            "limit_source": "" if whole is None else whole.limit.source,
+        },
+        "swap_memory": {
+            "total_gb": gb(total),
+            "used_gb": gb(used),
+            "percent": None if total is None or used is None else round(100 * used / total, 2) if total else 0.0,
+        },
+        "gaps": [str(ReadError(*gap)) for gap in sample.gaps],
+    }
 
 
-def _nothing(error: MemwardenError) -> Reading:
-    gap = Gap("memory", "this system", "absent", str(error))
-    return Reading(
-        Sample(time.time(), time.monotonic(), gaps=(gap,)),
-        Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),
+def log_worker_memory_summary(*, sources: Sources = own_sources) -> None:
+    """Log one line about this process as it stands."""
+    sample, assessment = read_now(sources)
+    whole, rss = denominator(sample), resident(sample)
+    percent = None if whole is None or rss is None else 100 * rss / whole.limit.bytes
+    line = (
+        f"Worker memory summary: PID={os.getpid()}, RSS={shown(rss)}, Process%={share(percent)}, "
+        f"System={share(None if whole is None else 100 * whole.ratio)} (available={shown(assessment.available)})"
     )
-
-
-def _resident(sample: Sample) -> int | None:
-    return None if sample.process is None else sample.process.rss
-
-
-def _whole(sample: Sample) -> Constraint | None:
-    """The smallest that resident memory counts against: a container's limit, or the machine."""
-    found = [each for each in constraints(sample) if each.limit.source.startswith(("cgroup ", "machine"))]
-    return min(found, key=lambda each: each.limit.bytes, default=None)
+    log.logger().info("%s", line, extra=log.extra_of(None))
 
 
 def _children() -> int:
@@ -317,40 +313,12 @@ def _force() -> Freed:
     _rested = time.monotonic() + freed.seconds / SHARE
     if freed.returned is not None and freed.returned > FREED_TOLD_MB * MIB:
         log.logger().info(
-            "Garbage collection freed %s (%d objects)", _shown(freed.returned), freed.objects, extra=log.extra_of(None)
+            "Garbage collection freed %s (%d objects)", shown(freed.returned), freed.objects, extra=log.extra_of(None)
         )
     return freed
-
-
-# --- in words -----------------------------------------------------------------------------------------
 
 
 def _above_zero(name: str, value: float) -> float:
     if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
         raise SettingsError(f"{name} {value!r}: a number above zero, such as {THRESHOLD_MB:.0f}")
     return float(value)
-
-
-def _one_line(text: str) -> str:
-    """Nobody can forge a line by a name."""
-    return "".join(each if each.isprintable() else " " for each in str(text))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
-
-
-def _mb(size: int | None) -> float | None:
-    return None if size is None else round(size / MIB, 2)
-
-
-def _shown(size: int | None) -> str:
-    return "?" if size is None else f"{size / MIB:.1f}MB"
-
-
-def _signed(size: int | None) -> str:
-    return "?" if size is None else f"{round(size / MIB, 1) + 0.0:+.1f}MB"  # never -0.0
-
-
-def _share(percent: float | None) -> str:
-    return "?" if percent is None else f"{percent:.1f}%"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
 
+from memwarden.compat.memory_monitor import MemoryMonitor
+from memwarden.guards.marks import marks
 from memwarden.model.units import MIB
+from memwarden.testing import HOG
 from support.docker import Docker
 
 LIMIT = 100 * MIB
@@ -44,3 +48,21 @@ def test_percentages_are_of_the_container(docker: Docker) -> None:
     low = docker.run([sys.executable, "-c", CODE, "20"], memory=LIMIT)
     assert low.returncode == 0, low.stderr
     assert "HIGH" not in low.stderr
+
+
+@pytest.mark.contract("S4-12")
+def test_rss_is_this_process_and_its_children_stand_beside_it() -> None:
+    """A child of 40 MiB is no part of the resident size; the fair share is not above that."""
+    try:
+        before = MemoryMonitor("t").get_memory_info()["process"]
+        with subprocess.Popen([sys.executable, "-c", HOG, "40", "0", "40"], stdin=-1, stdout=-1, text=True) as child:
+            assert child.stdout is not None
+            while "at cap" not in child.stdout.readline():
+                assert child.poll() is None
+            after = MemoryMonitor("t").get_memory_info()["process"]
+            child.communicate("")
+    finally:
+        marks.release()
+    assert after["rss_mb"] == pytest.approx(before["rss_mb"], abs=4)
+    assert 40 < after["children_mb"] - before["children_mb"] < 80
+    assert 0 < after["pss_mb"] <= after["rss_mb"] + 4

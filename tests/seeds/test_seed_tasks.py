@@ -122,3 +122,22 @@ def test_alert_thresholds(heard):
     if not check_memory_threshold(threshold_mb=len(kept) / MIB):
         logger.critical("Memory threshold exceeded!")
     assert heard.messages[-1] == "Memory threshold exceeded!"
+
+
+@pytest.mark.contract("S4-61", "S4-62")
+def test_utility_functions(heard):
+    """The three can be imported as the reference does, and tell of this process and system."""
+    from memwarden.compat.memory_monitor import (
+        check_memory_threshold,  # Check if memory exceeds limit
+        get_system_memory_summary,  # Get system-wide memory info
+        log_worker_memory_summary,  # Log overall worker memory
+    )
+
+    log_worker_memory_summary()
+    assert re.fullmatch(
+        r"Worker memory summary: PID=\d+, RSS=[\d.]+MB, Process%=[\d.]+%, System=[\d.]+% \(available=[\d.]+MB\)",
+        heard.messages[0],
+    )
+    summary = get_system_memory_summary()
+    assert summary["virtual_memory"]["total_gb"] > summary["virtual_memory"]["available_gb"] > 0
+    assert check_memory_threshold(threshold_mb=1e6)

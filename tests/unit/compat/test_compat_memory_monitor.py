@@ -12,7 +12,12 @@ import pytest
 
 from memwarden.assess.pressure import PressureDetector
 from memwarden.compat import memory_monitor
-from memwarden.compat.memory_monitor import MemoryMonitor, check_memory_threshold
+from memwarden.compat.memory_monitor import (
+    MemoryMonitor,
+    check_memory_threshold,
+    get_system_memory_summary,
+    log_worker_memory_summary,
+)
 from memwarden.errors import ExtraMissing, ReadError, SettingsError
 from memwarden.guards.freeing import Freed
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, SystemMemory
@@ -359,6 +364,45 @@ def test_a_threshold_that_cannot_be_checked_is_told(heard):
     heard.clear()
     assert check_memory_threshold(sources=list)
     assert "no reader tells of this process" in heard.text
+
+
+# --- the whole process and system ---------------------------------------------------------------------
+
+
+@pytest.mark.contract("S4-62")
+def test_the_system_has_its_summary():
+    """The container's memory and the machine's swap in GB; where nothing could be read None and the reason."""
+    found = container() | {"system": SystemMemory(64 * GIB, 60 * GIB, 60 * GIB, 0, 4 * GIB, 3 * GIB)}
+    summary = get_system_memory_summary(sources=lambda: [ScriptedReader([found])])
+    assert json.loads(json.dumps(summary)) == {
+        "virtual_memory": {
+            "total_gb": 4.0,
+            "available_gb": 3.0,
+            "used_gb": 1.0,
+            "percent": 25.0,
+            "limit_source": "cgroup /box",
+        },
+        "swap_memory": {"total_gb": 4.0, "used_gb": 1.0, "percent": 25.0},
+        "gaps": [],
+    }
+    none = get_system_memory_summary(sources=lambda: [ScriptedReader([container()])])["swap_memory"]
+    assert none == {"total_gb": 0.0, "used_gb": 0.0, "percent": 0.0}
+    failing = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])
+    bare = get_system_memory_summary(sources=lambda: [failing])
+    assert bare["virtual_memory"].keys() == summary["virtual_memory"].keys()
+    assert bare["swap_memory"] == {"total_gb": None, "used_gb": None, "percent": None}
+    assert bare["gaps"] == ["meminfo: denied at /proc/meminfo"]
+
+
+@pytest.mark.contract("S4-61")
+def test_the_worker_has_one_line(heard):
+    """In the old words, of the container; question marks where nothing could be read."""
+    log_worker_memory_summary(sources=lambda: [ScriptedReader([container()])])
+    log_worker_memory_summary(sources=list)
+    told, bare = (re.sub(r"PID=\d+", "PID=7", message) for message in heard.messages)
+    assert told == ("Worker memory summary: PID=7, RSS=256.0MB, Process%=6.2%, System=25.0% (available=3072.0MB)")
+    assert bare == "Worker memory summary: PID=7, RSS=?, Process%=?, System=? (available=?)"
+    assert {record.levelname for record in heard.records} == {"INFO"}
 
 
 # --- collecting ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
     from memwarden.errors import DoesNotFit as DoesNotFit
     from memwarden.errors import ExtraMissing as ExtraMissing
+    from memwarden.errors import IsolationFailed as IsolationFailed
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
     from memwarden.errors import MemwardenError as MemwardenError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from memwarden.errors import RecordError as RecordError
     from memwarden.errors import SettingsError as SettingsError
     from memwarden.errors import TargetChanged as TargetChanged
+    from memwarden.guards.limit import memory_limit as memory_limit
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -53,8 +55,9 @@ _HOMES = {
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
-    " NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing IsolationFailed LaunchError LimitExceeded"
+    " MemwardenError NotAdmitted ReadError RecordError SettingsError TargetChanged",
+    "guards.limit": "memory_limit",
     "model.endings": "Ending EndKind",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",

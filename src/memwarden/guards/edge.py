@@ -1,0 +1,70 @@
+"""The edge: a soft ``RLIMIT_DATA`` of this process, so that the kernel refuses what would go far past a limit.
+
+The kernel counts private writable memory against it when it is mapped, not when it is used. A large buffer is so
+refused before any of it is there, and shared or file-backed maps do not count. The limit holds for the whole
+process, and whoever allocates next gets the MemoryError: so it is set only while the process has no other thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+with contextlib.suppress(ImportError):  # not a POSIX system
+    import resource
+
+
+class Edge:
+    """The one soft limit of the process, and who wants it where. Not locked: its owner is.
+
+    The lowest claim holds. When nobody claims any more, the process has the limit that it had. When somebody else has
+    changed the limit meanwhile, theirs stays, and the claims that were there are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._claims: dict[object, int] = {}
+        self._found = self._set = -1
+
+    def claim(self, owner: object, data: int) -> bool:
+        """Refuse what would bring the process's data beyond ``data`` bytes; False where that cannot be."""
+        self._yield_to_others()
+        if not self._claims:
+            self._found = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        self._claims[owner] = data
+        if not self._apply():
+            self._claims.pop(owner, None)
+            return False
+        return True
+
+    def release(self, owner: object) -> None:
+        """Give up a claim; nothing happens where there is none (any more)."""
+        if owner in self._claims:
+            self._yield_to_others()
+            if self._claims.pop(owner, None) is not None:
+                self._apply()
+
+    def clear(self) -> None:
+        """Give up every claim."""
+        self._yield_to_others()
+        if self._claims:
+            self._claims.clear()
+            self._apply()
+
+    def holds(self, owner: object) -> bool:
+        """Whether the kernel refuses for this claim, or for a lower one."""
+        return owner in self._claims
+
+    def _yield_to_others(self) -> None:
+        if self._claims and resource.getrlimit(resource.RLIMIT_DATA)[0] != self._set:
+            self._claims.clear()
+
+    def _apply(self) -> bool:
+        """Set the lowest of the claims, or what was found; False where the system does not let us."""
+        wanted = min(self._claims.values(), default=self._found)
+        if self._found != resource.RLIM_INFINITY and self._claims:
+            wanted = min(wanted, self._found)
+        try:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        except (OSError, ValueError):
+            return False
+        self._set = wanted
+        return True

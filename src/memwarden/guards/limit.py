@@ -1,0 +1,205 @@
+"""A limit on the memory that a function or a block takes: :func:`memory_limit`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, TypeVar, cast
+
+from memwarden.errors import LimitExceeded, SettingsError
+from memwarden.guards.interruption import Interrupted
+from memwarden.guards.lookout import LEEWAY, Block, lookout
+from memwarden.model.units import parse_size, size_text
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_WAY_OUT = "give it less work at a time or a higher limit"
+
+
+class MemoryLimit:
+    """What :func:`memory_limit` makes: a decorator, and a context manager that may be entered again and by several
+    threads. Entered, it gives a :class:`Held`."""
+
+    def __init__(self, limit: int, absolute: bool, isolate: bool, refuse: bool) -> None:
+        self.limit, self.absolute, self.isolate, self.refuse = limit, absolute, isolate, refuse
+        self._entered: dict[FrameType, list[Held]] = {}
+
+    # --- a block ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Held:
+        if self.isolate:
+            raise SettingsError("memory_limit(isolate=True): a block cannot run elsewhere; put it into a function")
+        frame = _holder(sys._getframe(1))
+        code = frame.f_code
+        held = Held(f"the block at {code.co_filename}:{frame.f_lineno}", self)
+        held._enter(frame)
+        self._entered.setdefault(frame, []).append(held)
+        return held
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._left(_holder(sys._getframe(1)))._leave(error)
+
+    def _left(self, frame: FrameType) -> Held:
+        """What was entered last, there where it is left if it was entered there (others may have entered since)."""
+        where = frame if frame in self._entered else next(reversed(self._entered))
+        held = self._entered[where].pop()
+        if not self._entered[where]:
+            del self._entered[where]
+        return held
+
+    # --- a function ---------------------------------------------------------------------------------------
+
+    def __call__(self, function: _F) -> _F:
+        limited: Any = self._over(function)
+        return cast("_F", limited)
+
+    def _over(self, function: Callable[..., Any]) -> Any:
+        if isinstance(function, type | staticmethod | classmethod) or not callable(function):
+            raise SettingsError(f"memory_limit: {function!r} is no function; put it below @staticmethod and the like")
+        if self.isolate:
+            from memwarden.guards.isolate import isolated
+
+            return isolated(function, self.limit, self.absolute)
+        name = getattr(function, "__qualname__", None) or repr(function)
+        from memwarden.guards import steps
+
+        if inspect.isasyncgenfunction(function):
+            return steps.async_generator(function, lambda: Held(name, self))
+        if inspect.iscoroutinefunction(function):
+            return steps.coroutine(function, lambda: Held(name, self))
+        if inspect.isgeneratorfunction(function):
+            return steps.generator(function, lambda: Held(name, self))
+
+        @functools.wraps(function)
+        def limited(*args: Any, **options: Any) -> Any:
+            return Held(name, self).run(function, args, options)
+
+        return limited
+
+
+class Held:
+    """A block that is held to its limit. Sizes are bytes, growth since it was entered (absolute ones the process's)."""
+
+    def __init__(self, name: str, limit: MemoryLimit, leeway: int = LEEWAY) -> None:
+        self.name, self._leeway = name, leeway
+        self._limit, self._block = limit, Block(name, limit.limit, limit.absolute)
+        self._carried = 0
+        #: The error that this block was ended with for its limit.
+        self.verdict: LimitExceeded | None = None
+
+    @property
+    def limit(self) -> int:
+        """What it may take."""
+        return self._block.limit
+
+    @property
+    def peak(self) -> int:
+        """The most that was seen in use so far: looks are 1 to 20 ms apart."""
+        return max(0, self._block.peak)
+
+    def run(self, function: Callable[..., Any], args: Any, options: Any) -> Any:
+        """Call a function under the limit. Raises :class:`LimitExceeded`, and what the function raises."""
+        self._enter(sys._getframe())
+        try:
+            result = function(*args, **options)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        self._leave(None)
+        return result
+
+    def _enter(self, frame: FrameType) -> None:
+        block = self._block
+        lookout.enter(block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway)
+        if block.absolute and (used := block.taken(lookout.used())) > block.limit:
+            lookout.leave(block, None)
+            raise self._exceeded(used, "was past it before it began")
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Raises :class:`LimitExceeded` when it went past its limit, and has not failed in its own way."""
+        block = self._block
+        taken, held = lookout.leave(block, error)
+        self._carried = taken
+        if isinstance(error, MemoryError) and held and not _raised_by_code(error):
+            raise self._exceeded(block.peak, "asked for more than was left, which was refused") from error
+        if block.exceeded is not None and (error is None or _interrupted(error)):
+            exceeded = self._exceeded(block.exceeded)
+            if isinstance(error, Interrupted):
+                raise exceeded.with_traceback(error.__traceback__) from None
+            raise exceeded from error
+        if error is None and taken > block.limit:
+            raise self._exceeded(taken)
+
+    def _exceeded(self, used: int, how: str = "took more") -> LimitExceeded:
+        block = self._block
+        kind = "an absolute limit" if block.absolute else "a limit"
+        counted = "the process held" if block.absolute else "it had taken"
+        self.verdict = LimitExceeded(
+            f"{self.name} had {kind} of {size_text(block.limit)} of memory and {how}: {counted}"
+            f" {size_text(max(0, used))}; {_WAY_OUT}",
+            limit=block.limit,
+            used=max(0, used),
+        )
+        return self.verdict
+
+
+def memory_limit(
+    limit: int | str, *, absolute: bool = False, isolate: bool = False, refuse: bool = True
+) -> MemoryLimit:
+    """Hold a function or a block to ``limit`` (bytes or ``"500MiB"``) of memory beyond what is in use at its entry.
+
+    Past it, :class:`~memwarden.errors.LimitExceeded` (a MemoryError) comes out of it while it runs. What counts is the
+    private memory of the process; shared and file-backed maps do not. ``absolute``: all of the process counts.
+    ``refuse=False``: set no ``RLIMIT_DATA``, which programs that are started inside would inherit. ``isolate``: run
+    the function in a child process under a limit of the kernel. Raises :class:`~memwarden.errors.SettingsError`.
+
+    ::
+
+        @memory_limit("500MiB")
+        def build(path): ...
+
+        with memory_limit("1GiB") as held:
+            work()
+        print(held.peak)
+    """
+    return MemoryLimit(parse_size(limit), absolute, isolate, refuse)
+
+
+def _holder(frame: FrameType) -> FrameType:
+    """The frame that a block stands in: contextlib's helpers enter on behalf of their callers."""
+    while frame.f_back is not None:
+        above = frame.f_back
+        if frame.f_globals.get("__name__") == "contextlib":
+            frame = above
+        elif above.f_globals.get("__name__") == "contextlib" and above.f_code.co_name in ("__enter__", "__aenter__"):
+            frame = above  # a generator behind @contextmanager stands for a block in its user's code
+        else:
+            break
+    return frame
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether it is the interruption, or what the block's code made of that."""
+    seen = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        if isinstance(each, Interrupted):
+            return True
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
+    return False
+
+
+def _raised_by_code(error: BaseException) -> bool:
+    """Whether a ``raise`` statement raised it, and not an allocation that failed."""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_lasti < 0:
+        return True
+    import opcode
+
+    return opcode.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")

@@ -1,0 +1,348 @@
+"""The lookout: one thread that looks at the memory of the process while blocks with a limit are open.
+
+What counts is the private memory that is in use: resident minus shared, from ``statm``. Maps that are shared or have a
+file behind them do not count, nor does address space that nobody has touched. The kernel counts for the process, not
+for threads; what others took *for certain* is not held against a block: threads that were there before it by their
+page faults (who had so few of them cannot have taken it), and, for a block in a coroutine that waited, all that was
+taken while it waited.
+
+The thread is there while a block is open and no longer, not across a fork either. It holds the lock whenever it
+interrupts, and a block that is left takes the lock first: so nothing is raised after a block has been left.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import contextlib
+import os
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from memwarden.guards.edge import Edge
+from memwarden.guards.interruption import Interrupted, Place, handled, innermost, interrupt, place, prepare, take_back
+from memwarden.guards.others import Others, boot_ticks
+from memwarden.model.units import MIB
+from memwarden.readers.process import PAGE
+
+#: The kernel refuses what would bring the process so far past a limit, and a block that is in a ``finally`` may take
+#: so much there before it is interrupted all the same.
+LEEWAY = 4 * MIB
+#: Bytes a second that memory is reckoned to fill at, and within what times the next look comes. One thread faults in
+#: 1.3 GB/s in 4 KiB pages (measured, Linux 6.18), and several times that in pages of 2 MiB.
+RATE, SHORTEST, LONGEST = 8e9, 0.001, 0.020
+#: While memory grows and so little is left, threads hand the interpreter on after this many seconds instead of Python's
+#: 0.005: at 1 GB/s those alone are 5 MB.
+NEAR, HASTE = 64 * MIB, 0.0005
+#: How long the end of the thread is waited for.
+_PATIENCE = 1.0
+
+_SUSPENDABLE = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+
+
+class Block:
+    """Work under a limit: who does it where, and what it has taken."""
+
+    def __init__(self, name: str, limit: int, absolute: bool) -> None:
+        self.name, self.limit, self.absolute = name, limit, absolute
+        #: What the process held when the block began; what it holds beyond that is held against the limit.
+        self.base = 0
+        #: What others have taken since.
+        self.foreign = 0
+        #: The most that was seen.
+        self.peak = 0
+        #: What it had taken when it was found past its limit; None while it never was.
+        self.exceeded: int | None = None
+        self.open = False
+        self.thread = 0
+        self._frame: FrameType | None = None
+        self._begun_at = -1
+        self._handled: Any = None
+        self._sheltered_from: int | None = None
+        self._others: Others | None = None
+        self._was_away = False
+        self._seen = self._unsure = self._native = self._begun = 0
+
+    def begin(self, frame: FrameType, used: int) -> None:
+        """It begins in this thread, in this frame."""
+        self.thread, self._frame, self._begun_at = _thread.get_ident(), frame, frame.f_lasti
+        self._native, self._begun = _thread.get_native_id(), boot_ticks()
+        self._handled = sys.exception()
+        self.base, self._seen, self._unsure = used, used, 0
+        self.open, self._was_away, self._others = True, False, None
+
+    def end(self) -> None:
+        """It holds on to nothing any more."""
+        self.open = False
+        self._frame = self._handled = self._others = None
+
+    def taken(self, used: int) -> int:
+        """What counts against the limit when the process holds ``used``."""
+        return used - (0 if self.absolute else self.base + self.foreign)
+
+    def place(self) -> tuple[Place, FrameType | None]:
+        """Where its thread stands, and the innermost frame there."""
+        frame, block = innermost(self.thread), self._frame
+        if block is None:
+            return Place.AWAY, None
+        now = handled(self.thread)
+        return place(frame, block, self._begun_at, now is None or now is self._handled), frame
+
+    def look(self, used: int, crowd: int | None) -> int:
+        """Take in what the process holds now; what of it counts beyond the limit (below zero: is left).
+
+        ``crowd``: the thread that looks, where there are more than it and the block's own; else None.
+        """
+        if not self.absolute:
+            self._leave_out(used, crowd)
+        taken = self.taken(used)
+        self.peak = max(self.peak, taken)
+        return taken - self.limit
+
+    def _leave_out(self, used: int, crowd: int | None) -> None:
+        rise, self._seen = used - self._seen, used
+        if rise < 0:
+            self.foreign = max(0, self.foreign + rise)  # whoever gave it back: never to the block's own credit
+        frame = self._frame
+        if frame is not None and frame.f_code.co_flags & _SUSPENDABLE:
+            away = self.place()[0] is Place.AWAY
+            if away and self._was_away:
+                self.foreign += max(0, rise)
+                rise = 0
+            self._was_away = away
+        if crowd is None:
+            return
+        if self._others is None:
+            self._others = Others(self._native, crowd, self._begun)
+            return
+        self._unsure = max(0, self._unsure + rise)
+        if self._unsure > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
+            most = self._others.most_of_ours()
+            if most is not None:
+                self.foreign += max(0, self._unsure - most)
+            self._unsure = 0
+
+    def shelter(self, used: int) -> bool:
+        """Whether to wait for a better place: until it has taken more than the leeway in this one."""
+        if self._sheltered_from is None:
+            self._sheltered_from = used
+        return used <= self._sheltered_from + LEEWAY
+
+    def leave_shelter(self) -> None:
+        """It stands in the open."""
+        self._sheltered_from = None
+
+
+class Lookout:
+    """Who is under a limit in this process, and the thread that looks."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._wake = _thread.allocate_lock()
+        self._wake.acquire()
+        self._ended = _thread.allocate_lock()
+        self._blocks: list[Block] = []
+        self._edge = Edge()
+        self._statm = -1
+        self._native = 0
+        self._running = self._leaving = False
+        self._usual: float | None = None
+        self._before = 0
+
+    # --- the block's thread -------------------------------------------------------------------------------
+
+    def enter(self, block: Block, frame: FrameType, *, refuse: bool, carried: int = 0, leeway: int = LEEWAY) -> None:
+        """Open a block here. ``carried``: what it had taken before it was suspended. Raises OSError without a /proc."""
+        prepare()
+        with self._lock:
+            if not self._running:
+                self._start()
+            used, data = self._read()
+            block.begin(frame, used - carried)
+            if refuse and self._threads() == 1:
+                left = block.limit - block.taken(used)
+                self._edge.claim(block, data + max(0, left) + leeway)
+            self._blocks.append(block)
+        self._nudge()
+
+    def leave(self, block: Block, error: BaseException | None) -> tuple[int, bool]:
+        """Close a block here: what it has taken, and whether the kernel refused for its limit."""
+        block.open = False  # at once: a signal handler may raise from here on
+        with self._lock:
+            held = self._edge.holds(block)
+            self._edge.release(block)
+            if block in self._blocks:
+                self._blocks.remove(block)
+            if block.exceeded is not None and not isinstance(error, Interrupted):
+                take_back(block.thread)
+            last = not self._blocks and self._running
+            if last:
+                self._hasten(False)
+            try:
+                taken = block.taken(self._read()[0])
+            except (OSError, MemoryError):
+                taken = block.peak
+            block.peak = max(block.peak, taken)
+            block.end()
+        if last:
+            self._stop(unless_needed=True)
+        return taken, held
+
+    def used(self) -> int:
+        """Private memory that the process has in use, in bytes."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[int, int]:
+        """Private memory in use, and data as ``RLIMIT_DATA`` counts it, in bytes."""
+        if self._statm < 0:
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        _, resident, shared, _, _, data, _ = os.pread(self._statm, 256, 0).split(None, 6)
+        return (int(resident) - int(shared)) * PAGE, int(data) * PAGE
+
+    def alone(self) -> bool:
+        """Whether the process has one thread, ours not counted."""
+        with self._lock:
+            return self._threads() == 1
+
+    def _threads(self) -> int:
+        """How many threads the process has beside ours. Its folder has a link for each and two more."""
+        number = os.stat("/proc/self/task").st_nlink - 2
+        return number - 1 if self._native else number
+
+    # --- the thread that looks ----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Called with the lock held. Returns when it runs: its stack counts as data of the process."""
+        self._leaving, self._running = False, True
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+        begun = _thread.allocate_lock()
+        begun.acquire()
+        try:
+            _thread.start_new_thread(self._run, (begun, self._ended))
+        except RuntimeError:  # no thread can be had, or the interpreter is ending: the edge and the end remain
+            self._running = False
+            return
+        begun.acquire()
+
+    def _run(self, begun: Any, ended: Any) -> None:
+        self._native = _thread.get_native_id()
+        begun.release()
+        pause = SHORTEST
+        try:
+            while True:
+                self._wake.acquire(True, pause)
+                if self._leaving:
+                    return
+                try:
+                    with self._lock:
+                        pause = self._look()
+                except (MemoryError, OSError):
+                    pause = SHORTEST
+        finally:
+            ended.release()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was nudged already
+            self._wake.release()
+
+    def _stop(self, *, unless_needed: bool = False) -> None:
+        """End the thread, and wait until it has gone."""
+        with self._lock:
+            if not self._running or (unless_needed and self._blocks):
+                return
+            self._leaving, ended, native = True, self._ended, self._native
+        self._nudge()
+        if not ended.acquire(True, _PATIENCE):
+            return
+        with self._lock:
+            if self._ended is not ended:
+                return
+            self._native, self._running = 0, False
+        until = time.monotonic() + _PATIENCE
+        while os.path.exists(f"/proc/self/task/{native}") and time.monotonic() < until:
+            time.sleep(0)  # it has said that it ends, and does so in a moment
+
+    def _look(self) -> float:
+        """One look at everybody; seconds until the next."""
+        used, _ = self._read()
+        threads = self._threads()
+        if threads > 1:
+            self._edge.clear()  # from here on somebody else could be hurt
+        self._blocks = [block for block in self._blocks if block.open]
+        crowd = self._native if threads > 1 else None
+        left = min((-block.look(used, crowd) for block in self._blocks), default=0)
+        self._hasten(left < NEAR and used > self._before and bool(self._blocks))
+        self._before = used
+        if left < 0:
+            self._act(used)
+        return min(LONGEST, max(SHORTEST, left / 2 / RATE))
+
+    def _hasten(self, wanted: bool) -> None:
+        """Have threads hand the interpreter on sooner, or as usual. Whoever sets another interval meanwhile has it."""
+        if wanted and self._usual is None and sys.getswitchinterval() > HASTE:
+            self._usual = sys.getswitchinterval()
+            sys.setswitchinterval(HASTE)
+        elif not wanted and self._usual is not None:
+            if abs(sys.getswitchinterval() - HASTE) < 1e-6:
+                sys.setswitchinterval(self._usual)
+            self._usual = None
+
+    def _act(self, used: int) -> None:
+        """Interrupt one block that is past its limit: the outermost one of a thread, and of several threads the one
+        that has gone furthest, in proportion to what it may take."""
+        outermost: dict[int, Block] = {}
+        for block in self._blocks:
+            if block.taken(used) > block.limit:
+                outermost.setdefault(block.thread, block)
+        for block in sorted(outermost.values(), key=lambda each: -each.taken(used) / each.limit):
+            where, frame = block.place()
+            if where is Place.AWAY or frame is None:
+                continue
+            block.exceeded = max(block.exceeded or 0, block.taken(used))
+            if where is Place.OPEN:
+                block.leave_shelter()
+            elif block.shelter(used):
+                return
+            interrupt(block.thread, frame)
+            return
+
+    # --- forks and the end --------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """A process with another thread is not forked: it ends first."""
+        if self._running:
+            self._stop()
+        self._held = self._lock.acquire(True, _PATIENCE)
+
+    def after_fork_in_parent(self) -> None:
+        """It goes on."""
+        if self._held:
+            if self._blocks and not self._running:
+                self._start()
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """A limit holds in the process that asked for it; blocks that were forked along are left in silence."""
+        for block in self._blocks:
+            block.end()
+        self._edge.clear()
+        if self._statm >= 0:
+            os.close(self._statm)
+        self.__init__()  # type: ignore[misc]
+
+    def close(self) -> None:
+        """The program ends."""
+        self._stop()
+
+
+lookout = Lookout()
+atexit.register(lookout.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lookout.before_fork,
+        after_in_parent=lookout.after_fork_in_parent,
+        after_in_child=lookout.after_fork_in_child,
+    )

@@ -1,0 +1,74 @@
+"""What threads that were there before a block have taken, judged by their page faults.
+
+Memory becomes a process's own by a page fault of the thread that first touches it, and the kernel counts those for each
+thread. A fault brings a page, or 2 MiB where the kernel uses huge pages, whose faults it counts for the machine. So the
+most that a block's own threads can have taken is known, and what goes beyond it is others' for certain. Threads that
+began after the block count as its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+with contextlib.suppress(ImportError):  # not a POSIX system
+    import resource
+
+from memwarden.errors import ReadError
+from memwarden.model.units import MIB
+from memwarden.readers.files import read_once
+from memwarden.readers.process import PAGE
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_HUGE = 2 * MIB
+#: Nobody looks at more threads than these; with more, everything counts.
+_MOST = 256
+
+
+def boot_ticks() -> int:
+    """Now, as the kernel gives the start times of threads."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+
+
+class Others:
+    """The threads that were there at ``begun`` (see :func:`boot_ticks`), without ``own``; ``helper`` always counts."""
+
+    def __init__(self, own: int, helper: int, begun: int) -> None:
+        self._own, self._helper, self._begun = own, helper, begun
+        self._faults: dict[int, int] = {}
+        self._total = self._huge = 0
+        self._tick()
+
+    def most_of_ours(self) -> int | None:
+        """The most that the block's own threads can have taken since this was asked last, in bytes; None: not known."""
+        faults, total, huge = self._faults, self._total, self._huge
+        if not self._tick():
+            return None
+        theirs = sum(now - faults.get(thread, now) for thread, now in self._faults.items())
+        ours = max(0, self._total - total - theirs)
+        return ours * PAGE + min(ours, self._huge - huge) * _HUGE
+
+    def _tick(self) -> bool:
+        threads = os.listdir("/proc/self/task")
+        if len(threads) > _MOST:
+            return False
+        found = {}
+        for name in threads:
+            thread = int(name)
+            if thread == self._own:
+                continue
+            try:
+                fields = read_once("stat", f"/proc/self/task/{name}/stat", 1024).rpartition(b")")[2].split(None, 20)
+                if thread == self._helper or int(fields[19]) < self._begun:
+                    found[thread] = int(fields[7])
+            except (ReadError, ValueError, IndexError):
+                continue  # it has ended: what it took counts as ours
+        try:
+            data = read_once("vmstat", "/proc/vmstat", 16384)
+            at = data.index(b"\nthp_fault_alloc ")
+            self._huge = int(data[at + 17 :].split(None, 1)[0])
+        except (ReadError, ValueError):
+            self._huge = 0  # a kernel without huge pages
+        self._faults, self._total = found, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        return True

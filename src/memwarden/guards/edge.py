@@ -50,8 +50,8 @@ class Edge:
             self._apply()
 
     def holds(self, owner: object) -> bool:
-        """Whether the kernel refuses for this claim, or for a lower one."""
-        return owner in self._claims
+        """Whether it is this claim that the kernel refuses for: the lowest one."""
+        return self._claims.get(owner) == min(self._claims.values(), default=-1)
 
     def _yield_to_others(self) -> None:
         if self._claims and resource.getrlimit(resource.RLIMIT_DATA)[0] != self._set:

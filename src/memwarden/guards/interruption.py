@@ -1,15 +1,20 @@
 """An exception put into a running thread, at a place where it does no harm.
 
-CPython raises such an exception where the thread stands: between two instructions when it runs Python code, after the
-call when it is in C code. Whoever holds the interpreter's lock sees where that is, because nobody moves meanwhile. So
-the place is judged first, the exception is set, and the place is looked at again: had the interpreter changed hands in
-between, the exception is taken back.
+CPython raises such an exception where the thread next looks for one: at the end of a call, at a jump back and at the
+begin of a function. Whoever holds the interpreter's lock sees where the thread stands, because nobody moves meanwhile.
+So the place is judged first: it must be one where the thread looks.
+
+A gap is left, which whoever ends a block must close: a call in C code may itself raise, and the thread then goes on
+to a handler with an exception still to come.
 """
 
 from __future__ import annotations
 
+import dis
 import enum
+import functools
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,6 +28,14 @@ class Interrupted(BaseException):
     """
 
 
+#: Instructions at whose end a thread looks for an exception.
+_LOOKS = frozenset(
+    dis.opmap[name]
+    for name in ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "JUMP_BACKWARD", "PRECALL", "RESUME")
+    if name in dis.opmap
+)
+
+
 class Place(enum.Enum):
     """Where a thread stands."""
 
@@ -30,24 +43,24 @@ class Place(enum.Enum):
     OPEN = enum.auto()
     #: In the block, and in something that should be finished: a ``finally``, a handler, the innards of a lock.
     SHELTERED = enum.auto()
-    #: Not in the block: before or after it, or the block is suspended (a coroutine that waits).
+    #: Not in the block, or in our own code: before or after it, or the block is suspended (a coroutine that waits).
     AWAY = enum.auto()
 
 
 #: Modules whose own code holds locks or half-made state between two instructions. What they call is judged by itself.
 _DELICATE = frozenset(
     (
-        *("_weakrefset", "asyncio", "concurrent", "contextlib", "importlib", "logging", "memwarden", "multiprocessing"),
-        *("queue", "selectors", "socket", "socketserver", "ssl", "subprocess", "tempfile", "threading", "weakref"),
+        *("_weakrefset", "asyncio", "concurrent", "contextlib", "importlib", "logging", "multiprocessing", "queue"),
+        *("selectors", "socket", "socketserver", "ssl", "subprocess", "tempfile", "threading", "weakref"),
     )
 )
 #: Functions that others rely on being run to their end; an exception in the last one is lost.
 _FINISHING = frozenset(("__exit__", "__aexit__", "__del__"))
 
 
-def _delicate(frame: FrameType) -> bool:
+def _package(frame: FrameType) -> str:
     name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.partition(".")[0].removeprefix("_frozen_") in _DELICATE
+    return name.partition(".")[0].removeprefix("_frozen_") if isinstance(name, str) else ""
 
 
 def innermost(thread: int) -> FrameType | None:
@@ -70,9 +83,9 @@ def place(frame: FrameType | None, block: FrameType, begun_at: int, handled_befo
     inner = frame
     while inner is not None and inner is not block:
         inner = inner.f_back
-    if frame is None or inner is None:
+    if frame is None or inner is None or (package := _package(frame)) == "memwarden":
         return Place.AWAY
-    if _delicate(frame) or not handled_before:
+    if package in _DELICATE or not handled_before or frame.f_code.co_code[frame.f_lasti] not in _LOOKS:
         return Place.SHELTERED
     inner = frame
     while inner is not block and inner is not None:
@@ -82,53 +95,57 @@ def place(frame: FrameType | None, block: FrameType, begun_at: int, handled_befo
     return Place.SHELTERED if cleaning_up(block.f_code, block.f_lasti, begun_at) else Place.OPEN
 
 
-class _Setter:
-    """``PyThreadState_SetAsyncExc``, or nothing where this Python cannot be asked."""
+class Absorbed(BaseException):
+    """Put in the place of an interruption that is no longer wanted, and caught on the spot.
 
-    def __init__(self) -> None:
-        self._call: Any = None
-        try:
-            import ctypes
-
-            self._call = ctypes.pythonapi.PyThreadState_SetAsyncExc
-            self._call.argtypes, self._call.restype = (ctypes.c_ulong, ctypes.py_object), ctypes.c_int
-            self._nothing = ctypes.py_object()  # a NULL
-        except (ImportError, AttributeError):
-            pass
-
-    def put(self, thread: int) -> bool:
-        """Have :class:`Interrupted` raised; False where that cannot be."""
-        return self._call is not None and self._call(thread, Interrupted) == 1
-
-    def take_back(self, thread: int) -> None:
-        """As if nothing had been asked, when it has not been raised yet."""
-        if self._call is not None:
-            self._call(thread, self._nothing)
+    CPython takes an exception back, too, but before 3.13 goes on believing that there is one: every look for one then
+    takes longer, and a program that is being profiled stands still for ever (seen with 3.11).
+    """
 
 
-_setter: _Setter | None = None
+#: Threads that were interrupted and have not absorbed since.
+asked: set[int] = set()
+_put: Callable[[int, type[BaseException]], int] | None = None
 
 
 def prepare() -> None:
-    """Load what is needed, while there is memory for it."""
-    global _setter
-    if _setter is None:
-        _setter = _Setter()
+    """Load what is needed, while there is memory for it. Without ``ctypes`` nobody is interrupted."""
+    global _put
+    if _put is None:
+        try:
+            import ctypes
+
+            _put = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            _put.argtypes, _put.restype = (ctypes.c_ulong, ctypes.py_object), ctypes.c_int
+        except (ImportError, AttributeError):
+            _put = _nobody
 
 
-def interrupt(thread: int, frame: FrameType) -> bool:
-    """Raise :class:`Interrupted` where ``frame``, the innermost of the thread, stands; False when it has moved on."""
-    assert _setter is not None
-    stands = frame.f_lasti
-    if not _setter.put(thread):
-        return False
-    if innermost(thread) is frame and frame.f_lasti == stands:
-        return True
-    _setter.take_back(thread)
-    return False
+def _nobody(thread: int, error: type[BaseException]) -> int:
+    return 0
 
 
-def take_back(thread: int) -> None:
-    """Take back what has not been raised yet."""
-    if _setter is not None:
-        _setter.take_back(thread)
+def interrupt(thread: int) -> None:
+    """Raise :class:`Interrupted` where the thread next looks for an exception."""
+    assert _put is not None
+    asked.add(thread)
+    _put(thread, Interrupted)
+
+
+def absorber(thread: int) -> Callable[[], object]:
+    """Raises, as a C call and at its end, :class:`Absorbed` in this thread instead of what is still to come."""
+    prepare()
+    assert _put is not None
+    return functools.partial(_put, thread, Absorbed)
+
+
+def absorb(thread: int) -> None:
+    """Have nothing of ours to come any more in this thread, the calling one."""
+    if thread in asked:
+        try:
+            absorber(thread)()
+            for _ in range(3):
+                pass  # it is raised here at the latest
+        except Absorbed:
+            pass
+        asked.discard(thread)

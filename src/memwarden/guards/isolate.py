@@ -367,7 +367,7 @@ def fresh(reading: int, writing: int, task: tuple[Any, ...]) -> None:
 
     def call() -> tuple[Callable[..., Any], Any, Any]:
         with open(reading, "rb") as parcel:
-            spawn.prepare(pickle.load(parcel))  # type: ignore[attr-defined]
+            spawn.prepare(pickle.load(parcel))
             module, name, args, options = pickle.load(parcel)
         import_module(module)
         return _found(module, name), args, options
@@ -390,7 +390,7 @@ def _work(task: Task, call: Callable[[], tuple[Callable[..., Any], Any, Any]], w
                 _enter(procs)
             held = Held(task.name, MemoryLimit(task.limit, task.absolute, False, True), leeway=0)
             outcome = _outcome(held, function, args, options)
-            function = args = options = None  # type: ignore[assignment]
+            del function, args, options  # the result may be all that is left of them
             with suppress(OSError):
                 if task.home:
                     _enter(task.home)  # the result is not to be lost for what it takes to send it

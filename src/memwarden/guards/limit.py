@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+import _thread
+import dis
+import errno
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
 from memwarden.errors import LimitExceeded, SettingsError
-from memwarden.guards.interruption import Interrupted
+from memwarden.guards.interruption import Absorbed, Interrupted, absorber, asked
 from memwarden.guards.lookout import LEEWAY, Block, lookout
 from memwarden.model.units import parse_size, size_text
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _WAY_OUT = "give it less work at a time or a higher limit"
+
+
+class _Leaving:
+    """``__exit__``, so that no interruption comes between the block and its end.
+
+    An interruption that is still to come is raised at the begin of the next function, before its first instruction: a
+    plain ``__exit__`` would not run. A generator that goes on behind a ``yield from`` is the one piece of Python code
+    at whose begin nobody looks for an exception; so a ``with`` statement gets, in C code, a call of that: ``min`` asks
+    its key function, the generator, about each argument. Who asks the class (``contextlib.ExitStack``) gets the plain
+    function.
+    """
+
+    def __init__(self, plain: Callable[..., None]) -> None:
+        self._plain = plain
+
+    def __get__(self, limit: MemoryLimit | None, owner: type) -> Callable[..., None]:
+        if limit is None:
+            return self._plain
+        leaving = _leaving(limit, _thread.get_ident())
+        next(leaving)
+        return functools.partial(min, None, key=leaving.send)
+
+
+def _leaving(limit: MemoryLimit, thread: int) -> Generator[int | None, Any, None]:
+    """Leave the last block of ``limit``, sent the four arguments of ``min``, the lowest of which is the first."""
+    raise_other = absorber(thread)
+    yield from iter((None,))
+    if thread in asked:
+        try:
+            raise_other()
+        except Absorbed:
+            pass
+    yield 0
+    error = yield 1
+    frame = _holder(sys._getframe(1))
+    limit._left(frame).leave(error)
+    yield 2
+    yield 3
 
 
 class MemoryLimit:
@@ -39,8 +80,11 @@ class MemoryLimit:
         self._entered.setdefault(frame, []).append(held)
         return held
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._left(_holder(sys._getframe(1)))._leave(error)
+    def _exit(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Leave the block that was entered last."""
+        self._left(_holder(sys._getframe(1))).leave(error)
+
+    __exit__ = _Leaving(_exit)
 
     def _left(self, frame: FrameType) -> Held:
         """What was entered last, there where it is left if it was entered there (others may have entered since)."""
@@ -103,27 +147,41 @@ class Held:
     def run(self, function: Callable[..., Any], args: Any, options: Any) -> Any:
         """Call a function under the limit. Raises :class:`LimitExceeded`, and what the function raises."""
         self._enter(sys._getframe())
+        # An interruption that was still to come is raised as leaving begins; leaving may be repeated.
         try:
             result = function(*args, **options)
         except BaseException as error:
-            self._leave(error)
+            try:
+                self._leave(error)
+            except Interrupted:
+                self._leave(error)
             raise
-        self._leave(None)
+        try:
+            self._leave(None)
+        except Interrupted as late:
+            self._leave(late)
         return result
+
+    def leave(self, error: BaseException | None) -> None:
+        """End it, where it was entered by hand."""
+        try:
+            self._leave(error)
+        except Interrupted:
+            self._leave(error)
 
     def _enter(self, frame: FrameType) -> None:
         block = self._block
         lookout.enter(block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway)
         if block.absolute and (used := block.taken(lookout.used())) > block.limit:
-            lookout.leave(block, None)
+            lookout.leave(block)
             raise self._exceeded(used, "was past it before it began")
 
     def _leave(self, error: BaseException | None) -> None:
         """Raises :class:`LimitExceeded` when it went past its limit, and has not failed in its own way."""
         block = self._block
-        taken, held = lookout.leave(block, error)
+        taken, held = lookout.leave(block)
         self._carried = taken
-        if isinstance(error, MemoryError) and held and not _raised_by_code(error):
+        if held and _refused(error):
             raise self._exceeded(block.peak, "asked for more than was left, which was refused") from error
         if block.exceeded is not None and (error is None or _interrupted(error)):
             exceeded = self._exceeded(block.exceeded)
@@ -193,13 +251,13 @@ def _interrupted(error: BaseException) -> bool:
     return False
 
 
-def _raised_by_code(error: BaseException) -> bool:
-    """Whether a ``raise`` statement raised it, and not an allocation that failed."""
+def _refused(error: BaseException | None) -> bool:
+    """Whether it tells of an allocation that failed, and was not raised by a ``raise`` statement."""
+    if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return False
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None or trace.tb_lasti < 0:
-        return True
-    import opcode
-
-    return opcode.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
+        return False
+    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] not in ("RAISE_VARARGS", "RERAISE")

@@ -18,11 +18,12 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
 from memwarden.guards.edge import Edge
-from memwarden.guards.interruption import Interrupted, Place, handled, innermost, interrupt, place, prepare, take_back
+from memwarden.guards.interruption import Place, absorb, handled, innermost, interrupt, place, prepare
 from memwarden.guards.others import Others, boot_ticks
 from memwarden.model.units import MIB
 from memwarden.readers.process import PAGE
@@ -63,12 +64,12 @@ class Block:
         self._sheltered_from: int | None = None
         self._others: Others | None = None
         self._was_away = False
-        self._seen = self._unsure = self._native = self._begun = 0
+        self._seen = self._unsure = self.native = self._begun = 0
 
     def begin(self, frame: FrameType, used: int) -> None:
         """It begins in this thread, in this frame."""
         self.thread, self._frame, self._begun_at = _thread.get_ident(), frame, frame.f_lasti
-        self._native, self._begun = _thread.get_native_id(), boot_ticks()
+        self.native, self._begun = _thread.get_native_id(), boot_ticks()
         self._handled = sys.exception()
         self.base, self._seen, self._unsure = used, used, 0
         self.open, self._was_away, self._others = True, False, None
@@ -90,24 +91,25 @@ class Block:
         now = handled(self.thread)
         return place(frame, block, self._begun_at, now is None or now is self._handled), frame
 
-    def look(self, used: int, crowd: int | None) -> int:
+    def look(self, used: int, crowd: Collection[int] | None, *, leaving: bool = False) -> int:
         """Take in what the process holds now; what of it counts beyond the limit (below zero: is left).
 
-        ``crowd``: the thread that looks, where there are more than it and the block's own; else None.
+        ``crowd``: where there are more threads than the block's and ours, those that never count as the block's; else
+        None.
         """
         if not self.absolute:
-            self._leave_out(used, crowd)
+            self._leave_out(used, crowd, leaving)
         taken = self.taken(used)
         self.peak = max(self.peak, taken)
         return taken - self.limit
 
-    def _leave_out(self, used: int, crowd: int | None) -> None:
+    def _leave_out(self, used: int, crowd: Collection[int] | None, leaving: bool) -> None:
         rise, self._seen = used - self._seen, used
         if rise < 0:
             self.foreign = max(0, self.foreign + rise)  # whoever gave it back: never to the block's own credit
         frame = self._frame
         if frame is not None and frame.f_code.co_flags & _SUSPENDABLE:
-            away = self.place()[0] is Place.AWAY
+            away = not leaving and self.place()[0] is Place.AWAY
             if away and self._was_away:
                 self.foreign += max(0, rise)
                 rise = 0
@@ -115,11 +117,11 @@ class Block:
         if crowd is None:
             return
         if self._others is None:
-            self._others = Others(self._native, crowd, self._begun)
+            self._others = Others(self.native, crowd, self._begun)
             return
         self._unsure = max(0, self._unsure + rise)
         if self._unsure > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
-            most = self._others.most_of_ours()
+            most = self._others.most_of_ours(crowd)
             if most is not None:
                 self.foreign += max(0, self._unsure - most)
             self._unsure = 0
@@ -149,6 +151,8 @@ class Lookout:
         self._native = 0
         self._running = self._leaving = False
         self._usual: float | None = None
+        #: Threads that had a block of their own since the first of those that are open.
+        self._answering: set[int] = set()
         self._before = 0
 
     # --- the block's thread -------------------------------------------------------------------------------
@@ -165,27 +169,29 @@ class Lookout:
                 left = block.limit - block.taken(used)
                 self._edge.claim(block, data + max(0, left) + leeway)
             self._blocks.append(block)
+            self._answering.add(block.native)
         self._nudge()
 
-    def leave(self, block: Block, error: BaseException | None) -> tuple[int, bool]:
-        """Close a block here: what it has taken, and whether the kernel refused for its limit."""
+    def leave(self, block: Block) -> tuple[int, bool]:
+        """Close a block here: what it has taken, and whether the kernel refused for its limit. May be repeated."""
         block.open = False  # at once: a signal handler may raise from here on
         with self._lock:
             held = self._edge.holds(block)
             self._edge.release(block)
             if block in self._blocks:
                 self._blocks.remove(block)
-            if block.exceeded is not None and not isinstance(error, Interrupted):
-                take_back(block.thread)
             last = not self._blocks and self._running
             if last:
                 self._hasten(False)
+                self._answering.clear()
             try:
+                if block.thread == _thread.get_ident():
+                    block.look(self._read()[0], self._crowd(), leaving=True)
                 taken = block.taken(self._read()[0])
             except (OSError, MemoryError):
                 taken = block.peak
-            block.peak = max(block.peak, taken)
             block.end()
+        absorb(block.thread)
         if last:
             self._stop(unless_needed=True)
         return taken, held
@@ -268,17 +274,22 @@ class Lookout:
     def _look(self) -> float:
         """One look at everybody; seconds until the next."""
         used, _ = self._read()
-        threads = self._threads()
-        if threads > 1:
+        if self._threads() > 1:
             self._edge.clear()  # from here on somebody else could be hurt
         self._blocks = [block for block in self._blocks if block.open]
-        crowd = self._native if threads > 1 else None
+        crowd = self._crowd()
         left = min((-block.look(used, crowd) for block in self._blocks), default=0)
         self._hasten(left < NEAR and used > self._before and bool(self._blocks))
         self._before = used
         if left < 0:
             self._act(used)
         return min(LONGEST, max(SHORTEST, left / 2 / RATE))
+
+    def _crowd(self) -> Collection[int] | None:
+        """Threads that answer for themselves, where there are several threads."""
+        if self._threads() == 1:
+            return None
+        return self._answering | {self._native}
 
     def _hasten(self, wanted: bool) -> None:
         """Have threads hand the interpreter on sooner, or as usual. Whoever sets another interval meanwhile has it."""
@@ -306,7 +317,7 @@ class Lookout:
                 block.leave_shelter()
             elif block.shelter(used):
                 return
-            interrupt(block.thread, frame)
+            interrupt(block.thread)
             return
 
     # --- forks and the end --------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Memory becomes a process's own by a page fault of the thread that first touches it, and the kernel counts those for each
 thread. A fault brings a page, or 2 MiB where the kernel uses huge pages, whose faults it counts for the machine. So the
 most that a block's own threads can have taken is known, and what goes beyond it is others' for certain. Threads that
-began after the block count as its own.
+began after the block count as its own, unless they are under a limit themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Collection
 
 with contextlib.suppress(ImportError):  # not a POSIX system
     import resource
@@ -32,24 +33,24 @@ def boot_ticks() -> int:
 
 
 class Others:
-    """The threads that were there at ``begun`` (see :func:`boot_ticks`), without ``own``; ``helper`` always counts."""
+    """The threads that were there at ``begun`` (see :func:`boot_ticks`), and those of ``never_ours``; not ``own``."""
 
-    def __init__(self, own: int, helper: int, begun: int) -> None:
-        self._own, self._helper, self._begun = own, helper, begun
+    def __init__(self, own: int, never_ours: Collection[int], begun: int) -> None:
+        self._own, self._begun = own, begun
         self._faults: dict[int, int] = {}
         self._total = self._huge = 0
-        self._tick()
+        self._tick(never_ours)
 
-    def most_of_ours(self) -> int | None:
+    def most_of_ours(self, never_ours: Collection[int]) -> int | None:
         """The most that the block's own threads can have taken since this was asked last, in bytes; None: not known."""
         faults, total, huge = self._faults, self._total, self._huge
-        if not self._tick():
+        if not self._tick(never_ours):
             return None
         theirs = sum(now - faults.get(thread, now) for thread, now in self._faults.items())
         ours = max(0, self._total - total - theirs)
         return ours * PAGE + min(ours, self._huge - huge) * _HUGE
 
-    def _tick(self) -> bool:
+    def _tick(self, never_ours: Collection[int]) -> bool:
         threads = os.listdir("/proc/self/task")
         if len(threads) > _MOST:
             return False
@@ -60,7 +61,7 @@ class Others:
                 continue
             try:
                 fields = read_once("stat", f"/proc/self/task/{name}/stat", 1024).rpartition(b")")[2].split(None, 20)
-                if thread == self._helper or int(fields[19]) < self._begun:
+                if thread in never_ours or int(fields[19]) < self._begun:
                     found[thread] = int(fields[7])
             except (ReadError, ValueError, IndexError):
                 continue  # it has ended: what it took counts as ours

@@ -6,36 +6,42 @@ What others do while one is suspended is so not held against it, and it is never
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from memwarden.guards.limit import Held
 
 
+class _Ended(NamedTuple):
+    """A generator has returned."""
+
+    value: Any
+
+
+def _step(go_on: Callable[[Any], Any], value: Any) -> Any:
+    """One step; the end as a value, because an exception from a block stands for a failure."""
+    try:
+        return go_on(value)
+    except StopIteration as ended:
+        return _Ended(ended.value)
+
+
 def _driven(held: Held, stepped: Any) -> Generator[Any, Any, Any]:
     """Run something that has ``send``, ``throw`` and ``close``, a step at a time."""
-    step, value = stepped.send, None
+    go_on, value = stepped.send, None
     while True:
-        held._enter(sys._getframe())
-        try:
-            given = step(value)
-        except StopIteration as ended:
-            held._leave(None)
-            return ended.value
-        except BaseException as error:
-            held._leave(error)
-            raise
-        held._leave(None)
+        given = held.run(_step, (go_on, value), {})
+        if isinstance(given, _Ended):
+            return given.value
         try:
             value = yield given
-            step = stepped.send
+            go_on = stepped.send
         except GeneratorExit:
             stepped.close()
             raise
         except BaseException as error:  # noqa: BLE001 - it is the step's to handle
-            step, value = stepped.throw, error
+            go_on, value = stepped.throw, error
 
 
 class _Awaited:

@@ -48,7 +48,11 @@ def _copies(code: CodeType) -> dict[int, frozenset[int]]:
         body = _handler(target, instructions, following)
         places = {instructions[offset].positions for offset in body if _says(instructions[offset])}
         copy = frozenset(
-            offset for offset, each in instructions.items() if offset not in body and each.positions in places
+            unit
+            for offset, each in instructions.items()
+            if offset not in body and each.positions in places
+            # A frame that waits for a call stands on the last unit of its instruction, behind the caches.
+            for unit in range(offset, following.get(offset, offset + 2), 2)
         )
         if copy:
             found[target] = copy

@@ -43,6 +43,8 @@ class Place(enum.Enum):
     OPEN = enum.auto()
     #: In the block, and in something that should be finished: a ``finally``, a handler, the innards of a lock.
     SHELTERED = enum.auto()
+    #: In the block, at an instruction that does not look for an exception: which one will is not known.
+    BUSY = enum.auto()
     #: Not in the block, or in our own code: before or after it, or the block is suspended (a coroutine that waits).
     AWAY = enum.auto()
 
@@ -85,14 +87,16 @@ def place(frame: FrameType | None, block: FrameType, begun_at: int, handled_befo
         inner = inner.f_back
     if frame is None or inner is None or (package := _package(frame)) == "memwarden":
         return Place.AWAY
-    if package in _DELICATE or not handled_before or frame.f_code.co_code[frame.f_lasti] not in _LOOKS:
+    if package in _DELICATE or not handled_before:
         return Place.SHELTERED
     inner = frame
     while inner is not block and inner is not None:
         if inner.f_code.co_name in _FINISHING or cleaning_up(inner.f_code, inner.f_lasti):
             return Place.SHELTERED
         inner = inner.f_back
-    return Place.SHELTERED if cleaning_up(block.f_code, block.f_lasti, begun_at) else Place.OPEN
+    if cleaning_up(block.f_code, block.f_lasti, begun_at):
+        return Place.SHELTERED
+    return Place.OPEN if frame.f_code.co_code[frame.f_lasti] in _LOOKS else Place.BUSY
 
 
 class Absorbed(BaseException):

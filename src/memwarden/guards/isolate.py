@@ -11,6 +11,7 @@ ceiling (a control group, where one is granted, else polling) stands around the 
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import os
 import pickle
@@ -38,9 +39,10 @@ from memwarden.model.units import MIB, size_text
 from memwarden.readers.cgroup import locate
 from memwarden.readers.sources import own_resident
 
-#: The ceiling stands so far above the limit: a forked child copies pages that it shares with its parent when it touches
-#: them, and the kernel's own memory for a process counts in a group.
+#: The ceiling stands so far above the limit: the kernel's own memory for a process counts in a group.
 RESERVE = 16 * MIB
+#: And so much further at most: a forked child copies pages that it shares with its parent when it changes them.
+COPIES = 256 * MIB
 #: A fresh interpreter with what it imports may be as large, for polling, which counts that.
 _INTERPRETER = 256 * MIB
 _KILL_SECONDS = 10.0
@@ -113,7 +115,8 @@ class Child:
         forks = lookout.alone()
         # Before anything is made that would have to be given back.
         parcel = None if forks else _packed(function, args, options, name)
-        self._ceiling = _ceiling(limit + RESERVE, fresh=not forks)
+        copies = min(lookout.used(), COPIES) if forks else 0
+        self._ceiling = _ceiling(limit + RESERVE + copies, fresh=not forks)
         task = Task(name, limit, absolute, tuple(self._ceiling.joins), _home() if self._ceiling.joins else "")
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
@@ -284,6 +287,7 @@ def _fork(task: Task, function: Callable[..., Any], args: Any, options: Any, rea
         return _Forked(pid)
     try:
         os.close(reading)
+        gc.freeze()  # a collection changes each object that it looks at, and with that copies the parent's memory
         _die_with(parent)
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)  # a signal to the child is no news for the parent's event loop
@@ -307,7 +311,9 @@ def _start(task: Task, parcel: BinaryIO, writing: int) -> Any:
         f" fresh({parcel.fileno()}, {writing}, {tuple(task)!r})"
     )
     with parcel:
-        return launch([sys.executable, "-c", code], pass_fds=(parcel.fileno(), writing)).process
+        launched = launch([sys.executable, "-c", code], pass_fds=(parcel.fileno(), writing))
+    launched.close()  # whether it has begun its result tells
+    return launched.process
 
 
 def _packed(function: Callable[..., Any], args: Any, options: Any, name: str) -> BinaryIO:

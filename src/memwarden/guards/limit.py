@@ -73,10 +73,11 @@ class MemoryLimit:
     def __enter__(self) -> Held:
         if self.isolate:
             raise SettingsError("memory_limit(isolate=True): a block cannot run elsewhere; put it into a function")
-        frame = _holder(sys._getframe(1))
+        caller = sys._getframe(1)
+        frame = _holder(caller)
         code = frame.f_code
         held = Held(f"the block at {code.co_filename}:{frame.f_lineno}", self)
-        held._enter(frame)
+        held._enter(frame, lent=frame is not caller)
         self._entered.setdefault(frame, []).append(held)
         return held
 
@@ -169,9 +170,9 @@ class Held:
         except Interrupted:
             self._leave(error)
 
-    def _enter(self, frame: FrameType) -> None:
+    def _enter(self, frame: FrameType, *, lent: bool = False) -> None:
         block = self._block
-        lookout.enter(block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway)
+        lookout.enter(block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway, lent=lent)
         if block.absolute and (used := block.taken(lookout.used())) > block.limit:
             lookout.leave(block)
             raise self._exceeded(used, "was past it before it began")

@@ -37,6 +37,8 @@ RATE, SHORTEST, LONGEST = 8e9, 0.001, 0.020
 #: While memory grows and so little is left, threads hand the interpreter on after this many seconds instead of Python's
 #: 0.005: at 1 GB/s those alone are 5 MB.
 NEAR, HASTE = 64 * MIB, 0.0005
+#: Threads that are looked at when a block begins.
+_FEW = 8
 #: How long the end of the thread is waited for.
 _PATIENCE = 1.0
 
@@ -61,18 +63,22 @@ class Block:
         self._frame: FrameType | None = None
         self._begun_at = -1
         self._handled: Any = None
-        self._sheltered_from: int | None = None
+        self._lent = False
+        self._waits: tuple[Place, int] | None = None
         self._others: Others | None = None
         self._was_away = False
         self._seen = self._unsure = self.native = self._begun = 0
 
-    def begin(self, frame: FrameType, used: int) -> None:
-        """It begins in this thread, in this frame."""
+    def begin(self, frame: FrameType, used: int, threads: int, lent: bool) -> None:
+        """It begins in this thread, in this frame; so many threads are there. ``lent``: others end it for the frame."""
+        self._lent = lent
         self.thread, self._frame, self._begun_at = _thread.get_ident(), frame, frame.f_lasti
         self.native, self._begun = _thread.get_native_id(), boot_ticks()
         self._handled = sys.exception()
         self.base, self._seen, self._unsure = used, used, 0
-        self.open, self._was_away, self._others = True, False, None
+        self.open, self._was_away = True, False
+        # With many threads only when the block has lasted until the first look: 10 µs each.
+        self._others = Others(self.native, self._begun) if 1 < threads <= _FEW and not self.absolute else None
 
     def end(self) -> None:
         """It holds on to nothing any more."""
@@ -117,7 +123,7 @@ class Block:
         if crowd is None:
             return
         if self._others is None:
-            self._others = Others(self.native, crowd, self._begun)
+            self._others = Others(self.native, self._begun)
             return
         self._unsure = max(0, self._unsure + rise)
         if self._unsure > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
@@ -126,15 +132,18 @@ class Block:
                 self.foreign += max(0, self._unsure - most)
             self._unsure = 0
 
-    def shelter(self, used: int) -> bool:
-        """Whether to wait for a better place: until it has taken more than the leeway in this one."""
-        if self._sheltered_from is None:
-            self._sheltered_from = used
-        return used <= self._sheltered_from + LEEWAY
+    def patience(self, where: Place, used: int) -> bool:
+        """Whether to wait for a better place: until it has taken more than the leeway in such a one."""
+        if self._waits is None or self._waits[0] is not where:
+            self._waits = where, used
+        if where is Place.OPEN or (where is Place.BUSY and self._lent):
+            return where is Place.BUSY  # an exception that is still to come would keep its end from being run
+        return used <= self._waits[1] + LEEWAY
 
-    def leave_shelter(self) -> None:
-        """It stands in the open."""
-        self._sheltered_from = None
+
+def _private(statm: bytes) -> int:
+    _, resident, shared, _ = statm.split(None, 3)
+    return (int(resident) - int(shared)) * PAGE
 
 
 class Lookout:
@@ -157,15 +166,25 @@ class Lookout:
 
     # --- the block's thread -------------------------------------------------------------------------------
 
-    def enter(self, block: Block, frame: FrameType, *, refuse: bool, carried: int = 0, leeway: int = LEEWAY) -> None:
+    def enter(
+        self,
+        block: Block,
+        frame: FrameType,
+        *,
+        refuse: bool,
+        carried: int = 0,
+        leeway: int = LEEWAY,
+        lent: bool = False,
+    ) -> None:
         """Open a block here. ``carried``: what it had taken before it was suspended. Raises OSError without a /proc."""
         prepare()
         with self._lock:
             if not self._running:
                 self._start()
             used, data = self._read()
-            block.begin(frame, used - carried)
-            if refuse and self._threads() == 1:
+            block.begin(frame, used - carried, self._threads(), lent)
+            # A block in a coroutine does not end when that waits, and others would be refused then.
+            if refuse and not lent and self._threads() == 1 and not frame.f_code.co_flags & _SUSPENDABLE:
                 left = block.limit - block.taken(used)
                 self._edge.claim(block, data + max(0, left) + leeway)
             self._blocks.append(block)
@@ -191,6 +210,9 @@ class Lookout:
             except (OSError, MemoryError):
                 taken = block.peak
             block.end()
+            if not self._blocks and self._statm >= 0:
+                os.close(self._statm)
+                self._statm = -1
         absorb(block.thread)
         if last:
             self._stop(unless_needed=True)
@@ -198,19 +220,26 @@ class Lookout:
 
     def used(self) -> int:
         """Private memory that the process has in use, in bytes."""
-        return self._read()[0]
+        with open("/proc/self/statm", "rb") as file:
+            return _private(file.read())
 
     def _read(self) -> tuple[int, int]:
         """Private memory in use, and data as ``RLIMIT_DATA`` counts it, in bytes."""
         if self._statm < 0:
             self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        _, resident, shared, _, _, data, _ = os.pread(self._statm, 256, 0).split(None, 6)
-        return (int(resident) - int(shared)) * PAGE, int(data) * PAGE
+        read = os.pread(self._statm, 256, 0)
+        return _private(read), int(read.split(None, 6)[5]) * PAGE
 
     def alone(self) -> bool:
         """Whether the process has one thread, ours not counted."""
-        with self._lock:
-            return self._threads() == 1
+        for _ in range(10):
+            with self._lock:
+                if self._threads() == 1:
+                    return True
+                if len(sys._current_frames()) > 1 + self._running:
+                    return False
+            time.sleep(0.001)  # a thread that Python has joined is gone a moment later
+        return False
 
     def _threads(self) -> int:
         """How many threads the process has beside ours. Its folder has a link for each and two more."""
@@ -313,11 +342,8 @@ class Lookout:
             if where is Place.AWAY or frame is None:
                 continue
             block.exceeded = max(block.exceeded or 0, block.taken(used))
-            if where is Place.OPEN:
-                block.leave_shelter()
-            elif block.shelter(used):
-                return
-            interrupt(block.thread)
+            if not block.patience(where, used):
+                interrupt(block.thread)
             return
 
     # --- forks and the end --------------------------------------------------------------------------------

@@ -33,24 +33,30 @@ def boot_ticks() -> int:
 
 
 class Others:
-    """The threads that were there at ``begun`` (see :func:`boot_ticks`), and those of ``never_ours``; not ``own``."""
+    """The threads beside ``own`` that were there at ``begun`` (see :func:`boot_ticks`)."""
 
-    def __init__(self, own: int, never_ours: Collection[int], begun: int) -> None:
+    def __init__(self, own: int, begun: int) -> None:
         self._own, self._begun = own, begun
+        # Of every thread but the own one: its page faults.
         self._faults: dict[int, int] = {}
+        self._older: set[int] = set()
         self._total = self._huge = 0
-        self._tick(never_ours)
+        self._tick()
 
     def most_of_ours(self, never_ours: Collection[int]) -> int | None:
         """The most that the block's own threads can have taken since this was asked last, in bytes; None: not known."""
-        faults, total, huge = self._faults, self._total, self._huge
-        if not self._tick(never_ours):
+        before, total, huge = self._faults, self._total, self._huge
+        if not self._tick():
             return None
-        theirs = sum(now - faults.get(thread, now) for thread, now in self._faults.items())
+        theirs = sum(
+            now - before.get(thread, 0)  # a thread that was not there has had all of its faults since
+            for thread, now in self._faults.items()
+            if thread in self._older or thread in never_ours
+        )
         ours = max(0, self._total - total - theirs)
         return ours * PAGE + min(ours, self._huge - huge) * _HUGE
 
-    def _tick(self, never_ours: Collection[int]) -> bool:
+    def _tick(self) -> bool:
         threads = os.listdir("/proc/self/task")
         if len(threads) > _MOST:
             return False
@@ -61,8 +67,9 @@ class Others:
                 continue
             try:
                 fields = read_once("stat", f"/proc/self/task/{name}/stat", 1024).rpartition(b")")[2].split(None, 20)
-                if thread in never_ours or int(fields[19]) < self._begun:
-                    found[thread] = int(fields[7])
+                found[thread] = int(fields[7])
+                if int(fields[19]) < self._begun:
+                    self._older.add(thread)
             except (ReadError, ValueError, IndexError):
                 continue  # it has ended: what it took counts as ours
         try:

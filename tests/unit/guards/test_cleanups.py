@@ -1,6 +1,7 @@
 """Which instructions clean up."""
 
 import dis
+import sys
 
 import pytest
 
@@ -76,6 +77,27 @@ def test_a_block_in_a_finally_is_a_place_like_any_other():
     assert cleaning_up(code, first)
     assert not any(cleaning_up(code, offset, first) for offset in places(with_a_block_in_it, "outside")[:3])
     assert cleaning_up(code, places(with_a_block_in_it, "closing")[0], first)
+
+
+def test_a_frame_that_waits_for_a_call_cleans_up():
+    """Wherever in its instruction it stands."""
+    told = []
+
+    def ask():
+        frame = sys._getframe(1)
+        told.append(cleaning_up(frame.f_code, frame.f_lasti))
+
+    def work():
+        ask()
+        try:
+            ask()
+        finally:
+            ask()
+            ask()
+        ask()
+
+    work()
+    assert told == [False, False, True, True, False]
 
 
 def test_a_function_without_a_finally():

@@ -24,7 +24,7 @@ from typing import Any
 
 from memwarden.guards.edge import Edge
 from memwarden.guards.interruption import Place, absorb, handled, innermost, interrupt, place, prepare
-from memwarden.guards.others import Others, boot_ticks
+from memwarden.guards.others import Moment, boot_ticks, most_of_ours, own_faults, this_moment
 from memwarden.model.units import MIB
 from memwarden.readers.process import PAGE
 
@@ -37,6 +37,7 @@ RATE, SHORTEST, LONGEST = 8e9, 0.001, 0.020
 #: While memory grows and so little is left, threads hand the interpreter on after this many seconds instead of Python's
 #: 0.005: at 1 GB/s those alone are 5 MB.
 NEAR, HASTE = 64 * MIB, 0.0005
+NICE = -10
 #: Threads that are looked at when a block begins.
 _FEW = 8
 #: How long the end of the thread is waited for.
@@ -65,29 +66,37 @@ class Block:
         self._handled: Any = None
         self._lent = False
         self._waits: tuple[Place, int] | None = None
-        self._others: Others | None = None
         self._was_away = False
-        self._seen = self._unsure = self.native = self._begun = 0
+        self._seen = self._unsettled = self.native = self._begun = 0
+        #: Where there are several threads: how it was when that was looked into last, the most that the block's own can
+        #: have taken by then, and who ceased since to answer for itself.
+        self._before: Moment | None = None
+        self._ours = 0
+        self._left: dict[int, int] = {}
 
-    def begin(self, frame: FrameType, used: int, threads: int, lent: bool) -> None:
+    def begin(self, frame: FrameType, used: int, carried: int, threads: int, lent: bool) -> None:
         """It begins in this thread, in this frame; so many threads are there. ``lent``: others end it for the frame."""
         self._lent = lent
         self.thread, self._frame, self._begun_at = _thread.get_ident(), frame, frame.f_lasti
         self.native, self._begun = _thread.get_native_id(), boot_ticks()
         self._handled = sys.exception()
-        self.base, self._seen, self._unsure = used, used, 0
-        self.open, self._was_away = True, False
+        self.base, self._unsettled = used - carried, 0
+        self.open, self._was_away, self._seen = True, False, used
         # With many threads only when the block has lasted until the first look: 10 µs each.
-        self._others = Others(self.native, self._begun) if 1 < threads <= _FEW and not self.absolute else None
+        self._before = this_moment() if 1 < threads <= _FEW and not self.absolute else None
+        self._ours = max(0, carried)
 
     def end(self) -> None:
         """It holds on to nothing any more."""
         self.open = False
-        self._frame = self._handled = self._others = None
+        self._frame = self._handled = self._before = None
 
     def taken(self, used: int) -> int:
         """What counts against the limit when the process holds ``used``."""
-        return used - (0 if self.absolute else self.base + self.foreign)
+        if self.absolute:
+            return used
+        taken = used - self.base - self.foreign
+        return taken if self._before is None else min(taken, self._ours + max(0, self._unsettled))
 
     def place(self) -> tuple[Place, FrameType | None]:
         """Where its thread stands, and the innermost frame there."""
@@ -97,40 +106,48 @@ class Block:
         now = handled(self.thread)
         return place(frame, block, self._begun_at, now is None or now is self._handled), frame
 
-    def look(self, used: int, crowd: Collection[int] | None, *, leaving: bool = False) -> int:
-        """Take in what the process holds now; what of it counts beyond the limit (below zero: is left).
-
-        ``crowd``: where there are more threads than the block's and ours, those that never count as the block's; else
-        None.
-        """
+    def look(self, used: int, crowd: Crowd | None, *, leaving: bool = False) -> int:
+        """Take in what the process holds now; what of it counts beyond the limit (below zero: is left)."""
         if not self.absolute:
             self._leave_out(used, crowd, leaving)
         taken = self.taken(used)
         self.peak = max(self.peak, taken)
         return taken - self.limit
 
-    def _leave_out(self, used: int, crowd: Collection[int] | None, leaving: bool) -> None:
+    def _leave_out(self, used: int, crowd: Crowd | None, leaving: bool) -> None:
+        """Find out what others have taken since the last look."""
         rise, self._seen = used - self._seen, used
-        if rise < 0:
-            self.foreign = max(0, self.foreign + rise)  # whoever gave it back: never to the block's own credit
         frame = self._frame
         if frame is not None and frame.f_code.co_flags & _SUSPENDABLE:
             away = not leaving and self.place()[0] is Place.AWAY
             if away and self._was_away:
-                self.foreign += max(0, rise)
+                self.foreign += rise
                 rise = 0
             self._was_away = away
+        self._unsettled += rise
         if crowd is None:
             return
-        if self._others is None:
-            self._others = Others(self.native, self._begun)
+        if self._before is None:
+            self._before, self._ours = crowd.now(), max(0, self.taken(used))
             return
-        self._unsure = max(0, self._unsure + rise)
-        if self._unsure > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
-            most = self._others.most_of_ours(crowd)
-            if most is not None:
-                self.foreign += max(0, self._unsure - most)
-            self._unsure = 0
+        if abs(self._unsettled) > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
+            self._settle(self._before, crowd)
+
+    def _settle(self, before: Moment, crowd: Crowd) -> None:
+        """Tell what threads took that are not the block's own. What is given back is taken to be theirs as long as they
+        have any: so never too little is held against the block."""
+        now = crowd.now()
+        if now is None:
+            return
+        rise, self._unsettled = self._unsettled + now.used - self._seen, 0
+        ours = most_of_ours(before, now, self.native, self._begun, crowd.answering, self._left)
+        self._before, self._seen, self._ours = now, now.used, self._ours + ours
+        self._left.clear()
+        self.foreign = max(self.foreign, 0) + max(0, rise - ours) if rise > 0 else max(0, self.foreign + rise)
+
+    def leaves(self, thread: int, faults: int) -> None:
+        """A thread that answered for itself does so no longer."""
+        self._left[thread] = faults
 
     def patience(self, where: Place, used: int) -> bool:
         """Whether to wait for a better place: until it has taken more than the leeway in such a one."""
@@ -144,6 +161,20 @@ class Block:
 def _private(statm: bytes) -> int:
     _, resident, shared, _ = statm.split(None, 3)
     return (int(resident) - int(shared)) * PAGE
+
+
+class Crowd:
+    """What is to be known where there are several threads: who answers for himself, and how it is now, asked once."""
+
+    def __init__(self, answering: Collection[int]) -> None:
+        self.answering = answering
+        self._now: Moment | None = None
+
+    def now(self) -> Moment | None:
+        """How it is at this look."""
+        if self._now is None:
+            self._now = this_moment()
+        return self._now
 
 
 class Lookout:
@@ -182,7 +213,7 @@ class Lookout:
             if not self._running:
                 self._start()
             used, data = self._read()
-            block.begin(frame, used - carried, self._threads(), lent)
+            block.begin(frame, used, carried, self._threads(), lent)
             # A block in a coroutine does not end when that waits, and others would be refused then.
             if refuse and not lent and self._threads() == 1 and not frame.f_code.co_flags & _SUSPENDABLE:
                 left = block.limit - block.taken(used)
@@ -209,6 +240,9 @@ class Lookout:
                 taken = block.taken(self._read()[0])
             except (OSError, MemoryError):
                 taken = block.peak
+            faults = own_faults()
+            for other in self._blocks:
+                other.leaves(block.native, faults)
             block.end()
             if not self._blocks and self._statm >= 0:
                 os.close(self._statm)
@@ -264,6 +298,9 @@ class Lookout:
 
     def _run(self, begun: Any, ended: Any) -> None:
         self._native = _thread.get_native_id()
+        with contextlib.suppress(OSError):
+            # This thread alone, where it is granted: who looks too late because others compute does not hold.
+            os.setpriority(os.PRIO_PROCESS, self._native, NICE)
         begun.release()
         pause = SHORTEST
         try:
@@ -314,11 +351,8 @@ class Lookout:
             self._act(used)
         return min(LONGEST, max(SHORTEST, left / 2 / RATE))
 
-    def _crowd(self) -> Collection[int] | None:
-        """Threads that answer for themselves, where there are several threads."""
-        if self._threads() == 1:
-            return None
-        return self._answering | {self._native}
+    def _crowd(self) -> Crowd | None:
+        return None if self._threads() == 1 else Crowd(self._answering | {self._native})
 
     def _hasten(self, wanted: bool) -> None:
         """Have threads hand the interpreter on sooner, or as usual. Whoever sets another interval meanwhile has it."""

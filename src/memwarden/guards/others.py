@@ -1,9 +1,9 @@
-"""What threads that were there before a block have taken, judged by their page faults.
+"""What other threads have taken, judged by page faults.
 
 Memory becomes a process's own by a page fault of the thread that first touches it, and the kernel counts those for each
 thread. A fault brings a page, or 2 MiB where the kernel uses huge pages, whose faults it counts for the machine. So the
-most that a block's own threads can have taken is known, and what goes beyond it is others' for certain. Threads that
-began after the block count as its own, unless they are under a limit themselves.
+most that a block's own threads can have taken between two moments is known, and what goes beyond it is others' for
+certain. Threads that began after the block count as its own, unless they are under a limit themselves.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 with contextlib.suppress(ImportError):  # not a POSIX system
     import resource
 
-from memwarden.errors import ReadError
 from memwarden.model.units import MIB
-from memwarden.readers.files import read_once
 from memwarden.readers.process import PAGE
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -32,51 +31,91 @@ def boot_ticks() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
 
 
-class Others:
-    """The threads beside ``own`` that were there at ``begun`` (see :func:`boot_ticks`)."""
+def own_faults() -> int:
+    """Page faults of the calling thread so far."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
 
-    def __init__(self, own: int, begun: int) -> None:
-        self._own, self._begun = own, begun
-        # Of every thread but the own one: its page faults.
-        self._faults: dict[int, int] = {}
-        self._older: set[int] = set()
-        self._total = self._huge = 0
-        self._tick()
 
-    def most_of_ours(self, never_ours: Collection[int]) -> int | None:
-        """The most that the block's own threads can have taken since this was asked last, in bytes; None: not known."""
-        before, total, huge = self._faults, self._total, self._huge
-        if not self._tick():
-            return None
-        theirs = sum(
-            now - before.get(thread, 0)  # a thread that was not there has had all of its faults since
-            for thread, now in self._faults.items()
-            if thread in self._older or thread in never_ours
-        )
-        ours = max(0, self._total - total - theirs)
-        return ours * PAGE + min(ours, self._huge - huge) * _HUGE
+class Moment(NamedTuple):
+    """What the process held, and who had how many page faults."""
 
-    def _tick(self) -> bool:
-        threads = os.listdir("/proc/self/task")
-        if len(threads) > _MOST:
-            return False
-        found = {}
-        for name in threads:
-            thread = int(name)
-            if thread == self._own:
-                continue
-            try:
-                fields = read_once("stat", f"/proc/self/task/{name}/stat", 1024).rpartition(b")")[2].split(None, 20)
-                found[thread] = int(fields[7])
-                if int(fields[19]) < self._begun:
-                    self._older.add(thread)
-            except (ReadError, ValueError, IndexError):
-                continue  # it has ended: what it took counts as ours
+    used: int
+    #: Of each thread.
+    faults: Mapping[int, int]
+    #: When each began, in ticks since boot.
+    began: Mapping[int, int]
+    #: Of all threads, those that have ended included.
+    total: int
+    #: Of the machine, in huge pages.
+    huge: int
+
+
+def most_of_ours(
+    before: Moment, now: Moment, own: int, begun: int, answering: Collection[int], left: Mapping[int, int]
+) -> int:
+    """The most that a block's own threads can have taken between two moments, in bytes.
+
+    ``own`` is its thread, ``begun`` when it began (see :func:`boot_ticks`), ``answering`` threads that answer for
+    themselves, ``left`` the page faults that some of those had when they ceased to.
+    """
+    theirs = 0
+    for thread, faults in now.faults.items():
+        if thread != own and (thread in answering or now.began[thread] < begun):
+            theirs += faults - before.faults.get(thread, 0)  # who was not there has had all of its faults since
+    for thread, faults in left.items():
+        if thread not in now.faults:
+            theirs += max(0, faults - before.faults.get(thread, 0))
+    ours = max(0, now.total - before.total - theirs)
+    return ours * PAGE + min(ours, now.huge - before.huge) * _HUGE
+
+
+def this_moment() -> Moment | None:
+    """How it is now; None where that cannot be told, or would take too long."""
+    threads = os.listdir("/proc/self/task")
+    if len(threads) > _MOST or not _can_read():
+        return None
+    faults, began = {}, {}
+    # From here on the interpreter is not handed on: else others would go on between the reads, and what they take
+    # meanwhile would count as ours.
+    for name in threads:
+        fields = _read(b"/proc/self/task/" + name.encode() + b"/stat").rpartition(b")")[2].split(None, 20)
+        if len(fields) > 20:  # else it has just ended
+            faults[int(name)], began[int(name)] = int(fields[7]), int(fields[19])
+    _, resident, shared, _ = _read(b"/proc/self/statm").split(None, 3)
+    vmstat = _read(b"/proc/vmstat")
+    at = vmstat.find(b"\nthp_fault_alloc ")
+    huge = int(vmstat[at + 17 :].split(None, 1)[0]) if at >= 0 else 0  # a kernel without huge pages
+    total = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return Moment((int(resident) - int(shared)) * PAGE, faults, began, total, huge)
+
+
+_libc: Any = None
+
+
+def _can_read() -> bool:
+    """Whether files can be read without handing the interpreter on: by ``ctypes.PyDLL``."""
+    global _libc
+    if _libc is None:
         try:
-            data = read_once("vmstat", "/proc/vmstat", 16384)
-            at = data.index(b"\nthp_fault_alloc ")
-            self._huge = int(data[at + 17 :].split(None, 1)[0])
-        except (ReadError, ValueError):
-            self._huge = 0  # a kernel without huge pages
-        self._faults, self._total = found, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        return True
+            import ctypes
+
+            _libc = ctypes.PyDLL(None)
+            _libc.read.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+        except (ImportError, OSError, AttributeError):
+            return False
+    return True
+
+
+def _read(path: bytes) -> bytes:
+    fd = _libc.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if fd < 0:
+        return b""
+    data = b""
+    while True:  # a file of many records gives a page at a time
+        buffer = bytes(4096)
+        size = _libc.read(fd, buffer, len(buffer))
+        if size <= 0:
+            break
+        data += buffer[:size]
+    _libc.close(fd)
+    return data

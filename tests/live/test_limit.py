@@ -18,8 +18,9 @@ import pytest
 
 from memwarden import LimitExceeded, SettingsError, memory_limit
 from memwarden.guards import interruption
+from memwarden.guards.block import LEEWAY
 from memwarden.guards.interruption import Interrupted
-from memwarden.guards.lookout import LEEWAY, lookout
+from memwarden.guards.lookout import lookout
 from memwarden.model.units import GIB, MIB
 
 LIMIT = 24 * MIB
@@ -116,19 +117,20 @@ def test_absolute_means_the_process():
 
 @pytest.mark.contract("W3-4")
 def test_the_functions_own_exception_is_kept():
-    """Though it is past its limit when it is raised, and also when it is a MemoryError."""
+    """Though the block was found past its limit, and also when it is a MemoryError."""
     for error in (ValueError("mine"), MemoryError("mine"), KeyboardInterrupt()):
-        kept = []
 
-        def fail(kept=kept, error=error):
-            with contextlib.suppress(Interrupted, OSError):
-                grow(kept)
+        def fail(error=error):
+            lookout._blocks[-1].exceeded = LIMIT + 1  # as when it had been found there
             raise error
 
         with pytest.raises(type(error)) as caught:
             LIMITED(fail)()
         assert caught.value is error
         assert caught.value.__context__ is None
+        with pytest.raises(type(error)) as caught, LIMITED:
+            fail()
+        assert caught.value is error
 
 
 def test_what_comes_of_the_interruption_is_the_limits():
@@ -187,7 +189,7 @@ def test_what_swallows_everything_is_told_at_its_end():
         return kept
 
     with pytest.raises(LimitExceeded):
-        LIMITED(mad)()
+        memory_limit(LIMIT, refuse=False)(mad)()
 
 
 def test_a_large_buffer_is_refused_before_it_is_there():

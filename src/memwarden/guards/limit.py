@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import dis
 import errno
 import functools
@@ -13,8 +14,9 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
 from memwarden.errors import LimitExceeded, SettingsError
+from memwarden.guards.block import LEEWAY, Block
 from memwarden.guards.interruption import Absorbed, Interrupted, absorber, asked
-from memwarden.guards.lookout import LEEWAY, Block, lookout
+from memwarden.guards.lookout import lookout
 from memwarden.model.units import parse_size, size_text
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -38,13 +40,21 @@ class _Leaving:
     def __get__(self, limit: MemoryLimit | None, owner: type) -> Callable[..., None]:
         if limit is None:
             return self._plain
-        leaving = _leaving(limit, _thread.get_ident())
+        thread = _thread.get_ident()
+        coming = limit._coming[thread] = _Coming()  # the statement that asks for this enters next
+        leaving = _leaving(limit, coming, thread)
         next(leaving)
         return functools.partial(min, None, key=leaving.send)
 
 
-def _leaving(limit: MemoryLimit, thread: int) -> Generator[int | None, Any, None]:
-    """Leave the last block of ``limit``, sent the four arguments of ``min``, the lowest of which is the first."""
+class _Coming:
+    """A block that a ``with`` statement begins."""
+
+    held: Held | None = None
+
+
+def _leaving(limit: MemoryLimit, coming: _Coming, thread: int) -> Generator[int | None, Any, None]:
+    """Leave a block, sent the four arguments of ``min``, the lowest of which is the first."""
     raise_other = absorber(thread)
     yield from iter((None,))
     if thread in asked:
@@ -52,12 +62,18 @@ def _leaving(limit: MemoryLimit, thread: int) -> Generator[int | None, Any, None
             raise_other()
         except Absorbed:
             pass
-    yield 0
-    error = yield 1
-    frame = _holder(sys._getframe(1))
-    limit._left(frame).leave(error)
-    yield 2
-    yield 3
+    held = coming.held
+    try:
+        yield 0
+        error = yield 1
+        if held is not None:
+            limit._forget(held)
+            held.leave(error)
+        yield 2
+        yield 3
+    finally:
+        if held is not None:
+            held._block.open = False  # a signal handler may have raised right here
 
 
 class MemoryLimit:
@@ -66,7 +82,8 @@ class MemoryLimit:
 
     def __init__(self, limit: int, absolute: bool, isolate: bool, refuse: bool) -> None:
         self.limit, self.absolute, self.isolate, self.refuse = limit, absolute, isolate, refuse
-        self._entered: dict[FrameType, list[Held]] = {}
+        self._coming: dict[int, _Coming] = {}
+        self._entered: list[Held] = []
 
     # --- a block ------------------------------------------------------------------------------------------
 
@@ -77,23 +94,32 @@ class MemoryLimit:
         frame = _holder(caller)
         code = frame.f_code
         held = Held(f"the block at {code.co_filename}:{frame.f_lineno}", self)
-        held._enter(frame, lent=frame is not caller)
-        self._entered.setdefault(frame, []).append(held)
+        coming = self._coming.pop(_thread.get_ident(), None)
+        try:
+            held._enter(frame, lent=frame is not caller)
+            held.frame = frame
+            self._entered.append(held)
+            if coming is not None:
+                coming.held = held
+        except BaseException:  # a signal handler may raise anywhere
+            lookout.leave(held._block)
+            raise
         return held
 
     def _exit(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Leave the block that was entered last."""
-        self._left(_holder(sys._getframe(1))).leave(error)
+        """Leave the block that was entered here last, or else the last one (others may have entered since)."""
+        here = _holder(sys._getframe(1))
+        entered = [held for held in self._entered if held._block.open]
+        held = next((held for held in reversed(entered) if held.frame is here), entered[-1])
+        self._forget(held)
+        held.leave(error)
 
     __exit__ = _Leaving(_exit)
 
-    def _left(self, frame: FrameType) -> Held:
-        """What was entered last, there where it is left if it was entered there (others may have entered since)."""
-        where = frame if frame in self._entered else next(reversed(self._entered))
-        held = self._entered[where].pop()
-        if not self._entered[where]:
-            del self._entered[where]
-        return held
+    def _forget(self, held: Held) -> None:
+        held.frame = None
+        with contextlib.suppress(ValueError):
+            self._entered.remove(held)
 
     # --- a function ---------------------------------------------------------------------------------------
 
@@ -132,6 +158,8 @@ class Held:
         self.name, self._leeway = name, leeway
         self._limit, self._block = limit, Block(name, limit.limit, limit.absolute)
         self._carried = 0
+        #: Where it was entered by a ``with`` statement.
+        self.frame: FrameType | None = None
         #: The error that this block was ended with for its limit.
         self.verdict: LimitExceeded | None = None
 

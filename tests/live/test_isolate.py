@@ -86,7 +86,7 @@ def grow_there():
 @ISOLATED
 async def later(value):
     """A coroutine function."""
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0.1)
     return value
 
 

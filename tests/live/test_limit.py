@@ -6,6 +6,7 @@ Blocks in here hold the memory that they take until they are left, so that what 
 import asyncio
 import contextlib
 import functools
+import gc
 import itertools
 import mmap
 import resource
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -159,6 +161,31 @@ def test_a_result_past_the_limit_is_none(refuse):
     """Also where nobody looked in time: the end tells."""
     with pytest.raises(LimitExceeded):
         memory_limit(LIMIT, refuse=refuse)(lambda: block(LIMIT + 2 * MIB))()
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_what_it_took_is_free_when_the_error_is(refuse):
+    """No cycle keeps it until a collection, or the next block would begin with it."""
+
+    class Taken(list):
+        pass
+
+    def work():
+        kept = Taken()
+        alive.append(weakref.ref(kept))
+        grow(kept)
+
+    for _ in range(3):
+        alive = []
+        gc.disable()
+        try:
+            with contextlib.suppress(LimitExceeded):
+                memory_limit(LIMIT, refuse=refuse)(work)()
+            with contextlib.suppress(LimitExceeded), memory_limit(LIMIT, refuse=refuse):
+                work()
+            assert [each() for each in alive] == [None, None]
+        finally:
+            gc.enable()
 
 
 def test_what_swallows_exceptions_is_ended():

@@ -53,6 +53,8 @@ class Block:
         #: What it had taken when it was found past its limit; None while it never was.
         self.exceeded: int | None = None
         self.open = False
+        #: Whether it was for its limit that the kernel refused when it ended.
+        self.refusing = False
         #: Whether this is a copy in a forked child, where nothing is limited.
         self.void = False
         self.thread = 0
@@ -76,7 +78,7 @@ class Block:
         self.native, self._begun = _thread.get_native_id(), boot_ticks()
         self._handled = sys.exception()
         self.base, self._unsettled = used - carried, 0
-        self.open, self._was_away, self._seen = True, False, used
+        self.open, self.refusing, self._was_away, self._seen = True, False, False, used
         # With many threads only when the block has lasted until the first look: 10 µs each.
         self._before = this_moment() if 1 < threads <= _FEW and not self.absolute else None
         self._ours = max(0, carried)

@@ -22,13 +22,16 @@ class Edge:
 
     def __init__(self) -> None:
         self._claims: dict[object, int] = {}
-        self._found = self._set = -1
+        #: The limit that was found, while ours may stand in its place.
+        self._found: int | None = None
+        #: What was set last and before: a signal handler may have raised between the two.
+        self._ours: tuple[int, ...] = ()
 
     def claim(self, owner: object, data: int) -> bool:
         """Refuse what would bring the process's data beyond ``data`` bytes; False where that cannot be."""
-        self._yield_to_others()
-        if not self._claims:
-            self._found = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        now = self._yield_to_others()
+        if self._found is None:
+            self._found, self._ours = now, (now,)
         self._claims[owner] = data
         if not self._apply():
             self._claims.pop(owner, None)
@@ -39,13 +42,13 @@ class Edge:
         """Give up a claim; nothing happens where there is none (any more)."""
         if owner in self._claims:
             self._yield_to_others()
-            if self._claims.pop(owner, None) is not None:
-                self._apply()
+            self._claims.pop(owner, None)
+            self._apply()
 
     def clear(self) -> None:
         """Give up every claim."""
-        self._yield_to_others()
-        if self._claims:
+        if self._found is not None:
+            self._yield_to_others()
             self._claims.clear()
             self._apply()
 
@@ -53,18 +56,26 @@ class Edge:
         """Whether it is this claim that the kernel refuses for: the lowest one."""
         return self._claims.get(owner) == min(self._claims.values(), default=-1)
 
-    def _yield_to_others(self) -> None:
-        if self._claims and resource.getrlimit(resource.RLIMIT_DATA)[0] != self._set:
+    def _yield_to_others(self) -> int:
+        now = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        if self._found is not None and now not in self._ours:
             self._claims.clear()
+            self._found = None
+        return now
 
     def _apply(self) -> bool:
         """Set the lowest of the claims, or what was found; False where the system does not let us."""
-        wanted = min(self._claims.values(), default=self._found)
-        if self._found != resource.RLIM_INFINITY and self._claims:
-            wanted = min(wanted, self._found)
+        found = self._found
+        if found is None:
+            return True
+        wanted = min(self._claims.values(), default=found)
+        if found != resource.RLIM_INFINITY:
+            wanted = min(wanted, found)
+        self._ours = (*self._ours[-1:], wanted)
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         except (OSError, ValueError):
             return False
-        self._set = wanted
+        if not self._claims:
+            self._found = None
         return True

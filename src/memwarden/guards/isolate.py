@@ -422,7 +422,7 @@ def _outcome(held: Any, function: Callable[..., Any], args: Any, options: Any) -
             value = held.run(asyncio.run, (value,), {})
         return Outcome("result", value)
     except LimitExceeded as error:
-        return Outcome("limit", error.used, _trace(error)) if error is held.verdict else _told(error)
+        return Outcome("limit", error.used, _trace(error)) if held.exceeded else _told(error)
     except BaseException as error:  # noqa: BLE001 - it is the caller's
         return _told(error)
 

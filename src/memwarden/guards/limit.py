@@ -160,8 +160,8 @@ class Held:
         self._carried = 0
         #: Where it was entered by a ``with`` statement.
         self.frame: FrameType | None = None
-        #: The error that this block was ended with for its limit.
-        self.verdict: LimitExceeded | None = None
+        #: Whether it was ended for its limit.
+        self.exceeded = False
 
     @property
     def limit(self) -> int:
@@ -208,15 +208,14 @@ class Held:
     def _leave(self, error: BaseException | None) -> None:
         """Raises :class:`LimitExceeded` when it went past its limit, and has not failed in its own way."""
         block = self._block
-        taken, held = lookout.leave(block)
-        self._carried = taken
-        if held and _refused(error):
+        self._carried = taken = lookout.leave(block)
+        if block.refusing and _refused(error):
             raise self._exceeded(block.peak, "asked for more than was left, which was refused") from error
         if block.exceeded is not None and (error is None or _interrupted(error)):
-            exceeded = self._exceeded(block.exceeded)
+            # In no variable: the error holds this frame, and a cycle would keep what the block took until a collection.
             if isinstance(error, Interrupted):
-                raise exceeded.with_traceback(error.__traceback__) from None
-            raise exceeded from error
+                raise self._exceeded(block.exceeded).with_traceback(error.__traceback__) from None
+            raise self._exceeded(block.exceeded) from error
         if error is None and taken > block.limit:
             raise self._exceeded(taken)
 
@@ -224,13 +223,13 @@ class Held:
         block = self._block
         kind = "an absolute limit" if block.absolute else "a limit"
         counted = "the process held" if block.absolute else "it had taken"
-        self.verdict = LimitExceeded(
+        self.exceeded = True
+        return LimitExceeded(
             f"{self.name} had {kind} of {size_text(block.limit)} of memory and {how}: {counted}"
             f" {size_text(max(0, used))}; {_WAY_OUT}",
             limit=block.limit,
             used=max(0, used),
         )
-        return self.verdict
 
 
 def memory_limit(

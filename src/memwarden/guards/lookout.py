@@ -80,17 +80,16 @@ class Lookout:
             if self._watchman is not None:
                 self._watchman.nudge()
 
-    def leave(self, block: Block) -> tuple[int, bool]:
-        """Close a block here: what it has taken, and whether the kernel refused for its limit. May be repeated."""
+    def leave(self, block: Block) -> int:
+        """Close a block here; gives what it has taken. May be repeated."""
         block.open = False  # at once: a signal handler may raise from here on, and the next look then finishes this
         if block.void:
-            return 0, False
+            return 0
         watchman = None
         with self._lock:
-            held = self._edge.holds(block)
+            block.refusing = block.refusing or self._edge.holds(block)
             self._edge.release(block)
-            if block in self._blocks:
-                self._blocks.remove(block)
+            self._drop_closed()
             try:
                 if block.thread == _thread.get_ident():
                     block.look(self._read()[0], self._crowd(), leaving=True)
@@ -106,7 +105,7 @@ class Lookout:
         absorb(block.thread)
         if watchman is not None:
             watchman.send_home()
-        return taken, held
+        return taken
 
     def used(self) -> int:
         """Private memory that the process has in use, in bytes."""
@@ -133,10 +132,9 @@ class Lookout:
 
     def _threads(self) -> int:
         """How many threads the process has beside ours. Its folder has a link for each and two more."""
-        number = os.stat("/proc/self/task").st_nlink - 2
         if len(self._watchmen) > (self._watchman is not None):
             self._watchmen = [each for each in self._watchmen if each is self._watchman or each.there()]
-        return number - len(self._watchmen)
+        return max(1, os.stat("/proc/self/task").st_nlink - 2 - len(self._watchmen))
 
     # --- the thread that looks ----------------------------------------------------------------------------
 
@@ -163,9 +161,7 @@ class Lookout:
         with self._lock:
             if self._watchman is not watchman:
                 return None
-            for block in [each for each in self._blocks if not each.open]:
-                self._blocks.remove(block)  # its end was broken off
-                self._edge.release(block)
+            self._drop_closed()
             if not self._blocks:
                 self._dismiss()
                 return None
@@ -179,6 +175,12 @@ class Lookout:
             if left < 0:
                 self._act(used)
             return min(LONGEST, max(SHORTEST, left / 2 / RATE))
+
+    def _drop_closed(self) -> None:
+        """Forget blocks that are closed: one whose end was broken off, too."""
+        for block in [each for each in self._blocks if not each.open]:
+            self._blocks.remove(block)
+            self._edge.release(block)
 
     def _crowd(self) -> Crowd | None:
         return None if self._threads() == 1 else Crowd(self._answering | {each.native for each in self._watchmen})

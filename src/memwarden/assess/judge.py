@@ -15,6 +15,7 @@ from memwarden.assess.forecast import COVERAGE
 from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector, constraints
 from memwarden.assess.trend import TrendDetector
+from memwarden.model.facts import ProcessMemory, TreeMemory
 from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
@@ -108,7 +109,7 @@ class Judge:
             available = max(0, min(rooms)) if rooms else None
         if tree is not None:
             used = tree.total
-            what = f"{tree.names[0] if tree.names else 'tree'}[{tree.root.pid}] and what it started"
+            what = f"tree of {_name(tree, process)}[{tree.root.pid}]"
             yield "watched", tree.root, what, used, None if available is None else used + available
         elif process is not None:
             used = process.rss
@@ -147,6 +148,13 @@ class Judge:
         if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
             return self._trend.trend, before[1], forecast  # the same value is written faster
         return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast
+
+
+def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:
+    """What its root is called; nothing where it has ended, and others of the tree live on."""
+    if process is not None and process.key == tree.root:
+        return process.name
+    return tree.names[tree.keys.index(tree.root)] if tree.root in tree.keys else ""
 
 
 def _whole(found: Assessment, told: _Told) -> Assessment:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memwarden.assess.words import left_words
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap
 from memwarden.model.findings import Assessment, LeakStage, LeakVerdict, Reading
@@ -205,7 +206,8 @@ def _leak_told(leak: LeakVerdict, before: Assessment | None) -> str:
         return ""
     change = f", was {stood.name}" if stood is not LeakStage.NONE and stood is not leak.stage else ""
     what = leak.what or (None if was is None else was.what)
-    return f"{leak.stage.name}{change}: {what}: {leak.reason}" if what else f"{leak.stage.name}{change}: {leak.reason}"
+    told = f"{leak.stage.name}{change}: {what}: {leak.reason}" if what else f"{leak.stage.name}{change}: {leak.reason}"
+    return f"{told}; {left_words(leak.forecast)}" if leak.forecast is not None else told
 
 
 def _event(kind: EventKind, sample: Sample, message: str, value: object) -> Event:

@@ -131,7 +131,7 @@ def test_a_tree_is_judged_as_one() -> None:
         tree = TreeMemory(KEY, (KEY, ProcessKey(11, 101)), ("sh", "app"), (MIB, leaking(minute) * MIB), ())
         found = judge.assess(look(60.0 * minute, leaking(minute), tree=tree))
     assert found.leak is not None
-    assert found.leak.what == "sh[10] and what it started"
+    assert found.leak.what == "tree of app[10]"
 
 
 def test_a_container_is_judged_where_it_has_a_limit() -> None:

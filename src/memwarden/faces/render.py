@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
-from memwarden.model.findings import PressureLevel
+from memwarden.model.findings import LeakStage, PressureLevel
 from memwarden.model.units import size_text
 
 #: A level's colour, in the words that terminals have.
@@ -18,6 +18,8 @@ COLOURS = {
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
+#: The colour of a leak verdict.
+LEAK_COLOURS = {LeakStage.NONE: "green", LeakStage.SUSPECTED: "yellow", LeakStage.CONFIRMED: "red"}
 #: A level's sign, fuller the nearer the limit is, so that it is told without colour, too.
 GLYPHS = {
     PressureLevel.LOW: "░",

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TextIO
 
 from memwarden.model.findings import PressureLevel
-from memwarden.model.units import size_text
+from memwarden.model.units import seconds_text, size_text
 
 #: A level's colour, in the words that terminals have.
 COLOURS = {
@@ -28,6 +28,8 @@ GLYPHS = {
 _ASCII_GLYPHS = dict(zip(PressureLevel, ".-=#", strict=True))
 #: Bytes as text: the same in every message and on every screen.
 size = size_text
+#: A duration as text: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``.
+seconds = seconds_text
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PARTS = " ▏▎▍▌▋▊▉█"
@@ -39,18 +41,6 @@ def limit(count: int) -> str:
     text = size(count)
     number, unit = text.split(" ")
     return f"{float(number):g} {unit}"
-
-
-def seconds(count: float) -> str:
-    """A duration: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``."""
-    if count < 0.9995:
-        return f"{count * 1000:.0f} ms"
-    if count < 60:
-        return f"{count:.1f} s"
-    whole = round(count)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def clock(wall: float) -> str:

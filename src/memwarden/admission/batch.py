@@ -35,6 +35,7 @@ class Setback(NamedTuple):
 
     seconds: float
     number: int
+    name: str
     kind: str
     #: Bytes that it was seen with, and had been given.
     seen: int
@@ -94,6 +95,7 @@ class BatchReport(NamedTuple):
             {
                 "seconds": round(each.seconds, 4),
                 "task": each.number,
+                "name": each.name,
                 "kind": each.kind,
                 "seen_bytes": each.seen,
                 "reserved_bytes": each.reserved,
@@ -190,11 +192,13 @@ class Chronicle:
                 del self._moments[1::2]
                 self._every *= 2
 
-    def setback(self, now: float, number: int, kind: str, seen: int, reserved: int, why: str, *, again: bool) -> None:
+    def setback(
+        self, now: float, number: int, name: str, kind: str, seen: int, reserved: int, why: str, *, again: bool
+    ) -> None:
         """A task was ended before it had finished."""
         self.requeues += again
         if len(self._setbacks) < _MOST:
-            self._setbacks.append(Setback(now - (self._first or now), number, kind, seen, reserved, why, again))
+            self._setbacks.append(Setback(now - (self._first or now), number, name, kind, seen, reserved, why, again))
 
     def report(self, budget: int, backstop: str, workers: int, kernel_kills: int) -> BatchReport:
         """What is known until now."""

@@ -24,6 +24,7 @@ from urllib.parse import quote_from_bytes
 from memwarden.admission.executor import BudgetedExecutor
 from memwarden.contain.witness import OomWitness
 from memwarden.errors import TaskTooLarge
+from memwarden.model.text import printable
 
 if TYPE_CHECKING:
     from memwarden.admission.manifest import Manifest
@@ -116,7 +117,7 @@ class Template:
     def kind(self) -> str:
         """What tasks of this command are learned as: its words, without the input."""
         words = " ".join([os.path.basename(self.command[0]), *self.command[1:]])
-        text = "".join(each if each.isprintable() else "?" for each in words)
+        text = printable(words)
         if len(text) > 80 or text != words:
             text = f"{text[:68]} {hashlib.blake2b(os.fsencode(words), digest_size=4).hexdigest()}"
         return text
@@ -180,7 +181,7 @@ def run_commands(
         begun = _Begun(number, text, size_of(text), path)
         order = Order(template.words(text), path, growing or "", ours)
         if isinstance(executor, BudgetedExecutor):
-            hinted = executor.hinted(kind=kind, size=begun.size, reserve=reserve)
+            hinted = executor.hinted(kind=kind, size=begun.size, reserve=reserve, name=printable(text))
             return hinted.submit(run_command, order), begun
         return executor.submit(run_command, order), begun
 

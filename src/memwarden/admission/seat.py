@@ -45,7 +45,7 @@ class Task:
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return f"task {self.job.number} ({self.job.kind.name})"
+        return f"{self.job.name} ({self.job.kind.name})"
 
 
 class Seat:

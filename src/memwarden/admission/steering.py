@@ -42,6 +42,7 @@ class Job:
         "foreseen",
         "given",
         "kind",
+        "name",
         "number",
         "prediction",
         "reserve",
@@ -50,8 +51,12 @@ class Job:
         "size",
     )
 
-    def __init__(self, number: int, kind: Kind, size: float | None, since: float, given: int = 0) -> None:
+    def __init__(
+        self, number: int, kind: Kind, size: float | None, since: float, given: int = 0, name: str = ""
+    ) -> None:
         self.number, self.kind, self.size, self.since = number, kind, size, since
+        #: What to call it in messages.
+        self.name = name or f"task {number}"
         #: Bytes that its caller asked for; 0: what is predicted.
         self.given = given
         self.attempts = 0

@@ -23,6 +23,7 @@ from memwarden.admission import steering
 from memwarden.admission.batch import BatchReport, Chronicle
 from memwarden.admission.delivery import Delivery
 from memwarden.admission.learning import Ended, Scholar
+from memwarden.admission.progress import ProgressLine, progress_text
 from memwarden.admission.seat import Seat, Task
 from memwarden.admission.steering import Act, Job, Run, Step
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
@@ -76,6 +77,7 @@ class Supervisor:
         attempts: int,
         tasks_per_child: int | None,
         label: str,
+        progress: bool = False,
     ) -> None:
         self.workers = workers
         self._ledger, self._predictor, self._backstop, self._gate = ledger, predictor, backstop, gate
@@ -107,6 +109,7 @@ class Supervisor:
         self._kernel_kills = 0
         self._seconds = 1.0
         self._delivery, self._scholar = Delivery(), Scholar(predictor)
+        self._line = ProgressLine(self._progress) if progress else None
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
         renew_after_fork(self)
@@ -119,6 +122,8 @@ class Supervisor:
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
+        if self._line is not None:
+            self._line.start()
 
     @property
     def backstop(self) -> str:
@@ -176,6 +181,13 @@ class Supervisor:
         """What has happened until now."""
         kills = self._kernel_kills
         return self.chronicle.report(self._whole, self._backstop.kind, self.workers, kills)
+
+    def _progress(self, width: int, blocks: bool) -> str:
+        """How far it has come, for one line of a terminal."""
+        kept = self.chronicle
+        ended = kept.finished + kept.failed + kept.cancelled
+        counts = {"ended": ended, "failed": kept.failed, "total": kept.submitted}
+        return progress_text(self.report(), width, blocks, name=self._label, **counts)
 
     def after_fork(self) -> None:
         """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
@@ -348,7 +360,7 @@ class Supervisor:
             if not again:
                 words = f"{task.name}: {why}; attempt {job.attempts} of {self._attempts}. The other tasks go on"
                 self._fail(task, WorkerLost(words, code=code))
-        self.chronicle.setback(now, job.number, job.kind.name, peak, given, why, again=again)
+        self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=again)
         if again:
             job.prediction = job.first = None
             self._queue.appendleft(task)
@@ -732,6 +744,8 @@ class Supervisor:
         self._backstop.close()
         self._scholar.stop()
         self._delivery.stop()
+        if self._line is not None:
+            self._line.stop()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TextIO
 
 from memwarden.model.findings import PressureLevel
+from memwarden.model.text import printable as printable
 from memwarden.model.units import seconds_text, size_text
 
 #: A level's colour, in the words that terminals have.
@@ -56,11 +57,6 @@ def glyph(level: PressureLevel, *, blocks: bool = True) -> str:
 def growth(count: int) -> str:
     """A change in bytes, with its sign; ``0 B`` where nothing changed."""
     return f"{'+' if count > 0 else '-' if count else ''}{size(abs(count))}"
-
-
-def printable(text: str) -> str:
-    """Text of somebody else (a process's name, a path): nothing in it may speak to a terminal or break a line."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def cells(text: str) -> int:

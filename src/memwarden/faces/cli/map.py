@@ -172,7 +172,7 @@ class Tally:
         if self.failed:
             said.append(f"{self.failed} failed")
         if self.not_ended:
-            said.append(f"{self.not_ended} not")
+            said.append(f"{self.not_ended} not done")
         if self.stopped is not None:
             said.append(f"stopped by {self.stopped.name}")
         if self.ended:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overshoot, records, sampling
+from benchmarks import guarding, overshoot, records, sampling
 from benchmarks.admission import footprints, ledger
+from benchmarks.guards import profile
 
 BENCHMARKS = {
     "sampling": sampling.main,
@@ -16,6 +17,8 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "profile": profile.main,
+    "guarding": guarding.main,
 }
 
 

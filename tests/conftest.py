@@ -18,6 +18,7 @@ LINUX_ONLY = {
         "unit/engine/test_alert_table.py",
         "unit/engine/test_glimpse.py",
         "unit/readers/test_files.py",
+        "unit/readers/test_highwater.py",
         "unit/readers/test_machine.py",
         "unit/readers/test_meminfo.py",
         "unit/readers/test_patience.py",

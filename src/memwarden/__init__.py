@@ -35,6 +35,15 @@ if TYPE_CHECKING:
     from memwarden.errors import TargetChanged as TargetChanged
     from memwarden.errors import TaskTooLarge as TaskTooLarge
     from memwarden.errors import WorkerLost as WorkerLost
+    from memwarden.guards.adapt import safe_processing_config as safe_processing_config
+    from memwarden.guards.freeing import force_garbage_collection as force_garbage_collection
+    from memwarden.guards.guard import memory_guard as memory_guard
+    from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
+    from memwarden.guards.operation import memory_constrained_operation as memory_constrained_operation
+    from memwarden.guards.profile import memory_profile as memory_profile
+    from memwarden.guards.service import MemoryMonitoringService as MemoryMonitoringService
+    from memwarden.guards.track import track as track
+    from memwarden.guards.tracker import MemoryTracker as MemoryTracker
     from memwarden.model.endings import Ending as Ending
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
@@ -59,10 +68,19 @@ _HOMES = {
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded MemwardenError"
-    " NotAdmitted ReadError RecordError SettingsError TargetChanged TaskTooLarge"
-    " WorkerLost",
-    "model.endings": "Ending EndKind",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded"
+    " MemwardenError NotAdmitted ReadError RecordError SettingsError TargetChanged"
+    " TaskTooLarge WorkerLost",
+    "guards.adapt": "safe_processing_config",
+    "guards.freeing": "force_garbage_collection",
+    "guards.guard": "memory_guard",
+    "guards.notebook": "load_ipython_extension",
+    "guards.operation": "memory_constrained_operation",
+    "guards.profile": "memory_profile",
+    "guards.service": "MemoryMonitoringService",
+    "guards.track": "track",
+    "guards.tracker": "MemoryTracker",
+    "model.endings": "EndKind Ending",
     "model.events": "Event EventKind",
     "model.findings": "Assessment PressureLevel Reading",
     "model.limits": "Limit",

@@ -135,8 +135,10 @@ class Predictor(Protocol):
     """Says what a task will need, and is told what it took. Called from any thread; must not block for long.
 
     ``at_least``: bytes that an earlier attempt of this very task was seen with, so that more is needed; ``hint``: what
-    its caller says, 0 for nothing. ``observe`` gets the task's own peak in bytes and its run time; with ``killed_at``
-    the task was ended before its peak was certain. A predictor that learns nothing ignores it.
+    its caller says, 0 for nothing. With an attribute ``quick = True`` it is asked again while a task waits (it takes
+    microseconds, and knows more every time); else once, in the thread that submits. ``observe`` gets the task's own
+    peak in bytes and its run time; with ``killed_at`` the task was ended before its peak was certain. A predictor that
+    learns nothing ignores it.
     """
 
     def predict(

@@ -365,7 +365,7 @@ def test_check_memory_status(no_monitor, capsys):
 
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("Memory Status: {'total_mb': ")
-    assert second == "Active Resources: {'tracked_processes': 0}"
+    assert second.startswith("Active Resources: {'tracked_processes': 0, 'tracked_files': 0, ")
     assert third == "FFmpeg Processes: {'active_processes': 0, 'total_memory_mb': 0}"
 
 

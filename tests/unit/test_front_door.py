@@ -110,6 +110,13 @@ def test_a_value_brings_its_room_only() -> None:
     assert not any(name.startswith(("memwarden.engine", "memwarden.readers")) for name in loaded)
 
 
+def test_measuring_is_light() -> None:
+    """Who decorates a function gets neither a sampler nor a log nor what takes source code apart."""
+    loaded = modules_after("from memwarden import track; track(print)")
+    assert "memwarden.guards.track" in loaded
+    assert not loaded & {"asyncio", "inspect", "logging", "psutil", "click", "rich", "memwarden.engine.warden"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the portable reader needs psutil")
 def test_a_look_needs_the_standard_library_alone() -> None:
     """On Linux: no psutil, and no asyncio, from import to the first judged sample."""

@@ -274,7 +274,7 @@ print(json.dumps([sizes, tracked, resources]))
     assert ours
     assert size > 1
     assert after == []
-    assert resources == {"tracked_processes": 1}
+    assert resources["tracked_processes"] == 1
 
 
 def test_who_does_not_loop_in_asyncio_does_not_pay_for_it():

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 #: How often a task is begun at most, when it or its worker was ended; the last time alone.
 ATTEMPTS = 3
+#: A claim of another process that has waited for so long is passed by no more tasks of ours.
+PATIENCE_SECONDS = 3.0
 
 
 class BudgetedExecutor(Executor):
@@ -97,7 +99,7 @@ class BudgetedExecutor(Executor):
                 raise SettingsError("budget and a ledger: the ledger has its own budget; give its name, or no budget")
             self._ledger = ledger
         else:
-            self._ledger = Ledger(budget, ledger or "default")
+            self._ledger = Ledger(budget, ledger or "default", patience=PATIENCE_SECONDS)
         account = self._ledger.account()
         self._own_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(account.alone, self._workers)
@@ -236,7 +238,8 @@ class BudgetedExecutor(Executor):
                 source="the budget of the executor",
             )
         future: Future[T] = Future()
-        job = Job(next(self._numbers), kind or self._kind(function), size, time.monotonic(), reserve, name)
+        job = Job(next(self._numbers), kind or self._kind(function), size, reserve, name)
+        job.prediction = self._predictor.predict(job.kind, size)
         with self._lock:
             if self._core.broken is not None:
                 raise self._core.broken

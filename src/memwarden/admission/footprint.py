@@ -245,6 +245,9 @@ class Footprints:
     millisecond or less now and then, and what the store takes every second.
     """
 
+    #: It may be asked again and again while a task waits, since it knows more every time.
+    quick = True
+
     def __init__(
         self,
         *,

@@ -125,6 +125,50 @@ class Reservation:
         return f"<Reservation {self.label!r} of {size_text(self.bytes)}>"
 
 
+class Place:
+    """A place in the line, for somebody who cannot wait in a call: :meth:`look` when ``fileno()`` is readable, and
+    every half second beside (memory may come back without a word).
+    """
+
+    def __init__(self, ledger: Ledger, own: Own) -> None:
+        self._ledger, self._own = ledger, own
+        self._bell = ledger._table.hang_bell(own.record.ticket) if own.record.state == WAITING else -1
+        self._left = False
+
+    def fileno(self) -> int:
+        """What becomes readable when it may be this one's turn; -1 where it is already."""
+        return self._bell
+
+    def look(self) -> Reservation | None:
+        """The reservation, when it is this one's turn. Raises :class:`DoesNotFit` as :meth:`Ledger.reserve` does."""
+        if self._bell >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._bell, 4096)
+        if self._own.record.state == WAITING:
+            try:
+                if self._ledger._look(self._own)[0] >= 0:
+                    return None
+            except LockBusy:
+                return None
+        self._take_bell_down()
+        self._left = True
+        return Reservation(self._ledger, self._own)
+
+    def leave(self) -> None:
+        """Give the place up; nothing where the reservation was taken."""
+        self._take_bell_down()
+        if not self._left:
+            self._left = True
+            self._ledger._table.drop(self._own)
+            self._ledger._wake()
+
+    def _take_bell_down(self) -> None:
+        if self._bell >= 0:
+            os.close(self._bell)
+            self._bell = -1
+            self._ledger._table.remove_bell(self._own.record.ticket)
+
+
 class Ledger:
     """Reservations against a budget that all processes of this user share in a host or container.
 
@@ -222,6 +266,12 @@ class Ledger:
         """
         own, _ = self._ask(self._wanted(size, label, priority), wait=False)
         return None if own is None else Reservation(self, own)
+
+    def queue(self, size: int | str, *, label: str = "", priority: int = 0) -> Place:
+        """Take a place in the line without waiting. Raises what :meth:`reserve` does, but for the time."""
+        own, _ = self._ask(self._wanted(size, label, priority), wait=True)
+        assert own is not None  # who may wait is put in any case
+        return Place(self, own)
 
     def _wanted(self, size: int | str, label: str, priority: int) -> Record:
         if type(priority) is not int or abs(priority) > MOST_PRIORITY:

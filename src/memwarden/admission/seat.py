@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.signals import KILL, send
+from memwarden.admission.shmem import SharedMemory
 from memwarden.admission.steering import Job, Run
 from memwarden.admission.wire import Line
 from memwarden.errors import ActionFailed, ReadError
@@ -51,12 +52,13 @@ class Task:
 class Seat:
     """One worker process and what belongs to it."""
 
-    def __init__(self, sock: socket.socket, now: float) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.line = Line(sock)
         #: Known when the worker is ready.
         self.key: ProcessKey | None = None
         self.pidfd = -1
         self._tree: TreeReader | None = None
+        self._shmem: SharedMemory | None = None
         #: Anonymous bytes when it was ready.
         self._base = 0
         self.reservation: Reservation | None = None
@@ -68,7 +70,6 @@ class Seat:
         #: What it kept after its first task.
         self.kept: int | None = None
         self.done = 0
-        self.since = now
         #: It takes no more tasks.
         self.leaving = False
         #: Why it was ended by us.
@@ -78,6 +79,11 @@ class Seat:
     def ready(self) -> bool:
         """Whether the process is there."""
         return self.key is not None
+
+    @property
+    def dying(self) -> bool:
+        """Whether it was ended, and is not gone yet."""
+        return bool(self.ended_for)
 
     @property
     def lease(self) -> int:
@@ -94,24 +100,25 @@ class Seat:
         """Bytes that nobody else can have."""
         return max(self.reserved, self.used)
 
-    def meet(self, pid: int, anonymous: int, probe: IdentityProbe) -> None:
+    def meet(self, pid: int, anonymous: int, other: int, probe: IdentityProbe) -> None:
         """The worker is ready. Raises :class:`ReadError` where it has ended again."""
         self.key = probe.key_of(pid)
         self._base = anonymous
-        self._tree = TreeReader(pid)
+        self._tree, self._shmem = TreeReader(pid), SharedMemory(pid, other)
         with contextlib.suppress(OSError, AttributeError):
             self.pidfd = os.pidfd_open(pid)
 
     def look(self) -> int:
         """Bytes that it and what it started hold beyond its base."""
-        if self._tree is not None:
-            try:
-                tree, _ = self._tree.look()
-            except ReadError:
-                return self.used  # it has just ended
-            other = sum(tree.shared)
-            self.other = max(self.other, other)
-            self.used = max(0, sum(tree.rss) - other - self._base)
+        if self._tree is None or self._shmem is None:
+            return self.used
+        try:
+            tree, _ = self._tree.look()
+        except ReadError:
+            return self.used  # it has just ended
+        other = sum(tree.shared)
+        self.other = max(self.other, other)
+        self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
         return self.used
 
     def peak(self, mark: int, other: int) -> int:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
@@ -24,18 +23,17 @@ from memwarden.admission.batch import BatchReport, Chronicle
 from memwarden.admission.delivery import Delivery
 from memwarden.admission.learning import Ended, Scholar
 from memwarden.admission.progress import ProgressLine, progress_text
+from memwarden.admission.purse import Purse
 from memwarden.admission.seat import Seat, Task
-from memwarden.admission.steering import Act, Job, Run, Step
+from memwarden.admission.steering import Act, Run, Step
+from memwarden.admission.waiting import Waiting
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
-from memwarden.errors import MemwardenError, NotAdmitted, ReadError, TaskTooLarge, WorkerLost
-from memwarden.model.footprints import Kind
+from memwarden.errors import MemwardenError, ReadError, TaskTooLarge, WorkerLost
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
 from memwarden.readers.identity import ProcProbe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from memwarden.actions.gate import Gate
     from memwarden.admission.ledger import Ledger
     from memwarden.admission.nursery import Nursery
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 HELD_SECONDS, POLLED_SECONDS, GROWING_SECONDS = 0.02, 0.01, 0.002
 #: The ledger is asked for what others do so often.
 ACCOUNT_SECONDS = 0.1
-#: Where only looking holds the workers, so much of the budget is not given out: what may be taken between two looks.
-MARGIN_SHARE = 0.03
 #: Somebody stands still in the kernel for so long before one is ended to make room.
 STUCK_SECONDS = 1.0
 #: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
@@ -58,9 +54,6 @@ SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
-#: A prediction for one who waits is made anew so often.
-_FORESEE_SECONDS = 0.2
-_PAGE = 4096
 
 
 class Supervisor:
@@ -92,17 +85,16 @@ class Supervisor:
         self._closing = self._at_once = False
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
-        self._queue: deque[Task] = deque()
+        self._queue = Waiting(predictor)
         self._seats: dict[int, Seat] = {}  # by the line's descriptor
         self._ends: dict[int, Seat] = {}  # by the process's descriptor
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
         self._events = {fd for fd, _ in backstop.watched()}
+        self._purse = Purse(ledger, label, self._poll, held_by_kernel=bool(self._events))
         for fd, mask in backstop.watched():
             self._poll.register(fd, mask)
         self._next_look = self._next_account = 0.0
-        self._whole = self._alone = 0
-        self._lowest = 0
         self._limit = 0
         self._stuck_since: float | None = None
         self._moved = self._within = 0.0
@@ -132,7 +124,7 @@ class Supervisor:
 
     def most(self) -> int:
         """Bytes that a task might have alone."""
-        return self._alone or self._ledger.account().alone
+        return self._purse.alone or self._ledger.account().alone
 
     def resize(self, workers: int) -> None:
         """So many workers at most from now on."""
@@ -180,7 +172,7 @@ class Supervisor:
     def report(self) -> BatchReport:
         """What has happened until now."""
         kills = self._kernel_kills
-        return self.chronicle.report(self._whole, self._backstop.kind, self.workers, kills)
+        return self.chronicle.report(self._purse.whole, self._backstop.kind, self.workers, kills)
 
     def _progress(self, width: int, blocks: bool) -> str:
         """How far it has come, for one line of a terminal."""
@@ -243,8 +235,10 @@ class Supervisor:
             elif fd == self._wake_fd:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake_fd)
+            else:
+                self._purse.rang(fd)
         while self._inbox:
-            self._queue.append(self._inbox.popleft())
+            self._queue.add(self._inbox.popleft())
         if self._at_once:
             self._end_all()
         staff = [seat for seat in self._seats.values() if not seat.leaving]
@@ -270,9 +264,9 @@ class Supervisor:
 
     # --- workers --------------------------------------------------------------------------------------
 
-    def _hire(self, now: float) -> Seat:
+    def _hire(self) -> Seat:
         assert self.nursery is not None
-        seat = Seat(self.nursery.start(), now)
+        seat = Seat(self.nursery.start())
         fd = seat.line.fileno()
         self._seats[fd] = seat
         self._poll.register(fd, select.POLLIN)
@@ -303,15 +297,13 @@ class Supervisor:
 
     def _welcome(self, seat: Seat, said: Answer, now: float) -> None:
         try:
-            seat.meet(said.number, said.anonymous, self._probe)
+            seat.meet(said.number, said.anonymous, said.other, self._probe)
         except ReadError:
             return  # it has ended again: its line will say so
         if seat.pidfd >= 0:
             self._ends[seat.pidfd] = seat
             self._poll.register(seat.pidfd, select.POLLIN)
-        if seat.reservation is not None:
-            with contextlib.suppress(MemwardenError):
-                seat.reservation.assign(said.number)
+        self._purse.assign(seat)
         if seat.run is not None:
             seat.run.begun = seat.run.grew = seat.run.seen_at = now
 
@@ -329,8 +321,7 @@ class Supervisor:
         tasks, run = list(seat.tasks), seat.run
         seat.close()
         self._moved = now
-        for task in reversed(tasks[1:]):
-            self._queue.appendleft(task)
+        self._queue.put_back(tasks[1:])
         if tasks and self.broken is None:
             self._judge(seat, tasks[0], run, code, now)
         elif not tasks and not seat.leaving and seat.key is None:
@@ -349,7 +340,7 @@ class Supervisor:
             why = seat.ended_for or "ended by the kernel for want of memory"
             job.seen = max(job.seen, peak)
             self._learn(task, peak, now - run.begun if run is not None else 0.0, "killed_at")
-            whole = job.alone or peak >= 0.9 * self._alone
+            whole = job.alone or peak >= 0.9 * self._purse.alone
             again = not whole and job.attempts < self._attempts
             job.alone = job.alone or job.attempts >= self._attempts - 1
             if not again:
@@ -362,19 +353,18 @@ class Supervisor:
                 self._fail(task, WorkerLost(words, code=code))
         self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=again)
         if again:
-            job.prediction = job.first = None
-            self._queue.appendleft(task)
+            self._queue.put_back([task])
 
     def _too_large(self, task: Task, peak: int) -> TaskTooLarge:
         job = task.job
         foreseen = job.prediction.reserve if job.prediction is not None else job.given
         return TaskTooLarge(
-            f"{task.name}: took {size_text(peak)} and wanted more, alone in a budget of {size_text(self._alone)}"
+            f"{task.name}: took {size_text(peak)} and wanted more, alone in a budget of {size_text(self._purse.alone)}"
             f" ({size_text(foreseen)} were foreseen; {job.attempts} attempts). Give the executor a larger budget, or"
             " the task a smaller input",
             predicted=foreseen,
             used=max(peak, job.seen),
-            limit=self._alone,
+            limit=self._purse.alone,
             attempts=job.attempts,
         )
 
@@ -407,7 +397,7 @@ class Supervisor:
             self.chronicle.finished += 1
             self._delivery.result(task.future, said.payload)
         self._learn(task, peak, said.seconds, "finished" if said.what != ERROR else "killed_at")
-        seat.other, seat.since, self._moved = 0, now, now
+        seat.other, self._moved = 0, now
         if run is not None and run.paused:
             seat.go(self._probe)  # it had finished before it was stopped
         if seat.tasks:
@@ -421,8 +411,8 @@ class Supervisor:
         worn = self._tasks_per_child is not None and seat.done >= self._tasks_per_child
         if worn or seat.used > seat.kept + KEPT or len(self._seats) > self.workers:
             self._retire(seat)
-        elif self._ledger.contended or job.alone:
-            self._give_back(seat)
+        elif self._purse.contended or job.alone:
+            self._purse.give_back(seat)
 
     def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
         self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
@@ -447,29 +437,17 @@ class Supervisor:
 
     # --- memory ---------------------------------------------------------------------------------------
 
-    def _room(self) -> int:
-        """Bytes that nobody holds."""
-        return self._whole - sum(seat.held for seat in self._seats.values())
-
     def _take_stock(self, now: float) -> None:
-        """What the ledger says that we may have."""
+        """What there is, for us and for the kernel to hold the workers to."""
         self._next_account = now + ACCOUNT_SECONDS
-        try:
-            account = self._ledger.account()
-        except MemwardenError as error:
-            debug("executor: %s", error)
-            return
-        held = sum(seat.held for seat in self._seats.values())
-        margin = 0 if self._events else int(account.alone * MARGIN_SHARE)
-        self._whole = max(0, account.room + held - margin)
-        self._alone = max(0, account.alone - margin)
-        if abs(self._whole - self._limit) >= _MOVED:
-            self._limit = self._whole
-            self._backstop.hold(max(self._whole, MIB) + KERNEL_ROOM)
+        self._purse.take_stock(self._seats.values())
+        if abs(self._purse.whole - self._limit) >= _MOVED:
+            self._limit = self._purse.whole
+            self._backstop.hold(max(self._limit, MIB) + KERNEL_ROOM)
 
     def _look(self, now: float) -> None:
         """Look at the workers, and do what must be done."""
-        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready]
+        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready and not seat.dying]
         for seat in busy:
             assert seat.run is not None
             seat.look()
@@ -481,7 +459,9 @@ class Supervisor:
         if runs:
             stuck = self._is_stuck(now)
             by_run = {id(seat.run): seat for seat in busy}
-            for step in steering.steer(runs, self._room(), now, grace=self._grace(now), stuck=stuck):
+            for step in steering.steer(
+                runs, self._purse.room(self._seats.values()), now, grace=self._grace(now), stuck=stuck
+            ):
                 self._do(step, by_run[id(step.run)], now)
         paused = sum(run.paused for run in runs)
         self.chronicle.note(
@@ -491,7 +471,7 @@ class Supervisor:
             len(self._queue),
             sum(seat.held for seat in busy),
             sum(seat.used for seat in self._seats.values()),
-            self._whole,
+            self._purse.whole,
         )
         pace = HELD_SECONDS if self._events else POLLED_SECONDS
         if not self._events and any(run.rate > 0 and not run.paused and now - run.grew < 0.1 for run in runs):
@@ -505,8 +485,8 @@ class Supervisor:
         become smaller: that is seen when it lasts.
         """
         if not self._events:
-            return int(self._alone * MARGIN_SHARE)
-        if sum(seat.used for seat in self._seats.values()) <= self._whole + KERNEL_ROOM:
+            return self._purse.margin
+        if sum(seat.used for seat in self._seats.values()) <= self._purse.whole + KERNEL_ROOM:
             self._within = now
         return KERNEL_ROOM if now - self._within > STUCK_SECONDS else 1 << 62
 
@@ -522,6 +502,8 @@ class Supervisor:
     def _do(self, step: Step, seat: Seat, now: float) -> None:
         run = step.run
         if step.act is Act.KILL:
+            if any(each.dying for each in self._seats.values()):
+                return  # what that one frees may be enough
             self.chronicle.kills += 1
             debug("executor: task %d is ended with %s: %s", run.job.number, size_text(run.used), step.why)
             seat.kill(self._probe, step.why)
@@ -530,7 +512,7 @@ class Supervisor:
             self.chronicle.pauses += 1
             seat.stop(self._probe)
             return
-        granted = self._lease(seat, step.lease, in_turn=False)
+        granted = self._purse.lease(seat, step.lease, in_turn=False)
         if not granted:
             run.lease = seat.reserved
         if step.act is Act.RESUME:
@@ -540,38 +522,12 @@ class Supervisor:
             else:
                 run.paused = True
 
-    def _lease(self, seat: Seat, size: int, *, in_turn: bool = True) -> bool:
-        """Have so many bytes reserved for a worker; False where there is no room now."""
-        size = max(size, _PAGE)
-        try:
-            own = seat.reservation
-            if own is None:
-                own = self._ledger.try_reserve(size, label=self._label)
-                if own is None:
-                    return False
-                seat.reservation = own
-                if seat.key is not None:
-                    own.assign(seat.key.pid)
-            elif size > own.bytes:
-                return own.grow(size - own.bytes, in_turn=in_turn)
-            elif size < own.bytes:
-                own.shrink(own.bytes - size)
-        except (NotAdmitted, ReadError):
-            return False
-        return True
-
-    def _give_back(self, seat: Seat) -> None:
-        """An idle worker keeps reserved what it holds, and no more."""
-        keep = max(_PAGE, seat.used)
-        if seat.reservation is not None and seat.reserved > keep + MIB:
-            seat.reservation.shrink(seat.reserved - keep)
-
     # --- admission ------------------------------------------------------------------------------------
 
     def _admit(self, now: float) -> None:
         if self._gate.closed or self.broken is not None:
             return
-        if not self._whole:
+        if not self._purse.whole:
             self._take_stock(now)
         while self._queue:
             idle = [seat for seat in self._seats.values() if not seat.tasks and seat.ready and not seat.leaving]
@@ -580,12 +536,13 @@ class Supervisor:
                 if not self._hand_ahead(now):
                     return
                 continue
-            task = self._choose(idle, now)
-            if task is None:
-                return
-            if not self._set_running(task):
+            self._purse.ask(now)
+            task = self._queue.first if self._purse.granted else self._choose(idle, now)
+            if task is not None and not self._set_running(task):
                 continue
-            if not self._seat(task, idle, now):
+            if task is None or not self._seat(task, idle, now):
+                if self._queue:
+                    self._purse.stand_in_line(self._queue.first.job, now)
                 return
 
     def _seat(self, task: Task, idle: list[Seat], now: float) -> bool:
@@ -594,25 +551,30 @@ class Supervisor:
         seat = min(idle, key=lambda each: abs(each.reserved - job.reserve)) if idle else None
         if seat is None:
             try:
-                seat = self._hire(now)
+                seat = self._hire()
             except OSError as error:
                 if not self._seats:
                     self._break(f"no worker could be started: {error}", None)
                 return False
         size = job.reserve
+        first = task is self._queue.first
+        if first and self._purse.granted:
+            self._purse.hand_over(seat)
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
             for other in idle:
                 if other is not seat:
-                    self._give_back(other)
+                    self._purse.give_back(other)
             if job.alone:
-                size = min(size, self._room() + seat.held)
-            if not self._lease(seat, size):
+                size = min(size, self._purse.room(self._seats.values()) + seat.held)
+            if not self._purse.lease(seat, size):
                 if seat.ready:
                     self._next_account = 0.0
                 else:
                     self._retire(seat)
                 return False
-        self._queue.remove(task)
+        if first:
+            self._purse.leave_line()
+        self._queue.take(task)
         if not self._begin(seat, task, now):
             return True
         seat.run = Run(job, seat.reserved, now)
@@ -622,7 +584,7 @@ class Supervisor:
         """Whether it may begin; one that was cancelled is taken out."""
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
-                self._queue.remove(task)
+                self._queue.take(task)
                 return False
             task.running = True
         return True
@@ -630,58 +592,27 @@ class Supervisor:
     def _choose(self, idle: list[Seat], now: float) -> Task | None:
         busy = any(seat.tasks for seat in self._seats.values())
         paused = steering.spoken_for(seat.run for seat in self._seats.values() if seat.run is not None)
-        room = self._room() - max(0, paused)
         # What idle workers have reserved and do not use can be had.
-        room += sum(seat.held - seat.used for seat in idle)
+        room = self._purse.room(self._seats.values()) + sum(seat.held - seat.used for seat in idle) - max(0, paused)
         if any(seat.run is not None and seat.run.job.alone for seat in self._seats.values()):
             return None
-        found: dict[int, Task] = {}
+        task = self._queue.choose(room, self._purse.alone, now, steering.patience(self._seconds), busy=busy)
+        if task is None and not busy and idle:
+            self._retire_fattest(idle)
+        return task
 
-        def foreseen() -> Iterable[Job]:
-            for task in islice(self._queue, steering.LOOKED_AT):
-                if task.future.cancelled():
-                    found[task.job.number] = task
-                    yield _GONE
-                    continue
-                self._foresee(task.job, now)
-                found[task.job.number] = task
-                yield task.job
-
-        longest = steering.patience(self._seconds)
-        job = steering.choose(foreseen(), room, now, longest, busy=busy)
-        if job is None and not busy and idle and self._retire_fattest(idle):
-            return None
-        return None if job is None else found[job.number]
-
-    def _foresee(self, job: Job, now: float) -> None:
-        """What a task that waits will need."""
-        if job.prediction is not None and now - job.foreseen < _FORESEE_SECONDS:
-            return
-        job.foreseen = now
-        try:
-            job.prediction = self._predictor.predict(job.kind, job.size, at_least=job.seen)
-            reserve = job.prediction.reserve
-        except Exception as error:  # noqa: BLE001 - a user's predictor; its fault must not cost the batch
-            debug("executor: the predictor failed: %s", error)
-            reserve = max(self._alone // max(1, self.workers), int(job.seen * 1.5))
-        if job.given:
-            reserve = max(job.given, int(job.seen * 1.5) if job.seen > job.given else 0)
-        if reserve > self._alone:
-            job.alone, reserve = True, self._alone
-        job.reserve = reserve
-
-    def _retire_fattest(self, idle: list[Seat]) -> bool:
-        """Nothing runs and nothing fits: workers that keep much let it go."""
+    def _retire_fattest(self, idle: list[Seat]) -> None:
+        """Nothing runs and nothing fits: the worker that keeps most lets it go."""
         seat = max(idle, key=lambda each: each.used)
-        if seat.used <= MIB:
-            return False
-        self._retire(seat)
-        return True
+        if seat.used > MIB:
+            self._retire(seat)
 
     def _hand_ahead(self, now: float) -> bool:
         """Give a short task to a worker that is about to end one; whether one was given."""
-        task = self._queue[0]
-        self._foresee(task.job, now)
+        if self._purse.contended:
+            return False
+        task = self._queue.first
+        self._queue.foresee(task.job, self._purse.alone, now)
         known = task.job.prediction
         if task.job.alone or known is None or known.n < 3 or known.seconds > SHORT_SECONDS:
             return False
@@ -698,7 +629,7 @@ class Supervisor:
                 best = seat
         if best is None or not self._set_running(task):
             return best is not None
-        self._queue.popleft()
+        self._queue.take(task)
         self._begin(best, task, now)
         return True
 
@@ -722,6 +653,8 @@ class Supervisor:
 
     def _shut(self, trouble: BaseException | None) -> None:
         """Let the workers go, and tell whoever still waits."""
+        with contextlib.suppress(MemwardenError):
+            self._purse.leave_line()
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
@@ -764,10 +697,6 @@ class Supervisor:
             assert self.nursery is not None
             self.nursery.bury(seat.key.pid)
         seat.close()
-
-
-#: Stands for a task that was cancelled: it needs nothing, so that it is chosen, and taken out.
-_GONE = Job(0, Kind(""), None, 0.0)
 
 
 def _ending(code: int | None) -> str:

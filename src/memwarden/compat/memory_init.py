@@ -1,16 +1,23 @@
-"""The old ``src.utils.memory_init``: start-up of memory management, in its old names.
-
-The processing configuration comes with the parts that it speaks of (video).
-"""
+"""The old ``src.utils.memory_init``: start-up of memory management, in its old names."""
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from memwarden.compat.memory_manager import get_memory_monitor
 from memwarden.errors import MemwardenError, ReadError
+from memwarden.guards.adapt import safe_processing_config
+from memwarden.guards.freeing import clear_caches
+from memwarden.guards.jobs import held_counts
+from memwarden.guards.modes import Mode
+from memwarden.guards.resources import force_memory_cleanup as release_all
+from memwarden.model.findings import PressureLevel
 from memwarden.model.units import MIB
+
+#: The processing modes, under their old name.
+ProcessingMode = Mode
 
 _log = logging.getLogger("memwarden")
 
@@ -40,7 +47,7 @@ def get_memory_status() -> dict[str, Any]:
     """Memory, what is held and the FFmpeg processes, measured now; before set-up, too. All of it is safe for JSON.
 
     ``memory``: ``total_mb``, ``available_mb``, ``used_percent``, ``pressure_level``, ``process_memory_mb``,
-    ``limit_source``. ``resources``: counts of what is tracked. ``ffmpeg``: ``active_processes`` and
+    ``limit_source``. ``resources``: counts of what is tracked or managed. ``ffmpeg``: ``active_processes`` and
     ``total_memory_mb``. Besides ``initialized`` and ``memory_management_available``. Where something cannot be read
     its values are None, and ``error`` is a sentence that says what and why.
     """
@@ -69,7 +76,13 @@ def get_memory_status() -> dict[str, Any]:
         memory["process_memory_mb"] = round(reading.sample.process.rss / MIB, 1)
     processes = monitor.get_tracked_processes()
     ffmpeg = [each for each in processes if each.is_ffmpeg]
-    status["resources"] = {"tracked_processes": len(processes)}
+    held = held_counts()
+    status["resources"] = {
+        "tracked_processes": len(processes) + held.get("process", 0),
+        "tracked_files": held.get("file", 0),
+        "temp_directories": held.get("directory", 0),
+        "opencv_objects": held.get("capture", 0),
+    }
     status["ffmpeg"] = {
         "active_processes": len(ffmpeg),
         "total_memory_mb": round(sum(each.memory_mb for each in ffmpeg), 1),
@@ -80,3 +93,51 @@ def get_memory_status() -> dict[str, Any]:
 def shutdown_memory_management_system() -> None:
     """Stop watching; nothing happens where nothing was watched."""
     get_memory_monitor().stop_monitoring()
+
+
+def get_safe_processing_config(video_path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """How to process something with the memory that is left: ``max_workers``, ``chunk_size_mb``, ``quality_preset``.
+
+    Besides ``max_concurrent_ffmpeg``, ``buffer_size`` (bytes), ``enable_hardware_accel``, ``processing_mode``,
+    ``use_chunked_processing``, ``available_mb``, ``limit_source``, ``reasons``, and each further reduction of the mode
+    as True (``reduce_resolution``). It asks for nothing to be set up. An input that cannot be read is told in
+    ``error``, and the rest goes by memory alone.
+    """
+    error = None
+    try:
+        config = safe_processing_config(video_path)
+    except ReadError as failed:
+        error, config = str(failed), safe_processing_config()
+    told: dict[str, Any] = {
+        "max_workers": config.max_workers,
+        "chunk_size_mb": config.chunk_bytes // MIB,
+        "quality_preset": config.quality_preset,
+        "enable_hardware_accel": config.hardware,
+        "buffer_size": config.buffer_bytes,
+        "max_concurrent_ffmpeg": config.max_encoders,
+        "processing_mode": config.mode.value,
+        "use_chunked_processing": config.chunked,
+        "available_mb": None if config.available is None else config.available * 10 // MIB / 10,
+        "limit_source": config.source,
+        "reasons": list(config.reasons),
+        **dict.fromkeys(config.reduced, True),
+    }
+    return told if error is None else told | {"error": error}
+
+
+def force_memory_cleanup() -> dict[str, Any]:
+    """Let go of what the current job holds, clear every registered cache, collect garbage, and trim the allocator.
+
+    The native registry's caches and the monitor's. It is safe inside an ``except`` block and may be called again.
+    What other jobs hold stays. Returns ``objects_collected``, ``freed_mb`` (what really left the process; None where
+    that could not be measured), ``steps``, what was done in words, and ``failed``, what could not be.
+    """
+    critical = PressureLevel.CRITICAL
+    cleared = [clear_caches(critical), clear_caches(critical, registry=get_memory_monitor().caches)]
+    done = release_all()
+    steps = [outcome.message for outcome in cleared if outcome.done]
+    released = {"file": done.files, "directory": done.directories, "process": done.processes, "capture": done.captures}
+    steps += [f"{count} of kind {what} released" for what, count in released.items() if count]
+    steps.append(f"{done.objects} objects collected, allocator trimmed")
+    freed = None if done.returned is None else round(done.returned / MIB, 1)
+    return {"objects_collected": done.objects, "freed_mb": freed, "steps": steps, "failed": list(done.failed)}

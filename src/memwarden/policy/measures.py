@@ -43,6 +43,13 @@ def _available(_: Sample, assessment: Assessment) -> Figure | None:
     return None if assessment.available is None else (assessment.available, _effective(assessment))
 
 
+def _outside_available(sample: Sample, assessment: Assessment) -> Figure | None:
+    left = [group.limit - group.working_set for group in sample.cgroups if group.limit]
+    if sample.system is not None:
+        left.append(sample.system.available)
+    return (max(0, min(left)), _effective(assessment)) if left else None
+
+
 def _machine_available(sample: Sample, _: Assessment) -> Figure | None:
     return None if sample.system is None else (sample.system.available, sample.system.total)
 
@@ -117,6 +124,9 @@ MEASURES = {
         Measure("level", "level", _level, "the pressure level"),
         Measure("used", "bytes", _used, "what counts against the binding limit; a percentage is of that limit"),
         Measure("available", "bytes", _available, "what may still be taken; a percentage is of the effective limit"),
+        Measure(
+            "outside.available", "bytes", _outside_available, "what container and machine leave, whatever was asked for"
+        ),
         Measure(
             GROWTH, "bytes", _watched, "growth of the watched process or tree since the watch began, or over a time"
         ),

@@ -32,6 +32,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
+from memwarden.readers.highwater import remembered
 
 if TYPE_CHECKING:
     import psutil
@@ -118,7 +119,28 @@ def _own_peak() -> int | None:
     if sys.platform == "win32" or resource is None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, remembered())
+
+
+class PortableHighWater:
+    """The highest resident size of this process; see :class:`~memwarden.readers.highwater.HighWater`."""
+
+    def __init__(self) -> None:
+        self._psutil = _need_psutil()
+        self._process: psutil.Process | None = None
+
+    def read(self) -> tuple[int, int]:
+        """Where the system tells no mark, what is held now stands for it. Raises :class:`ReadError`."""
+        with _asking(os.getpid()):
+            if self._process is None:
+                self._process = self._psutil.Process()
+            memory = self._process.memory_info()
+        peak = getattr(memory, "peak_wset", None) or _own_peak() or 0
+        return max(peak, memory.rss), memory.rss
+
+    def close(self) -> None:
+        """Nothing is kept open; in a child after fork it is another process."""
+        self._process = None
 
 
 def _gap(error: ReadError) -> Gap:

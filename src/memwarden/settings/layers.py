@@ -39,6 +39,7 @@ class Settings:
     grace: float
     ceiling: str
     cgroup: str | None
+    monitor: bool
     quiet: bool
     termination_log: str | None
     #: The settings file that was read, named or found.

@@ -300,6 +300,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "cgroup", "DIRECTORY", None, Path(), "A control group that was handed to you; the command's is made below it."
     ),
+    Option("monitor", "", False, Switch(), "Watch a program that calls `autostart()`.", has_flag=False),
     Option("quiet", "", False, Switch(), "Print no report; it still stands in the record."),
     Option(
         "termination_log",

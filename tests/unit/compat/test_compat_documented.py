@@ -7,16 +7,45 @@ from pathlib import Path
 import pytest
 
 from memwarden import compat
-from memwarden.compat import memory_init, memory_manager, simple_memory_monitor
+from memwarden.compat import (
+    config,
+    guarding,
+    memory_init,
+    memory_manager,
+    memory_optimizer,
+    optimizer_service,
+    resource_manager,
+    simple_memory_monitor,
+)
 from memwarden.compat.figures import whole_mb
 from memwarden.compat.memory_manager import MemoryPressureLevel
 from memwarden.compat.tracked import ProcessInfo
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "compat.md").read_text(encoding="utf-8")
 
+MODULES = (
+    config,
+    guarding,
+    memory_init,
+    memory_manager,
+    memory_optimizer,
+    optimizer_service,
+    resource_manager,
+    simple_memory_monitor,
+)
+
 
 def _offered():
-    for module in (memory_init, memory_manager, simple_memory_monitor):
+    for module in (
+        config,
+        guarding,
+        memory_init,
+        memory_manager,
+        memory_optimizer,
+        optimizer_service,
+        resource_manager,
+        simple_memory_monitor,
+    ):
         for name, value in vars(module).items():
             if name.startswith("_") or getattr(value, "__module__", "") not in (module.__name__, _HOMES.get(name)):
                 continue

@@ -61,7 +61,7 @@ def test_the_status_has_its_three_parts_before_set_up_too(use):
             "process_memory_mb": 300.0,
             "limit_source": "machine",
         },
-        "resources": {"tracked_processes": 2},
+        "resources": {"tracked_processes": 2, "tracked_files": 0, "temp_directories": 0, "opencv_objects": 0},
         "ffmpeg": {"active_processes": 1, "total_memory_mb": 100.0},
     }
     json.dumps(status)

@@ -49,6 +49,7 @@ live                 no                    default
 grace                5 s                   default
 ceiling              auto                  default
 cgroup               not set               default
+monitor              no                    default
 quiet                yes                   environment MEMWARDEN_QUIET
 termination_log      not set               default
 config               my.toml               environment MEMWARDEN_CONFIG

@@ -173,6 +173,8 @@ FULL = Sample(
         ("available < 151B", True),
         ("available < 15%", False),
         ("available <= 15%", True),
+        ("outside.available < 201B", True),
+        ("outside.available < 200B", False),
         ("machine.available < 2001B", True),
         ("machine.used >= 75%", True),
         ("machine.swap > 74%", True),

@@ -205,7 +205,7 @@ SECRETS = [option.name for option in OPTIONS if option.secret]
 def test_these_are_secret() -> None:
     """Addresses are, too: they hold tokens and passwords."""
     assert SECRETS == ["webhook", "webhook_secret", "alerts"]
-    assert [option.name for option in OPTIONS if not option.has_flag] == ["webhook_secret"]
+    assert [option.name for option in OPTIONS if not option.has_flag] == ["webhook_secret", "monitor"]
 
 
 @pytest.mark.parametrize("name", SECRETS)

@@ -1,0 +1,113 @@
+"""The old ``customer_snapshot.utils.config``: settings of the transcript program, by its own variables.
+
+They are read once, when a :class:`Config` is made; attributes may be assigned afterwards. A comment after a value is
+no part of it, a value that cannot be understood is a :class:`~memwarden.errors.SettingsError` that names the variable,
+and no folder is made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from memwarden.errors import SettingsError
+
+
+class _Variable(NamedTuple):
+    name: str
+    default: int | bool
+    least: int = 0
+
+
+#: Each attribute with its variable. "MB" are 2**20 bytes, ``max_file_size`` is bytes, chunks are counted in words.
+VARIABLES = {
+    "enable_memory_monitoring": _Variable("ENABLE_MEMORY_MONITORING", False),
+    "memory_limit_mb": _Variable("MEMORY_LIMIT_MB", 1024, 1),
+    "streaming_threshold_mb": _Variable("STREAMING_THRESHOLD_MB", 10),
+    "gc_frequency": _Variable("GC_FREQUENCY", 1000, 1),
+    "enable_memory_profiling": _Variable("ENABLE_MEMORY_PROFILING", False),
+    "max_file_size": _Variable("MAX_FILE_SIZE", 50 << 20, 1),
+    "chunk_size": _Variable("CHUNK_SIZE", 500, 1),
+    "chunk_overlap": _Variable("CHUNK_OVERLAP", 100),
+}
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class Config:
+    """Settings: the environment over the file ``env_file`` (lines of ``NAME=value``), over the defaults."""
+
+    #: Whether monitoring starts by itself (:func:`memwarden.compat.optimizer_service.autostart`).
+    enable_memory_monitoring: bool
+    #: The limit of this process that alerts go by.
+    memory_limit_mb: int
+    #: A file above this is streamed.
+    streaming_threshold_mb: int
+    #: Garbage is collected once in so many operations.
+    gc_frequency: int
+    #: Whether the profiling decorators measure.
+    enable_memory_profiling: bool
+    #: The most bytes that are loaded whole; what is streamed has no such limit.
+    max_file_size: int
+    #: Words in a chunk of text, and how many of them two chunks have in common.
+    chunk_size: int
+    chunk_overlap: int
+
+    def __init__(
+        self, env_file: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        said = {} if env_file is None else _read(env_file)
+        said.update(os.environ if environment is None else environment)
+        for attribute, variable in VARIABLES.items():
+            setattr(self, attribute, _value(variable, said.get(variable.name, "")))
+        if self.chunk_overlap >= self.chunk_size:
+            raise SettingsError(
+                f"CHUNK_OVERLAP: {self.chunk_overlap} is not less than CHUNK_SIZE, {self.chunk_size}; no chunk would"
+                " get any further"
+            )
+
+    @classmethod
+    def get_default(cls) -> Config:
+        """By the environment alone."""
+        return cls()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every attribute by its name."""
+        return {attribute: getattr(self, attribute) for attribute in VARIABLES}
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{os.fspath(path)}: cannot be read: {error}") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals:
+            raise SettingsError(f"{os.fspath(path)}:{number}: {line.strip()[:40]!r} is no NAME=value")
+        found[name.strip()] = value
+    return found
+
+
+def _value(variable: _Variable, text: str) -> int | bool:
+    said = re.sub(r"(^|\s)#.*", "", text).strip().strip("'\"")
+    if not said:
+        return variable.default
+    if isinstance(variable.default, bool):
+        if said.lower() in _WORDS:
+            return _WORDS[said.lower()]
+        raise SettingsError(f"{variable.name}: {said!r} is neither yes nor no; write true or false")
+    try:
+        number = int(said)
+        if number < variable.least:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(
+            f"{variable.name}: {said[:40]!r} is no whole number of {variable.least} or more, such as {variable.default}"
+        ) from None
+    return number

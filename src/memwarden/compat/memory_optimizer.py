@@ -1,0 +1,157 @@
+"""The old ``customer_snapshot.utils.memory_optimizer``: tracker and decorators; its service is re-exported.
+
+Native are :class:`memwarden.MemoryTracker` and :func:`memwarden.memory_profile`; here are their old names and shapes.
+Differences from the original: peaks are the kernel's, so that one between two snapshots is seen; ``percent`` is a
+share of the limit that is nearest, a container's where there is one; objects are counted on a thousandth of the time;
+the profile is logged and not printed, and knows generators and coroutines.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
+
+from memwarden.compat.figures import iso, moment
+from memwarden.compat.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
+from memwarden.compat.optimizer_service import MemoryOptimizer as MemoryOptimizer
+from memwarden.compat.optimizer_service import get_memory_status as get_memory_status
+from memwarden.compat.optimizer_service import start_memory_monitoring as start_memory_monitoring
+from memwarden.compat.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
+from memwarden.errors import SettingsError
+from memwarden.guards import tracker as native
+from memwarden.guards.profile import memory_profile as _profile
+from memwarden.guards.tracker import Snapshot
+from memwarden.model.units import MIB
+from memwarden.settings.options import Switch
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+#: What the report calls high and moderate, in MiB.
+HIGH_MB, MODERATE_MB = 1000, 500
+_VARIABLE = "ENABLE_MEMORY_PROFILING"
+
+
+class MemoryMetrics(NamedTuple):
+    """Memory at one moment, in MiB. None: it could not be read."""
+
+    #: Local time with its offset, ISO 8601.
+    timestamp: str
+    rss_mb: float
+    vms_mb: float | None
+    #: The resident size as a share of the limit that is nearest to being passed, 0..100.
+    percent: float | None
+    available_mb: float | None
+    swap_used_mb: float | None
+    gc_objects: int
+    #: How many seconds ago they were counted.
+    gc_objects_age: float
+    #: The most since the snapshot before.
+    peak_mb: float
+    #: Whose limit ``percent`` goes by.
+    limit_source: str
+
+
+class MemoryTracker:
+    """Baseline, snapshots and their analysis; ``native`` is the tracker that it stands on."""
+
+    def __init__(self, tracker: native.MemoryTracker | None = None) -> None:
+        self.native = native.MemoryTracker() if tracker is None else tracker
+
+    def set_baseline(self) -> None:
+        """Count growth and peak from here; called again, from there."""
+        self.native.set_baseline()
+
+    def take_snapshot(self, label: str = "") -> dict[str, Any]:
+        """Memory now, kept: ``label``, ``metrics``, ``delta_from_baseline`` (MiB, None without a baseline)."""
+        return _entry(self.native.take_snapshot(label))
+
+    @property
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The newest thousand, oldest first."""
+        return [_entry(each) for each in self.native.snapshots]
+
+    def get_current_metrics(self) -> MemoryMetrics:
+        """Memory now, not kept."""
+        return _metrics(self.native.now())
+
+    def get_memory_growth(self) -> float | None:
+        """MiB above the baseline; None before there is one."""
+        return _mb(self.native.growth)
+
+    def get_peak_memory(self) -> float:
+        """The most that was resident since the baseline, in MiB."""
+        return self.native.peak / MIB
+
+    def analyze_memory_usage(self) -> dict[str, Any]:
+        """What the snapshots say together, in MiB; with fewer than two only ``error``."""
+        analysis = self.native.analyze()
+        if analysis is None:
+            return {"error": "at least two snapshots are needed: take_snapshot(label)"}
+        return {
+            "snapshots_count": analysis.snapshots,
+            "baseline_memory_mb": _mb(analysis.baseline),
+            "current_memory_mb": analysis.current / MIB,
+            "peak_memory_mb": analysis.peak / MIB,
+            "average_memory_mb": analysis.average / MIB,
+            "memory_growth_rate_mb": analysis.growth_per_snapshot / MIB,
+            "memory_spikes": len(analysis.spikes),
+            "gc_objects_current": analysis.objects,
+            "analysis_timestamp": _time(time.time()),
+        }
+
+    def print_memory_report(self, file: TextIO | None = None) -> None:
+        """The analysis as text, with a verdict on the resident size: high above 1000 MB, moderate above 500."""
+        out = sys.stdout if file is None else file
+        analysis = self.analyze_memory_usage()
+        print("Memory report", file=out)
+        for name, value in analysis.items():
+            shown = f"{value:.1f} MB" if isinstance(value, float) else "-" if value is None else value
+            print(f"  {name.removesuffix('_mb').replace('_', ' ')}: {shown}", file=out)
+        current = analysis.get("current_memory_mb", 0.0)
+        verdict = "high" if current > HIGH_MB else "moderate" if current > MODERATE_MB else "normal"
+        print(f"  verdict: {verdict}", file=out)
+
+
+def memory_profile(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Profile a function of any kind: each call in the log, a warning when more than 10 MiB stay of it.
+
+    Where the variable ``ENABLE_MEMORY_PROFILING`` says no when the function is decorated, it stays as it is. Raises
+    :class:`SettingsError` for a word that is neither yes nor no.
+    """
+    said = os.environ.get(_VARIABLE, "").strip()
+    try:
+        wanted = not said or Switch().parse(said)
+    except SettingsError as error:
+        raise SettingsError(f"{_VARIABLE}: {error}") from None
+    return _profile(function) if wanted else function
+
+
+def _entry(snapshot: Snapshot) -> dict[str, Any]:
+    return {"label": snapshot.label, "metrics": _metrics(snapshot), "delta_from_baseline": _mb(snapshot.delta)}
+
+
+def _metrics(snapshot: Snapshot) -> MemoryMetrics:
+    return MemoryMetrics(
+        timestamp=_time(snapshot.wall),
+        rss_mb=snapshot.rss / MIB,
+        vms_mb=_mb(snapshot.vms),
+        percent=100 * snapshot.rss / snapshot.limit if snapshot.limit else None,
+        available_mb=_mb(snapshot.available),
+        swap_used_mb=_mb(snapshot.swap_used),
+        gc_objects=snapshot.objects,
+        gc_objects_age=snapshot.objects_age,
+        peak_mb=snapshot.peak / MIB,
+        limit_source=snapshot.source,
+    )
+
+
+def _mb(size: int | None) -> float | None:
+    return None if size is None else size / MIB
+
+
+def _time(wall: float) -> str:
+    return iso(moment(wall, utc_offset=True))

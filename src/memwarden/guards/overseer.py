@@ -1,0 +1,175 @@
+"""One warden for all guards of a process: it looks while any of them is on, however many there are.
+
+What it is for: the peak between two checkpoints, and interrupting a block that comes to no checkpoint. It looks
+once a second, and more often the nearer a guard is to its budget, as the warden's pace has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from memwarden.actions.forks import renew_after_fork
+from memwarden.admission.surroundings import Look, SystemSurroundings
+from memwarden.assess.pressure import bare_level
+from memwarden.engine.warden import Warden
+from memwarden.errors import ReadError
+from memwarden.model.events import Event, EventKind
+from memwarden.model.findings import Assessment, PressureLevel
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.sample import Sample
+from memwarden.protocols import Clock
+from memwarden.readers.sources import own_probe
+
+if TYPE_CHECKING:
+    from memwarden.admission.surroundings import Surroundings
+
+#: Seconds between two looks while every guard is far from its budget.
+INTERVAL = 1.0
+#: How long another thread's look at the surroundings is waited for.
+PATIENCE_SECONDS = 0.1
+
+
+class Watched:
+    """What the overseer looks after."""
+
+    name: str
+    limit: int
+    #: Whether it wants to be told that it is over its budget.
+    interruptible: bool
+
+    def glance(self) -> int:
+        """Bytes taken now, as an upper bound; on the thread that looks."""
+        raise NotImplementedError
+
+    def overdrawn(self) -> None:
+        """It was found over its budget; on the thread that calls back."""
+        raise NotImplementedError
+
+
+class Overseer:
+    """Looks after guards from :meth:`join` to :meth:`leave`. Safe to use from any thread; nobody's in a child.
+
+    Both may be called in the midst of each other: a generator that holds a guard may be collected at any place. So
+    there is no lock: those who are looked after are put and taken by one operation each, and only the outermost call
+    of a thread sees to the warden.
+    """
+
+    name = "guards"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._watched: dict[int, Watched] = {}
+        self._settling: set[int] = set()
+        self._found: Constraint | None = None
+        self.warden = Warden([self], detector=self, interval=INTERVAL, clock=clock, wakeups=False)
+        self.warden.subscribe(self._receive)
+        renew_after_fork(self)
+
+    def join(self, watched: Watched) -> None:
+        """Look after it. Where no thread can be started it is not looked after, and its checkpoints do what they do."""
+        self._watched[id(watched)] = watched
+        self._settle()
+
+    def leave(self, watched: Watched) -> None:
+        """Look after it no more; the last one takes the threads along."""
+        self._watched.pop(id(watched), None)
+        if not threading.current_thread().name.startswith("memwarden-"):  # it may hold a lock: its next look will do
+            self._settle()
+
+    def _settle(self) -> None:
+        """Run while anybody is there; whoever comes or goes meanwhile is seen in the next round."""
+        me = threading.get_ident()
+        if me in self._settling:
+            return
+        self._settling.add(me)
+        try:
+            while True:
+                if self._watched:
+                    self.warden.start()
+                else:
+                    self.warden.stop()
+                if bool(self._watched) is self.warden.running:
+                    return
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            return
+        finally:
+            self._settling.discard(me)
+
+    # --- as the warden's reader and detector ---------------------------------------------------------
+
+    def read(self) -> Mapping[str, Any]:
+        """Look at each guard."""
+        nearest = None
+        if not self._watched:
+            self._settle()
+        for watched in list(self._watched.values()):
+            try:
+                taken = watched.glance()
+            except ReadError:
+                continue
+            found = Constraint(Limit(watched.limit, f"guard {watched.name}".rstrip()), taken)
+            if nearest is None or found.headroom < nearest.headroom:
+                nearest = found
+            if taken > watched.limit and watched.interruptible:
+                self._tell(watched)
+        self._found = nearest
+        return {}
+
+    def assess(self, sample: Sample) -> Assessment:
+        """How near the nearest guard is to its budget."""
+        found = self._found
+        if found is None:
+            return Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, sample.monotonic)
+        level = bare_level(found.ratio)
+        return Assessment(level, level, found, found.limit, max(0, found.headroom), sample.monotonic)
+
+    def close(self) -> None:
+        """Nothing is kept here."""
+
+    def _tell(self, watched: Watched) -> None:
+        self.warden.tell(Event(EventKind.DECISION, 0.0, 0.0, f"{watched.name} is over its budget", watched))
+
+    def _receive(self, event: Event) -> None:
+        if isinstance(event.value, Watched):
+            event.value.overdrawn()
+
+    def after_fork(self) -> None:
+        """In a child: everybody stayed with the parent."""
+        self._watched, self._settling = {}, set()
+
+
+class Here:
+    """What all guards of a process look through: the overseer, and what container and machine leave."""
+
+    def __init__(self, surroundings: Surroundings | None = None, overseer: Overseer | None = None) -> None:
+        if surroundings is None:
+            surroundings = SystemSurroundings(own_probe())
+        self.overseer = Overseer() if overseer is None else overseer
+        self._surroundings, self._lock = surroundings, threading.Lock()
+        self._last = Look(None, None)
+        renew_after_fork(self)
+
+    def look(self, quick: bool = False) -> Look:
+        """What is left now; from any thread. A quick look may find less than there is."""
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):  # a signal handler in the midst of a look
+            return self._last
+        try:
+            self._last = self._surroundings.look(quick)
+            return self._last
+        finally:
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        """In a child: the lock may be held by a thread of the parent, and the descriptors are the parent's."""
+        self._lock = threading.Lock()
+        self._surroundings.after_fork()
+
+
+_here: dict[str, Here] = {}
+
+
+def here_now() -> Here:
+    """The one of this process."""
+    found = _here.get("")
+    return _here.setdefault("", Here()) if found is None else found

@@ -1,0 +1,166 @@
+"""Watching a program from within, started and stopped by name: one warden, alerts, and what it found.
+
+The thresholds are those of the preset ``worker``, each with a warning and a critical step: usage above 80 and 90 % of
+the limit that is nearest to being passed (``limit``, the container's or the machine's), growth by more than 100 and
+500 MiB, less than 500 and 200 MiB available. An alert rests before it is repeated.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memwarden.actions.forks import renew_after_fork
+from memwarden.engine.warden import Warden
+from memwarden.errors import SettingsError
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.limits import Limit
+from memwarden.model.units import parse_duration, parse_size
+from memwarden.policy.presets import preset
+from memwarden.policy.rules import Rule
+from memwarden.protocols import Clock, Reader, Recorder
+from memwarden.records.statistics import Statistics
+
+if TYPE_CHECKING:
+    from memwarden.settings import Settings
+
+#: Seconds between two samples.
+INTERVAL = 30.0
+#: The rules of a service that brings none. What is available is judged by what container and machine leave: of one's
+#: own limit of 1 GiB less than 500 MiB are left at half of it.
+RULES = tuple(
+    replace(rule, when=rule.when.replace("available", "outside.available")) for rule in preset("worker").rules
+)
+
+#: Called with each alert, on the thread that calls back.
+OnAlert = Callable[[Decision], object]
+
+
+class _Alert:
+    """Tells alerts to somebody; ``notify`` in the rules."""
+
+    name = "notify"
+    harms = False
+
+    def __init__(self, receiver: OnAlert | None) -> None:
+        from memwarden.actions.notify import Notify
+
+        self._receiver, self._log = receiver, Notify()
+
+    def run(self, decision: Decision) -> Outcome:
+        return self._tell(decision, self._log.run(decision))
+
+    def undo(self, decision: Decision) -> Outcome:
+        """Tells that it is over."""
+        return self._tell(decision, self._log.undo(decision))
+
+    def _tell(self, decision: Decision, outcome: Outcome) -> Outcome:
+        if self._receiver is not None:
+            self._receiver(decision)
+        return outcome
+
+
+class MemoryMonitoringService:
+    """Watches this process from :meth:`start` to :meth:`stop`, and tells alerts.
+
+    ``interval`` is seconds between two samples; near a limit it looks more often. ``limit`` (bytes or ``"1GiB"``) is
+    one of your own on this process. ``rules`` take the place of :data:`RULES`. ``on_alert(decision)`` is called with
+    each alert, and when one is over (``decision.undo``); every alert is also told to the log. ``recorders`` keep what
+    was seen. ``readers`` and ``clock`` are there for tests.
+
+    It may be started again after it was stopped. Starting twice changes nothing.
+    """
+
+    def __init__(
+        self,
+        interval: float | str = INTERVAL,
+        limit: int | str | None = None,
+        *,
+        rules: Sequence[Rule] = RULES,
+        on_alert: OnAlert | None = None,
+        recorders: Sequence[Recorder] = (),
+        readers: Sequence[Reader] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        #: Seconds between two samples.
+        self.interval = parse_duration(interval)
+        #: The limit in bytes that was given; None where none was.
+        self.limit = None if limit is None else parse_size(limit)
+        self.statistics = Statistics()
+        self.warden = Warden(
+            readers,
+            interval=self.interval,
+            rules=rules,
+            actions=[_Alert(on_alert)],
+            recorders=[self.statistics, *recorders],
+            asked=None if self.limit is None else Limit(self.limit, "asked"),
+            clock=clock,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether it watches. In a child after ``fork`` it does not, and may be started."""
+        return self.warden.running
+
+    def start(self) -> MemoryMonitoringService:
+        """Take a first look, and watch from now on."""
+        self.warden.start()
+        return self
+
+    def stop(self) -> None:
+        """Watch no more; returns at once, and no thread is left."""
+        self.warden.stop()
+
+    def status(self) -> dict[str, Any]:
+        """What is known now, with statistics since the start, as a dict that JSON can hold."""
+        return {**self.warden.status(), "limit_bytes": self.limit}
+
+    def __enter__(self) -> MemoryMonitoringService:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Own:
+    """The service that was started by setting."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.service: MemoryMonitoringService | None = None
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_own = _Own()
+
+
+def autostart(
+    settings: Settings | None = None, *, environment: Mapping[str, str] | None = None
+) -> MemoryMonitoringService | None:
+    """Start the service of this process where the setting ``monitor`` says so; None where it does not.
+
+    ``MEMWARDEN_MONITOR=true``, or ``monitor = true`` in the settings file, is what says so; ``interval`` and ``limit``
+    hold for it, too. ``settings`` are taken instead of looking them up. A second call gives the same service.
+    """
+    if settings is None:
+        import os
+
+        from memwarden.settings import resolve
+
+        settings = resolve({}, os.environ if environment is None else environment)
+    if not settings.monitor:
+        return None
+    with _own.lock:
+        if _own.service is None:
+            if settings.limit is not None and "%" in settings.limit:
+                raise SettingsError(f"limit {settings.limit!r}: a service's own limit is a size, such as 512MiB")
+            by_default = settings.sources["interval"].kind == "default"
+            interval = INTERVAL if by_default else settings.interval
+            _own.service = MemoryMonitoringService(interval, settings.limit)
+        service = _own.service
+    return service.start()

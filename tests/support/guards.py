@@ -1,0 +1,98 @@
+"""What guards look through, scripted: a tree of sizes, and what container and machine leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memwarden.admission.surroundings import Look
+from memwarden.guards.guard import Guard
+from memwarden.guards.overseer import Here
+from memwarden.guards.taken import Taken
+from memwarden.model.facts import ProcessKey, TreeMemory
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.units import GIB, MIB
+
+OWN = ProcessKey(100, 1)
+
+
+class Tree:
+    """A tree whose members the test sets: pid -> (resident, shared) MiB. ``read`` follows ``on_read`` first."""
+
+    name = "tree"
+
+    def __init__(self, **_: object) -> None:
+        self.sizes: dict[int, tuple[float, float]] = {OWN.pid: (50, 10)}
+        self.on_read: Callable[[], object] = lambda: None
+        self.closed = False
+
+    def read(self) -> dict[str, TreeMemory]:
+        self.on_read()
+        keys = tuple(ProcessKey(pid, 1) for pid in self.sizes)
+        rss = tuple(int(each[0] * MIB) for each in self.sizes.values())
+        shared = tuple(int(each[1] * MIB) for each in self.sizes.values())
+        return {"tree": TreeMemory(OWN, keys, ("python",) * len(keys), rss, shared)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Left:
+    """Surroundings that leave what the test says, of a limit."""
+
+    def __init__(self, headroom: int = 8 * GIB, limit: int = 16 * GIB) -> None:
+        self.headroom, self.limit = headroom, limit
+
+    def look(self, quick: bool = False) -> Look:
+        found = Constraint(Limit(self.limit, "cgroup /here"), self.limit - self.headroom)
+        return Look(found, found)
+
+    def held(self, who: ProcessKey) -> int | None:
+        return None
+
+    def forget_all_but(self, who: object) -> None: ...
+
+    def after_fork(self) -> None: ...
+
+
+class NoOverseer:
+    """Looks after nobody, and remembers who came and went."""
+
+    def __init__(self) -> None:
+        self.inside: list[object] = []
+
+    def join(self, watched: object) -> None:
+        self.inside.append(watched)
+
+    def leave(self, watched: object) -> None:
+        self.inside = [each for each in self.inside if each is not watched]
+
+
+class Scene:
+    """Guards over one scripted process."""
+
+    def __init__(self) -> None:
+        self.tree, self.left, self.overseer, self.now = Tree(), Left(), NoOverseer(), 1000.0
+        self.here = Here(self.left, self.overseer)  # type: ignore[arg-type]
+        self.parts: dict[int, float] = {}
+
+    def taken(self) -> Taken:
+        return Taken(
+            self.tree,
+            monotonic=lambda: self.now,
+            proportional=lambda pid: int(self.parts.get(pid, self.tree.sizes[pid][0] - self.tree.sizes[pid][1]) * MIB),
+        )
+
+    def guard(self, limit: int | str | None = "100MiB", name: str = "load", **options: object) -> Guard:
+        return Guard(
+            limit,
+            name,
+            measure=self.taken,
+            here=self.here,
+            monotonic=lambda: self.now,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def take(self, mib: float, pid: int = OWN.pid) -> None:
+        """The process has so many MiB more of its own."""
+        rss, shared = self.tree.sizes.get(pid, (0, 0))
+        self.tree.sizes[pid] = rss + mib, shared

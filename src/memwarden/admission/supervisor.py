@@ -154,9 +154,7 @@ class Supervisor:
         begun is ended, too."""
         if cancel:
             for task in [*self._queue, *self._inbox]:
-                if task.future.cancel():
-                    task.future.set_running_or_notify_cancel()
-                    self.chronicle.cancelled += 1
+                task.future.cancel()  # its own thread takes it out
         self._at_once = self._at_once or at_once
         self._closing = True
         self._wake(always=True)
@@ -239,6 +237,10 @@ class Supervisor:
                 self._purse.rang(fd)
         while self._inbox:
             self._queue.add(self._inbox.popleft())
+        if self._closing:
+            for task in self._queue:
+                if task.future.cancelled():
+                    self._set_running(task)
         if self._at_once:
             self._end_all()
         staff = [seat for seat in self._seats.values() if not seat.leaving]
@@ -585,6 +587,7 @@ class Supervisor:
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
                 self._queue.take(task)
+                self.chronicle.cancelled += 1
                 return False
             task.running = True
         return True

@@ -333,7 +333,7 @@ class _Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end it: once, so that nothing disturbs the cleaning up."""
+    """Ctrl-C, SIGTERM and a closed terminal end it: once, so that nothing disturbs what comes then to the very end."""
     before: dict[int, Any] = {}
     own = os.getpid()
 
@@ -344,6 +344,7 @@ def _signals() -> Iterator[None]:
             return
         for each in before:
             signal.signal(each, signal.SIG_IGN)
+        before.clear()
         raise _Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import guarding, overshoot, records, sampling
-from benchmarks.admission import footprints, ledger
+from benchmarks import guarding, leak, levels, overshoot, records, sampling
+from benchmarks.admission import executor, footprints, ledger
 from benchmarks.guards import profile
 
 BENCHMARKS = {
@@ -17,8 +17,11 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "executor": executor.main,
     "profile": profile.main,
     "guarding": guarding.main,
+    "leak": leak.main,
+    "levels": levels.main,
 }
 
 

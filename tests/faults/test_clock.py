@@ -50,11 +50,11 @@ class Wave(ScriptedReader):
 
 
 def story(jump: float) -> list[tuple[Any, ...]]:
-    """What is told in two minutes of pressure that comes and goes, with a jump of the wall clock in each phase."""
+    """What is told in seven minutes of pressure that comes and goes, with a jump of the wall clock in each phase."""
     clock, keeper = FakeClock(), Keeper()
     warden = Warden([Wave(clock)], clock=clock, recorders=[keeper], rules=RULES, actions=[Jumps()])
     with warden:
-        for seconds in (3, 4, 10, 20, 30, 20, 20, 18):
+        for seconds in (3, 4, 10, 20, 30, 20, 20, 320):
             clock.advance(seconds)
             assert warden.flush()
             clock.set_wall(clock.wall() + jump)
@@ -71,7 +71,7 @@ def test_levels_rests_and_records_do_not_notice(jump: float) -> None:
     """The same events at the same moments as on a clock that nobody sets: holds, rests, hysteresis, the grid."""
     expected = story(0.0)
     kinds = [kind for kind, *_ in expected]
-    assert kinds.count(EventKind.DECISION) == 6
+    assert kinds.count(EventKind.DECISION) == 8 + 12  # the level is kept for five minutes
     assert [message for kind, _, message in expected if kind is EventKind.LEVEL] == [
         "LOW",
         "CRITICAL, was LOW",

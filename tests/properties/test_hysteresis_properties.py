@@ -56,7 +56,7 @@ def test_the_first_figure_gives_the_bare_level(course: list[tuple[float, int | N
 @given(courses)
 def test_a_level_has_a_reason(course: list[tuple[float, int | None]]) -> None:
     """Higher than before: this figure is at the new level's edge or within three points of it. Lower: it is
-    three points under the edge of the level that was left."""
+    under the edge of the level that was left."""
     for before, after in pairwise(judged(samples(course))):
         if after.ratio is None:
             assert after.level is before.level
@@ -66,7 +66,7 @@ def test_a_level_has_a_reason(course: list[tuple[float, int | None]]) -> None:
                 assert after.ratio > CRITICAL_ABOVE
                 assert after.ratio > AT_ONCE_ABOVE or before.ratio > CRITICAL_ABOVE
         elif after.level.rank < before.level.rank:
-            assert after.ratio < EDGES[before.level] - 0.03
+            assert after.ratio <= EDGES[before.level]
 
 
 @given(courses)
@@ -88,15 +88,16 @@ def test_critical_is_there_whenever_it_must_be(course: list[tuple[float, int | N
 def test_inside_the_band_nothing_flaps(
     band: tuple[int, int], course: list[tuple[float, int]], from_above: bool
 ) -> None:
-    """A figure that stays within three points under an edge keeps the side that it came from."""
+    """A figure that stays within three points under an edge is not told above it again, once it has left it."""
     begin = [(1.0, band[1] + 2 if from_above else band[0] - 40)]
     verdicts = judged(samples([*begin, *((wait, band[0] + offset) for wait, offset in course)]))
-    start = verdicts[0].level
-    for verdict in verdicts:
-        if from_above:
-            assert verdict.level is start
-        else:
-            assert verdict.level.rank <= bare_level(band[0] / 1000).rank
+    ranks = [verdict.level.rank for verdict in verdicts]
+    below = bare_level(band[0] / 1000).rank
+    if from_above:
+        assert ranks == sorted(ranks, reverse=True)
+        assert set(ranks) <= {below, below + 1}
+    else:
+        assert max(ranks) <= below
 
 
 @given(courses, st.integers(0, 1100))

@@ -19,7 +19,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, PressureLevel, Reading
+from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 
@@ -54,6 +54,9 @@ SAMPLE = Sample(
 )
 ASSESSMENT = Assessment(PressureLevel.HIGH, PressureLevel.CRITICAL, Constraint(LIMIT, 930), LIMIT, 70, 1230.25)
 READING = Reading(SAMPLE, ASSESSMENT)
+TREND = Trend("increasing", 120, 0.99, 0.5)
+FORECAST = Forecast(60.0, 90.5, 150.0, 0.8)
+LEAK = LeakVerdict(LeakStage.SUSPECTED, "the floor rose", 1000, 2000, 3600.5, FORECAST)
 DECISION = Decision(
     rule="r",
     action="notify",
@@ -105,6 +108,9 @@ FULL = (
     SHARES,
     TOP,
     DIRECTORY,
+    TREND,
+    FORECAST,
+    LEAK,
 )
 BARE = (
     Sample(WALL, 1.0),
@@ -117,4 +123,5 @@ BARE = (
     TreeMemory(KEY, (), (), (), ()),
     PsiStats("machine", PsiLine(0.0, 0.0, 0.0, 0.0), None),
     DirectoryUsage("/tmp", 0, 0, None, 0, 0, None),
+    LeakVerdict(LeakStage.NONE, "", None, None, None, None),
 )

@@ -54,16 +54,24 @@ class Delivery:
     def _run(self) -> None:
         while (parcel := self._parcels.get()) is not None:
             future, payload, error = parcel
+            result = None
             try:
                 if payload is not None:
-                    future.set_result(pickle.loads(payload))
+                    result = pickle.loads(payload)
                 else:
-                    future.set_exception(_exception(error))
+                    error = _exception(error)
+            except BaseException as trouble:  # noqa: BLE001 - the result's class may run anything as it is unpickled
+                error = trouble
+            try:
+                if isinstance(error, BaseException):
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
             except InvalidStateError:
                 warn("executor: a result came for a future that somebody else had set")
-            except BaseException as trouble:  # noqa: BLE001 - the result's class may run anything as it is unpickled
-                future.set_exception(trouble)
-            del parcel, future, payload, error  # not kept alive until the next one comes
+            except BaseException as trouble:  # noqa: BLE001 - what a callback may raise beside Exception
+                warn("executor: a callback of a future raised %s: %s", type(trouble).__name__, trouble)
+            del parcel, future, payload, error, result  # not kept alive until the next one comes
 
 
 def _exception(told: BaseException | bytes | None) -> BaseException:

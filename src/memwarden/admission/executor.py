@@ -20,6 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memwarden.actions.gate import Gate
+from memwarden.admission.batch import Chronicle
+from memwarden.admission.footprint import Footprints
 from memwarden.admission.kinds import kind_of
 from memwarden.admission.ledger import Ledger
 from memwarden.admission.nursery import nursery
@@ -31,7 +33,7 @@ from memwarden.admission.worker import Orders
 from memwarden.contain.backstop import Backstop, NoBackstop, backstop
 from memwarden.errors import DoesNotFit, SettingsError
 from memwarden.model.footprints import Kind
-from memwarden.model.units import parse_size, size_text
+from memwarden.model.units import MIB, parse_size, size_text
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -94,42 +96,58 @@ class BudgetedExecutor(Executor):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             _whole("max_tasks_per_child", max_tasks_per_child)
+        _whole("attempts", attempts)
         if isinstance(ledger, Ledger):
             if budget is not None:
                 raise SettingsError("budget and a ledger: the ledger has its own budget; give its name, or no budget")
             self._ledger = ledger
         else:
             self._ledger = Ledger(budget, ledger or "default", patience=PATIENCE_SECONDS)
-        account = self._ledger.account()
-        self._own_predictor = predictor is None
-        self._predictor = predictor if predictor is not None else _usual_predictor(account.alone, self._workers)
+        self._alone = self._ledger.account().alone
+        self._owns_predictor = predictor is None
+        self._predictor = predictor if predictor is not None else _usual_predictor(self._alone, self._workers)
         self._size_of = size_of if size_of is not None else usual_size
         self._context, self._orders = mp_context, Orders(initializer, tuple(initargs), (), TRIM, 0)
+        self._cgroup, self._attempts, self._name = cgroup, attempts, name
+        self._tasks_per_child, self._progress = max_tasks_per_child, progress
         self._kinds: dict[Any, Kind] = {}
         self._numbers = itertools.count(1)
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._shut = False
         #: Shut it, or have a warden shut it, and nothing new begins.
         self.gate = gate if gate is not None else Gate()
-        held: Backstop = NoBackstop("not wanted")
-        if cgroup is not False:
-            held = backstop(max(account.alone, 1 << 20), cgroup if isinstance(cgroup, str) else None)
-        self._orders = self._orders._replace(joins=tuple(held.joins))
-        self._core = Supervisor(
+        #: What does it all, from the first task on.
+        self._core: Supervisor | None = None
+
+    def _begin(self) -> Supervisor:
+        """Make what the first task needs. In the thread that submits it, because that forks."""
+        held: Backstop = NoBackstop()
+        if self._cgroup is not False:
+            held = backstop(max(self._alone, MIB), self._cgroup if isinstance(self._cgroup, str) else None)
+        try:
+            workers = nursery(self._context, self._orders._replace(joins=tuple(held.joins)))
+        except BaseException:
+            held.close()
+            raise
+        core = self._core = Supervisor(
             workers=self._workers,
             ledger=self._ledger,
             predictor=self._predictor,
+            owns_predictor=self._owns_predictor,
             backstop=held,
+            nursery=workers,
             gate=self.gate,
-            attempts=_whole("attempts", attempts),
-            tasks_per_child=max_tasks_per_child,
-            label=name,
-            progress=progress,
+            attempts=self._attempts,
+            tasks_per_child=self._tasks_per_child,
+            label=self._name,
+            progress=self._progress,
         )
+        _living.add(core)
         #: A program that forgets its executor has its tasks done, and the workers sent home.
-        self._forgotten = weakref.finalize(self, self._core.close)
+        self._forgotten = weakref.finalize(self, core.close)
         self._forgotten.atexit = False
-        _living.add(self._core)
+        core.start()
+        return core
 
     # --- what the standard library has -----------------------------------------------------------------
 
@@ -169,17 +187,18 @@ class BudgetedExecutor(Executor):
         self._end(True, hurried, at_once=hurried)
 
     def _end(self, wait: bool, cancel: bool, *, at_once: bool) -> None:
-        with self._lock:
-            self._shut = True
-            self._forgotten.detach()
         if self._pid != os.getpid():
             return
-        if not self._core.started:
-            self._core.dispose()
-        else:
-            self._core.close(cancel=cancel, at_once=at_once)
+        with self._lock:
+            self._shut = True
+            core = self._core
+        if core is not None:
+            self._forgotten.detach()
+            core.close(cancel=cancel, at_once=at_once)
             if wait:
-                self._core.join()
+                core.join()
+        elif self._owns_predictor and isinstance(self._predictor, Footprints):
+            self._predictor.close()
 
     # --- what it has not ------------------------------------------------------------------------------
 
@@ -199,20 +218,23 @@ class BudgetedExecutor(Executor):
     @property
     def max_workers(self) -> int:
         """Worker processes at most; with less than there are, idle ones leave and busy ones finish."""
-        return self._core.workers
+        return self._workers
 
     @max_workers.setter
     def max_workers(self, count: int) -> None:
-        self._core.resize(_whole("max_workers", count))
+        self._workers = _whole("max_workers", count)
+        if self._core is not None:
+            self._core.resize(count)
 
     @property
     def backstop(self) -> str:
-        """What holds the workers while nobody looks: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing)."""
-        return self._core.backstop
+        """What holds the workers while nobody looks: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing); empty
+        before the first task."""
+        return "" if self._core is None else self._core.backstop
 
     def report(self) -> BatchReport:
         """What has happened until now: times, memory, setbacks."""
-        return self._core.report()
+        return Chronicle().report(self._alone, "", self._workers, 0) if self._core is None else self._core.report()
 
     # --- inside ---------------------------------------------------------------------------------------
 
@@ -230,26 +252,26 @@ class BudgetedExecutor(Executor):
             raise RuntimeError("cannot schedule new futures: this executor belongs to the process it was forked from")
         if size is None:
             size = self._size(function, *args, **kwargs)
-        if reserve and reserve > (most := self._core.most()):
+        if reserve > self._alone and reserve > (account := self._ledger.account()).alone:
             raise DoesNotFit(
-                f"{size_text(reserve)} asked for: can never fit, the executor has {size_text(most)}; ask for less",
+                f"{size_text(reserve)} asked for: can never fit, {account.source} leaves {size_text(account.alone)};"
+                " ask for less, or give the executor a larger budget",
                 asked=reserve,
-                budget=most,
-                source="the budget of the executor",
+                budget=account.alone,
+                source=account.source,
             )
         future: Future[T] = Future()
         job = Job(next(self._numbers), kind or self._kind(function), size, reserve, name)
         job.prediction = self._predictor.predict(job.kind, size)
         with self._lock:
-            if self._core.broken is not None:
-                raise self._core.broken
+            core = self._core
+            if core is not None and core.broken is not None:
+                raise core.broken
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if _ended:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            if not self._core.started:
-                self._core.start(nursery(self._context, self._orders))
-            self._core.submit(Task(job, future, function, args, kwargs))
+            (core or self._begin()).submit(Task(job, future, function, args, kwargs))
         return future
 
     def _kind(self, function: Callable[..., Any]) -> Kind:
@@ -301,7 +323,6 @@ def _processors() -> int:
 
 
 def _usual_predictor(budget: int, workers: int) -> Predictor:
-    from memwarden.admission.footprint import Footprints
     from memwarden.admission.footprint_store import FootprintStore
 
     return Footprints(budget=max(1, budget), slots=workers, store=FootprintStore())
@@ -342,8 +363,7 @@ def _end_of_program() -> None:
     _ended = True
     cores = list(_living)
     for core in cores:
-        if core.started:
-            core.close()
+        core.close()
     for core in cores:
         core.join()
 

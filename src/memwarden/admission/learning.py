@@ -31,10 +31,10 @@ class Ended(NamedTuple):
 
 
 class Scholar:
-    """Tells a predictor what tasks took."""
+    """Tells a predictor what tasks took; in the end it has it save that, and close where it is ``owned``."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, *, owned: bool) -> None:
+        self._predictor, self._owned = predictor, owned
         self._heard: deque[Ended] = deque(maxlen=4096)
         self._something, self._ending = threading.Event(), threading.Event()
         self._complained = False
@@ -69,9 +69,18 @@ class Scholar:
             for ended in heard:
                 self._observe(ended)
             if ending and not self._heard:
+                self._save()
                 return
             if not ending:
                 self._ending.wait(min(1.0, (time.thread_time() - begun) * _SHARE))
+
+    def _save(self) -> None:
+        last = getattr(self._predictor, "close" if self._owned else "save", None)
+        if last is not None:
+            try:
+                last()
+            except Exception as error:  # noqa: BLE001 - a user's, or a disk that is full: the batch is done all the same
+                warn("executor: what was learned could not be saved: %s", error)
 
     def _observe(self, ended: Ended) -> None:
         try:

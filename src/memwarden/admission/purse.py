@@ -87,6 +87,9 @@ class Purse:
                 own.shrink(own.bytes - size)
         except (NotAdmitted, ReadError):
             return False
+        except MemwardenError as error:  # the ledger's file: locked for long, full, gone
+            debug("executor: %s", error)
+            return False
         return True
 
     def assign(self, seat: Seat) -> None:
@@ -99,7 +102,14 @@ class Purse:
         """An idle worker keeps reserved what it holds, and no more."""
         keep = max(_PAGE, seat.used)
         if seat.reservation is not None and seat.reserved > keep + MIB:
-            seat.reservation.shrink(seat.reserved - keep)
+            with contextlib.suppress(MemwardenError):
+                seat.reservation.shrink(seat.reserved - keep)
+
+    def give_back_idle(self, seats: Iterable[Seat]) -> None:
+        """The same for those of these workers that are idle."""
+        for seat in seats:
+            if not seat.tasks and seat.ready:
+                self.give_back(seat)
 
     # --- the line -------------------------------------------------------------------------------------
 

@@ -121,6 +121,16 @@ class Seat:
         self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
         return self.used
 
+    def held_by_kernel(self) -> bool:
+        """Whether the worker waits in the kernel for memory of its group (as far as its main thread shows)."""
+        if self.key is None:
+            return False
+        try:
+            with open(f"/proc/{self.key.pid}/wchan", "rb", buffering=0) as file:
+                return file.read(64).startswith(b"mem_cgroup")
+        except OSError:
+            return False
+
     def peak(self, mark: int, other: int) -> int:
         """The most that the task had: of the looks, and of what the worker's own high-water mark says."""
         seen = self.run.peak if self.run is not None else 0
@@ -131,17 +141,26 @@ class Seat:
 
         Who is stopped cannot start anybody, so the search ends.
         """
-        if self.key is None or self._tree is None:
-            return
         done: set[ProcessKey] = set()
         for _ in range(8):
-            fresh = [key for key in (self.key, *self._tree.members()) if key not in done]
+            fresh = [key for key in self._members(probe, number == KILL) if key not in done]
             if not fresh:
                 break
             for key in fresh:
                 done.add(key)
                 with contextlib.suppress(ActionFailed):
                     send(key, number, probe)
+
+    def _members(self, probe: IdentityProbe, whole: bool) -> list[ProcessKey]:
+        """The worker and what it started; the ``whole`` of its session, too: there those are who lost their parents."""
+        if self.key is None or self._tree is None:
+            return []
+        members = [self.key]
+        with contextlib.suppress(ReadError):
+            members += self._tree.members()
+            if whole:
+                members += probe.session(self.key)
+        return members
 
     def stop(self, probe: IdentityProbe) -> None:
         """Let it stand still."""

@@ -177,7 +177,8 @@ def _move(runs: list[Run], room: int, stuck: bool) -> list[Step]:
     if not stuck and room >= STEP:
         first.lease, first.paused = first.held + room, False
         return [Step(Act.RESUME, first, first.lease, "nobody else goes on")]
-    victim = cheapest(runs if len(runs) == 1 else runs[1:])
+    over = sum(max(0, run.used - run.lease) for run in runs)
+    victim = cheapest(runs if len(runs) == 1 else runs[1:], max(over, STEP))
     return [Step(Act.KILL, victim, 0, "nobody could go on")]
 
 
@@ -185,17 +186,19 @@ def _make_room(runs: list[Run], short: int) -> list[Step]:
     """End those with the least to lose until what is used fits."""
     steps, left = [], list(runs)
     while left and short > 0:
-        victim = cheapest(left)
+        victim = cheapest(left, short)
         left.remove(victim)
         short -= victim.used
         steps.append(Step(Act.KILL, victim, 0, "more is used than there is"))
     return steps
 
 
-def cheapest(runs: Sequence[Run]) -> Run:
-    """The run with the least memory times time, all of which is lost with it."""
+def cheapest(runs: Sequence[Run], short: int) -> Run:
+    """Of those who would give ``short`` bytes back alone (else of all) the one with the least memory times time, which
+    is lost with it."""
     last = max(run.seen_at for run in runs)
-    return min(runs, key=lambda run: ((last - run.begun) * max(run.used, 1), -run.begun))
+    enough = [run for run in runs if run.used >= short] or runs
+    return min(enough, key=lambda run: ((last - run.begun) * max(run.used, 1), -run.begun))
 
 
 def patience(seconds: float) -> float:

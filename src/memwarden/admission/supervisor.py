@@ -44,11 +44,14 @@ if TYPE_CHECKING:
 HELD_SECONDS, POLLED_SECONDS, GROWING_SECONDS = 0.02, 0.01, 0.002
 #: The ledger is asked for what others do so often.
 ACCOUNT_SECONDS = 0.1
-#: Somebody stands still in the kernel for so long before one is ended to make room.
-STUCK_SECONDS = 1.0
+#: One is ended to make room when all who run are held by the kernel for so long, or some of them for so long without
+#: that any task ends meanwhile; and more than there is may be used for so long.
+HELD_STILL_SECONDS, STUCK_SECONDS, LASTING_SECONDS = 0.06, 5.0, 1.0
 #: The kernel's limit is moved when the budget has changed by so much; beyond the budget it leaves room for what the
 #: kernel itself needs for the workers (page tables, stacks).
 _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
+#: Idle workers keep their leases for so long when nothing waits: the next task may be there at once.
+LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
@@ -65,7 +68,9 @@ class Supervisor:
         workers: int,
         ledger: Ledger,
         predictor: Predictor,
+        owns_predictor: bool,
         backstop: Backstop,
+        nursery: Nursery,
         gate: Gate,
         attempts: int,
         tasks_per_child: int | None,
@@ -73,16 +78,14 @@ class Supervisor:
         progress: bool = False,
     ) -> None:
         self.workers = workers
-        self._ledger, self._predictor, self._backstop, self._gate = ledger, predictor, backstop, gate
+        self._ledger, self._backstop, self._nursery, self._gate = ledger, backstop, nursery, gate
         self._probe: IdentityProbe = ProcProbe()
         self._attempts, self._tasks_per_child = attempts, tasks_per_child
-        self._label = label
-        self.nursery: Nursery | None = None
         self.chronicle = Chronicle()
         self._inbox: deque[Task] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._asleep = False
-        self._closing = self._at_once = False
+        self._closing = self._cancelling = self._at_once = False
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
         self._queue = Waiting(predictor)
@@ -98,9 +101,10 @@ class Supervisor:
         self._limit = 0
         self._stuck_since: float | None = None
         self._moved = self._within = 0.0
-        self._kernel_kills = 0
+        self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
-        self._delivery, self._scholar = Delivery(), Scholar(predictor)
+        self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
+        self._label = label
         self._line = ProgressLine(self._progress) if progress else None
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
@@ -108,9 +112,8 @@ class Supervisor:
 
     # --- from other threads ---------------------------------------------------------------------------
 
-    def start(self, nursery: Nursery) -> None:
-        """Begin; the nursery is made by the caller's thread."""
-        self.nursery = nursery
+    def start(self) -> None:
+        """Begin."""
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
@@ -122,46 +125,40 @@ class Supervisor:
         """What holds the workers beside looking."""
         return self._backstop.kind
 
-    def most(self) -> int:
-        """Bytes that a task might have alone."""
-        return self._purse.alone or self._ledger.account().alone
-
     def resize(self, workers: int) -> None:
         """So many workers at most from now on."""
         self.workers = workers
         self._wake(always=True)
-
-    def dispose(self) -> None:
-        """It never began: give back what it has."""
-        self._backstop.close()
-        if self._wake_fd >= 0:
-            os.close(self._wake_fd)
-            self._wake_fd = -1
-
-    @property
-    def started(self) -> bool:
-        """Whether it has begun."""
-        return self.nursery is not None
 
     def submit(self, task: Task) -> None:
         """Take a task in."""
         self.chronicle.submitted += 1
         self._inbox.append(task)
         self._wake()
+        if self.broken is not None:  # perhaps it has ended meanwhile, and nobody would look there any more
+            self._refuse(self.broken)
+
+    def _refuse(self, error: BaseException) -> None:
+        """Nothing will become of what nobody has taken in yet. From any thread, and by several at once."""
+        while True:
+            try:
+                task = self._inbox.popleft()
+            except IndexError:
+                return
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(error)
 
     def close(self, *, cancel: bool = False, at_once: bool = False) -> None:
         """Take nothing more; end when all is done. ``cancel``: what has not begun never will. ``at_once``: what has
         begun is ended, too."""
-        if cancel:
-            for task in [*self._queue, *self._inbox]:
-                task.future.cancel()  # its own thread takes it out
+        self._cancelling = self._cancelling or cancel
         self._at_once = self._at_once or at_once
         self._closing = True
         self._wake(always=True)
 
     def join(self) -> None:
         """Wait until it has ended; nothing where called from its own threads."""
-        if self.started and self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+        if self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
             self._thread.join()
 
     def _own_threads(self) -> tuple[threading.Thread, ...]:
@@ -218,6 +215,8 @@ class Supervisor:
         finally:
             self._asleep = False
         now = time.monotonic()
+        if wait == LINGER_SECONDS and not ready:
+            self._purse.give_back_idle(self._seats.values())
         for fd, mask in ready:
             if (seat := self._seats.get(fd)) is not None:
                 if mask & select.POLLOUT:
@@ -237,9 +236,9 @@ class Supervisor:
                 self._purse.rang(fd)
         while self._inbox:
             self._queue.add(self._inbox.popleft())
-        if self._closing:
+        if self._cancelling:
             for task in self._queue:
-                if task.future.cancelled():
+                if task.future.cancel():
                     self._set_running(task)
         if self._at_once:
             self._end_all()
@@ -254,7 +253,9 @@ class Supervisor:
 
     def _sleep_seconds(self) -> float | None:
         if not self._queue and not any(seat.tasks for seat in self._seats.values()):
-            return 0.0 if self._closing else None
+            if self._closing:
+                return 0.0
+            return LINGER_SECONDS if any(seat.reserved > seat.used + MIB for seat in self._seats.values()) else None
         return max(0.0, self._next_look - time.monotonic())
 
     def _is_over(self) -> bool:
@@ -267,8 +268,7 @@ class Supervisor:
     # --- workers --------------------------------------------------------------------------------------
 
     def _hire(self) -> Seat:
-        assert self.nursery is not None
-        seat = Seat(self.nursery.start())
+        seat = Seat(self._nursery.start())
         fd = seat.line.fileno()
         self._seats[fd] = seat
         self._poll.register(fd, select.POLLIN)
@@ -280,7 +280,8 @@ class Supervisor:
             self._poll.modify(seat.line.fileno(), select.POLLIN)
 
     def _hear(self, seat: Seat, now: float, *, ended: bool = False) -> None:
-        for said in seat.line.read():
+        """What a worker said; ``ended``: its process is gone, and what it had said is all there."""
+        for said in seat.line.read(whole=ended):
             if said.what == READY:
                 self._welcome(seat, said, now)
             elif said.what == UNFIT:
@@ -288,12 +289,6 @@ class Supervisor:
                 self._break("a worker could not begin; its initializer failed", said.payload)
             else:
                 self._finish(seat, said, now)
-        while ended and not seat.line.ended:
-            before = len(seat.tasks)
-            for said in seat.line.read():
-                self._finish(seat, said, now)
-            if len(seat.tasks) == before:
-                break  # nothing came, and nobody is there who could write more
         if seat.line.ended or ended:
             self._bury(seat, now)
 
@@ -302,6 +297,7 @@ class Supervisor:
             seat.meet(said.number, said.anonymous, said.other, self._probe)
         except ReadError:
             return  # it has ended again: its line will say so
+        self._stillborn = 0
         if seat.pidfd >= 0:
             self._ends[seat.pidfd] = seat
             self._poll.register(seat.pidfd, select.POLLIN)
@@ -311,7 +307,6 @@ class Supervisor:
 
     def _bury(self, seat: Seat, now: float) -> None:
         """A worker has ended: what becomes of its tasks."""
-        assert self.nursery is not None
         fd = seat.line.fileno()
         if self._seats.pop(fd, None) is None:
             return
@@ -319,15 +314,18 @@ class Supervisor:
         if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
             self._poll.unregister(seat.pidfd)
         seat.signal(KILL, self._probe)  # what it had started
-        code = self.nursery.bury(seat.key.pid) if seat.key is not None else None
+        code = self._nursery.bury(seat.key.pid) if seat.key is not None else None
         tasks, run = list(seat.tasks), seat.run
         seat.close()
         self._moved = now
-        self._queue.put_back(tasks[1:])
-        if tasks and self.broken is None:
+        begun = seat.key is not None and self.broken is None
+        self._queue.put_back(tasks[1:] if begun else tasks)
+        if begun and tasks:
             self._judge(seat, tasks[0], run, code, now)
-        elif not tasks and not seat.leaving and seat.key is None:
-            self._break("a worker ended before it was ready", None)
+        elif seat.key is None and self.broken is None:
+            self._stillborn += 1
+            if self._stillborn >= self._attempts:
+                self._break(f"workers ended before they were ready, {self._stillborn} in a row", None)
 
     def _judge(self, seat: Seat, task: Task, run: Run | None, code: int | None, now: float) -> None:
         """What becomes of the task whose worker has ended."""
@@ -342,8 +340,9 @@ class Supervisor:
             why = seat.ended_for or "ended by the kernel for want of memory"
             job.seen = max(job.seen, peak)
             self._learn(task, peak, now - run.begun if run is not None else 0.0, "killed_at")
-            whole = job.alone or peak >= 0.9 * self._purse.alone
-            again = not whole and job.attempts < self._attempts
+            # One that had everything; not one that was ended alone because others took the memory from outside.
+            whole = peak >= 0.9 * self._purse.alone
+            again = not whole and job.attempts < self._attempts * (2 if job.alone else 1)
             job.alone = job.alone or job.attempts >= self._attempts - 1
             if not again:
                 self._fail(task, self._too_large(task, peak))
@@ -455,11 +454,12 @@ class Supervisor:
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
+        self._purse.give_back_idle(self._seats.values())  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
         if runs:
-            stuck = self._is_stuck(now)
+            stuck = self._is_stuck(now, busy)
             by_run = {id(seat.run): seat for seat in busy}
             for step in steering.steer(
                 runs, self._purse.room(self._seats.values()), now, grace=self._grace(now), stuck=stuck
@@ -490,13 +490,16 @@ class Supervisor:
             return self._purse.margin
         if sum(seat.used for seat in self._seats.values()) <= self._purse.whole + KERNEL_ROOM:
             self._within = now
-        return KERNEL_ROOM if now - self._within > STUCK_SECONDS else 1 << 62
+        return KERNEL_ROOM if now - self._within > LASTING_SECONDS else 1 << 62
 
-    def _is_stuck(self, now: float) -> bool:
+    def _is_stuck(self, now: float, busy: list[Seat]) -> bool:
+        """Whether one must be ended because the kernel holds all who run, or holds some for very long."""
         if self._stuck_since is None or not self._backstop.stuck():
             self._stuck_since = None
             return False
-        if now - max(self._stuck_since, self._moved) < STUCK_SECONDS:
+        running = [seat for seat in busy if seat.run is not None and not seat.run.paused]
+        patience = HELD_STILL_SECONDS if all(seat.held_by_kernel() for seat in running) else STUCK_SECONDS
+        if now - max(self._stuck_since, self._moved) < patience:
             return False
         self._moved = now
         return True
@@ -563,9 +566,7 @@ class Supervisor:
         if first and self._purse.granted:
             self._purse.hand_over(seat)
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
-            for other in idle:
-                if other is not seat:
-                    self._purse.give_back(other)
+            self._purse.give_back_idle(other for other in idle if other is not seat)
             if job.alone:
                 size = min(size, self._purse.room(self._seats.values()) + seat.held)
             if not self._purse.lease(seat, size):
@@ -625,6 +626,8 @@ class Supervisor:
             run = seat.run
             if run is None or run.paused or seat.leaving or run.lease < task.job.reserve or seat.line.full:
                 continue
+            if self._tasks_per_child is not None and seat.done + len(seat.tasks) >= self._tasks_per_child:
+                continue
             first = run.job.prediction
             if first is None or first.seconds > SHORT_SECONDS or now - run.begun > SHORT_SECONDS:
                 continue
@@ -639,8 +642,12 @@ class Supervisor:
     # --- the end --------------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
+        while self._queue:  # what was put back, or had been handed to a worker ahead of its time
+            task = self._queue.first
+            self._queue.take(task)
+            self._fail(task, WorkerLost(f"{task.name}: the executor was ended before it had finished", code=None))
         for seat in self._seats.values():
-            if seat.tasks and not seat.leaving:
+            if seat.tasks and seat.ready and not seat.leaving:
                 seat.tasks[0].job.attempts = self._attempts
                 seat.kill(self._probe, "")
 
@@ -661,8 +668,9 @@ class Supervisor:
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
-        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue, *self._inbox]
+        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue]
         if self.broken is not None:
+            self._refuse(self.broken)
             for task in left:
                 if task.running or task.future.set_running_or_notify_cancel():
                     self._delivery.failure(task.future, self.broken)
@@ -675,13 +683,12 @@ class Supervisor:
                     self.chronicle.retired -= 1
         for seat in list(self._seats.values()):
             self._await_end(seat)
-        if self.nursery is not None:
-            self.nursery.close()
-        self._backstop.close()
-        self._scholar.stop()
+        self._nursery.close()
         self._delivery.stop()
         if self._line is not None:
             self._line.stop()
+        self._scholar.stop()
+        self._backstop.close()
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
@@ -697,8 +704,7 @@ class Supervisor:
         if seat.key is not None:
             if not seat.line.ended:
                 seat.kill(self._probe, "it did not end")
-            assert self.nursery is not None
-            self.nursery.bury(seat.key.pid)
+            self._nursery.bury(seat.key.pid)
         seat.close()
 
 

@@ -108,8 +108,9 @@ class Line:
         except OSError:  # it is gone; reading will say so
             self._out.clear()
 
-    def read(self) -> list[Answer]:
-        """What has come whole. Sets ``ended`` when nothing more will come. At most about ``_PART`` bytes at a time."""
+    def read(self, *, whole: bool = False) -> list[Answer]:
+        """What has come. Sets ``ended`` when nothing more will come. At most about ``_PART`` bytes at a time, where not
+        the ``whole`` is wanted."""
         answers: list[Answer] = []
         try:
             while True:
@@ -129,7 +130,7 @@ class Line:
                         break
                     self._payload += part
                     if len(self._payload) < self._wanted:
-                        if len(part) == _PART:
+                        if len(part) == _PART and not whole:
                             break  # others want to be looked at, too
                         continue
                 what, number, seconds, peak, anonymous, other, _ = _ANSWER.unpack(self._head)

@@ -87,9 +87,13 @@ def failure(error: BaseException) -> bytes:
     try:
         whole = pickle.dumps(error, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as trouble:  # noqa: BLE001 - any __reduce__ may run
-        words = f"the task raised {type(error).__name__}: {error}, which cannot be pickled ({trouble})"
+        words = f"the task raised {_said(error)}, which cannot be pickled ({_said(trouble)})"
         whole = pickle.dumps(pickle.PicklingError(words))
     return pickle.dumps((whole, lines))
+
+
+def _said(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()  # also of one that cannot be put into words
 
 
 def _say(sock: socket.socket, said: Answer) -> bool:

@@ -29,8 +29,11 @@ Receiver = Callable[[Event], None]
 class _Hand:
     """One receiver, and whether it still works."""
 
-    def __init__(self, receiver: Receiver, label: str, close: Callable[[], None] | None, linger: float) -> None:
+    def __init__(
+        self, receiver: Receiver, label: str, close: Callable[[], None] | None, linger: float, every_look: bool
+    ) -> None:
         self.receiver, self.label, self.close, self.linger = receiver, label, close, linger
+        self.every_look = every_look
         self.failing = False
         self.failing_on_trouble = False
         self.hanging = False
@@ -87,19 +90,27 @@ class Courier:
         self._draining = False
         self._busy: _Busy | None = None
         self._sample_hands: list[_Hand] = []
+        self._look_hands: list[_Hand] = []
         self._linger = math.inf
         self._woken = -math.inf
         self.stuck: list[str] = []
 
     def add(
-        self, receiver: Receiver, label: str, close: Callable[[], None] | None = None, linger: float = 0.0
+        self,
+        receiver: Receiver,
+        label: str,
+        close: Callable[[], None] | None = None,
+        linger: float = 0.0,
+        *,
+        every_look: bool = False,
     ) -> Callable[[], None]:
         """Deliver events to ``receiver`` from now on; the result takes it off again.
 
         ``close`` is called on the same thread when the courier ends, after the last event. A sample may wait
         ``linger`` seconds, and as long again as the next sample is away; infinite: it is not for samples at all.
+        ``every_look`` has it told the looks between the samples, too.
         """
-        hand = _Hand(receiver, label, close, linger)
+        hand = _Hand(receiver, label, close, linger, every_look)
         self._change(lambda hands: [*hands, hand])
 
         def remove() -> None:
@@ -113,11 +124,17 @@ class Courier:
             self._hands = change(self._hands)
             self._linger = min((hand.linger for hand in self._hands), default=math.inf)
             self._sample_hands = [hand for hand in self._hands if hand.linger < math.inf]
+            self._look_hands = [hand for hand in self._sample_hands if hand.every_look]
 
     @property
     def takes_samples(self) -> bool:
         """Whether anybody wants samples."""
         return self._linger < math.inf
+
+    @property
+    def takes_looks(self) -> bool:
+        """Whether anybody wants the looks between the samples."""
+        return bool(self._look_hands)
 
     # --- the sampler's side: never blocks on a receiver ---------------------------------------------
 
@@ -136,6 +153,11 @@ class Courier:
             else:
                 self._queue.append(parcel)
             self._condition.notify()
+
+    def send_between(self, look: Look) -> None:
+        """Queue a look for those who want every one."""
+        look.hands = self._look_hands
+        self.send(look)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything sent before is delivered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,10 @@ class Look:
     made where they are written, several in a row (measured at 10 ms: 1.5 times faster in all).
     """
 
-    __slots__ = ("_event", "_judge", "_late", "_made", "_raws", "left", "monotonic", "unconfirmed", "wall")
+    __slots__ = ("_event", "_judge", "_late", "_made", "_raws", "hands", "left", "monotonic", "unconfirmed", "wall")
 
     # A look that is to be recorded is its own parcel for the courier, see :class:`memwarden.engine.courier.Parcel`.
-    is_sample, call, label, hands = True, None, "", None
+    is_sample, call, label = True, None, ""
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class Look:
         self.unconfirmed = unconfirmed
         self._raws, self._judge, self._made = raws, judge, made
         self._event: Event | None = None
+        #: For whom it is; None: for everybody who wants samples.
+        self.hands: Sequence[Any] | None = None
 
     @classmethod
     def of(cls, reading: Reading) -> Look:
@@ -118,7 +121,10 @@ class Tick:
         """The reading, what is worth telling of it, and what shall be done."""
         wall, now = self._clock.wall(), self._clock.monotonic()
         facts = collect(self.readers)
-        sample = Sample(wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts)
+        return self.judge(Sample(wall=wall, monotonic=now, late=max(0.0, now - due), asked=self._asked, **facts))
+
+    def judge(self, sample: Sample) -> tuple[Reading, list[Event], list[Decision]]:
+        """The same, of what was read before; for a replay."""
         assessment = self._detector.assess(sample)
         events: list[Event] = []
         if sample.gaps or self._gaps:
@@ -143,6 +149,22 @@ class Tick:
             if key not in gaps:
                 events.append(_event(EventKind.GAP_CLOSED, sample, f"{gap.what} can be read again ({gap.where})", gap))
         self._gaps = gaps
+
+
+def plain_policy(policy: Policy | None) -> dict[str, Any]:
+    """What a record holds of the rules in force, so that they can be followed again."""
+    if policy is None:
+        return {"rules": []}
+    plain = [rule.to_plain() for rule in policy.rules]
+    for rule in plain:
+        if rule.get("rest") == math.inf:
+            rule["rest"] = "inf"  # JSON has no word for it
+    return {
+        "rules": plain,
+        "reversible": sorted(policy.reversible),
+        "brief": sorted(policy.brief),
+        "dry_run": policy.dry_run,
+    }
 
 
 def told_of(decided: Decided, sample: Sample) -> list[Event]:

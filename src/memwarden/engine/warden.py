@@ -16,7 +16,7 @@ from memwarden.engine.clock import SystemClock
 from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
 from memwarden.engine.pace import SHORTEST, FillRate, delay
 from memwarden.engine.remedies import Remedies
-from memwarden.engine.tick import Look, Tick, told_of
+from memwarden.engine.tick import Look, Tick, plain_policy, told_of
 from memwarden.errors import SettingsError
 from memwarden.model import log
 from memwarden.model.events import Event, EventKind
@@ -135,15 +135,15 @@ class Warden:
         if rules:
             self._tick.policy = self._policy(rules)
         self._new_policy: Policy | None = None
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes: deque[tuple[float, Outcome]] = deque()  # each with the moment at which it was told
         self._rate = FillRate()
         self._last: Look | None = None
         self._courier = Courier(self._clock)
         if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
             self._courier.add(_to_log, "log", linger=math.inf)
         for recorder in self._recorders:
-            linger = getattr(recorder, "linger", 0.0)
-            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger)
+            linger, each = getattr(recorder, "linger", 0.0), getattr(recorder, "every_look", False)
+            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger, every_look=each)
         self._guard = threading.Lock()  # over the fields below, never across a join or a callback
         self._life: _Life | None = None
         self._behind: threading.Thread | None = None  # a thread that a hanging reader holds
@@ -155,8 +155,11 @@ class Warden:
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         policy = self._remedies.policy(rules)
-        if self._own and any(rule.condition.measure.startswith("psi.") for rule in rules):
+        measures = {rule.condition.measure for rule in rules}
+        if self._own and any(measure == "stalls" or measure.startswith("psi.") for measure in measures):
             self._add_stalls()
+        if self._own and any(measure.startswith("gpu.") for measure in measures):
+            self._add_cards()
         return policy
 
     def _add_stalls(self) -> None:
@@ -166,6 +169,14 @@ class Warden:
         from memwarden.readers.psi import PsiReader
 
         self._tick.readers = (*self._tick.readers, PsiReader())
+
+    def _add_cards(self) -> None:
+        """Read graphics cards from now on, since a rule asks for them. Raises :class:`ExtraMissing`."""
+        if any(reader.name == "nvidia" for reader in self._tick.readers):
+            return
+        from memwarden.readers.nvidia import NvidiaReader
+
+        self._tick.readers = (*self._tick.readers, NvidiaReader())
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
@@ -235,7 +246,15 @@ class Warden:
         self._rate = FillRate()  # what filled before the last stop says nothing of now
         self._courier.start()
         self._started_wall = self._clock.wall()
-        self._tell(EventKind.START, f"watching every {self.interval:g} s")
+        self._send(
+            self._event(EventKind.START, f"watching every {self.interval:g} s")._replace(
+                details={
+                    "interval_seconds": self.interval,
+                    "goes_on": self._last is not None,
+                    **plain_policy(self._tick.policy),
+                }
+            )
+        )
         self._life = life
         try:
             life.thread.start()
@@ -342,23 +361,27 @@ class Warden:
             self._rate.see(look.monotonic, look.left)
         if record and self._courier.takes_samples:
             self._courier.send(look)
+        elif not record and self._courier.takes_looks:
+            self._courier.send_between(look)
 
     def _take_in(self) -> None:
         """What came from other threads since the last look: outcomes of actions, other rules."""
         policy, new = self._tick.policy, self._new_policy
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
+        now = self._clock.monotonic()
+        while self._outcomes and self._outcomes[0][0] < now:  # a record tells by the times who knew of what
+            _, outcome = self._outcomes.popleft()
             if policy is not None:
                 policy.learn(outcome)
         if new is None:
             return
         self._new_policy = None
-        self._tell(EventKind.RULES, "; ".join(map(str, new.rules)) or "no rules")
+        told = self._event(EventKind.RULES, "; ".join(map(str, new.rules)) or "no rules")
+        self._send(told._replace(details=plain_policy(new)))
         if policy is None or self._last is None:
             self._tick.policy = new
             return
         sample = self._last.reading().sample
-        decided = policy.replace(new.rules, sample)
+        decided = policy.replace(new, sample)
         for event in told_of(decided, sample):
             self._send(event)
         for decision in decided.decisions:
@@ -449,8 +472,9 @@ class Warden:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
                 took = self._clock.monotonic() - begun
                 outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
-            self._outcomes.append(outcome)
-            self._tell(EventKind.OUTCOME, outcome.message, outcome)
+            told = self._event(EventKind.OUTCOME, outcome.message, outcome)
+            self._outcomes.append((told.monotonic, outcome))
+            self._send(told)
 
         self._courier.send(Parcel(None, run, label))
 

@@ -40,11 +40,59 @@ class Assessment(NamedTuple):
     available: int | None
     #: When the level was entered, on the monotonic clock.
     since: float
+    #: The level of the time that all tasks spend waiting for memory; None where that was not read.
+    stalls: PressureLevel | None = None
 
     @property
     def ratio(self) -> float | None:
         """Used as a share of the binding limit."""
         return None if self.binding is None else self.binding.ratio
+
+
+class Trend(NamedTuple):
+    """Where a figure is going."""
+
+    #: ``increasing``, ``decreasing`` or ``stable``: these three words and no other.
+    word: str
+    #: How many readings it rests upon.
+    readings: int
+    #: How sure it is, 0..1: 0 where nothing can be said yet.
+    confidence: float
+    #: Change a second, in the unit of the readings.
+    slope: float
+
+
+class LeakStage(Enum):
+    """How sure a leak is."""
+
+    NONE = "none"
+    SUSPECTED = "suspected"
+    CONFIRMED = "confirmed"
+
+
+class Forecast(NamedTuple):
+    """Time to the effective limit, if it goes on so."""
+
+    #: Seconds left: hardly less, most likely, hardly more.
+    low: float
+    mid: float
+    high: float
+    #: How often the truth lies between low and high.
+    coverage: float
+
+
+class LeakVerdict(NamedTuple):
+    """Whether memory in use is judged to leak, and why."""
+
+    stage: LeakStage
+    #: Words that can be checked on a plot.
+    reason: str
+    #: What the floor rose from and to, bytes; None where no rise is held against it.
+    base: int | None
+    floor: int | None
+    #: Seconds since the rise began.
+    lasted: float | None
+    forecast: Forecast | None
 
 
 class Reading(NamedTuple):

@@ -44,14 +44,19 @@ _BYTES = frozenset(
         "used",
         "pss",
         "uss",
+        "base",
+        "floor",
     ]
 )
-_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited"))
+_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited", "lasted", "low", "mid", "high"))
 
 _TYPES: dict[str, type] = {
     "reading": findings.Reading,
     "sample": sample.Sample,
     "assessment": findings.Assessment,
+    "trend": findings.Trend,
+    "forecast": findings.Forecast,
+    "leak": findings.LeakVerdict,
     "event": events.Event,
     "gap": facts.Gap,
     "process": facts.ProcessMemory,

@@ -85,7 +85,7 @@ class Condition(NamedTuple):
         unit = MEASURES[self.measure].unit
         edge = f"{_WORDS[self.operator]} {self.threshold.text}"
         if unit == "level":
-            return f"level {_LEVELS[int(value)].name}"
+            return f"{self.measure} {_LEVELS[int(value)].name}"
         if unit == "share":
             return f"{self.measure} {value:.1%}, {edge}"
         text = size_text(value) if unit == "bytes" else f"{value:g} s" if unit == "seconds" else f"{value:g}"

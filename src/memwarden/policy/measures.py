@@ -30,6 +30,10 @@ def _level(_: Sample, assessment: Assessment) -> Figure | None:
     return (assessment.level.rank, None) if assessment.binding is not None else None
 
 
+def _stalls(_: Sample, assessment: Assessment) -> Figure | None:
+    return None if assessment.stalls is None else (assessment.stalls.rank, None)
+
+
 def _used(_: Sample, assessment: Assessment) -> Figure | None:
     binding = assessment.binding
     return None if binding is None else (binding.used, binding.limit.bytes)
@@ -122,6 +126,7 @@ MEASURES = {
     measure.name: measure
     for measure in (
         Measure("level", "level", _level, "the pressure level"),
+        Measure("stalls", "level", _stalls, "the level of the time that all tasks wait for memory"),
         Measure("used", "bytes", _used, "what counts against the binding limit; a percentage is of that limit"),
         Measure("available", "bytes", _available, "what may still be taken; a percentage is of the effective limit"),
         Measure(

@@ -317,9 +317,11 @@ class Policy:
         dry_run: bool = False,
     ) -> None:
         self.rules = tuple(rules)
-        self._actions = frozenset(reversible), frozenset(brief)
-        self._dry_run = dry_run
-        self._courses = [_Course(rule, *self._actions, dry_run) for rule in self.rules]
+        self.reversible, self.brief, self.dry_run = frozenset(reversible), frozenset(brief), dry_run
+        self._courses = [self._course(rule) for rule in self.rules]
+
+    def _course(self, rule: Rule) -> _Course:
+        return _Course(rule, self.reversible, self.brief, self.dry_run)
 
     def decide(self, sample: Sample, assessment: Assessment) -> Decided:
         """What shall be done now. Durations are measured on the samples' monotonic clock."""
@@ -333,24 +335,26 @@ class Policy:
         for course in self._courses:
             course.learn(outcome)
 
-    def replace(self, rules: Sequence[Rule], sample: Sample) -> Decided:
-        """Decide by these rules from now on. A rule that stays as it was keeps its memory.
+    def replace(self, new: Policy, sample: Sample) -> Decided:
+        """Decide by the rules of ``new`` from now on, whose actions may be others. A rule that stays keeps its memory.
 
         The episodes of rules that are gone end at ``sample``, and what they did is taken back.
         """
+        rules = new.rules
+        self.reversible, self.brief, self.dry_run = new.reversible, new.brief, new.dry_run
         left = list(self._courses)
         courses = []
         for rule in rules:
             kept = next((course for course in left if course.rule == rule), None)
             if kept is None:
-                courses.append(_Course(rule, *self._actions, self._dry_run))
+                courses.append(self._course(rule))
             else:
                 left.remove(kept)
                 courses.append(kept)
         decided = Decided([], [])
         for course in left:
             course.end(sample, "the rule was replaced", decided)
-        self.rules, self._courses = tuple(rules), courses
+        self.rules, self._courses = rules, courses
         return decided
 
 

@@ -1,22 +1,31 @@
 """The memory of NVIDIA graphics processors, through the management library (package ``nvidia-ml-py``).
 
 ``used`` is what the driver counts, its own reserve included, so ``used + free`` is ``total`` on most
-drivers. Cards or fields that do not answer (MIG, some boards) are gaps; the other cards still count.
+drivers. Cards or fields that do not answer (MIG, some boards, a card that fell off the bus) are gaps; the other cards
+still count, and one that answers again is read again.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 from memwarden.errors import ExtraMissing, ReadError
 from memwarden.model.facts import Gap, GpuMemory
+
+
+class _Card(NamedTuple):
+    handle: Any
+    name: str
+    uuid: str
 
 
 class NvidiaReader:
     """Reads :class:`GpuMemory` of every card, or of those in ``only`` (indexes).
 
     ``library`` stands in for the ``pynvml`` module in tests. Raises :class:`ExtraMissing` when the package is
-    not installed; without a driver ``read`` raises :class:`ReadError` (absent) with the library's own words.
+    not installed; without a driver ``read`` raises :class:`ReadError` (absent) with the library's own words, and the
+    next ``read`` tries again. After a fork the child begins a session of its own.
     """
 
     name = "nvidia"
@@ -29,46 +38,59 @@ class NvidiaReader:
                 raise ExtraMissing("reading GPU memory", "gpu") from None
             library = pynvml
         self._nvml, self._only = library, only
-        self._cards: list[tuple[int, Any, str, str]] | None = None
+        self._cards: dict[int, _Card] = {}
+        self._indexes: tuple[int, ...] | None = None  # None: no session
+        self._pid = 0
 
     def read(self) -> dict[str, Any]:
         """``{"gpus": (GpuMemory, …), "gaps": (…)}``; raises :class:`ReadError`."""
         gpus: list[GpuMemory] = []
         gaps: list[Gap] = []
-        for index, handle, name, uuid in self._open():
+        for index in self._session():
             try:
-                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+                card = self._cards.get(index) or self._card(index)
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(card.handle)
             except self._nvml.NVMLError as error:
+                self._cards.pop(index, None)  # its handle may be worth nothing when it comes back
                 gaps.append(Gap("gpu memory", f"gpu {index}", _why(self._nvml, error), str(error)))
                 continue
-            gpus.append(GpuMemory(index, name, uuid, int(memory.total), int(memory.used), int(memory.free)))
+            self._cards[index] = card
+            gpus.append(GpuMemory(index, card.name, card.uuid, int(memory.total), int(memory.used), int(memory.free)))
+        if gaps and not gpus:
+            self.close()  # the driver may have been loaded anew: only a new session would see it
         return {"gpus": tuple(gpus), "gaps": tuple(gaps)}
 
-    def _open(self) -> list[tuple[int, Any, str, str]]:
-        if self._cards is None:
+    def _session(self) -> tuple[int, ...]:
+        if self._pid != os.getpid():  # the session of a parent is not ours to use, nor to end
+            self._forget()
+        if self._indexes is None:
             nvml = self._nvml
             try:
                 nvml.nvmlInit()
-                indexes = range(nvml.nvmlDeviceGetCount()) if self._only is None else self._only
-                cards = []
-                for index in indexes:
-                    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                    cards.append(
-                        (index, handle, _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle)))
-                    )
+                self._pid = os.getpid()
+                self._indexes = tuple(range(nvml.nvmlDeviceGetCount())) if self._only is None else tuple(self._only)
             except nvml.NVMLError as error:
                 raise ReadError("gpu", "NVML", _why(nvml, error), str(error)) from None
-            self._cards = cards
-        return self._cards
+        return self._indexes
+
+    def _card(self, index: int) -> _Card:
+        nvml = self._nvml
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        return _Card(handle, _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle)))
+
+    def _forget(self) -> None:
+        self._cards, self._indexes = {}, None
 
     def close(self) -> None:
         """Give the library back; the next read opens it again."""
-        if self._cards is not None:
-            self._cards = None
-            try:
-                self._nvml.nvmlShutdown()
-            except self._nvml.NVMLError:
-                return  # after a fork the parent's session is not ours to end
+        if self._indexes is None or self._pid != os.getpid():
+            self._forget()
+            return
+        self._forget()
+        try:
+            self._nvml.nvmlShutdown()
+        except self._nvml.NVMLError:
+            return  # it is gone already
 
 
 def _why(nvml: Any, error: Exception) -> str:

@@ -108,7 +108,7 @@ class SqliteRecorder:
     Full samples stay for ``detail``, then a row a minute for ``minutes``, then a row an hour; all of it, and every
     event that is no sample, for ``retention``. The file and its log stay below ``max_bytes`` together: where that
     is too little for all, the oldest samples become rows first, and the oldest rows and events go last.
-    Ages are told by the wall clock.
+    Ages are told by the wall clock. ``every_look`` keeps the looks between the samples, too.
 
     Raises :class:`RecordError` from ``record`` when an event could not be kept; the next call tries again, and
     ``lost`` counts the events that were not kept. After a fork the child has a connection of its own.
@@ -122,11 +122,14 @@ class SqliteRecorder:
         detail: float | str = "1h",
         minutes: float | str = "7d",
         max_bytes: int | str = 64 * MIB,
+        every_look: bool = False,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         self.lost = 0
+        #: See :class:`memwarden.protocols.Recorder`.
+        self.every_look = every_look
         self._retention, self._detail, self._minutes = map(parse_duration, (retention, detail, minutes))
         if not self._detail <= self._minutes <= self._retention:
             raise SettingsError(
@@ -532,6 +535,21 @@ def read_history(
         if len(rows) < _READ_AT_ONCE:
             return
         last = rows[-1][0]
+
+
+def read_writers(path: str | os.PathLike[str]) -> list[int]:
+    """Who recorded full samples and events that are still there, in the order in which they began: ``writers.id``.
+
+    Raises :class:`RecordError` when the file cannot be read.
+    """
+    database = Database(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
+    with database.turn():
+        db = database.connection()
+        rows = []
+        if _version(db, database.path):
+            rows = db.execute("SELECT writer, min(id) AS first FROM events GROUP BY writer ORDER BY first").fetchall()
+        database.give_up()
+    return [writer for writer, _ in rows]
 
 
 def read_rollups(

@@ -163,7 +163,7 @@ def test_pressure_is_answered_when_its_level_is_entered(monitor, dial, clock):
     assert monitor.flush()
     assert [(round(stats.percent_used), stats.pressure_level.value) for stats in high] == [(85, "high")]
     dial.percent = 10.0
-    pass_time(monitor, clock, 120)
+    pass_time(monitor, clock, 360)  # a level is kept for five minutes
     dial.percent = 85.0
     pass_time(monitor, clock, 60)
     assert monitor.flush()

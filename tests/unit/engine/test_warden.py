@@ -912,3 +912,18 @@ def test_a_rule_on_stalls_has_them_read() -> None:
         found = warden.look().sample
         assert found.psi is not None or any(gap.what == "psi" for gap in found.gaps)
         warden.close()
+
+
+def test_cards_are_read_once_a_rule_asks_for_one() -> None:
+    """Of our own process as of any: by a rule from the beginning, and by one that comes later."""
+    pytest.importorskip("pynvml")
+    cards = Rule(name="cards", when="gpu.used > 88%", then="notify")
+    for warden in (Warden(), Warden(rules=[cards])):
+        try:
+            warden.use_rules([cards])
+            warden.use_rules([cards, Rule(name="more", when="gpu.used > 95%", then="notify")])
+            found = warden.look().sample
+        finally:
+            warden.close()
+        assert len(found.gpus) + sum(gap.what == "gpu" for gap in found.gaps) >= 1
+        assert sum(gap.what == "gpu" for gap in found.gaps) <= 1

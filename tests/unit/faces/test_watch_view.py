@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from memwarden.assess.pressure import PressureDetector
 from memwarden.faces import render
 from memwarden.faces.cli import lines
 from memwarden.faces.cli.course import Course, told
@@ -19,6 +20,7 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import (
     CgroupMemory,
     Gap,
+    GpuMemory,
     ProcessKey,
     ProcessMemory,
     PsiLine,
@@ -324,3 +326,18 @@ def test_command_lines_are_short_and_kept(tmp_path: object) -> None:
     os.unlink(f"{folder}/7/cmdline")
     assert commands.of(ProcessKey(7, 1)) == "python3 -c import x x.serve()"
     assert commands.of(ProcessKey(7, 2)) == ""
+
+
+@pytest.mark.contract("V-18")
+def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
+    """Each with its memory; in the bar the one that is nearest to being full."""
+    cards = tuple(
+        GpuMemory(number, "RTX 3090", f"GPU-{number}", 24 * GIB, used * GIB, (24 - used) * GIB)
+        for number, used in enumerate((5, 23))
+    )
+    sample = Sample(WALL, 1000.0, system=SYSTEM, gpus=cards)
+    made = Course(1.0, NoCommands())
+    made.take(Reading(sample, PressureDetector().assess(sample)))
+    shown = text(view(made, "this machine", 110, 20))
+    assert "CRITICAL   95.8%  23.00 GiB of 24 GiB  gpu 1" in shown
+    assert "gpu 0 5.00 GiB of 24 GiB   gpu 1 23.00 GiB of 24 GiB" in shown

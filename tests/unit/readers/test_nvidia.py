@@ -43,6 +43,8 @@ class Nvml:
         return 2
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index == 1:
+            self._maybe("handle")
         return index
 
     def nvmlDeviceGetName(self, handle: int) -> bytes:
@@ -106,3 +108,37 @@ def test_the_session_is_given_back() -> None:
     assert library.sessions == 0
     reader.read()
     assert library.sessions == 1
+
+
+def test_a_card_that_cannot_be_opened_is_a_gap() -> None:
+    """The others are read, and it is tried again at each look."""
+    library = Nvml(handle=Nvml.NVMLError(15, "GPU is lost"))
+    reader = NvidiaReader(library=library)
+    read = reader.read()
+    assert [gpu.number for gpu in read["gpus"]] == [0]
+    assert [(gap.what, gap.where, gap.why) for gap in read["gaps"]] == [("gpu memory", "gpu 1", "gone")]
+    library.broken.clear()
+    assert [gpu.number for gpu in reader.read()["gpus"]] == [0, 1]
+
+
+def test_where_no_card_answers_a_new_session_is_begun() -> None:
+    """Handles of a driver that was loaded anew are worth nothing."""
+    library = Nvml(handle=Nvml.NVMLError(15, "GPU is lost"))
+    reader = NvidiaReader(only=(1,), library=library)
+    assert reader.read()["gpus"] == ()
+    assert library.sessions == 0
+    library.broken.clear()
+    assert [gpu.number for gpu in reader.read()["gpus"]] == [1]
+    assert library.sessions == 1
+
+
+def test_a_child_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not end its parent's."""
+    library = Nvml()
+    reader = NvidiaReader(library=library)
+    reader.read()
+    monkeypatch.setattr("memwarden.readers.nvidia.os.getpid", lambda: -1)
+    reader.close()
+    assert library.sessions == 1
+    reader.read()
+    assert library.sessions == 2

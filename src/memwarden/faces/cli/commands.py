@@ -142,9 +142,10 @@ def map_command(command: tuple[str, ...], keep_going: bool, **flags: Any) -> int
 )
 @_options("interval", "duration", "preset", "config", "record", interval="1, or the preset's", record="no record")
 @_options("webhook", "webhook_secret_file", "alerts")
+@click.option("--gpu", is_flag=True, help="Read NVIDIA cards, too; so does a rule that asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each reading and event.")
 @click.option("--dry-run", is_flag=True, help="Mark every decision as a rehearsal.")
-def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool, **flags: Any) -> int:
+def watch(pids: tuple[int, ...], name: str | None, gpu: bool, as_json: bool, dry_run: bool, **flags: Any) -> int:
     """Look on: the machine with its largest processes, or processes by pid or name.
 
     \b
@@ -157,7 +158,7 @@ def watch(pids: tuple[int, ...], name: str | None, as_json: bool, dry_run: bool,
     """
     from memwarden.faces.cli.watch import watch as perform
 
-    return perform(flags, pids, name, as_json=as_json, dry_run=dry_run)
+    return perform(flags, pids, name, gpu=gpu, as_json=as_json, dry_run=dry_run)
 
 
 @group.command(context_settings=CONTEXT, short_help="List the largest processes of the machine.")
@@ -240,6 +241,25 @@ def schema() -> int:
     from memwarden.faces.cli.settings import print_schema
 
     return print_schema()
+
+
+@group.command(context_settings=CONTEXT, short_help="Say what rules would have done over a record.")
+@click.argument("file", shell_complete=files_of)
+@click.option("--rules", metavar="PATH", help="A settings file with the rules to try. Default: those in the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each event, and one for the whole.")
+def replay(file: str, rules: str | None, as_json: bool) -> int:
+    """Judge the record FILE again, and print what would have been done beside what was done.
+
+    \b
+        memwarden replay run.jsonl --rules new.toml
+
+    FILE is a record of lines or a history in SQLite. Each line begins with = for what was told then and is told now,
+    with - for what was only told then, with + for what is only told now. Nothing is done to anybody. Exits with 0,
+    and with 2 when FILE or PATH cannot be read.
+    """
+    from memwarden.faces.cli.replay import replay as perform
+
+    return perform(file, rules, as_json=as_json)
 
 
 @group.command(context_settings=CONTEXT, short_help="Show what tasks were learned to need.")

@@ -106,12 +106,15 @@ def _telling(rule: Rule, targets: list[str]) -> Rule:
     return replace(rule, then=(*rule.then, *targets)) if targets and "notify" in rule.then else rule
 
 
-def recorder_of(path: str) -> JsonlRecorder | SqliteRecorder:
-    """A recorder that keeps a history in SQLite where the name ends as one of :data:`SQLITE`, else lines of JSON."""
+def recorder_of(path: str, *, every_look: bool = False) -> JsonlRecorder | SqliteRecorder:
+    """A recorder that keeps a history in SQLite where the name ends as one of :data:`SQLITE`, else lines of JSON.
+
+    ``every_look`` has it keep the looks between the samples, too.
+    """
     if path.lower().endswith(SQLITE):
         from memwarden.records.sqlite import SqliteRecorder
 
-        return SqliteRecorder(path)
+        return SqliteRecorder(path, every_look=every_look)
     from memwarden.records.jsonl import JsonlRecorder
 
-    return JsonlRecorder(path)
+    return JsonlRecorder(path, every_look=every_look)

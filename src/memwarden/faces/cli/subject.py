@@ -116,6 +116,10 @@ class Subject:
     def __init__(self, readers: Sequence[Reader], forest: ForestReader | None = None, *, ends: bool = False) -> None:
         self.readers, self.forest, self.ends = tuple(readers), forest, ends
 
+    def add(self, reader: Reader) -> None:
+        """Read this, too."""
+        self.readers = (*self.readers, reader)
+
 
 def machine(top: int = TOP, budget: float = SHARES_BUDGET, longest: float = 0.1) -> Subject:
     """The machine, our own group in it, and its largest processes."""

@@ -26,6 +26,7 @@ from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Recorder
 from memwarden.readers.forest import End
+from memwarden.readers.nvidia import NvidiaReader
 from memwarden.settings import Settings, Watched, resolve
 
 if TYPE_CHECKING:
@@ -62,10 +63,13 @@ class Elsewhere:
         return Outcome(decision=decision, done=False, message="not done: a watch only looks on")
 
 
-def watch(flags: Mapping[str, Any], pids: Sequence[int], name: str | None, *, as_json: bool, dry_run: bool) -> int:
+def watch(
+    flags: Mapping[str, Any], pids: Sequence[int], name: str | None, *, gpu: bool, as_json: bool, dry_run: bool
+) -> int:
     """Watch until the time is over, somebody ends it, or nobody is left; returns the exit code.
 
-    Raises :class:`MemwardenError` for settings that cannot be understood, and for a record that cannot be written.
+    Raises :class:`MemwardenError` for settings that cannot be understood, for a record that cannot be written, and
+    where cards are asked for and the package that reads them is missing.
     """
     settings = resolve(flags, os.environ)
     if pids and name is not None:
@@ -79,6 +83,8 @@ def watch(flags: Mapping[str, Any], pids: Sequence[int], name: str | None, *, as
         subject, title = named(name), f'"{render.printable(name)}"'
     else:
         subject, title = machine(), "this machine"
+    if gpu or any(rule.condition.measure.startswith("gpu.") for rule in rules_of(settings)[1]):
+        subject.add(NvidiaReader())
     if subject.forest is not None and (missing := _missing(subject, pids, name)):
         for reader in subject.readers:
             reader.close()
@@ -111,7 +117,7 @@ def open_record(settings: Settings, message: str) -> Recorder | None:
     """A recorder that was tried. Raises :class:`SettingsError` where the record cannot be written."""
     if settings.record is None:
         return None
-    recorder = recorder_of(settings.record)
+    recorder = recorder_of(settings.record, every_look=True)  # it can be replayed exactly then
     try:
         recorder.record(Event(EventKind.START, time.time(), time.monotonic(), message))
     except RecordError as error:

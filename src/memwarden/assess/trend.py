@@ -1,0 +1,155 @@
+"""Where a figure is going: increasing, decreasing or stable, with the count and how sure it is beside the word.
+
+Two rules, and the nearer one speaks first:
+
+* the mean of the last five readings differs from that of the twenty before by a tenth and more, and by more than those
+  scattered: something has just happened;
+* of twelve stretches in a row, at any of the doubling widths, nearly every later one is higher (or lower) than nearly
+  every earlier one (Mann and Kendall's test), in more steps than one: a slow slope. A leak of a hundredth an hour is
+  increasing after hours, where two averages of a window call it stable for ever. A load that came once is one step.
+
+What stopped is stable again: a slope's last quarter must still go on at a third of the mean rate.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from math import erf, isfinite, sqrt
+
+from memwarden.model.findings import Trend
+
+INCREASING, DECREASING, STABLE = "increasing", "decreasing", "stable"
+#: Readings that count as recent, those before that they are compared with, and the change that makes a trend.
+RECENT, OLDER, CHANGE = 5, 20, 0.10
+#: Stretches that are compared with each other, and how many levels of widths there are.
+POINTS, LEVELS = 12, 16
+#: The standard deviation of Mann and Kendall's sum for so many points, and how many of them make a slope: one in a
+#: thousand series without a slope gets there.
+_DEVIATION = sqrt(POINTS * (POINTS - 1) * (2 * POINTS + 5) / 18)
+SURE = 3.3
+#: A slope came in more equal steps than this, and its last quarter goes on at this share of the mean rate.
+STEPS, GOES_ON = 3.0, 1 / 3
+#: No reading is larger: what is, is passed over.
+LARGEST_VALUE = 1e30
+
+
+class TrendDetector:
+    """The trend of one series, reading by reading, in whatever unit it has."""
+
+    __slots__ = ("_count", "_levels", "_slope", "_slopes", "_sum", "_times", "_values")
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=RECENT + OLDER)
+        self._times: deque[float] = deque(maxlen=RECENT + OLDER)
+        #: Of each width: times and means of its last stretches, and whether one waits for the next.
+        self._levels: list[tuple[array[float], array[float]]] = []
+        #: The slope of each width, as when it last got a stretch: (deviations, trend).
+        self._slopes: list[tuple[float, Trend] | None] = []
+        self._slope: tuple[float, Trend] | None = None
+        #: Of the values; its rounding is made good by a fresh sum now and then.
+        self._sum = 0.0
+        self._count = 0
+
+    def update(self, t: float, value: float | None) -> Trend:
+        """Takes a reading and returns the trend."""
+        self.add(t, value)
+        return self.trend
+
+    def add(self, t: float, value: float | None) -> None:
+        """Takes a reading made at ``t`` seconds. A clock that is set back begins anew; no number is passed over."""
+        if value is None or not -LARGEST_VALUE < value < LARGEST_VALUE or not isfinite(t):
+            return
+        times = self._times
+        if times and t <= times[-1]:
+            if t == times[-1]:
+                return
+            self.__init__()  # type: ignore[misc]
+            times = self._times
+        times.append(t)
+        values = self._values
+        self._count += 1
+        if self._count % 64:
+            self._sum += value - (values[0] if len(values) == RECENT + OLDER else 0.0)
+            values.append(value)
+        else:
+            values.append(value)
+            self._sum = sum(values)
+        self._climb(t, value)
+
+    @property
+    def trend(self) -> Trend:
+        """The trend of what was taken in so far."""
+        found = self._lately()
+        if found is not None:
+            return found
+        if self._slope is not None:
+            return self._slope[1]
+        # The more readings, the surer is a series in which nothing was found.
+        return Trend(STABLE, self._count, 0.0 if self._count <= RECENT else 1 - RECENT / self._count, 0.0)
+
+    def _climb(self, t: float, value: float) -> None:
+        for at in range(LEVELS):
+            if at == len(self._levels):
+                self._levels.append((array("d"), array("d")))
+                self._slopes.append(None)
+            times, means = self._levels[at]
+            if len(means) == POINTS + 1:
+                del times[0], means[0]
+            times.append(t)
+            means.append(value)
+            if at and len(means) >= POINTS:
+                found = _slope(times, means, min(self._count, POINTS << at))
+                if found is not None or self._slopes[at] is not None:
+                    self._slopes[at] = found
+                    self._slope = max((each for each in self._slopes if each is not None), default=None)
+            if (self._count >> at) % 2:
+                return
+            t, value = (times[-2] + t) / 2, (means[-2] + value) / 2
+
+    def _lately(self) -> Trend | None:
+        values = self._values
+        count = len(values) - RECENT
+        if count <= 0:
+            return None
+        recent = values[-1] + values[-2] + values[-3] + values[-4] + values[-5]
+        was = (self._sum - recent) / count
+        change = round(recent / RECENT - was, 9)
+        if change == 0 or abs(change) < round(CHANGE * abs(was), 9):
+            return None
+        older = list(values)[:count]
+        scatter = sqrt(sum((value - was) ** 2 for value in older) / count)
+        if abs(change) <= 1.5 * scatter:
+            return None
+        sure = 1.0 if scatter == 0 else erf(abs(change) / scatter / sqrt(2))
+        between = self._times[-RECENT // 2] - self._times[count // 2]
+        return Trend(INCREASING if change > 0 else DECREASING, len(values), sure, change / max(between, 1e-9))
+
+
+def _slope(times: array[float], means: array[float], readings: int) -> tuple[float, Trend] | None:
+    """How many deviations the last stretches are from none, and the trend that they make."""
+    whole = means[-1] - means[-POINTS]
+    # Few series come so far: most are over here.
+    if not whole or (means[-1] - means[-4]) / whole < GOES_ON * 3 / (POINTS - 1):
+        return None
+    points = means[-POINTS:]
+    total, squares, before = 0, 0.0, points[0]
+    for i in range(1, POINTS):
+        here = points[i]
+        squares += (here - before) ** 2
+        before = here
+        for earlier in points[:i]:
+            total += (here > earlier) - (here < earlier)
+    far = abs(total) / _DEVIATION
+    if far < SURE or not squares or whole * whole / squares <= STEPS or (total > 0) != (whole > 0):
+        return None
+    word = INCREASING if total > 0 else DECREASING
+    return far, Trend(word, readings, erf(far / sqrt(2)), whole / max(times[-1] - times[-POINTS], 1e-9))
+
+
+def trend_of(readings: list[tuple[float, float | None]]) -> Trend:
+    """The trend at the end of a list of (seconds, value)."""
+    found = TrendDetector()
+    for t, value in readings:
+        found.add(t, value)
+    return found.trend

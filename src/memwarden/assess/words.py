@@ -1,0 +1,18 @@
+"""Sizes and times as the reasons of verdicts name them."""
+
+from __future__ import annotations
+
+
+def size_words(mib: float) -> str:
+    """MiB with as many digits as matter: ``"2.1 GiB"``, ``"212 MiB"``, ``"3.4 MiB"``."""
+    if abs(mib) >= 1024:
+        return f"{mib / 1024:.1f} GiB"
+    return f"{mib:.0f} MiB" if abs(mib) >= 10 else f"{mib:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """``"12 s"``, ``"3.5 min"``, ``"2.1 h"``, ``"4.0 d"``."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

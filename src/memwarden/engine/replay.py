@@ -1,0 +1,184 @@
+"""Judging and deciding once more, over what was recorded: what was told then, and what would be told now.
+
+The same detector and policy that a warden runs go over the recorded samples; nothing is read and nothing is done. With
+the rules that are in the record, and every look in it, what comes out is what happened, event for event.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from memwarden.assess.pressure import PressureDetector
+from memwarden.engine.clock import SystemClock
+from memwarden.engine.tick import Tick, told_of
+from memwarden.errors import SettingsError
+from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.events import Event, EventKind
+from memwarden.model.findings import Reading
+from memwarden.model.sample import Sample
+from memwarden.policy.rules import Policy, Rule
+from memwarden.protocols import Detector
+
+#: What judging and deciding tell.
+JUDGED = (EventKind.LEVEL, EventKind.GAP, EventKind.GAP_CLOSED, EventKind.DECISION, EventKind.CLEARED)
+
+
+class Told(NamedTuple):
+    """An event of a replay: whether it is in the record, and whether the replay tells it."""
+
+    event: Event
+    live: bool
+    replayed: bool
+
+
+class Replay:
+    """Goes over the events of one writer, in their order.
+
+    ``rules`` take the place of those in the record; None: those. ``detector`` makes the judge. ``reversible`` and
+    ``brief`` are actions as :class:`Policy` takes them, for ``rules`` that name others than the record's. Raises
+    :class:`SettingsError` from ``run`` where a rule of the record is not understood.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule] | None = None,
+        *,
+        detector: Callable[[], Detector] = PressureDetector,
+        reversible: Collection[str] = (),
+        brief: Collection[str] = (),
+    ) -> None:
+        self._rules, self._detector = rules, detector
+        self._reversible, self._brief = frozenset(reversible), frozenset(brief)
+        #: Samples that were judged.
+        self.samples = 0
+        #: Moments at which something was told and of which the record holds no sample: looks between the samples.
+        self.unseen = 0
+        #: Whether samples are missing, because a receiver was too slow.
+        self.dropped = False
+        self._begin({})
+
+    def run(self, events: Iterable[Event]) -> Iterator[Told]:
+        """What was told, and what is told now, in the order of the samples."""
+        told: list[Event] = []  # by the replay, since the last sample
+        live: list[Event] = []  # by the record
+        seen: float | None = None
+        for event in events:
+            if event.kind is EventKind.SAMPLE and isinstance(event.value, Reading):
+                yield from self._flush(told, live)
+                sample = event.value.sample
+                seen, told = sample.monotonic, self._look(sample)
+            elif event.kind in JUDGED:
+                live.append(event)
+                self.unseen += event.monotonic != seen
+                if isinstance(event.value, Decision):
+                    self._decided.add(_key(event))
+            elif event.kind is EventKind.OUTCOME and isinstance(event.value, Outcome):
+                self._outcomes.append((event.monotonic, event.value))
+            elif event.kind is EventKind.RULES and self._rules is None:
+                told += self._replace(event.details or {})
+            elif event.kind is EventKind.START and "rules" in (event.details or {}):
+                yield from self._flush(told, live)
+                told = []
+                if not (event.details or {}).get("goes_on") or not self.samples:
+                    self._begin(event.details or {})
+            elif event.kind is EventKind.OVERFLOW:
+                self.dropped = True
+        yield from self._flush(told, live)
+
+    def _begin(self, details: dict[str, Any]) -> None:
+        """A warden that knows nothing yet."""
+        self._outcomes: deque[tuple[float, Outcome]] = deque()
+        self._decided: set[tuple[Any, ...]] = set()  # what was decided live
+        self._assumed: list[Decision] = []  # what is decided now, since the last look
+        self._awaited: dict[tuple[Any, ...], Decision] = {}  # what was decided both times, and not answered yet
+        self._last: Sample | None = None
+        policy = self._policy(details)
+        self._tick = Tick((), self._detector(), policy if policy.rules else None, SystemClock(), None)
+
+    def _policy(self, details: dict[str, Any]) -> Policy:
+        plain = [rule for rule in _list(details, "rules") if isinstance(rule, dict)]
+        rules = _rules(plain) if self._rules is None else self._rules
+        own = {name for rule in plain for key in ("then", "escalate") for name in _list(rule, key)}
+        return Policy(
+            rules,
+            # Of an action that the record knows it says, too, whether that can be taken back there.
+            reversible={*(self._reversible - own), *_list(details, "reversible")},
+            brief={*(self._brief - own), *_list(details, "brief")},
+            dry_run=bool(details.get("dry_run", False)),
+        )
+
+    def _look(self, sample: Sample) -> list[Event]:
+        policy, self._last = self._tick.policy, sample
+        self.samples += 1
+        if policy is not None:
+            self._learn(policy, sample.monotonic)
+        _, events, decisions = self._tick.judge(sample)
+        self._assumed += decisions
+        return events
+
+    def _learn(self, policy: Policy, now: float) -> None:
+        """Outcomes that were there before this look; where none was recorded, since nobody decided so, a prompt one."""
+        for decision in self._assumed:
+            key = _key_of(decision)
+            if key in self._decided:
+                self._awaited[key] = decision
+            else:
+                policy.learn(Outcome(decision=decision, done=False, message="replayed"))
+        while self._outcomes and self._outcomes[0][0] < now:
+            _, outcome = self._outcomes.popleft()
+            # Another version may have said the same decision in other words.
+            decision = self._awaited.pop(_key_of(outcome.decision), outcome.decision)
+            policy.learn(outcome._replace(decision=decision))
+        self._assumed.clear()
+        self._decided.clear()
+
+    def _replace(self, details: dict[str, Any]) -> list[Event]:
+        """Other rules were put in force, after a look and before the next."""
+        new, policy = self._policy(details), self._tick.policy
+        if policy is None or self._last is None:
+            self._tick.policy = new
+            return []
+        decided = policy.replace(new, self._last)
+        self._assumed += decided.decisions
+        return told_of(decided, self._last)
+
+    @staticmethod
+    def _flush(told: list[Event], live: list[Event]) -> Iterator[Told]:
+        left = {_key(event): event for event in live}
+        for event in told:
+            yield Told(event, left.pop(_key(event), None) is not None, True)
+        for event in left.values():
+            yield Told(event, True, False)
+        live.clear()
+
+
+def _list(plain: dict[str, Any], key: str) -> list[Any]:
+    """A list of a record; somebody may have written another thing there."""
+    found = plain.get(key)
+    return [each for each in found if isinstance(each, str | dict)] if isinstance(found, list) else []
+
+
+def _rules(plain: Iterable[dict[str, Any]]) -> list[Rule]:
+    """Rules as a record holds them. Raises :class:`SettingsError` where a newer memwarden wrote them."""
+    found = []
+    for each in plain:
+        try:
+            found.append(Rule.from_plain({**each, "rest": float("inf")} if each.get("rest") == "inf" else each))
+        except SettingsError as error:
+            raise SettingsError(f"a rule of the record: {error}; say --rules FILE") from None
+    return found
+
+
+def _key(event: Event) -> tuple[Any, ...]:
+    """What makes two events the same happening: the moment and what it is about, not its words."""
+    value = event.value
+    if isinstance(value, Decision):
+        return _key_of(value)
+    about = getattr(value, "rule", None) or getattr(value, "level", None) or tuple(value or ())[:3]
+    return event.kind, event.monotonic, about
+
+
+def _key_of(decision: Decision) -> tuple[Any, ...]:
+    return EventKind.DECISION, decision.monotonic, decision.rule, decision.action, decision.undo, decision.repeat

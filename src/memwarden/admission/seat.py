@@ -119,6 +119,8 @@ class Seat:
         other = sum(tree.shared)
         self.other = max(self.other, other)
         self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
+        if self.reservation is not None:
+            self.reservation.tell(self.used)
         return self.used
 
     def held_by_kernel(self) -> bool:

@@ -49,12 +49,12 @@ class Judge:
 
     def __init__(self) -> None:
         self._pressure = PressureDetector()
-        self._told: _Told | None = None
         self._calm: tuple[object, _Told, Callable[[Sample], Assessment]] | None = None
         self.forget()
 
     def forget(self) -> None:
         """Begin anew with what leaks: in a child after fork, where this may have been left half done."""
+        self._told: _Told | None = None
         self._series: dict[Hashable, _Series] = {}
         self._worst: _Series | None = None
         self._trend = TrendDetector()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import guarding, leak, levels, overshoot, records, sampling
-from benchmarks.admission import executor, footprints, ledger
+from benchmarks.admission import executor, footprints, ledger, simulation
 from benchmarks.guards import profile
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "footprints": footprints.main,
     "ledger": ledger.main,
     "executor": executor.main,
+    "simulation": simulation.main,
     "profile": profile.main,
     "guarding": guarding.main,
     "leak": leak.main,

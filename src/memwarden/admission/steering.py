@@ -19,8 +19,7 @@ from typing import NamedTuple
 from memwarden.model.footprints import Kind, Prediction
 from memwarden.model.units import MIB
 
-#: A task that has not grown by more than a hundredth for so long has reached its most, or a plateau; never before so
-#: much of the time that its kind takes (0.2 s: the best of what was tried on simulated batches).
+#: A task that has not grown by more than a hundredth for so long has reached its most, or a plateau.
 PLATEAU_SECONDS, GROWTH = 0.2, 0.01
 #: Left beyond what it uses to one that gives the rest back.
 SLACK_SHARE, SLACK = 0.02, 1 * MIB
@@ -114,8 +113,8 @@ def settled(run: Run) -> int:
 def wanted(run: Run) -> int:
     """Bytes that a paused run waits for: a tenth more than it has.
 
-    To let it wait for all that it may ever need held memory idle: 1.48 times the best makespan instead of 1.20, in
-    the median of 16 simulated batches.
+    To let it wait for all that it may ever need would leave more memory idle (``benchmarks/admission/simulation.py``:
+    1.23 times the best makespan instead of 1.18).
     """
     return max(run.used // 10, STEP)
 

@@ -7,6 +7,7 @@ another, workers are written to and read from as far as goes at once.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import select
@@ -57,6 +58,8 @@ SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
+#: Workers that were sent home have so many seconds to go, all together.
+LEAVE_SECONDS = 10.0
 
 
 class Supervisor:
@@ -681,8 +684,9 @@ class Supervisor:
                 elif not seat.leaving:
                     self._retire(seat)
                     self.chronicle.retired -= 1
+        until = time.monotonic() + LEAVE_SECONDS
         for seat in list(self._seats.values()):
-            self._await_end(seat)
+            self._await_end(seat, until)
         self._nursery.close()
         self._delivery.stop()
         if self._line is not None:
@@ -693,17 +697,22 @@ class Supervisor:
             os.close(self._wake_fd)
             self._wake_fd = -1
 
-    def _await_end(self, seat: Seat) -> None:
-        """Wait for a worker that was sent home; one that does not go within ten seconds is ended."""
+    def _await_end(self, seat: Seat, until: float) -> None:
+        """Wait for a worker that was sent home; one that has not gone by then is ended, and so is what it started."""
         poll = select.poll()
         poll.register(seat.line.fileno(), select.POLLIN)
-        until = time.monotonic() + 10.0
-        while not seat.line.ended and time.monotonic() < until:
-            poll.poll(200)
+        if seat.pidfd >= 0:  # its connection may be open in a child of its own, or closed before its end
+            poll.register(seat.pidfd, select.POLLIN)
+        gone = False
+        while not gone and (left := until - time.monotonic()) > 0:
+            ready = [fd for fd, _ in poll.poll(math.ceil(left * 1000))]
             seat.line.read()
+            gone = seat.pidfd in ready if seat.pidfd >= 0 else seat.line.ended
+            if seat.line.ended and seat.pidfd >= 0 and not gone:
+                poll = select.poll()
+                poll.register(seat.pidfd, select.POLLIN)
         if seat.key is not None:
-            if not seat.line.ended:
-                seat.kill(self._probe, "it did not end")
+            seat.kill(self._probe, "it did not end")
             self._nursery.bury(seat.key.pid)
         seat.close()
 

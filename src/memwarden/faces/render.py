@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
-from memwarden.model.findings import PressureLevel
+from memwarden.model.findings import LeakStage, PressureLevel
 from memwarden.model.text import printable as printable
 from memwarden.model.units import seconds_text, size_text
 
@@ -19,6 +19,8 @@ COLOURS = {
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
+#: The colour of a leak verdict.
+LEAK_COLOURS = {LeakStage.NONE: "green", LeakStage.SUSPECTED: "yellow", LeakStage.CONFIRMED: "red"}
 #: A level's sign, fuller the nearer the limit is, so that it is told without colour, too.
 GLYPHS = {
     PressureLevel.LOW: "░",

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.commands import CommandResult, Template, file_name, input_bytes, run_commands
-from memwarden.admission.manifest import Manifest
-from memwarden.errors import RecordError, SettingsError
-
 pytest.importorskip("fcntl", reason="commands are run on Linux")
+
+from memwarden.admission.commands import CommandResult, Template, file_name, input_bytes, run_commands  # noqa: E402
+from memwarden.admission.manifest import Manifest  # noqa: E402
+from memwarden.errors import RecordError, SettingsError  # noqa: E402
 
 
 class AtOnce(Executor):

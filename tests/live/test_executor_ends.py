@@ -111,7 +111,7 @@ def test_an_idle_worker_that_is_killed_is_replaced() -> None:
     with make(1) as executor:
         pid = executor.submit(chores.pid).result(60)
         os.kill(pid, signal.SIGKILL)
-        chores.until(lambda: not executor._core._seats)
+        chores.until(lambda: len(executor._core._staff) == 0)
         assert executor.submit(chores.pid).result(60) != pid
 
 
@@ -121,7 +121,7 @@ def test_all_workers_are_killed_again_and_again() -> None:
         futures = [executor.submit(chores.rest, each, 0.01) for each in range(150)]
         for _ in range(20):
             time.sleep(0.02)
-            for seat in list(executor._core._seats.values()):
+            for seat in executor._core._staff:
                 if seat.key is not None:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(seat.key.pid, signal.SIGKILL)
@@ -514,7 +514,7 @@ def test_paused_workers_of_a_killed_program_go_too(victim: Any, tmp_path: Path, 
         BUSY
         + """
 core = executor._core
-for seat in list(core._seats.values()):
+for seat in core._staff:
     seat.stop(core._probe)
 """
         + READY,

@@ -53,22 +53,21 @@ class Purse:
         """Whether the first who waits has got its turn."""
         return self._granted is not None
 
-    def take_stock(self, seats: Iterable[Seat]) -> None:
-        """What the ledger says that there is now."""
+    def take_stock(self, held: int) -> None:
+        """What the ledger says that there is now, beside the bytes that our workers have ``held``."""
         try:
             account = self._ledger.account()
         except MemwardenError as error:
             debug("executor: %s", error)
             return
-        held = sum(seat.held for seat in seats)
         margin = int(account.alone * self._share)
         self._strangers = account.committed - held
         self.whole = max(0, account.room + held - margin)
         self.alone = max(0, account.alone - margin)
 
-    def room(self, seats: Iterable[Seat]) -> int:
-        """Bytes that nobody holds."""
-        return self.whole - sum(seat.held for seat in seats)
+    def room(self, held: int) -> int:
+        """Bytes that nobody holds, where our workers have so many."""
+        return self.whole - held
 
     def lease(self, seat: Seat, size: int, *, in_turn: bool = True) -> bool:
         """Have so many bytes reserved for a worker; False where there is no room now."""
@@ -154,8 +153,7 @@ class Purse:
 
     def hand_over(self, seat: Seat) -> None:
         """What was granted is for this worker."""
-        if seat.reservation is not None:
-            seat.reservation.release()
+        seat.release()
         seat.reservation, self._granted = self._granted, None
         self.assign(seat)
 

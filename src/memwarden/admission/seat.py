@@ -184,6 +184,10 @@ class Seat:
             self.pidfd = -1
         if self._tree is not None:
             self._tree.close()
+        self.release()
+
+    def release(self) -> None:
+        """Nothing is reserved for it any more."""
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None

@@ -7,7 +7,6 @@ another, workers are written to and read from as far as goes at once.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pickle
 import select
@@ -18,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
-from memwarden.actions.signals import KILL
 from memwarden.admission import steering
 from memwarden.admission.batch import BatchReport, Chronicle
 from memwarden.admission.delivery import Delivery
@@ -26,10 +24,11 @@ from memwarden.admission.learning import Ended, Scholar
 from memwarden.admission.progress import ProgressLine, progress_text
 from memwarden.admission.purse import Purse
 from memwarden.admission.seat import Seat, Task
+from memwarden.admission.staff import Staff
 from memwarden.admission.steering import Act, Run, Step
 from memwarden.admission.waiting import Waiting
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
-from memwarden.errors import MemwardenError, ReadError, TaskTooLarge, WorkerLost
+from memwarden.errors import MemwardenError, TaskTooLarge, WorkerLost
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
 from memwarden.readers.identity import ProcProbe
@@ -58,8 +57,6 @@ SHORT_SECONDS, MOST_AHEAD = 0.02, 16
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
-#: Workers that were sent home have so many seconds to go, all together.
-LEAVE_SECONDS = 10.0
 
 
 class Supervisor:
@@ -81,7 +78,7 @@ class Supervisor:
         progress: bool = False,
     ) -> None:
         self.workers = workers
-        self._ledger, self._backstop, self._nursery, self._gate = ledger, backstop, nursery, gate
+        self._backstop, self._gate = backstop, gate
         self._probe: IdentityProbe = ProcProbe()
         self._attempts, self._tasks_per_child = attempts, tasks_per_child
         self.chronicle = Chronicle()
@@ -92,9 +89,8 @@ class Supervisor:
         #: Why it takes nothing any more; None while it does.
         self.broken: BaseException | None = None
         self._queue = Waiting(predictor)
-        self._seats: dict[int, Seat] = {}  # by the line's descriptor
-        self._ends: dict[int, Seat] = {}  # by the process's descriptor
         self._poll = select.poll()
+        self._staff = Staff(nursery, self._poll, self._probe)
         self._poll.register(self._wake_fd, select.POLLIN)
         self._events = {fd for fd, _ in backstop.watched()}
         self._purse = Purse(ledger, label, self._poll, held_by_kernel=bool(self._events))
@@ -187,8 +183,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.close(self._wake_fd)
         self._wake_fd = -1
-        for seat in list(self._seats.values()):
-            seat.line.close()
+        self._staff.forget()
 
     def _wake(self, *, always: bool = False) -> None:
         if (self._asleep or always) and self._wake_fd >= 0:
@@ -219,14 +214,14 @@ class Supervisor:
             self._asleep = False
         now = time.monotonic()
         if wait == LINGER_SECONDS and not ready:
-            self._purse.give_back_idle(self._seats.values())
+            self._purse.give_back_idle(self._staff)
         for fd, mask in ready:
-            if (seat := self._seats.get(fd)) is not None:
+            if (seat := self._staff.speaker(fd)) is not None:
                 if mask & select.POLLOUT:
-                    self._flush(seat)
+                    self._staff.flush(seat)
                 if mask & ~select.POLLOUT:
                     self._hear(seat, now)
-            elif (seat := self._ends.get(fd)) is not None:
+            elif (seat := self._staff.ended(fd)) is not None:
                 self._hear(seat, now, ended=True)
             elif fd in self._events:
                 self._next_look = 0.0
@@ -245,20 +240,18 @@ class Supervisor:
                     self._set_running(task)
         if self._at_once:
             self._end_all()
-        staff = [seat for seat in self._seats.values() if not seat.leaving]
-        if len(staff) > self.workers:
-            for seat in [seat for seat in staff if not seat.tasks and seat.ready][: len(staff) - self.workers]:
-                self._retire(seat)
+        for seat in self._staff.idle[: max(0, self._staff.staying - self.workers)]:
+            self._retire(seat)
         if now >= self._next_look:
             self._look(now)
         if self._queue:
             self._admit(now)
 
     def _sleep_seconds(self) -> float | None:
-        if not self._queue and not any(seat.tasks for seat in self._seats.values()):
+        if not self._queue and not self._staff.working:
             if self._closing:
                 return 0.0
-            return LINGER_SECONDS if any(seat.reserved > seat.used + MIB for seat in self._seats.values()) else None
+            return LINGER_SECONDS if self._staff.lends else None
         return max(0.0, self._next_look - time.monotonic())
 
     def _is_over(self) -> bool:
@@ -266,21 +259,9 @@ class Supervisor:
             return True
         if not self._closing or self._inbox or self._queue:
             return False
-        return not any(seat.tasks for seat in self._seats.values())
+        return not self._staff.working
 
     # --- workers --------------------------------------------------------------------------------------
-
-    def _hire(self) -> Seat:
-        seat = Seat(self._nursery.start())
-        fd = seat.line.fileno()
-        self._seats[fd] = seat
-        self._poll.register(fd, select.POLLIN)
-        return seat
-
-    def _flush(self, seat: Seat) -> None:
-        seat.line.flush()
-        if not seat.line.full:
-            self._poll.modify(seat.line.fileno(), select.POLLIN)
 
     def _hear(self, seat: Seat, now: float, *, ended: bool = False) -> None:
         """What a worker said; ``ended``: its process is gone, and what it had said is all there."""
@@ -296,30 +277,19 @@ class Supervisor:
             self._bury(seat, now)
 
     def _welcome(self, seat: Seat, said: Answer, now: float) -> None:
-        try:
-            seat.meet(said.number, said.anonymous, said.other, self._probe)
-        except ReadError:
-            return  # it has ended again: its line will say so
+        if not self._staff.meet(seat, said):
+            return
         self._stillborn = 0
-        if seat.pidfd >= 0:
-            self._ends[seat.pidfd] = seat
-            self._poll.register(seat.pidfd, select.POLLIN)
         self._purse.assign(seat)
         if seat.run is not None:
             seat.run.begun = seat.run.grew = seat.run.seen_at = now
 
     def _bury(self, seat: Seat, now: float) -> None:
         """A worker has ended: what becomes of its tasks."""
-        fd = seat.line.fileno()
-        if self._seats.pop(fd, None) is None:
+        here, code = self._staff.bury(seat)
+        if not here:
             return
-        self._poll.unregister(fd)
-        if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
-            self._poll.unregister(seat.pidfd)
-        seat.signal(KILL, self._probe)  # what it had started
-        code = self._nursery.bury(seat.key.pid) if seat.key is not None else None
         tasks, run = list(seat.tasks), seat.run
-        seat.close()
         self._moved = now
         begun = seat.key is not None and self.broken is None
         self._queue.put_back(tasks[1:] if begun else tasks)
@@ -374,11 +344,7 @@ class Supervisor:
 
     def _retire(self, seat: Seat) -> None:
         """Let an idle worker go."""
-        seat.leaving = True
-        seat.line.send(0)
-        if seat.reservation is not None:
-            seat.reservation.release()
-            seat.reservation = None
+        self._staff.retire(seat)
         self.chronicle.retired += 1
 
     # --- tasks ----------------------------------------------------------------------------------------
@@ -413,7 +379,7 @@ class Supervisor:
         if seat.kept is None:
             seat.kept = seat.used
         worn = self._tasks_per_child is not None and seat.done >= self._tasks_per_child
-        if worn or seat.used > seat.kept + KEPT or len(self._seats) > self.workers:
+        if worn or seat.used > seat.kept + KEPT or len(self._staff) > self.workers:
             self._retire(seat)
         elif self._purse.contended or job.alone:
             self._purse.give_back(seat)
@@ -433,9 +399,7 @@ class Supervisor:
             self._fail(task, error)
             return False
         seat.tasks.append(task)
-        seat.line.send(task.job.number, payload)
-        if seat.line.full:
-            self._poll.modify(seat.line.fileno(), select.POLLIN | select.POLLOUT)
+        self._staff.send(seat, task.job.number, payload)
         self.chronicle.begin(now)
         return True
 
@@ -444,20 +408,20 @@ class Supervisor:
     def _take_stock(self, now: float) -> None:
         """What there is, for us and for the kernel to hold the workers to."""
         self._next_account = now + ACCOUNT_SECONDS
-        self._purse.take_stock(self._seats.values())
+        self._purse.take_stock(self._staff.held)
         if abs(self._purse.whole - self._limit) >= _MOVED:
             self._limit = self._purse.whole
             self._backstop.hold(max(self._limit, MIB) + KERNEL_ROOM)
 
     def _look(self, now: float) -> None:
         """Look at the workers, and do what must be done."""
-        busy = [seat for seat in self._seats.values() if seat.run is not None and seat.ready and not seat.dying]
+        busy = self._staff.watched
         for seat in busy:
             assert seat.run is not None
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
-        self._purse.give_back_idle(self._seats.values())  # those who run, or wait, may need it
+        self._purse.give_back_idle(self._staff)  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
         runs = [seat.run for seat in busy if seat.run is not None]
@@ -465,7 +429,7 @@ class Supervisor:
             stuck = self._is_stuck(now, busy)
             by_run = {id(seat.run): seat for seat in busy}
             for step in steering.steer(
-                runs, self._purse.room(self._seats.values()), now, grace=self._grace(now), stuck=stuck
+                runs, self._purse.room(self._staff.held), now, grace=self._grace(now), stuck=stuck
             ):
                 self._do(step, by_run[id(step.run)], now)
         paused = sum(run.paused for run in runs)
@@ -475,7 +439,7 @@ class Supervisor:
             paused,
             len(self._queue),
             sum(seat.held for seat in busy),
-            sum(seat.used for seat in self._seats.values()),
+            self._staff.used,
             self._purse.whole,
         )
         pace = HELD_SECONDS if self._events else POLLED_SECONDS
@@ -491,7 +455,7 @@ class Supervisor:
         """
         if not self._events:
             return self._purse.margin
-        if sum(seat.used for seat in self._seats.values()) <= self._purse.whole + KERNEL_ROOM:
+        if self._staff.used <= self._purse.whole + KERNEL_ROOM:
             self._within = now
         return KERNEL_ROOM if now - self._within > LASTING_SECONDS else 1 << 62
 
@@ -510,7 +474,7 @@ class Supervisor:
     def _do(self, step: Step, seat: Seat, now: float) -> None:
         run = step.run
         if step.act is Act.KILL:
-            if any(each.dying for each in self._seats.values()):
+            if self._staff.dying:
                 return  # what that one frees may be enough
             self.chronicle.kills += 1
             debug("executor: task %d is ended with %s: %s", run.job.number, size_text(run.used), step.why)
@@ -538,9 +502,8 @@ class Supervisor:
         if not self._purse.whole:
             self._take_stock(now)
         while self._queue:
-            idle = [seat for seat in self._seats.values() if not seat.tasks and seat.ready and not seat.leaving]
-            staff = sum(not seat.leaving for seat in self._seats.values())
-            if not idle and staff >= self.workers:
+            idle = self._staff.idle
+            if not idle and self._staff.staying >= self.workers:
                 if not self._hand_ahead(now):
                     return
                 continue
@@ -559,9 +522,9 @@ class Supervisor:
         seat = min(idle, key=lambda each: abs(each.reserved - job.reserve)) if idle else None
         if seat is None:
             try:
-                seat = self._hire()
+                seat = self._staff.hire()
             except OSError as error:
-                if not self._seats:
+                if not len(self._staff):
                     self._break(f"no worker could be started: {error}", None)
                 return False
         size = job.reserve
@@ -571,7 +534,7 @@ class Supervisor:
         if seat.reserved < size or seat.reserved > size + MIB + size // 4:
             self._purse.give_back_idle(other for other in idle if other is not seat)
             if job.alone:
-                size = min(size, self._purse.room(self._seats.values()) + seat.held)
+                size = min(size, self._purse.room(self._staff.held) + seat.held)
             if not self._purse.lease(seat, size):
                 if seat.ready:
                     self._next_account = 0.0
@@ -597,11 +560,11 @@ class Supervisor:
         return True
 
     def _choose(self, idle: list[Seat], now: float) -> Task | None:
-        busy = any(seat.tasks for seat in self._seats.values())
-        paused = steering.spoken_for(seat.run for seat in self._seats.values() if seat.run is not None)
+        busy = self._staff.working
+        paused = steering.spoken_for(seat.run for seat in self._staff if seat.run is not None)
         # What idle workers have reserved and do not use can be had.
-        room = self._purse.room(self._seats.values()) + sum(seat.held - seat.used for seat in idle) - max(0, paused)
-        if any(seat.run is not None and seat.run.job.alone for seat in self._seats.values()):
+        room = self._purse.room(self._staff.held) + sum(seat.held - seat.used for seat in idle) - max(0, paused)
+        if any(seat.run is not None and seat.run.job.alone for seat in self._staff):
             return None
         task = self._queue.choose(room, self._purse.alone, now, steering.patience(self._seconds), busy=busy)
         if task is None and not busy and idle:
@@ -625,7 +588,7 @@ class Supervisor:
             return False
         ahead = min(MOST_AHEAD, 1 + int(SHORT_SECONDS / max(known.seconds, 1e-4)))
         best: Seat | None = None
-        for seat in self._seats.values():
+        for seat in self._staff:
             run = seat.run
             if run is None or run.paused or seat.leaving or run.lease < task.job.reserve or seat.line.full:
                 continue
@@ -649,7 +612,7 @@ class Supervisor:
             task = self._queue.first
             self._queue.take(task)
             self._fail(task, WorkerLost(f"{task.name}: the executor was ended before it had finished", code=None))
-        for seat in self._seats.values():
+        for seat in self._staff:
             if seat.tasks and seat.ready and not seat.leaving:
                 seat.tasks[0].job.attempts = self._attempts
                 seat.kill(self._probe, "")
@@ -671,23 +634,13 @@ class Supervisor:
         if trouble is not None and self.broken is None:
             self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
-        left = [task for seat in self._seats.values() for task in seat.tasks] + [*self._queue]
+        left = [task for seat in self._staff for task in seat.tasks] + [*self._queue]
         if self.broken is not None:
             self._refuse(self.broken)
             for task in left:
                 if task.running or task.future.set_running_or_notify_cancel():
                     self._delivery.failure(task.future, self.broken)
-        for seat in list(self._seats.values()):
-            with contextlib.suppress(OSError, MemwardenError):
-                if self.broken is not None or seat.tasks:
-                    seat.kill(self._probe, "the executor ends")
-                elif not seat.leaving:
-                    self._retire(seat)
-                    self.chronicle.retired -= 1
-        until = time.monotonic() + LEAVE_SECONDS
-        for seat in list(self._seats.values()):
-            self._await_end(seat, until)
-        self._nursery.close()
+        self._staff.close(at_once=self.broken is not None)
         self._delivery.stop()
         if self._line is not None:
             self._line.stop()
@@ -696,25 +649,6 @@ class Supervisor:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
-
-    def _await_end(self, seat: Seat, until: float) -> None:
-        """Wait for a worker that was sent home; one that has not gone by then is ended, and so is what it started."""
-        poll = select.poll()
-        poll.register(seat.line.fileno(), select.POLLIN)
-        if seat.pidfd >= 0:  # its connection may be open in a child of its own, or closed before its end
-            poll.register(seat.pidfd, select.POLLIN)
-        gone = False
-        while not gone and (left := until - time.monotonic()) > 0:
-            ready = [fd for fd, _ in poll.poll(math.ceil(left * 1000))]
-            seat.line.read()
-            gone = seat.pidfd in ready if seat.pidfd >= 0 else seat.line.ended
-            if seat.line.ended and seat.pidfd >= 0 and not gone:
-                poll = select.poll()
-                poll.register(seat.pidfd, select.POLLIN)
-        if seat.key is not None:
-            seat.kill(self._probe, "it did not end")
-            self._nursery.bury(seat.key.pid)
-        seat.close()
 
 
 def _ending(code: int | None) -> str:

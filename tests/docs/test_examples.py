@@ -59,6 +59,7 @@ def _environment(folder: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMWARDEN_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     environment["XDG_STATE_HOME"] = str(folder / "state")
+    environment["XDG_RUNTIME_DIR"] = str(folder)
     environment["XDG_CONFIG_HOME"] = str(folder / "config")
     # The package under test, also where it is found by a path that is relative to the checkout.
     environment["PYTHONPATH"] = str(Path(memwarden.__file__).resolve().parents[1])
@@ -128,13 +129,17 @@ def test_option_is_described(option: Option) -> None:
         assert f"| {option.default} |" in row[0]
 
 
-@pytest.mark.parametrize("command", ["watch", "top"])
-def test_every_option_of_the_command_is_described(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "page"), [("watch", "watch-command.md"), ("top", "watch-command.md"), ("map", "map-command.md")]
+)
+def test_every_option_of_the_command_is_described(command: str, page: str) -> None:
     """In its own table, under each of its names, with a default where it has one."""
-    _, _, rest = _page("watch-command.md").partition(f"| Option of `{command}` |")
+    _, _, rest = _page(page).partition(f"| Option of `{command}` |")
     rows, _, _ = rest.partition("\n\n")
     for each in group.commands[command].params:
-        for name in each.opts:
+        if each.param_type_name == "argument":
+            continue
+        for name in [*each.opts, *each.secondary_opts]:
             assert re.search(rf"^\| .*`{name}[ `].* \|$", rows, re.MULTILINE), f"{command} {name} has no row"
 
 

@@ -375,7 +375,7 @@ def test_what_was_learned_is_kept_under_the_command_words(tmp_path):
     run("--", PYTHON, "-c", EATER, given=b"8\n8\n")
     told = subprocess.run([PYTHON, "-m", "memwarden", "footprints", "--json"], capture_output=True, check=True).stdout
     (kind,) = json.loads(told)["kinds"]
-    assert kind["kind"].startswith(f"{os.path.basename(PYTHON)} -c import sys; kept")
+    assert kind["kind"].startswith(f"{os.path.basename(PYTHON)} -c import sys; b = bytearray")
     assert kind["finished"] >= 1
 
 
@@ -391,11 +391,12 @@ def test_reports_are_written_whole():
 
 def test_a_terminal_shows_how_far_it_is(screen):
     """One line, which makes way for output and is gone at the end; Ctrl-C ends it there."""
-    command = "seq 1 100 | memwarden map --workers 2 -- sh -c 'sleep 0.05; echo out-$1' sh"
-    shell = screen("sh", "-c", command.replace("memwarden", f"{PYTHON} -m memwarden"))
-    shell.until(lambda text: "/100 " in text and "at work" in text)
-    shell.until(lambda text: "out-9\n" in text)
-    shell.type("\x03")
-    assert shell.wait() == 130
-    assert "stopped by SIGINT" in shell.text
-    assert "\033[K" in shell.seen
+    Path("inputs").write_bytes(lines(100))
+    words = [PYTHON, "-m", "memwarden", "map", "--workers", "2", "--inputs", "inputs", "--", "sh", "-c"]
+    terminal = screen(*words, "sleep 0.05; echo out-$1", "sh")
+    terminal.until(lambda text: "/100 " in text and "at work" in text)
+    terminal.until(lambda text: "out-9\n" in text)
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert "stopped by SIGINT" in terminal.text
+    assert "out-9\n" in terminal.text.replace("\r", "")

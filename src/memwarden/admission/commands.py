@@ -23,14 +23,17 @@ from urllib.parse import quote_from_bytes
 
 from memwarden.admission.executor import BudgetedExecutor
 from memwarden.contain.witness import OomWitness
-from memwarden.errors import TaskTooLarge
+from memwarden.errors import DoesNotFit, TaskTooLarge
 from memwarden.model.text import printable
 
 if TYPE_CHECKING:
+    from memwarden.admission.batch import BatchReport
     from memwarden.admission.manifest import Manifest
 
 #: So many are handed to the executor at once: enough to choose from, and a list of a million costs no more.
 WINDOW = 256
+#: From this part of the budget on the workers' memory group may be full; and how exactly times are known, seconds.
+_FULL, _SLACK = 0.85, 0.1
 #: The exit codes of shells, for a command that cannot be started and for signals.
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128
 _PLACES = re.compile(r"\{(|name|stem)\}")
@@ -164,7 +167,8 @@ def run_commands(
 
     An input that ``manifest`` knows as done is left out, and each result is added to it when the caller comes back for
     the next one: what he does with a result is done before it counts as done. ``fail_fast``: after a failure nothing
-    new begins. A command may be run more than once for an input, where it had to be ended.
+    new begins. A command may be run more than once for an input: where it had to be ended, and where it failed while
+    memory was short.
     """
     template = Template(command, replace)
     ours = isinstance(executor, BudgetedExecutor)
@@ -172,18 +176,26 @@ def run_commands(
     times: Counter[str] = Counter()
     folder = output or scratch
 
-    def begin(number: int, text: str) -> tuple[Future[Ran], _Begun]:
+    def submit(begun: _Begun) -> Future[Ran]:
+        if not isinstance(executor, BudgetedExecutor):
+            return executor.submit(run_command, begun.order)
+
+        def hinted(most: int | str | None) -> Future[Ran]:
+            tasks = executor.hinted(kind=kind, size=begun.size, reserve=most, name=printable(begun.text))
+            return tasks.submit(run_command, begun.order)
+
+        if begun.again:
+            with contextlib.suppress(DoesNotFit):  # others have come to share it
+                return hinted(max(1, int(executor.report().budget * _FULL)))
+        return hinted(reserve)
+
+    def plan(number: int, text: str) -> _Begun:
         path = growing = None
         if folder is not None:
             times[text] += 1
             name = file_name(text, times[text])
             path, growing = os.path.join(folder, name), os.path.join(scratch or folder, f"{name}.part")
-        begun = _Begun(number, text, size_of(text), path)
-        order = Order(template.words(text), path, growing or "", ours)
-        if isinstance(executor, BudgetedExecutor):
-            hinted = executor.hinted(kind=kind, size=begun.size, reserve=reserve, name=printable(text))
-            return hinted.submit(run_command, order), begun
-        return executor.submit(run_command, order), begun
+        return _Begun(number, text, size_of(text), Order(template.words(text), path, growing or "", ours))
 
     def wanted() -> Iterator[tuple[int, str]]:
         for number, text in enumerate(inputs, 1):
@@ -201,14 +213,19 @@ def run_commands(
                 if (following := next(source, None)) is None:
                     going = False
                     break
-                future, begun = begin(*following)
-                pending[future] = begun
+                begun = plan(*following)
+                pending[future := submit(begun)] = begun
                 future.add_done_callback(ended.put)
             if not pending:
                 return
             future = ended.get()
             begun = pending.pop(future)
             if future.cancelled():
+                continue
+            if not begun.again and isinstance(executor, BudgetedExecutor) and _was_starved(future, executor.report()):
+                begun = begun._replace(again=True)
+                pending[future := submit(begun)] = begun
+                future.add_done_callback(ended.put)
                 continue
             result = begun.result(future)
             yield result
@@ -229,7 +246,9 @@ class _Begun(NamedTuple):
     number: int
     text: str
     size: float | None
-    path: str | None
+    order: Order
+    #: It failed, perhaps for want of memory; this time it gets nearly all of it.
+    again: bool = False
 
     def result(self, future: Future[Ran]) -> CommandResult:
         """What came of it. Raises where the whole executor is broken."""
@@ -244,7 +263,8 @@ class _Begun(NamedTuple):
         state = "not-started" if ran.exit_code in (_NOT_EXECUTABLE, _NOT_FOUND) and ran.why else "failed"
         if ran.exit_code == 0:
             state = "done"
-        written = self.path is not None and state != "not-started"
+        path = self.order.output
+        written = path is not None and state != "not-started"
         return CommandResult(
             self.number,
             self.text,
@@ -254,10 +274,24 @@ class _Begun(NamedTuple):
             ran.seconds,
             ran.peak,
             self.size,
-            f"{self.path}.out" if written else None,
-            f"{self.path}.err" if written and ran.has_errors else None,
+            f"{path}.out" if written else None,
+            f"{path}.err" if written and ran.has_errors else None,
             ran.why,
         )
+
+
+def _was_starved(future: Future[Ran], report: BatchReport) -> bool:
+    """Whether it may have failed only because the workers' memory group was full: then the kernel refuses memory inside
+    of system calls (ENOMEM, EFAULT), and programs fail that do not fail otherwise. Seen with version 1 of groups."""
+    if (error := future.exception()) is not None:
+        return isinstance(error, OSError | subprocess.SubprocessError)
+    ran = future.result()
+    if ran.exit_code == 0 or report.backstop == "polling":
+        return False
+    begin = ran.began - report.began - _SLACK
+    end = begin + ran.seconds + 2 * _SLACK
+    near = [each for each in report.moments if begin <= each.seconds <= end]
+    return any(each.paused or each.used >= each.budget * _FULL for each in near)
 
 
 # --- in the worker ---------------------------------------------------------------------------------------
@@ -296,7 +330,14 @@ def run_command(order: Order) -> Ran:
     why = "" if code >= 0 else f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
     if code > 0:
         why = f"exit code {code}"
-    return Ran(_SIGNALLED - code if code < 0 else code, began, seconds, peak if peak > own else None, has_errors, why)
+    return Ran(
+        _SIGNALLED - code if code < 0 else code,
+        began,
+        seconds,
+        peak if peak > own else None,
+        has_errors,
+        why,
+    )
 
 
 def _fresh(path: str) -> BinaryIO:

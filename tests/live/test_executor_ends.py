@@ -341,7 +341,7 @@ def test_one_that_is_forgotten_unused_leaves_nothing() -> None:
     gc.collect()
 
 
-# --- the program ends ---------------------------------------------------------------------------------------------------
+# --- the program ends -----------------------------------------------------------------------------------------
 
 
 def program(text: str, *arguments: object) -> subprocess.Popen[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
     from memwarden.errors import DoesNotFit as DoesNotFit
     from memwarden.errors import ExtraMissing as ExtraMissing
+    from memwarden.errors import IsolationFailed as IsolationFailed
     from memwarden.errors import LaunchError as LaunchError
     from memwarden.errors import LimitExceeded as LimitExceeded
     from memwarden.errors import MemwardenError as MemwardenError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from memwarden.guards.adapt import safe_processing_config as safe_processing_config
     from memwarden.guards.freeing import force_garbage_collection as force_garbage_collection
     from memwarden.guards.guard import memory_guard as memory_guard
+    from memwarden.guards.limit import memory_limit as memory_limit
     from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
     from memwarden.guards.operation import memory_constrained_operation as memory_constrained_operation
     from memwarden.guards.profile import memory_profile as memory_profile
@@ -68,12 +70,13 @@ _HOMES = {
     "contain.contained": "Contained hold",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
-    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing LaunchError LimitExceeded"
-    " MemwardenError NotAdmitted ReadError RecordError SettingsError TargetChanged"
-    " TaskTooLarge WorkerLost",
+    "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing IsolationFailed LaunchError"
+    " LimitExceeded MemwardenError NotAdmitted ReadError RecordError SettingsError"
+    " TargetChanged TaskTooLarge WorkerLost",
     "guards.adapt": "safe_processing_config",
     "guards.freeing": "force_garbage_collection",
     "guards.guard": "memory_guard",
+    "guards.limit": "memory_limit",
     "guards.notebook": "load_ipython_extension",
     "guards.operation": "memory_constrained_operation",
     "guards.profile": "memory_profile",

@@ -12,6 +12,7 @@
     ├── WorkerLost (RuntimeError)      the process that worked at a task ended, and not for want of memory
     ├── LaunchError                    a command could not be started
     ├── CeilingUnavailable             no way to hold a command to its limit could be had
+    ├── IsolationFailed                a function that was to run in a process of its own could not, or broke that
     ├── RecordError                    a record could not be written, or a history not read
     └── ExtraMissing (ImportError)     an optional library was asked for and is not installed
 
@@ -116,6 +117,16 @@ class LaunchError(MemwardenError):
 
 class CeilingUnavailable(MemwardenError):
     """This way of holding a command to a limit is not granted here; the message says why and what would help."""
+
+
+class IsolationFailed(MemwardenError):
+    """A function was to run in a process of its own: it or its arguments could not be sent there, its result could not
+    be brought back, or that process ended for another reason than its memory limit (``code`` is its exit code,
+    ``signal`` what ended it)."""
+
+    def __init__(self, message: str, *, code: int | None = None, signal: int | None = None) -> None:
+        super().__init__(message)
+        self.code, self.signal = code, signal
 
 
 class RecordError(MemwardenError):

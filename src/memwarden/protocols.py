@@ -73,7 +73,9 @@ class Detector(Protocol):
     """Judges: from samples, in order, to a verdict. Asks no clock; the same samples give the same verdicts.
 
     It may have ``calm()``: where samples that use less than some share of every limit change nothing, that share
-    and a function that judges such a sample without remembering it, on any thread; else None.
+    and a function that judges such a sample without remembering it, on any thread; else None. With ``calm()`` it may
+    have ``due(now)``: whether a look at the asked interval, made now, is to be judged though it is calm. A warden calls
+    ``forget()``, where there is one, in a child after fork.
     """
 
     def assess(self, sample: Sample) -> Assessment: ...

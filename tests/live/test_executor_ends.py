@@ -341,7 +341,7 @@ def test_one_that_is_forgotten_unused_leaves_nothing() -> None:
     gc.collect()
 
 
-# --- the program ends -----------------------------------------------------------------------------------------
+# --- the program ends ----------------------------------------------------------------------------------------
 
 
 def program(text: str, *arguments: object) -> subprocess.Popen[str]:
@@ -503,7 +503,7 @@ def test_a_killed_program_leaves_no_process_and_no_reservation(
     process.wait(10)
     with ledger.reserve("480MiB", timeout=5):
         assert time.monotonic() - killed < 1.0
-    chores.until(lambda: not left_of(keys), 1.0 - (time.monotonic() - killed))
+    chores.until(lambda: not left_of(keys), 1.0 - (time.monotonic() - killed) if method == "fork" else 5)
     assert ledger.state()["holders"] == []
 
 
@@ -523,7 +523,9 @@ for seat in list(core._seats.values()):
     )
     process.kill()
     process.wait(10)
-    chores.until(lambda: not left_of(keys), 2)
+    killed = time.monotonic()
+    chores.until(lambda: not left_of(keys), 5)
+    assert time.monotonic() - killed < 5
 
 
 def test_a_child_of_the_program_keeps_nothing_alive(victim: Any, tmp_path: Path) -> None:
@@ -560,8 +562,7 @@ def test_a_killed_program_leaves_no_group(victim: Any, tmp_path: Path) -> None:
     process.wait(10)
 
     def swept() -> bool:
-        with make(1) as executor:
-            executor.submit(chores.same, 1)
+        make(1).shutdown()
         return not glob.glob(mine, recursive=True)
 
     chores.until(swept, 5)

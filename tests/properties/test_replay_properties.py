@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,8 +18,9 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import ReadError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event
-from memwarden.model.facts import GpuMemory, PsiLine, PsiStats, SystemMemory
+from memwarden.model.facts import GpuMemory, ProcessKey, ProcessMemory, PsiLine, PsiStats, SystemMemory
 from memwarden.model.lines import to_json
+from memwarden.model.plain import from_plain
 from memwarden.policy.rules import Rule
 from memwarden.records.history import History
 from memwarden.records.jsonl import JsonlRecorder
@@ -77,6 +79,9 @@ rules = st.builds(
             "psi.full > 10%",
             "stalls >= HIGH",
             "gpu.used > 88%",
+            "leak >= suspected",
+            "trend >= increasing",
+            "time_left < 5min",
         ]
     ),
     sustain=st.sampled_from([0.0, 3.0]),
@@ -108,6 +113,32 @@ looks = st.one_of(
 )
 stretches = st.lists(st.tuples(looks, st.integers(1, 40)), min_size=1, max_size=8)
 scripts = stretches.map(lambda parts: list(itertools.chain.from_iterable([look] * count for look, count in parts)))
+
+
+def leak(pid: int, steps: list[int], gpu: int | None) -> list[dict[str, Any]]:
+    """Looks at a process, and perhaps a card, that grow by so many thousandths of the machine at each."""
+    sizes = itertools.accumulate(steps, initial=100)
+    looks = []
+    for used in sizes:
+        process = ProcessMemory(ProcessKey(pid, 7), "app", TOTAL // 1000 * min(used, 800))
+        looks.append(
+            entry(min(used, 800) + 100, 0, None if gpu is None else min(gpu + used, 1000)) | {"process": process}
+        )
+    return looks
+
+
+#: A calm, and then growth that may be noisy, once or twice, of one process or two.
+leaks = st.lists(
+    st.builds(
+        lambda pid, calm, rise, gpu: leak(pid, [0] * calm + rise, gpu),
+        st.sampled_from([10, 11]),
+        st.integers(0, 120),
+        st.lists(st.sampled_from([-3, 0, 4, 6, 8]), min_size=40, max_size=120),
+        st.none() | st.just(50),
+    ),
+    min_size=1,
+    max_size=2,
+).map(lambda parts: list(itertools.chain.from_iterable(parts)))
 
 
 class Kept:
@@ -205,6 +236,43 @@ def test_looks_between_the_samples_are_replayed(tmp_path: Path, script: list[Any
     )
     for name in ("live.jsonl", "live.db"):
         assert replayed(tmp_path / name)[0] == happened
+
+
+@settings(max_examples=15)
+@given(leaks, rule_sets, st.sampled_from([0.125, 1.0, 5.0]), st.booleans())
+def test_leak_verdicts_are_replayed(
+    tmp_path: Path, script: list[Any], first: list[Rule], interval: float, again: bool
+) -> None:
+    """Entered and left at the same looks, with the same words; also where looks come faster than they are fed, where
+    there are looks between, and over a stop and a start."""
+
+    def do(warden: Warden, clock: FakeClock) -> None:
+        clock.advance(interval * len(script) * 3 / 4)
+        if again:
+            warden.stop()
+            clock.advance(5)
+            warden.start()
+        clock.advance(interval * len(script) / 4)
+
+    happened = live(tmp_path, script, do, rules=first, interval=interval, shortest=0.0625)
+    for name in ("live.jsonl", "live.db"):
+        assert replayed(tmp_path / name)[0] == happened
+
+
+@pytest.mark.parametrize("name", ["live.jsonl", "live.db"])
+def test_a_leak_and_its_end_are_replayed(tmp_path: Path, name: str) -> None:
+    """Suspected, confirmed, and another process."""
+    script = leak(10, [0] * 80 + [4] * 160, None) + leak(11, [0] * 5, None)
+    happened = live(tmp_path, script, lambda _, clock: clock.advance(len(script)), interval=1.0, shortest=1.0)
+    assert replayed(tmp_path / name)[0] == happened
+    told = [from_plain(json.loads(line)).message for line in happened if '"kind":"leak"' in line]
+    assert [each.partition(": ")[0] for each in told] == [
+        "SUSPECTED",
+        "CONFIRMED, was SUSPECTED",
+        "NONE, was CONFIRMED",
+    ]
+    assert "app[10]: the floor rose" in told[0]
+    assert told[2] == "NONE, was CONFIRMED: app[10]: the process was replaced"
 
 
 @settings(max_examples=10)

@@ -51,12 +51,24 @@ SAMPLE = Sample(
     SHARES,
     TOP,
     (DIRECTORY,),
+    True,
 )
-ASSESSMENT = Assessment(PressureLevel.HIGH, PressureLevel.CRITICAL, Constraint(LIMIT, 930), LIMIT, 70, 1230.25)
-READING = Reading(SAMPLE, ASSESSMENT)
 TREND = Trend("increasing", 120, 0.99, 0.5)
-FORECAST = Forecast(60.0, 90.5, 150.0, 0.8)
-LEAK = LeakVerdict(LeakStage.SUSPECTED, "the floor rose", 1000, 2000, 3600.5, FORECAST)
+FORECAST = Forecast(60.0, 90.5, 150.0, 0.8, "worker[4243]")
+LEAK = LeakVerdict(LeakStage.SUSPECTED, "the floor rose", 1000, 2000, 3600.5, FORECAST, "worker[4243]")
+ASSESSMENT = Assessment(
+    PressureLevel.HIGH,
+    PressureLevel.CRITICAL,
+    Constraint(LIMIT, 930),
+    LIMIT,
+    70,
+    1230.25,
+    PressureLevel.LOW,
+    TREND,
+    LEAK,
+    FORECAST,
+)
+READING = Reading(SAMPLE, ASSESSMENT)
 DECISION = Decision(
     rule="r",
     action="notify",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import time
 from typing import Any, NamedTuple
 
+from memwarden.errors import RecordError, SettingsError
 from memwarden.model.plain import iso
 
 #: Moments that are kept; with more, every second one goes.
@@ -31,6 +35,7 @@ class Setback(NamedTuple):
 
     seconds: float
     number: int
+    name: str
     kind: str
     #: Bytes that it was seen with, and had been given.
     seen: int
@@ -90,6 +95,7 @@ class BatchReport(NamedTuple):
             {
                 "seconds": round(each.seconds, 4),
                 "task": each.number,
+                "name": each.name,
                 "kind": each.kind,
                 "seen_bytes": each.seen,
                 "reserved_bytes": each.reserved,
@@ -99,6 +105,49 @@ class BatchReport(NamedTuple):
             for each in self.setbacks
         ]
         return {"schema": 1, "type": "batch", **told}
+
+    def text(self, width: int = 80, *, blocks: bool = True) -> str:
+        """For people: figures, the course over time, and each setback. ``blocks``: with characters beyond ASCII."""
+        from memwarden.admission.batch_text import text
+
+        return text(self, width, blocks=blocks)
+
+    def svg(self) -> str:
+        """The course over time as a picture that stands by itself."""
+        from memwarden.admission.batch_picture import picture
+
+        return picture(self)
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows of it."""
+        return self.svg()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, whole: text, JSON or a picture, as the name ends with ``.txt``, ``.json`` or ``.svg``.
+
+        Raises :class:`SettingsError` for another ending, :class:`RecordError` where it cannot be written.
+        """
+        name = os.fspath(path)
+        kind = report_kind(name)
+        said = json.dumps(self.as_plain()) if kind == "json" else self.svg() if kind == "svg" else self.text(100)
+        growing = f"{name}.{os.getpid()}.part"
+        try:
+            with open(growing, "w", encoding="utf-8") as file:
+                file.write(f"{said}\n")
+            os.replace(growing, name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(growing)
+            words = f"{name}: {error.strerror or error}; the report was not written"
+            raise RecordError(words, path=name) from None
+
+
+def report_kind(path: str) -> str:
+    """``"txt"``, ``"json"`` or ``"svg"``: what a report of that name is. Raises :class:`SettingsError`."""
+    kind = os.path.splitext(path)[1].lower().removeprefix(".")
+    if kind not in ("txt", "json", "svg"):
+        raise SettingsError(f"{path}: a report is text, JSON or a picture; let its name end with .txt, .json or .svg")
+    return kind
 
 
 class Chronicle:
@@ -113,6 +162,8 @@ class Chronicle:
         self._first: float | None = None
         self._last = 0.0
         self._moments: list[Moment] = []
+        #: The last one, kept or not.
+        self._now: Moment | None = None
         self._setbacks: list[Setback] = []
         self._every = _EVERY
         self._sums = [0.0, 0.0, 0.0, 0.0]  # seconds; and of running, used, reserved, times seconds
@@ -134,22 +185,27 @@ class Chronicle:
         self.peak_used = max(self.peak_used, used)
         self.peak_reserved = max(self.peak_reserved, reserved)
         self.most_running = max(self.most_running, running)
-        at_seconds = now - self._first
-        if not self._moments or at_seconds - self._moments[-1].seconds >= self._every:
-            self._moments.append(Moment(at_seconds, running, paused, waiting, reserved, used, budget))
+        self._now = Moment(now - self._first, running, paused, waiting, reserved, used, budget)
+        if not self._moments or self._now.seconds - self._moments[-1].seconds >= self._every:
+            self._moments.append(self._now)
             if len(self._moments) > _MOST:
                 del self._moments[1::2]
                 self._every *= 2
 
-    def setback(self, now: float, number: int, kind: str, seen: int, reserved: int, why: str, *, again: bool) -> None:
+    def setback(
+        self, now: float, number: int, name: str, kind: str, seen: int, reserved: int, why: str, *, again: bool
+    ) -> None:
         """A task was ended before it had finished."""
         self.requeues += again
         if len(self._setbacks) < _MOST:
-            self._setbacks.append(Setback(now - (self._first or now), number, kind, seen, reserved, why, again))
+            self._setbacks.append(Setback(now - (self._first or now), number, name, kind, seen, reserved, why, again))
 
     def report(self, budget: int, backstop: str, workers: int, kernel_kills: int) -> BatchReport:
         """What is known until now."""
         seconds, running, used, reserved = self._sums
+        moments = tuple(self._moments)
+        if self._now is not None and (not moments or moments[-1].seconds < self._now.seconds):
+            moments += (self._now,)
         return BatchReport(
             self._began,
             0.0 if self._first is None else self._last - self._first,
@@ -172,6 +228,6 @@ class Chronicle:
             self.most_running,
             round(running / seconds, 4) if seconds else 0.0,
             round(used / reserved, 4) if reserved else 0.0,
-            tuple(self._moments),
+            moments,
             tuple(self._setbacks),
         )

@@ -67,7 +67,8 @@ class BudgetedExecutor(Executor):
 
     ``initializer``, ``initargs``, ``mp_context`` and ``max_tasks_per_child`` mean what they do in the standard library.
     ``cgroup`` is a group to hold the workers in, where none may be made otherwise (``False``: none). ``gate``: while it
-    is shut nothing new begins. Linux only.
+    is shut nothing new begins. ``progress``: where standard error is a terminal, a line there says how far it has come.
+    Linux only.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class BudgetedExecutor(Executor):
         self._size_of = size_of if size_of is not None else usual_size
         self._context, self._orders = mp_context, Orders(initializer, tuple(initargs), (), TRIM, 0)
         self._cgroup, self._attempts, self._name = cgroup, attempts, name
-        self._tasks_per_child = max_tasks_per_child
+        self._tasks_per_child, self._progress = max_tasks_per_child, progress
         self._kinds: dict[Any, Kind] = {}
         self._numbers = itertools.count(1)
         self._lock, self._pid = threading.Lock(), os.getpid()
@@ -139,6 +140,7 @@ class BudgetedExecutor(Executor):
             attempts=self._attempts,
             tasks_per_child=self._tasks_per_child,
             label=self._name,
+            progress=self._progress,
         )
         _living.add(core)
         #: A program that forgets its executor has its tasks done, and the workers sent home.
@@ -200,10 +202,18 @@ class BudgetedExecutor(Executor):
 
     # --- what it has not ------------------------------------------------------------------------------
 
-    def hinted(self, *, kind: str | None = None, size: float | None = None, reserve: int | str | None = None) -> Hinted:
+    def hinted(
+        self,
+        *,
+        kind: str | None = None,
+        size: float | None = None,
+        reserve: int | str | None = None,
+        name: str = "",
+    ) -> Hinted:
         """An executor that submits here and says what these tasks are: a ``kind`` to learn them as, an input ``size``
-        in any unit, or the bytes to ``reserve`` (taken at its word, and not given back before the end)."""
-        return Hinted(self, kind, size, 0 if reserve is None else parse_size(reserve))
+        in any unit, the bytes to ``reserve`` (taken at its word, and not given back before the end), or a ``name`` to
+        call them by in messages and reports."""
+        return Hinted(self, kind, size, 0 if reserve is None else parse_size(reserve), name)
 
     @property
     def max_workers(self) -> int:
@@ -236,6 +246,7 @@ class BudgetedExecutor(Executor):
         kind: Kind | None,
         size: float | None,
         reserve: int,
+        name: str = "",
     ) -> Future[T]:
         if self._pid != os.getpid():
             raise RuntimeError("cannot schedule new futures: this executor belongs to the process it was forked from")
@@ -250,7 +261,7 @@ class BudgetedExecutor(Executor):
                 source=account.source,
             )
         future: Future[T] = Future()
-        job = Job(next(self._numbers), kind or self._kind(function), size, reserve)
+        job = Job(next(self._numbers), kind or self._kind(function), size, reserve, name)
         job.prediction = self._predictor.predict(job.kind, size)
         with self._lock:
             core = self._core
@@ -285,13 +296,15 @@ class BudgetedExecutor(Executor):
 class Hinted(Executor):
     """Submits to a :class:`BudgetedExecutor`, saying what the tasks are. It need not be shut down."""
 
-    def __init__(self, executor: BudgetedExecutor, kind: str | None, size: float | None, reserve: int) -> None:
-        self._executor, self._size, self._reserve = executor, size, reserve
+    def __init__(
+        self, executor: BudgetedExecutor, kind: str | None, size: float | None, reserve: int, name: str
+    ) -> None:
+        self._executor, self._size, self._reserve, self._name = executor, size, reserve, name
         self._kind = None if kind is None else Kind(kind)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """As :meth:`BudgetedExecutor.submit`. Raises :class:`DoesNotFit` for a reservation that can never be had."""
-        return self._executor._submit(fn, args, kwargs, self._kind, self._size, self._reserve)
+        return self._executor._submit(fn, args, kwargs, self._kind, self._size, self._reserve, self._name)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the executor behind it goes on."""

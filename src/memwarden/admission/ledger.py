@@ -97,10 +97,16 @@ class Reservation:
         worker = ledger._probe.key_of(pid)
         ledger._table.change(self._own, worker=worker, baseline=ledger._baseline(worker))
 
+    def tell(self, used: int) -> None:
+        """What the process that it is for took, with what it started: for who looks at a whole tree anyway, since this
+        ledger itself measures one process. Counted until it is told anew, in this process."""
+        self._ledger._told[self._own.record.worker] = used
+
     def release(self) -> None:
         """Return it; once is enough, and more does no harm. It never waits, and never fails."""
         table = self._ledger._table
         if table.holds(self._own):
+            self._ledger._told.pop(self._own.record.worker, None)
             table.drop(self._own)
             self._ledger._wake()
 
@@ -226,6 +232,8 @@ class Ledger:
 
     def _begin(self) -> None:
         self._measuring = threading.Lock()
+        #: What processes took, where somebody said it.
+        self._told: dict[ProcessKey, int] = {}
 
     def after_fork(self) -> None:
         """In a child: nothing is reserved, and no lock is held."""
@@ -442,6 +450,8 @@ class Ledger:
         return account, smallest
 
     def _held(self, record: Record) -> int | None:
+        if (told := self._told.get(record.worker)) is not None:
+            return record.baseline + told
         return self._surroundings.held(record.worker) if record.pidns == self._table.pidns else None
 
     def _used(self, record: Record) -> int | None:

@@ -46,7 +46,7 @@ class Task:
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return f"task {self.job.number} ({self.job.kind.name})"
+        return f"{self.job.name} ({self.job.kind.name})"
 
 
 class Seat:
@@ -59,6 +59,8 @@ class Seat:
         self.pidfd = -1
         self._tree: TreeReader | None = None
         self._shmem: SharedMemory | None = None
+        #: The worker and those whom it started, at the last look.
+        self._present: tuple[ProcessKey, ...] = ()
         #: Anonymous bytes when it was ready.
         self._base = 0
         self.reservation: Reservation | None = None
@@ -116,20 +118,18 @@ class Seat:
             tree, _ = self._tree.look()
         except ReadError:
             return self.used  # it has just ended
+        self._present = tree.keys
         other = sum(tree.shared)
         self.other = max(self.other, other)
         self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
+        if self.reservation is not None:
+            self.reservation.tell(self.used)
         return self.used
 
     def held_by_kernel(self) -> bool:
-        """Whether the worker waits in the kernel for memory of its group (as far as its main thread shows)."""
-        if self.key is None:
-            return False
-        try:
-            with open(f"/proc/{self.key.pid}/wchan", "rb", buffering=0) as file:
-                return file.read(64).startswith(b"mem_cgroup")
-        except OSError:
-            return False
+        """Whether the worker, or one that it started, waits in the kernel for memory of its group (as far as their main
+        threads show)."""
+        return any(map(_waits_for_memory, self._present))
 
     def peak(self, mark: int, other: int) -> int:
         """The most that the task had: of the looks, and of what the worker's own high-water mark says."""
@@ -187,3 +187,11 @@ class Seat:
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None
+
+
+def _waits_for_memory(key: ProcessKey) -> bool:
+    try:
+        with open(f"/proc/{key.pid}/wchan", "rb", buffering=0) as file:
+            return file.read(64).startswith(b"mem_cgroup")
+    except OSError:
+        return False

@@ -35,11 +35,14 @@ class Job:
     """A task as far as memory is concerned, from its submission to its end."""
 
     __slots__ = (
-        "alone", "attempts", "first", "foreseen", "given", "kind", "number", "prediction", "reserve", "seen", "size",
+        "alone", "attempts", "first", "foreseen", "given", "kind", "name", "number", "prediction", "reserve", "seen",
+        "size",
     )  # fmt: skip
 
-    def __init__(self, number: int, kind: Kind, size: float | None, given: int = 0) -> None:
+    def __init__(self, number: int, kind: Kind, size: float | None, given: int = 0, name: str = "") -> None:
         self.number, self.kind, self.size = number, kind, size
+        #: What to call it in messages.
+        self.name = name or f"task {number}"
         #: Bytes that its caller asked for; 0: what is predicted.
         self.given = given
         self.attempts = 0

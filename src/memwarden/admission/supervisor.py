@@ -23,6 +23,7 @@ from memwarden.admission import steering
 from memwarden.admission.batch import BatchReport, Chronicle
 from memwarden.admission.delivery import Delivery
 from memwarden.admission.learning import Ended, Scholar
+from memwarden.admission.progress import ProgressLine, progress_text
 from memwarden.admission.purse import Purse
 from memwarden.admission.seat import Seat, Task
 from memwarden.admission.steering import Act, Run, Step
@@ -77,6 +78,7 @@ class Supervisor:
         attempts: int,
         tasks_per_child: int | None,
         label: str,
+        progress: bool = False,
     ) -> None:
         self.workers = workers
         self._ledger, self._backstop, self._nursery, self._gate = ledger, backstop, nursery, gate
@@ -105,6 +107,8 @@ class Supervisor:
         self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
         self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
+        self._label = label
+        self._line = ProgressLine(self._progress) if progress else None
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
         renew_after_fork(self)
@@ -116,6 +120,8 @@ class Supervisor:
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
+        if self._line is not None:
+            self._line.start()
 
     @property
     def backstop(self) -> str:
@@ -165,6 +171,13 @@ class Supervisor:
         """What has happened until now."""
         kills = self._kernel_kills
         return self.chronicle.report(self._purse.whole, self._backstop.kind, self.workers, kills)
+
+    def _progress(self, width: int, blocks: bool) -> str:
+        """How far it has come, for one line of a terminal."""
+        kept = self.chronicle
+        ended = kept.finished + kept.failed + kept.cancelled
+        counts = {"ended": ended, "failed": kept.failed, "total": kept.submitted}
+        return progress_text(self.report(), width, blocks, name=self._label, **counts)
 
     def after_fork(self) -> None:
         """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
@@ -342,7 +355,7 @@ class Supervisor:
             if not again:
                 words = f"{task.name}: {why}; attempt {job.attempts} of {self._attempts}. The other tasks go on"
                 self._fail(task, WorkerLost(words, code=code))
-        self.chronicle.setback(now, job.number, job.kind.name, peak, given, why, again=again)
+        self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=again)
         if again:
             self._queue.put_back([task])
 
@@ -676,6 +689,8 @@ class Supervisor:
             self._await_end(seat, until)
         self._nursery.close()
         self._delivery.stop()
+        if self._line is not None:
+            self._line.stop()
         self._scholar.stop()
         self._backstop.close()
         if self._wake_fd >= 0:

@@ -133,15 +133,19 @@ def _slope(times: array[float], means: array[float], readings: int) -> tuple[flo
     if not whole or (means[-1] - means[-4]) / whole < GOES_ON * 3 / (POINTS - 1):
         return None
     points = means[-POINTS:]
-    total, squares, before = 0, 0.0, points[0]
-    for i in range(1, POINTS):
-        here = points[i]
+    squares, before = 0.0, points[0]
+    for here in points:
         squares += (here - before) ** 2
         before = here
+    if not squares or whole * whole / squares <= STEPS:
+        return None
+    total = 0
+    for i in range(1, POINTS):
+        here = points[i]
         for earlier in points[:i]:
             total += (here > earlier) - (here < earlier)
     far = abs(total) / _DEVIATION
-    if far < SURE or not squares or whole * whole / squares <= STEPS or (total > 0) != (whole > 0):
+    if far < SURE or (total > 0) != (whole > 0):
         return None
     word = INCREASING if total > 0 else DECREASING
     return far, Trend(word, readings, erf(far / sqrt(2)), whole / max(times[-1] - times[-POINTS], 1e-9))

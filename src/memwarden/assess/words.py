@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from memwarden.model.findings import Forecast
+
 
 def size_words(mib: float) -> str:
     """MiB with as many digits as matter: ``"2.1 GiB"``, ``"212 MiB"``, ``"3.4 MiB"``."""
@@ -16,3 +18,9 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def left_words(forecast: Forecast) -> str:
+    """``"full in 2.1 h to 3.0 h"``."""
+    low, high = duration(forecast.low), duration(forecast.high)
+    return f"full in {low}" if low == high else f"full in {low} to {high}"

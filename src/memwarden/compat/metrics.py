@@ -7,15 +7,11 @@ from collections import deque
 from datetime import datetime
 from typing import Any
 
+from memwarden.assess.trend import TrendDetector
 from memwarden.compat.figures import iso, moment
 from memwarden.compat.locks import Lock
 from memwarden.compat.shared import SYSTEM_CLOCK
 from memwarden.protocols import Clock
-
-#: Readings that count as recent when the trend is judged.
-RECENT = 5
-#: The change of the recent mean against the older one that makes a trend.
-CHANGE = 0.10
 
 
 class MemoryMetrics:
@@ -30,12 +26,17 @@ class MemoryMetrics:
         self._lock = Lock()
         self._window: deque[tuple[float, datetime]] = deque(maxlen=window_size)
         self._peak: tuple[float, datetime] | None = None
+        self._trend = TrendDetector()
+        self._count = 0
 
     def record(self, memory_percent: float, wall: float | None = None) -> None:
         """Take in a reading, made now or at ``wall`` (seconds since the epoch)."""
         reading = memory_percent, moment(self._clock.wall() if wall is None else wall, self._utc_offset)
         with self._lock:
             self._window.append(reading)
+            self._count += 1
+            # By the number of the reading: clocks are set, and a trend is no rate.
+            self._trend.add(float(self._count), memory_percent)
             if self._peak is None or memory_percent > self._peak[0]:
                 self._peak = reading
 
@@ -76,13 +77,18 @@ class MemoryMetrics:
         return _mean(self.memory_readings)
 
     def get_trend(self) -> str:
-        """``"increasing"``, ``"decreasing"`` or ``"stable"``: the last five readings against the older ones."""
-        return _trend(self.memory_readings)
+        """``"increasing"``, ``"decreasing"`` or ``"stable"``, see :mod:`memwarden.assess.trend`."""
+        with self._lock:
+            return self._trend.trend.word
 
     def get_summary(self) -> dict[str, Any]:
-        """Everything, as text, with the numbers beside it under names that end in ``_percent``."""
+        """Everything, as text, with the numbers beside it under names that end in ``_percent``.
+
+        ``trend_confidence`` (0..1) says how sure the trend is, ``trend_readings`` how many readings it rests upon.
+        """
         with self._lock:
             readings, peak, alerts = [percent for percent, _ in self._window], self._peak, self.alert_count
+            trend = self._trend.trend
         current, average = readings[-1] if readings else None, _mean(readings)
         highest = None if peak is None else peak[0]
         return {
@@ -90,28 +96,19 @@ class MemoryMetrics:
             "average": percent_text(average),
             "peak": percent_text(highest),
             "peak_time": None if peak is None else iso(peak[1]),
-            "trend": _trend(readings),
+            "trend": trend.word,
             "readings": len(readings),
             "alert_count": alerts,
             "current_percent": current,
             "average_percent": average,
             "peak_percent": highest,
+            "trend_confidence": trend.confidence,
+            "trend_readings": trend.readings,
         }
 
 
 def _mean(readings: list[float]) -> float | None:
     return math.fsum(readings) / len(readings) if readings else None
-
-
-def _trend(readings: list[float]) -> str:
-    older, recent = _mean(readings[:-RECENT]), _mean(readings[-RECENT:])
-    if older is None or recent is None:
-        return "stable"
-    # Rounded: ten percent more than 50 is 55, also in binary fractions.
-    change = round(recent - older, 9)
-    if change > 0 and change >= round(CHANGE * older, 9):
-        return "increasing"
-    return "decreasing" if change < 0 and -change >= round(CHANGE * older, 9) else "stable"
 
 
 def percent_text(value: float | None) -> str:

@@ -104,7 +104,13 @@ class MemoryMonitoringService:
         told: dict[str, Any] = {"snapshots_count": seen.count, "service_running": self.running}
         if seen.baseline is None or seen.count < 2:
             return told | {"current_memory_mb": _current(), "error": "fewer than two snapshots so far"}
+        last = self.service.warden.last
+        trend, leak = (None, None) if last is None else (last.assessment.trend, last.assessment.leak)
         return told | {
+            "trend": "stable" if trend is None else trend.word,
+            "trend_confidence": 0.0 if trend is None else trend.confidence,
+            "leak": "none" if leak is None else leak.stage.value,
+            "leak_reason": "" if leak is None else leak.reason,
             "baseline_memory_mb": _mb(seen.baseline),
             "current_memory_mb": _mb(seen.current),
             "peak_memory_mb": _mb(seen.peak),

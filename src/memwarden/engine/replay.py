@@ -10,19 +10,26 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from memwarden.assess.pressure import PressureDetector
+from memwarden.assess.judge import Judge
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.tick import Tick, told_of
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
+from memwarden.model.findings import LeakVerdict, Reading
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Detector
 
 #: What judging and deciding tell.
-JUDGED = (EventKind.LEVEL, EventKind.GAP, EventKind.GAP_CLOSED, EventKind.DECISION, EventKind.CLEARED)
+JUDGED = (
+    EventKind.LEVEL,
+    EventKind.LEAK,
+    EventKind.GAP,
+    EventKind.GAP_CLOSED,
+    EventKind.DECISION,
+    EventKind.CLEARED,
+)
 
 
 class Told(NamedTuple):
@@ -45,7 +52,7 @@ class Replay:
         self,
         rules: Sequence[Rule] | None = None,
         *,
-        detector: Callable[[], Detector] = PressureDetector,
+        detector: Callable[[], Detector] = Judge,
         reversible: Collection[str] = (),
         brief: Collection[str] = (),
     ) -> None:
@@ -176,6 +183,8 @@ def _key(event: Event) -> tuple[Any, ...]:
     value = event.value
     if isinstance(value, Decision):
         return _key_of(value)
+    if isinstance(value, LeakVerdict):
+        return event.kind, event.monotonic, value.stage, value.what
     about = getattr(value, "rule", None) or getattr(value, "level", None) or tuple(value or ())[:3]
     return event.kind, event.monotonic, about
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memwarden.assess.pressure import PressureDetector
+from memwarden.assess.judge import Judge
 from memwarden.engine import alive
 from memwarden.engine.bell import Bell
 from memwarden.engine.clock import SystemClock
@@ -124,7 +124,7 @@ class Warden:
             raise SettingsError(f"asked: {asked!r} is no Limit; write Limit(parse_size({asked!r}), 'asked')")
         self.interval = parse_duration(interval)
         self.asked = asked
-        self._detector = detector if detector is not None else PressureDetector()
+        self._detector = detector if detector is not None else Judge()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
@@ -338,12 +338,13 @@ class Warden:
     def _look(self, due: float, record: bool, life: _Life | None = None) -> None:
         if self._outcomes or self._new_policy is not None:
             self._take_in()
-        look = self._tick.glimpse(due)
+        between = not record and life is not None
+        look = self._tick.glimpse(due, between)
         if look is not None:
             if life is None or not life.left:
                 self._take(look, record)
             return
-        reading, events, decisions = self._tick(due)
+        reading, events, decisions = self._tick(due, between)
         if life is not None and life.left:
             return  # the run ended during this look: nobody is told of it any more
         self._take(Look.of(reading), record)
@@ -582,6 +583,8 @@ class Warden:
             self._life.wake.after_fork()
         self._life = self._behind = None
         self._courier.forget_threads()
+        if (forget := getattr(self._detector, "forget", None)) is not None:
+            forget()
         self.close()  # the child's copies of the descriptors only
 
 
@@ -598,5 +601,5 @@ def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
 def _to_log(event: Event) -> None:
     if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
         log.warn("%s", event.message, event=event)
-    elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.GAP_CLOSED):
+    elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.LEAK, EventKind.GAP_CLOSED):
         log.debug("%s", event.message, event=event)

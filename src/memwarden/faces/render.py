@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
-from memwarden.model.findings import PressureLevel
-from memwarden.model.units import size_text
+from memwarden.model.findings import LeakStage, PressureLevel
+from memwarden.model.text import printable as printable
+from memwarden.model.units import seconds_text, size_text
 
 #: A level's colour, in the words that terminals have.
 COLOURS = {
@@ -18,6 +19,8 @@ COLOURS = {
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
+#: The colour of a leak verdict.
+LEAK_COLOURS = {LeakStage.NONE: "green", LeakStage.SUSPECTED: "yellow", LeakStage.CONFIRMED: "red"}
 #: A level's sign, fuller the nearer the limit is, so that it is told without colour, too.
 GLYPHS = {
     PressureLevel.LOW: "░",
@@ -28,6 +31,8 @@ GLYPHS = {
 _ASCII_GLYPHS = dict(zip(PressureLevel, ".-=#", strict=True))
 #: Bytes as text: the same in every message and on every screen.
 size = size_text
+#: A duration as text: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``.
+seconds = seconds_text
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PARTS = " ▏▎▍▌▋▊▉█"
@@ -39,18 +44,6 @@ def limit(count: int) -> str:
     text = size(count)
     number, unit = text.split(" ")
     return f"{float(number):g} {unit}"
-
-
-def seconds(count: float) -> str:
-    """A duration: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``."""
-    if count < 0.9995:
-        return f"{count * 1000:.0f} ms"
-    if count < 60:
-        return f"{count:.1f} s"
-    whole = round(count)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def clock(wall: float) -> str:
@@ -66,11 +59,6 @@ def glyph(level: PressureLevel, *, blocks: bool = True) -> str:
 def growth(count: int) -> str:
     """A change in bytes, with its sign; ``0 B`` where nothing changed."""
     return f"{'+' if count > 0 else '-' if count else ''}{size(abs(count))}"
-
-
-def printable(text: str) -> str:
-    """Text of somebody else (a process's name, a path): nothing in it may speak to a terminal or break a line."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def cells(text: str) -> int:

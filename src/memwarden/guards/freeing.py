@@ -15,7 +15,7 @@ from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
 from memwarden.actions.returned import Resident, Returned
 from memwarden.actions.trim import trim_allocator
-from memwarden.errors import ActionFailed, SettingsError
+from memwarden.errors import ActionFailed, ReadError, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.findings import PressureLevel
 from memwarden.readers.sources import own_resident
@@ -59,7 +59,7 @@ def force_garbage_collection(*, trim: bool = True, resident: Resident | None = N
     """
     measure = own_resident() if resident is None else resident
     returned, begun = Returned(measure), time.monotonic()
-    before = None if measure is None else measure()
+    before = _size(measure)
     # The young ones first, so that it can be told what was freed where. That costs next to nothing, but where the
     # program has switched the collector off, and all its objects are young.
     passes = (2,) if gc.get_count()[0] > _MANY_YOUNG else (0, 1, 2)
@@ -74,8 +74,15 @@ def force_garbage_collection(*, trim: bool = True, resident: Resident | None = N
         except ActionFailed as error:
             untrimmed = str(error)
     took = time.monotonic() - begun
-    after = None if measure is None else measure()
+    after = _size(measure)
     return Freed((freed[0], freed[1], freed[2]), before, after, returned.bytes(), untrimmed, took)
+
+
+def _size(measure: Resident | None) -> int | None:
+    try:
+        return None if measure is None else measure()
+    except ReadError:
+        return None
 
 
 def clear_caches(level: PressureLevel = PressureLevel.CRITICAL, *, registry: Caches | None = None) -> Outcome:

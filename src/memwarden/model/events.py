@@ -13,6 +13,8 @@ class EventKind(Enum):
     STOP = "stop"
     SAMPLE = "sample"
     LEVEL = "level"
+    #: A leak verdict was entered or left.
+    LEAK = "leak"
     DECISION = "decision"
     OUTCOME = "outcome"
     #: A rule that had fired holds no more.

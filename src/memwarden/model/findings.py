@@ -42,6 +42,12 @@ class Assessment(NamedTuple):
     since: float
     #: The level of the time that all tasks spend waiting for memory; None where that was not read.
     stalls: PressureLevel | None = None
+    #: Where what is watched is going, in bytes; of the container, the machine or a card where it is no process.
+    trend: Trend | None = None
+    #: The gravest verdict on what is watched, the container and the cards; None where nothing was judged yet.
+    leak: LeakVerdict | None = None
+    #: The least time left of these; None where nothing rises.
+    forecast: Forecast | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -69,6 +75,14 @@ class LeakStage(Enum):
     SUSPECTED = "suspected"
     CONFIRMED = "confirmed"
 
+    @property
+    def rank(self) -> int:
+        """0 for NONE up to 2 for CONFIRMED."""
+        return _STAGE_RANK[self]
+
+
+_STAGE_RANK = {stage: rank for rank, stage in enumerate(LeakStage)}
+
 
 class Forecast(NamedTuple):
     """Time to the effective limit, if it goes on so."""
@@ -79,6 +93,8 @@ class Forecast(NamedTuple):
     high: float
     #: How often the truth lies between low and high.
     coverage: float
+    #: What will be full: ``python3[4242]``, ``cgroup /app``, ``gpu 0``; None where only one figure is judged.
+    what: str | None = None
 
 
 class LeakVerdict(NamedTuple):
@@ -93,6 +109,8 @@ class LeakVerdict(NamedTuple):
     #: Seconds since the rise began.
     lasted: float | None
     forecast: Forecast | None
+    #: Who leaks: ``python3[4242]``, ``cgroup /app``, ``gpu 0``; None where only one figure is judged, or nobody leaks.
+    what: str | None = None
 
 
 class Reading(NamedTuple):

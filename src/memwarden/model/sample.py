@@ -39,6 +39,8 @@ class Sample(NamedTuple):
     shares: ShareMemory | None = None
     top: TopProcesses | None = None
     directories: tuple[DirectoryUsage, ...] = ()
+    #: True for a look between the asked ones; None else.
+    between: bool | None = None
 
     @property
     def used(self) -> int | None:

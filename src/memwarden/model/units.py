@@ -32,6 +32,18 @@ def size_text(count: float) -> str:
     return f"{count:.2f} GiB" if abs(count) < 1024 else f"{count / 1024:.2f} TiB"
 
 
+def seconds_text(count: float) -> str:
+    """A duration: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if count < 0.9995:
+        return f"{count * 1000:.0f} ms"
+    if count < 60:
+        return f"{count:.1f} s"
+    whole = round(count)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
 def _shown(value: object) -> str:
     """What was given, short enough for a message; an int of thousands of digits has no text at all."""
     try:

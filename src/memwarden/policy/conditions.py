@@ -1,22 +1,21 @@
 """When a rule holds: ``MEASURE [over DURATION] (> | >= | < | <=) THRESHOLD``.
 
 ``level >= HIGH``, ``used > 80%``, ``available < 500MiB``, ``growth over 10min > 100MiB``,
-``psi.some > 10%``, ``directory.oldest > 1d``.
+``psi.some > 10%``, ``directory.oldest > 1d``, ``leak >= CONFIRMED``, ``time_left < 10min``.
 """
 
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import NamedTuple
 
 from memwarden.errors import SettingsError
-from memwarden.model.findings import PressureLevel
 from memwarden.model.units import parse_duration, parse_size, size_text
-from memwarden.policy.measures import GROWTH, MEASURES, Figure
+from memwarden.policy.measures import GROWTH, MEASURES, WORDS, Figure
 
 _FORM = re.compile(r"\s*([A-Za-z_.]+)(?:\s+over\s+([0-9.]+\s*\w*))?\s*(>=|<=|>|<)\s*(\S.*?)\s*")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_LEVELS = list(PressureLevel)
 _WORDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
 
 #: How far a figure must come back before a rule has cleared, where the rule does not say: three points of a
@@ -71,9 +70,9 @@ class Condition(NamedTuple):
 
     def band(self, text: str | None) -> float:
         """A band as it was written, or the usual one. Raises :class:`SettingsError`."""
-        if MEASURES[self.measure].unit == "level":
+        if MEASURES[self.measure].unit in WORDS:
             if text is not None:
-                raise SettingsError(f"band {text!r}: levels have their own; leave it out")
+                raise SettingsError(f"band {text!r}: levels and verdicts have their own; leave it out")
             return 0.0
         if text is not None:
             return _threshold(self.measure, text, self.threshold.share).value
@@ -84,11 +83,13 @@ class Condition(NamedTuple):
         value, whole = figure
         unit = MEASURES[self.measure].unit
         edge = f"{_WORDS[self.operator]} {self.threshold.text}"
-        if unit == "level":
-            return f"{self.measure} {_LEVELS[int(value)].name}"
+        if unit in WORDS:
+            return f"{self.measure} {WORDS[unit][int(value)]}"
+        if value == inf:
+            return f"{self.measure} without end"
         if unit == "share":
             return f"{self.measure} {value:.1%}, {edge}"
-        text = size_text(value) if unit == "bytes" else f"{value:g} s" if unit == "seconds" else f"{value:g}"
+        text = size_text(value) if unit == "bytes" else f"{value:.4g} s" if unit == "seconds" else f"{value:g}"
         part = f" ({value / whole:.1%} of {size_text(whole)})" if whole else ""
         return f"{self.measure} {text}{part}, {edge}"
 
@@ -125,10 +126,10 @@ def parse_condition(text: object) -> Condition:
 def _threshold(measure: str, text: str, share: bool | None) -> Threshold:
     unit = MEASURES[measure].unit
     percent = _PERCENT.fullmatch(text)
-    if unit == "level":
-        names = [level.name for level in _LEVELS]
+    if unit in WORDS:
+        names = WORDS[unit]
         if text.upper() not in names:
-            raise SettingsError(f"level {text!r}: not known; choose one of {', '.join(names)}")
+            raise SettingsError(f"{unit} {text!r}: not known; choose one of {', '.join(names)}")
         return Threshold(names.index(text.upper()), False, text.upper())
     if percent is not None and unit in ("bytes", "share"):
         if share is False:

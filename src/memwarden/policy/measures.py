@@ -7,9 +7,10 @@ A figure that this sample does not hold is None, and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
-from memwarden.model.findings import Assessment
+from memwarden.model.findings import Assessment, LeakStage, PressureLevel
 from memwarden.model.sample import Sample
 
 #: A value, and the whole that a percentage refers to (None: there is none).
@@ -20,10 +21,18 @@ class Measure(NamedTuple):
     """One row of the table."""
 
     name: str
-    #: ``"bytes"``, ``"seconds"``, ``"count"``, ``"share"`` (0..1) or ``"level"``.
+    #: ``"bytes"``, ``"seconds"``, ``"count"``, ``"share"`` (0..1), or one of :data:`WORDS`.
     unit: str
     read: Callable[[Sample, Assessment], Figure | None]
     sentence: str
+
+
+#: Of measures whose figure is a word: the words, from the best to the worst.
+WORDS = {
+    "level": tuple(level.name for level in PressureLevel),
+    "stage": tuple(stage.name for stage in LeakStage),
+    "trend": ("DECREASING", "STABLE", "INCREASING"),
+}
 
 
 def _level(_: Sample, assessment: Assessment) -> Figure | None:
@@ -119,6 +128,20 @@ def _directory_free(sample: Sample, _: Assessment) -> Figure | None:
     return None if least is None else (least.free, least.total)
 
 
+def _leak(_: Sample, assessment: Assessment) -> Figure | None:
+    return None if assessment.leak is None else (assessment.leak.stage.rank, None)
+
+
+def _trend(_: Sample, assessment: Assessment) -> Figure | None:
+    return None if assessment.trend is None else (WORDS["trend"].index(assessment.trend.word.upper()), None)
+
+
+def _time_left(_: Sample, assessment: Assessment) -> Figure | None:
+    if assessment.forecast is not None:
+        return assessment.forecast.low, None
+    return None if assessment.leak is None else (inf, None)  # nothing rises: that clears
+
+
 #: The only measure that remembers: the policy keeps what it grew from.
 GROWTH = "growth"
 
@@ -127,6 +150,9 @@ MEASURES = {
     for measure in (
         Measure("level", "level", _level, "the pressure level"),
         Measure("stalls", "level", _stalls, "the level of the time that all tasks wait for memory"),
+        Measure("leak", "stage", _leak, "the gravest leak verdict on what is watched, the container and the cards"),
+        Measure("trend", "trend", _trend, "where what is watched is going"),
+        Measure("time_left", "seconds", _time_left, "the lower end of the time left until the first of these is full"),
         Measure("used", "bytes", _used, "what counts against the binding limit; a percentage is of that limit"),
         Measure("available", "bytes", _available, "what may still be taken; a percentage is of the effective limit"),
         Measure(

@@ -79,10 +79,12 @@ PRESETS = {
                 _notify("usage critical", "used > 90%", severity="critical"),
                 _notify("growth warning", "growth > 100MiB", rest=600),
                 _notify("growth critical", "growth > 500MiB", rest=600, severity="critical"),
+                _notify("leak", "leak >= CONFIRMED", rest=3600),
                 _notify("available warning", "available < 500MiB"),
                 _notify("available critical", "available < 200MiB", severity="critical"),
             ),
-            sentence="A long-lived worker: usage, growth since its start, what is left; a warning and a critical step.",
+            sentence="A long-lived worker: usage, growth since its start, what is left; a warning and a critical step. "
+            "And a leak that is confirmed.",
         ),
         Preset(
             name="video",
@@ -100,12 +102,13 @@ PRESETS = {
             # The machine and the container by themselves: "used" would be the card's share where that is the higher.
             rules=(
                 _notify("gpu", "gpu.used > 88%", rest=1800),
+                _notify("leak", "leak >= CONFIRMED", rest=3600),
                 _notify("machine", "machine.used > 80%", rest=1800),
                 _notify("container", "container.used > 80%", rest=1800),
             ),
             sentence="A model server on a 24 GB card. Loaded models rest at 18 to 20 GB there, and 80 % of the card "
             "(19.2 GB) lies inside that, so the card is told above 88 % (21.1 GB); the machine and the container "
-            "above 80 %.",
+            "above 80 %; and a leak that is confirmed, of the card, too.",
         ),
         _percent("aggressive", 60, 75, "A look each minute, an alert above 75 %."),
         _percent("relaxed", 900, 85, "A look each 15 minutes, an alert above 85 %."),

@@ -360,7 +360,11 @@ class Policy:
 
 def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
     told = condition.told(figure)
-    binding = assessment.binding
+    binding, leak, forecast = assessment.binding, assessment.leak, assessment.forecast
+    if condition.measure == "leak" and leak is not None:
+        return f"{told}: {leak.what}: {leak.reason}" if leak.what else f"{told}: {leak.reason}"
+    if condition.measure == "time_left" and forecast is not None and forecast.what:
+        return f"{told}: {forecast.what}"
     if binding is None or condition.measure not in ("level", "used"):
         return told
     if condition.measure == "used":  # says the share and the size itself

@@ -145,6 +145,8 @@ def test_a_summary_shows_texts_and_numbers(clock):
         "current_percent": 70.0,
         "average_percent": 60.0,
         "peak_percent": 74.46,
+        "trend_confidence": 0.0,
+        "trend_readings": 4,
     }
 
 
@@ -184,6 +186,34 @@ def test_a_trend_is_one_of_three_words(readings, trend):
     for percent in readings:
         metrics.record(percent)
     assert metrics.get_trend() == trend
+
+
+@pytest.mark.contract("X-23")
+def test_how_sure_a_trend_is_stands_beside_it():
+    """Stable until there is evidence: no fourth word, and the count and the confidence have fields of their own."""
+    metrics = MemoryMetrics()
+    seen = []
+    for percent in [50.0] * 5 + [60.0] * 5:
+        metrics.record(percent)
+        summary = metrics.get_summary()
+        seen.append((summary["trend"], summary["trend_readings"]))
+    assert seen[:6] == [("stable", count) for count in range(1, 7)]
+    assert seen[-1] == ("increasing", 10)
+    assert metrics.get_summary()["trend_confidence"] > 0.9
+    assert MemoryMetrics().get_summary()["trend_confidence"] == 0.0
+
+
+@pytest.mark.contract("S2-15", "W2-7")
+def test_a_slow_leak_is_increasing_and_a_load_is_over():
+    """A hundredth of a point a reading, which two averages of the window never see; and a load that came once is
+    stable when it has been there for some twenty readings."""
+    slow, load = MemoryMetrics(), MemoryMetrics()
+    for number in range(600):
+        slow.record(50 + 0.01 * number)
+    assert slow.get_trend() == "increasing"
+    for percent in [40.0] * 30 + [60.0] * 25:
+        load.record(percent)
+    assert load.get_trend() == "stable"
 
 
 @pytest.mark.contract("W2-1")

@@ -67,8 +67,8 @@ def test_a_record_as_it_was(record: Path, name: str, capsys: pytest.CaptureFixtu
     assert [line.split()[3] for line in lines[:3]] == ["level", "decision", "level"]
     assert lines[-4:] == [
         "11 samples of 10.0 s, judged again by the rules of the record",
-        "then  2 levels, 1 decisions, 0 cleared, 0 gaps",
-        "now   2 levels, 1 decisions, 0 cleared, 0 gaps",
+        "then  2 levels, 0 leaks, 1 decisions, 0 cleared, 0 gaps",
+        "now   2 levels, 0 leaks, 1 decisions, 0 cleared, 0 gaps",
         "nothing differs",
     ]
 

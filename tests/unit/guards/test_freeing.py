@@ -7,7 +7,7 @@ import pytest
 
 from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
-from memwarden.errors import SettingsError
+from memwarden.errors import ReadError, SettingsError
 from memwarden.guards import freeing
 from memwarden.guards.freeing import CollectEvery, clear_caches, force_garbage_collection
 from memwarden.model.findings import PressureLevel
@@ -78,6 +78,19 @@ def test_what_really_left_is_measured():
     freed = force_garbage_collection(resident=lambda: next(sizes))
     assert (freed.before, freed.after, freed.returned) == (900 * MIB, 300 * MIB, 600 * MIB)
     assert force_garbage_collection(resident=lambda: 900 * MIB).returned == 0
+
+
+def test_a_size_that_cannot_be_read_stops_no_collection():
+    """It is None, and the garbage is collected all the same."""
+
+    def resident():
+        raise ReadError("statm", "/proc/self/statm", "denied")
+
+    gc.collect()
+    cycles(100)
+    freed = force_garbage_collection(resident=resident)
+    assert (freed.before, freed.after, freed.returned) == (None, None, None)
+    assert freed.objects >= 100
 
 
 def test_caches_are_cleared_by_level():

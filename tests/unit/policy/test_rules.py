@@ -22,7 +22,7 @@ from memwarden.model.facts import (
     SystemMemory,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, PressureLevel
+from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
@@ -33,6 +33,8 @@ from memwarden.policy.rules import ANSWER_SECONDS, Policy, Rule
 LOW, MODERATE, HIGH, CRITICAL = PressureLevel
 LIMIT = Limit(1000, "cgroup /app")
 KEY = ProcessKey(1, 1)
+FLAT = Trend("stable", 30, 0.8, 0.0)
+NO_LEAK = LeakVerdict(LeakStage.NONE, "calm", None, None, None, None)
 
 
 def verdict(level: PressureLevel = LOW, used: int | None = 850) -> Assessment:
@@ -215,7 +217,7 @@ def test_a_rule_may_ask_for_the_level_of_stalls() -> None:
 def test_every_measure_can_be_asked_for() -> None:
     """A row of the table that no sample fills would be a promise without anything behind."""
     for measure in MEASURES.values():
-        assert measure.read(FULL, verdict(LOW)._replace(stalls=LOW)) is not None, measure.name
+        assert measure.read(FULL, verdict(LOW)._replace(stalls=LOW, trend=FLAT, leak=NO_LEAK)) is not None, measure.name
         assert measure.sentence
 
 
@@ -611,3 +613,62 @@ def test_the_levels_are_the_base_and_hold_warning_and_critical() -> None:
         LOW, MODERATE, HIGH, HIGH, HIGH, CRITICAL,
     ]  # fmt: skip
     assert {each.when for each in preset("worker").rules} >= {"used > 80%", "used > 90%"}
+
+
+# --- leaks --------------------------------------------------------------------------------------------
+
+
+def _judged(policy: Policy, now: float, stage: LeakStage, low: float | None = None, word: str = "stable") -> list[str]:
+    """What a look with this verdict decides and clears, as words."""
+    forecast = None if low is None else Forecast(low, 2 * low, 4 * low, 0.8, "app[10]")
+    leak = LeakVerdict(stage, "the floor rose", None, None, None, forecast, "app[10]" if stage.rank else None)
+    found = verdict(LOW)._replace(trend=Trend(word, 30, 0.8, 0.0), leak=leak, forecast=forecast)
+    decided = policy.decide(Sample(1e9 + now, now), found)
+    return [*(each.reason for each in decided.decisions), *(f"cleared: {each.reason}" for each in decided.cleared)]
+
+
+def test_a_rule_follows_a_leak_verdict() -> None:
+    """It fires with the reason of the verdict, and clears when that is taken back; one not judged yet says nothing."""
+    policy = Policy([rule(when="leak >= confirmed", rest=float("inf"))])
+    assert policy.decide(Sample(1e9, 0.0), verdict(LOW)) == ([], [])
+    assert _judged(policy, 1.0, LeakStage.SUSPECTED) == []
+    assert _judged(policy, 2.0, LeakStage.CONFIRMED) == ["leak CONFIRMED: app[10]: the floor rose"]
+    assert _judged(policy, 3.0, LeakStage.CONFIRMED) == []
+    assert _judged(policy, 4.0, LeakStage.NONE) == ["cleared: leak NONE: the floor rose"]
+    early = Policy([rule(when="leak >= suspected")])
+    assert _judged(early, 1.0, LeakStage.SUSPECTED) == ["leak SUSPECTED: app[10]: the floor rose"]
+    assert str(rule(when="leak >= suspected", rest=0)) == "when leak is at least SUSPECTED, then notify"
+
+
+def test_a_rule_follows_the_time_left() -> None:
+    """By the lower end of its range; where nothing rises any more it clears."""
+    policy = Policy([rule(when="time_left < 10min", rest=float("inf"))])
+    assert _judged(policy, 1.0, LeakStage.NONE) == []
+    assert _judged(policy, 2.0, LeakStage.NONE, 601.0) == []
+    assert _judged(policy, 3.0, LeakStage.NONE, 599.5) == ["time_left 599.5 s, below 10min: app[10]"]
+    assert _judged(policy, 4.0, LeakStage.NONE, 610.0) == []  # within the band
+    assert _judged(policy, 5.0, LeakStage.NONE) == ["cleared: time_left without end"]
+
+
+def test_a_rule_follows_the_trend() -> None:
+    """Increasing is the worst of the three words."""
+    policy = Policy([rule(when="trend >= increasing")])
+    assert _judged(policy, 1.0, LeakStage.NONE, word="decreasing") == []
+    assert _judged(policy, 2.0, LeakStage.NONE) == []
+    assert _judged(policy, 3.0, LeakStage.NONE, word="increasing") == ["trend INCREASING"]
+
+
+@pytest.mark.parametrize(
+    ("when", "hint"),
+    [
+        ("leak >= maybe", "stage 'maybe': not known; choose one of NONE, SUSPECTED, CONFIRMED"),
+        ("leak > 80%", "choose one of NONE, SUSPECTED, CONFIRMED"),
+        ("trend > up", "choose one of DECREASING, STABLE, INCREASING"),
+        ("time_left < soon", "soon"),
+        ("time_left over 5min < 10min", "only growth is measured over a time"),
+    ],
+)
+def test_what_is_no_verdict_is_named(when: str, hint: str) -> None:
+    """With what could have been written."""
+    with pytest.raises(SettingsError, match=hint):
+        rule(when=when)

@@ -7,8 +7,9 @@ N     ``run``: the command's own exit code
 128+N ``run``: the command was ended by signal N
 123   ``run``: the limit ended it (memwarden, or the kernel at memwarden's ceiling)
 125   ``run``: memwarden itself could not do its work: a bad option, no ceiling
-126   ``run``: the command was found but cannot be executed
-127   ``run``: the command was not found
+126   ``run``, ``map``: the command was found but cannot be executed
+127   ``run``, ``map``: the command was not found
+130   ended by Ctrl-C; ``map``: 128+N for another signal
 0, 1  other commands: fine; not fine
 2     other commands: a bad option or argument
 ===== ==========================================================================
@@ -45,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{where}: {error.format_message().rstrip('.')}; see {where} --help")
         return OWN_FAILURE if running else USAGE
     except LaunchError as error:
-        _complain(f"memwarden run: {error}")
+        _complain(f"memwarden {args[0]}: {error}")
         if error.stage != "exec":
             return OWN_FAILURE
         import errno
 
         return NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
     except MemwardenError as error:
-        _complain(f"memwarden{' run' if running else ''}: {error}")
+        _complain(f"memwarden{f' {args[0]}' if args[:1] in (['run'], ['map']) else ''}: {error}")
         return OWN_FAILURE if running else USAGE
     except (click.Abort, KeyboardInterrupt):
         return 130

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from memwarden import __version__
-from memwarden.faces.cli.completion import SHELLS, files_of, programs, values_of
+from memwarden.faces.cli.completion import SHELLS, directories_of, files_of, programs, values_of
 from memwarden.settings import OPTIONS
 from memwarden.settings.options import Addresses
 
@@ -73,6 +73,57 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
     from memwarden.faces.cli.run import run as perform
 
     return perform(command, flags, as_json=as_json)
+
+
+@group.command(
+    "map",
+    context_settings={**CONTEXT, "allow_interspersed_args": False},
+    short_help="Run a command for each of many inputs, as many at once as there is memory for.",
+)
+@_options("limit", "cgroup", "quiet", "config")
+@click.option("--inputs", metavar="FILE", shell_complete=files_of, help="Read the inputs there, one a line.")
+@click.option("-0", "--null", is_flag=True, help="Inputs are separated by NUL characters, as find -print0 has them.")
+@click.option("--glob", "globs", metavar="PATTERN", multiple=True, help="Files are the inputs; ** for all folders.")
+@click.option("-I", "--replace", metavar="TEXT", help="TEXT stands for the input, instead of {}, {name} and {stem}.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="At most so many at once. Default: processors.")
+@click.option("--attempts", type=click.IntRange(1), metavar="N", help="Begin one at most so often. Default: 3.")
+@click.option("--kind", metavar="NAME", help="Learn what they need under this name. Default: the command's words.")
+@click.option("--reserve", metavar="SIZE", help="Each needs this. Default: what such commands were seen to need.")
+@click.option(
+    "--size-of",
+    type=click.Choice(("bytes", "number", "none")),
+    default="bytes",
+    show_default=True,
+    help="An input's size: that of the file it names, the number it is, or none.",
+)
+@click.option("--ledger", metavar="NAME", help="Share memory with those who name this ledger. Default: with all.")
+@click.option("--output-dir", metavar="PATH", shell_complete=directories_of, help="Keep each one's output there.")
+@click.option("--tag", is_flag=True, help="Begin each line of output with the input and a tab.")
+@click.option("--keep-going/--fail-fast", default=True, help="After a failure go on (default), or begin no more.")
+@click.option("--results", metavar="FILE", shell_complete=files_of, help="Write what came of each, a line of JSON.")
+@click.option("--resume", is_flag=True, help="Leave out what is done as --results says.")
+@click.option("--report", "reports", metavar="FILE", multiple=True, help="Write how it went: to a .txt, .json or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON line on standard error.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=programs)
+def map_command(command: tuple[str, ...], keep_going: bool, **flags: Any) -> int:
+    """Run COMMAND for each of many inputs, as many at once as there is memory for.
+
+    \b
+        find videos -name '*.mp4' -print0 | memwarden map -0 --limit 4GiB -- ffmpeg -i {} small/{stem}.mkv
+
+    {} stands for the input, {name} for its last part, {stem} for that without its suffix; without any of them the
+    input comes last. Inputs are the lines of standard input, unless --inputs or --glob says others.
+
+    What each command needs is learned from those before. One that needs more than there is room for waits; when
+    nobody can go on, one is ended and run again later, so a command must bear to be begun more than once.
+
+    Each command's output is printed whole, when it ends. Exits with 0 when all are done, 1 when not, 130 after Ctrl-C
+    (143 after SIGTERM), 126 and 127 when the command cannot be executed or was not found, 2 on a bad option.
+    """
+    from memwarden.faces.cli.map import Wishes, perform
+
+    settings = {name: flags.pop(name) for name in ("limit", "cgroup", "quiet", "config")}
+    return perform(command, settings, Wishes(fail_fast=not keep_going, **flags))
 
 
 @group.command(context_settings=CONTEXT, short_help="Look on: the machine, or processes by pid or name.")

@@ -155,6 +155,7 @@ class _Summary:
 def _counts(counts: dict[EventKind, int]) -> str:
     words = {
         EventKind.LEVEL: "levels",
+        EventKind.LEAK: "leaks",
         EventKind.DECISION: "decisions",
         EventKind.CLEARED: "cleared",
         EventKind.GAP: "gaps",

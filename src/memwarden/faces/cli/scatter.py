@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
 from memwarden.faces import render
+from memwarden.model.scale import round_steps
 
 WIDTH, HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 20, 70, 50
@@ -51,12 +51,12 @@ def scatter(title: str, subtitle: str, *, points: Sequence[Points], lines: Seque
         f'<text x="{_LEFT}" y="20" font-size="15" fill="#222222">{_escaped(title)}</text>',
         f'<text x="{_LEFT}" y="38" fill="#555555">{_escaped(subtitle)}</text>',
     ]
-    for step in _steps(0.0, most, 1024):
+    for step in round_steps(0.0, most, 1024):
         _, y = place(low, step)
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="#dddddd"/>')
         label = render.limit(int(step)) if step else "0"
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{label}</text>')
-    for step in _steps(low, high, 10):
+    for step in round_steps(low, high, 10):
         x, _ = place(step, 0.0)
         words = f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle" fill="#555555">{step:g}</text>'
         parts.append(words)
@@ -89,18 +89,6 @@ def _legend(points: Sequence[Points], lines: Sequence[Line]) -> Iterator[str]:
         yield f'<path d="M{x} {y}h24" stroke="#222222" stroke-width="1.5"{dashes}/>'
         yield f'<text x="{x + 30}" y="{y + 4}" fill="#222222">{_escaped(line.name)}</text>'
         x += 46 + 7 * len(line.name)
-
-
-def _steps(low: float, high: float, base: int) -> Iterator[float]:
-    """Round values, four to eight of them: 1, 2 or 5 times a power of ten; of bytes 1, 2, 5, 10… times one of 1024."""
-    rough = (high - low) / 6
-    unit = float(base) ** math.floor(math.log(rough, base)) if rough > 0 else 1.0
-    rounds = (1, 2, 5, 10) if base == 10 else (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024)
-    step = next((unit * each for each in rounds if unit * each >= rough), unit * base)
-    at = math.ceil(low / step)
-    while at * step <= high:
-        yield at * step
-        at += 1
 
 
 def _escaped(text: str) -> str:

@@ -6,14 +6,17 @@ then blank lines, the chart, events and processes.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 
+from memwarden.assess.trend import STABLE
+from memwarden.assess.words import left_words
 from memwarden.faces import render
 from memwarden.faces.cli.course import WATCHED, Course, processes, shares, told
 from memwarden.faces.cli.table import BOLD, DIM, Line, age, cut, own_group, table
 from memwarden.model.decisions import Decision
 from memwarden.model.events import EventKind
-from memwarden.model.findings import Assessment
+from memwarden.model.findings import Assessment, LeakStage, LeakVerdict
 from memwarden.model.sample import Sample
 
 #: From this width on the bar stands beside its figures.
@@ -40,6 +43,7 @@ def view(course: Course, title: str, width: int, height: int, *, blocks: bool = 
     sample, assessment = reading
     head = [_header(course, sample, title, width), *_level(assessment, width, blocks)]
     head += _wrapped(_figures(course, sample, assessment), width)[: max(1, height // 5)]
+    head += _leak(assessment, width)[: max(1, height // 10)]
     gaps = _gaps(sample, width)
     rows = processes(sample)
     listed = table(sample, rows, width, growth=course.growth_of, command=course.command_of)
@@ -125,6 +129,12 @@ def _figures(course: Course, sample: Sample, assessment: Assessment) -> list[Lin
         add("peak", render.size(max(course.peak, _root_peak(sample))))
     if assessment.available is not None:
         add("available", render.size(assessment.available))
+    if assessment.trend is not None and assessment.trend.word != STABLE:
+        add("trend", assessment.trend.word)
+    if assessment.forecast is not None:
+        forecast = assessment.forecast
+        whose = f" ({render.printable(forecast.what)})" if forecast.what else ""
+        add("full in", f"{left_words(forecast).removeprefix('full in ')}{whose}")
     if tree is not None:
         if tree.keys and all(key in measured for key in tree.keys):
             oldest = max(measured[key][1] for key in tree.keys)
@@ -155,6 +165,18 @@ def _figures(course: Course, sample: Sample, assessment: Assessment) -> list[Lin
         for gpu in sample.gpus:
             add(f"gpu {gpu.number}", f"{render.size(gpu.used)} of {render.limit(gpu.total)}")
     return figures
+
+
+def _leak(assessment: Assessment, width: int) -> list[Line]:
+    """The leak verdict with its reason, on as many lines as it needs; none where there is no leak."""
+    leak = assessment.leak
+    if leak is None or leak.stage is LeakStage.NONE:
+        return []
+    text = render.printable(f"{leak.what}: {leak.reason}" if leak.what else leak.reason)
+    style = render.LEAK_COLOURS[leak.stage]
+    begin: Line = [("leak ", DIM), (f"{leak.stage.name} ", style)]
+    first, *others = textwrap.wrap(text, width, initial_indent=" " * len(f"leak {leak.stage.name} ")) or [""]
+    return [cut([*begin, (first.lstrip(), "")], width), *([(other, "")] for other in others)]
 
 
 def _root_peak(sample: Sample) -> int:
@@ -221,6 +243,8 @@ def _events(course: Course, width: int) -> list[Line]:
         style = _EVENT_STYLES.get(event.kind, "")
         if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
             style = render.COLOURS[event.value.level]
+        elif isinstance(event.value, LeakVerdict):
+            style = render.LEAK_COLOURS[event.value.stage]
         elif isinstance(event.value, Decision) and event.value.severity == "critical" and not event.value.undo:
             style = "red"
         lines.append(cut([(f"{render.clock(event.wall)} ", DIM), (f"{word} ", style or BOLD), (sentence, "")], width))

@@ -1,0 +1,167 @@
+"""Everything that is judged of a sample: its level, and where memory is going.
+
+The level is judged at every look. Trend, leak verdict and time left are judged of what can leak: the watched process or
+tree, the container, each graphics card, and the machine where nothing else is watched. These judge by floors over
+time, so they are fed at the asked interval alone; looks in between leave what they told as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from math import inf
+
+from memwarden.assess.forecast import COVERAGE
+from memwarden.assess.leak import LeakDetector
+from memwarden.assess.pressure import PressureDetector, constraints
+from memwarden.assess.trend import TrendDetector
+from memwarden.model.facts import ProcessMemory, TreeMemory
+from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, Trend
+from memwarden.model.sample import Sample
+from memwarden.model.units import MIB
+
+#: Samples that come faster are not fed: a quarter of a second is the shortest at which verdicts were measured, and
+#: the timer may be a little early.
+LEAST_SECONDS = 0.24
+
+_Told = tuple[Trend, LeakVerdict, Forecast | None]
+#: One figure that may leak: which it is, whose it is now, its words, bytes, and the bytes at which it is full.
+_Figure = tuple[Hashable, Hashable, str, int, int | None]
+
+
+class _Series:
+    """One figure that may leak, and whose it is."""
+
+    __slots__ = ("leak", "left", "owner", "stage", "what")
+
+    def __init__(self, owner: Hashable, what: str) -> None:
+        self.leak = LeakDetector()
+        self.owner, self.what = owner, what
+        self.stage = 0
+        self.left: tuple[float, float, float] | None = None
+
+
+class Judge:
+    """Judges samples in order, by the very detectors that can be had alone. Time is the samples' own.
+
+    A process that is another one than before (pid and start), or another control group, begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._pressure = PressureDetector()
+        self._told: _Told | None = None
+        self._calm: tuple[object, _Told, Callable[[Sample], Assessment]] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew with what leaks: in a child after fork, where this may have been left half done."""
+        self._series: dict[Hashable, _Series] = {}
+        self._worst: _Series | None = None
+        self._trend = TrendDetector()
+        self._trended: tuple[Hashable, Hashable] | None = None  # whose trend it is
+        self._fed = -inf
+
+    def assess(self, sample: Sample) -> Assessment:
+        """The verdict on the next sample."""
+        found = self._pressure.assess(sample)
+        if not sample.between and self.due(sample.monotonic):
+            self._feed(sample, found.available)
+        return found if self._told is None else _whole(found, self._told)
+
+    def due(self, now: float) -> bool:
+        """See :class:`memwarden.protocols.Detector`."""
+        return not self._fed <= now < self._fed + LEAST_SECONDS
+
+    def calm(self) -> tuple[float, Callable[[Sample], Assessment]] | None:
+        """See :class:`memwarden.protocols.Detector`."""
+        calm, told = self._pressure.calm(), self._told
+        if calm is None or told is None:
+            return calm
+        below, judge = calm
+        kept = self._calm
+        if kept is None or kept[0] is not judge or kept[1] is not told:
+            kept = self._calm = judge, told, partial(_judge, judge, told)
+        return below, kept[2]
+
+    def _feed(self, sample: Sample, available: int | None) -> None:
+        now = self._fed = sample.monotonic
+        fed: list[Hashable] = []
+        for slot, owner, what, value, full in self._figures(sample, available):
+            series = self._series.get(slot)
+            if series is None:
+                series = self._series[slot] = _Series(owner, what)
+            elif series.owner != owner:
+                series.owner, series.what = owner, what
+                series.leak.restarted(now)
+            if not fed:
+                self._follow(slot, owner, now, value)
+            series.stage, series.left = series.leak.update(now, value / MIB, None if full is None else full / MIB)
+            fed.append(slot)
+        if len(fed) < len(self._series) and not sample.gaps:  # what is gone for good, and not only unread
+            self._series = {slot: self._series[slot] for slot in fed}
+        self._told = self._tell() if self._series else None
+
+    def _figures(self, sample: Sample, available: int | None) -> Iterator[_Figure]:
+        """What may leak; the one whose trend is told first."""
+        tree, process, system = sample.tree, sample.process, sample.system
+        if sample.gpus:  # what a card leaves is no room for a process
+            rooms = [each.headroom for each in constraints(sample) if not each.limit.source.startswith("gpu ")]
+            available = max(0, min(rooms)) if rooms else None
+        if tree is not None:
+            used = tree.total
+            what = f"tree of {_name(tree, process)}[{tree.root.pid}]"
+            yield "watched", tree.root, what, used, None if available is None else used + available
+        elif process is not None:
+            used = process.rss
+            full = None if available is None else used + available
+            yield "watched", process.key, f"{process.name}[{process.key.pid}]", used, full
+        for group in sample.cgroups:
+            if group.limit:
+                used = group.working_set
+                full = None if available is None else used + available
+                yield "container", group.path, f"cgroup {group.path}", used, full
+                break
+        if system is not None and tree is None and process is None and "watched" not in self._series:
+            yield "machine", "machine", "machine", system.used, system.total
+        for gpu in sample.gpus:
+            yield ("gpu", gpu.uuid), gpu.uuid, f"gpu {gpu.number}", gpu.used, gpu.total or None
+
+    def _follow(self, slot: Hashable, owner: Hashable, now: float, value: int) -> None:
+        if self._trended != (slot, owner):
+            self._trended, self._trend = (slot, owner), TrendDetector()
+        self._trend.add(now, float(value))
+
+    def _tell(self) -> _Told:
+        """The gravest verdict, and the least time left, of all that may leak."""
+        every = list(self._series.values())
+        grave = max(series.stage for series in every)
+        worst = self._worst
+        if worst not in every or worst.stage < grave:  # of two as grave the one that was told before
+            worst = self._worst = next(series for series in every if series.stage == grave)
+        forecast = None
+        for series in every:
+            if series.left is not None and (forecast is None or series.left[0] < forecast.low):
+                forecast = Forecast(*series.left, COVERAGE, series.what)
+        if grave:
+            return self._trend.trend, worst.leak.verdict._replace(what=worst.what), forecast
+        reason, before = worst.leak.reason, self._told
+        if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
+            return self._trend.trend, before[1], forecast  # the same value is written faster
+        return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast
+
+
+def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:
+    """What its root is called; nothing where it has ended, and others of the tree live on."""
+    if process is not None and process.key == tree.root:
+        return process.name
+    return tree.names[tree.keys.index(tree.root)] if tree.root in tree.keys else ""
+
+
+def _whole(found: Assessment, told: _Told) -> Assessment:
+    level, raw, binding, effective, available, since, stalls, *_ = found
+    return Assessment(level, raw, binding, effective, available, since, stalls, *told)
+
+
+def _judge(judge: Callable[[Sample], Assessment], told: _Told, sample: Sample) -> Assessment:
+    """The verdict on a sample that changes nothing."""
+    return _whole(judge(sample), told)

@@ -1,0 +1,182 @@
+"""Level, trend, leak verdict and time left of one watch, by the same detectors that can be had alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from memwarden.assess.judge import LEAST_SECONDS, Judge
+from memwarden.assess.leak import LeakDetector
+from memwarden.assess.pressure import PressureDetector
+from memwarden.assess.trend import TrendDetector
+from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.findings import Assessment, LeakStage
+from memwarden.model.sample import Sample
+from memwarden.model.units import MIB
+
+TOTAL = 1000
+KEY = ProcessKey(10, 100)
+
+
+def look(
+    t: float, rss: int | None, *, key: ProcessKey = KEY, others: int = 100, between: bool | None = None, **more: object
+) -> Sample:
+    """A look at a process, and at a machine of 1000 MiB that holds it; sizes are MiB."""
+    system = SystemMemory(TOTAL * MIB, (TOTAL - others - (rss or 0)) * MIB, 0, 0, 0, 0)
+    process = None if rss is None else ProcessMemory(key, "app", rss * MIB)
+    return Sample(1e9 + t, t, 0.0, system, process, between=between, **more)  # type: ignore[arg-type]
+
+
+def leaking(minute: int) -> int:
+    """200 MiB for 200 minutes, then two more each minute."""
+    return 200 + max(0, minute - 200) * 2
+
+
+def watched(judge: Judge, minutes: range, **more: object) -> Assessment:
+    """The verdict after these minutes of a leak."""
+    found = [judge.assess(look(60.0 * minute, leaking(minute), **more)) for minute in minutes]  # type: ignore[arg-type]
+    return found[-1]
+
+
+@pytest.mark.contract("S2-16", "V-15", "W2-7")
+def test_it_says_what_the_detectors_say_that_can_be_had_alone() -> None:
+    """Stage, reason, time left and trend, at each look; against what the nearest limit leaves to the process."""
+    judge, leak, trend, stages = Judge(), LeakDetector(), TrendDetector(), set()
+    for minute in range(600):
+        t, used = 60.0 * minute, min(850, leaking(minute))
+        found = judge.assess(look(t, used))
+        stage, left = leak.update(t, float(used), 900.0)
+        assert found.leak is not None
+        assert found.leak.stage.rank == stage
+        assert found.leak.reason == leak.reason
+        assert found.leak.what == ("app[10]" if stage else None)
+        assert (None if found.forecast is None else found.forecast[:3]) == left
+        assert found.trend == trend.update(t, float(used * MIB))
+        stages.add(found.leak.stage)
+    assert stages == set(LeakStage)
+
+
+def test_the_level_is_that_of_the_levels_alone() -> None:
+    """What leaks changes nothing of it."""
+    judge, alone = Judge(), PressureDetector()
+    for minute in range(0, 540, 3):
+        sample = look(60.0 * minute, leaking(minute))
+        assert judge.assess(sample)[:7] == alone.assess(sample)[:7]
+
+
+def test_looks_between_and_looks_that_come_too_fast_are_not_fed() -> None:
+    """They say what was said last."""
+    judge = Judge()
+    first = judge.assess(look(0.0, 200))
+    assert first.trend is not None
+    assert first.trend.readings == 1
+    assert judge.due(LEAST_SECONDS)
+    assert judge.assess(look(1.0, 300, between=True)).trend is first.trend
+    assert not judge.due(0.1)
+    assert judge.assess(look(0.1, 300)).trend is first.trend
+    later = judge.assess(look(1.0, 300))
+    assert later.trend is not None
+    assert later.trend.readings == 2
+
+
+def test_nothing_is_judged_before_anything_was_read() -> None:
+    """None, and not stable, no leak."""
+    found = Judge().assess(Sample(1e9, 0.0, gaps=(Gap("meminfo", "/proc/meminfo", "denied"),)))
+    assert (found.trend, found.leak, found.forecast) == (None, None, None)
+
+
+@pytest.mark.parametrize("key", [ProcessKey(11, 100), ProcessKey(10, 101)], ids=["pid", "start"])
+def test_another_process_begins_anew(key: ProcessKey) -> None:
+    """Its verdict is not that of the one before; a process is its pid and its start."""
+    judge = Judge()
+    found = watched(judge, range(430))
+    assert found.leak is not None
+    assert found.leak.stage is not LeakStage.NONE
+    after = judge.assess(look(60.0 * 430, 200, key=key))
+    assert after.leak is not None
+    assert after.leak.stage is LeakStage.NONE
+    assert after.leak.reason == "the process was replaced"
+    assert after.forecast is None
+    assert after.trend is not None
+    assert after.trend.readings == 1
+
+
+def test_a_gap_keeps_the_verdict_and_an_end_takes_it_back() -> None:
+    """Who could not be read may still leak; who is gone does not."""
+    judge = Judge()
+    stage = watched(judge, range(430)).leak
+    assert stage is not None
+    unread = judge.assess(look(60.0 * 430, None, gaps=(Gap("process", "/proc/10", "denied"),)))
+    assert unread.leak is not None
+    assert unread.leak.stage is stage.stage
+    gone = judge.assess(look(60.0 * 431, None))
+    assert gone.leak is None or gone.leak.stage is LeakStage.NONE
+
+
+def test_after_a_fork_it_begins_anew() -> None:
+    """Whatever the parent was in the middle of."""
+    judge = Judge()
+    watched(judge, range(430))
+    judge.forget()
+    found = judge.assess(look(60.0 * 430, leaking(430)))
+    assert found.leak is not None
+    assert found.leak.stage is LeakStage.NONE
+    assert found.trend is not None
+    assert found.trend.readings == 1
+
+
+def test_a_tree_is_judged_as_one() -> None:
+    """What is watched is the sum, and it is named by its root."""
+    judge = Judge()
+    for minute in range(430):
+        tree = TreeMemory(KEY, (KEY, ProcessKey(11, 101)), ("sh", "app"), (MIB, leaking(minute) * MIB), ())
+        found = judge.assess(look(60.0 * minute, leaking(minute), tree=tree))
+    assert found.leak is not None
+    assert found.leak.what == "tree of app[10]"
+
+
+def test_a_container_is_judged_where_it_has_a_limit() -> None:
+    """What fills it beside the process that is watched, too."""
+    judge = Judge()
+    for minute in range(430):
+        group = CgroupMemory("/app", 2, (300 + leaking(minute)) * MIB, 1100 * MIB, 0)
+        found = judge.assess(look(60.0 * minute, 50, cgroups=(group,), others=0))
+    assert found.leak is not None
+    assert found.leak.what == "cgroup /app"
+    assert found.trend is not None
+    assert found.trend.word == "stable"  # of the process
+
+
+@pytest.mark.contract("V-18")
+def test_cards_have_the_same_verdict_and_time_left() -> None:
+    """Against their own memory; and what a card leaves is no room of the process."""
+    judge = Judge()
+    for minute in range(430):
+        used = leaking(minute) * MIB
+        gpu = GpuMemory(0, "card", "GPU-0", TOTAL * MIB, used, TOTAL * MIB - used)
+        found = judge.assess(look(60.0 * minute, 50, gpus=(gpu,), others=0))
+    assert found.leak is not None
+    assert (found.leak.stage.name, found.leak.what) == ("CONFIRMED", "gpu 0")
+    assert found.forecast is not None
+    assert found.forecast.what == "gpu 0"
+
+
+def test_the_machine_is_judged_where_nothing_else_is_watched() -> None:
+    """Its used memory, against its total."""
+    judge = Judge()
+    for minute in range(430):
+        found = judge.assess(look(60.0 * minute, None, others=leaking(minute)))
+    assert found.leak is not None
+    assert found.leak.what == "machine"
+
+
+def test_a_calm_look_bears_what_was_judged_last() -> None:
+    """Made into values later, it is what it would have been."""
+    judge = Judge()
+    found = watched(judge, range(330), others=0)
+    calm = judge.calm()
+    assert calm is not None
+    sample = look(60.0 * 329 + 0.1, leaking(329), others=0)
+    assert calm[1](sample)[7:] == found[7:]
+    assert found.forecast is not None
+    watched(judge, range(330, 332), others=0)
+    assert calm[1](sample)[7:] == found[7:]

@@ -365,7 +365,12 @@ def test_workers_are_reduced_at_high() -> None:
     """What memwarden advises at HIGH is two workers; an executor that is told so lets the others go."""
     limit = Limit(16 << 30, "machine")
     high = Assessment(
-        PressureLevel.HIGH, PressureLevel.HIGH, Constraint(limit, 14 << 30), limit, 2 << 30, None  # fmt: skip
+        PressureLevel.HIGH,
+        PressureLevel.HIGH,
+        Constraint(limit, 14 << 30),
+        limit,
+        2 << 30,
+        None,  # fmt: skip
     )
     advice = safe_processing_config(assessment=high, processors=8)
     assert advice.max_workers == 2

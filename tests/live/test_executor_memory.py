@@ -370,7 +370,7 @@ def test_workers_are_reduced_at_high() -> None:
         Constraint(limit, 14 << 30),
         limit,
         2 << 30,
-        None,  # fmt: skip
+        None,
     )
     advice = safe_processing_config(assessment=high, processors=8)
     assert advice.max_workers == 2

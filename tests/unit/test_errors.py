@@ -13,6 +13,7 @@ from memwarden.errors import (
     CeilingUnavailable,
     DoesNotFit,
     ExtraMissing,
+    IsolationFailed,
     LaunchError,
     LimitExceeded,
     MemwardenError,
@@ -21,6 +22,8 @@ from memwarden.errors import (
     RecordError,
     SettingsError,
     TargetChanged,
+    TaskTooLarge,
+    WorkerLost,
 )
 
 #: One of each, with the attributes that it must keep.
@@ -33,16 +36,22 @@ EXAMPLES: list[tuple[MemwardenError, dict[str, object]]] = [
     ),
     (LimitExceeded("too much", limit=100, used=130), {"limit": 100, "used": 130}),
     (LimitExceeded("too much", limit=100), {"limit": 100, "used": None}),
+    (
+        TaskTooLarge("too large", predicted=7, used=9, limit=8, attempts=2),
+        {"predicted": 7, "used": 9, "limit": 8, "attempts": 2},
+    ),
+    (WorkerLost("it is gone", code=-9), {"code": -9}),
     (ActionFailed("no"), {}),
     (TargetChanged("pid 5 belongs to another process now"), {}),
     (NotAdmitted("no new work"), {}),
     (DoesNotFit("too large", asked=9, budget=5, source="machine"), {"asked": 9, "budget": 5, "source": "machine"}),
     (LaunchError("no such command", errno=2, stage="exec"), {"errno": 2, "stage": "exec"}),
     (CeilingUnavailable("no cgroups"), {}),
+    (IsolationFailed("it crashed", signal=11), {"code": None, "signal": 11}),
     (RecordError("disk full", path="/a/b"), {"path": "/a/b"}),
     (ExtraMissing("the dashboard", "web"), {"extra": "web", "msg": str(ExtraMissing("the dashboard", "web"))}),
 ]
-BUILTIN = {"ValueError": ValueError, "MemoryError": MemoryError, "ImportError": ImportError}
+BUILTIN = {"ValueError": ValueError, "MemoryError": MemoryError, "ImportError": ImportError, "RuntimeError": RuntimeError}
 
 
 def classes() -> list[type[MemwardenError]]:

@@ -6,6 +6,7 @@ in ``tests/live/test_executor*.py``.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,13 @@ from concurrent.futures import (
 )
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("BudgetedExecutor needs Linux", allow_module_level=True)
+from multiprocessing import get_context
 
 from memwarden.admission.executor import BudgetedExecutor
 from support import chores

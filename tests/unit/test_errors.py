@@ -51,7 +51,7 @@ EXAMPLES: list[tuple[MemwardenError, dict[str, object]]] = [
     (RecordError("disk full", path="/a/b"), {"path": "/a/b"}),
     (ExtraMissing("the dashboard", "web"), {"extra": "web", "msg": str(ExtraMissing("the dashboard", "web"))}),
 ]
-BUILTIN = {"ValueError": ValueError, "MemoryError": MemoryError, "ImportError": ImportError, "RuntimeError": RuntimeError}
+BUILTIN = {each.__name__: each for each in (ValueError, MemoryError, ImportError, RuntimeError)}
 
 
 def classes() -> list[type[MemwardenError]]:

@@ -15,10 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
-from multiprocessing import get_context
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.actions.family import Family
 from memwarden.actions.forks import renew_after_fork
@@ -27,6 +24,10 @@ from memwarden.actions.signals import KILL
 from memwarden.admission.worker import Orders, work
 from memwarden.errors import ActionFailed, ReadError
 from memwarden.readers.identity import ProcProbe
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
 
 _WORD = struct.Struct("<cq")
 
@@ -50,6 +51,8 @@ class Nursery(Protocol):
 def nursery(context: BaseContext | None, orders: Orders) -> Nursery:
     """The one for this context (None: the usual of this Python). To be called in the thread that begins the work."""
     if context is None:
+        from multiprocessing import get_context
+
         context = get_context()
     if context.get_start_method() == "fork":
         return _ForkNursery(context, orders)
@@ -180,6 +183,8 @@ def _nurse(control: socket.socket, theirs: socket.socket, orders: Orders, progra
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = orders._replace(starter=os.getpid())
+    from multiprocessing import get_context
+
     context = get_context("fork")
     children: dict[int, BaseProcess] = {}
     while True:

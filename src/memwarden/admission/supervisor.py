@@ -13,7 +13,6 @@ import select
 import threading
 import time
 from collections import deque
-from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.forks import renew_after_fork
@@ -78,6 +77,9 @@ class Supervisor:
         progress: bool = False,
     ) -> None:
         self.workers = workers
+        from concurrent.futures.process import BrokenProcessPool  # brings multiprocessing
+
+        self._broken_pool = BrokenProcessPool
         self._backstop, self._gate = backstop, gate
         self._probe: IdentityProbe = ProcProbe()
         self._attempts, self._tasks_per_child = attempts, tasks_per_child
@@ -179,7 +181,7 @@ class Supervisor:
         """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
         workers notice when the parent ends."""
         if self.broken is None:
-            self.broken = BrokenProcessPool("this executor belongs to the process that this one was forked from")
+            self.broken = self._broken_pool("this executor belongs to the process that this one was forked from")
         with contextlib.suppress(OSError):
             os.close(self._wake_fd)
         self._wake_fd = -1
@@ -619,11 +621,11 @@ class Supervisor:
 
     def _break(self, words: str, told: bytes | None) -> None:
         """Nothing can go on: every future hears why."""
-        error = BrokenProcessPool(words)
+        error = self._broken_pool(words)
         if told is not None:
             with contextlib.suppress(Exception):
                 whole, lines = pickle.loads(told)
-                error = BrokenProcessPool(f"{words}: {lines.strip().splitlines()[-1]}")
+                error = self._broken_pool(f"{words}: {lines.strip().splitlines()[-1]}")
                 error.__cause__ = pickle.loads(whole)
         self.broken = error
 
@@ -632,7 +634,7 @@ class Supervisor:
         with contextlib.suppress(MemwardenError):
             self._purse.leave_line()
         if trouble is not None and self.broken is None:
-            self.broken = BrokenProcessPool(f"the executor failed: {type(trouble).__name__}: {trouble}")
+            self.broken = self._broken_pool(f"the executor failed: {type(trouble).__name__}: {trouble}")
             self.broken.__cause__ = trouble
         left = [task for seat in self._staff for task in seat.tasks] + [*self._queue]
         if self.broken is not None:

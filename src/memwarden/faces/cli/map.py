@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
-from multiprocessing import get_context
 from types import FrameType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -73,6 +72,8 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: Wishes) ->
         if wishes.results is not None:
             manifest = stack.enter_context(Manifest(wishes.results, command, resume=wishes.resume))
             tally.left_out = (Counter(inputs) & manifest.done).total()
+        from multiprocessing import get_context  # not on a system without processes to fork
+
         executor = BudgetedExecutor(
             wishes.workers,
             budget=settings.limit,

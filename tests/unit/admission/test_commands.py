@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("fcntl", reason="commands are run on Linux")
 
-from memwarden.admission.commands import CommandResult, Template, file_name, input_bytes, run_commands  # noqa: E402
-from memwarden.admission.manifest import Manifest  # noqa: E402
-from memwarden.errors import RecordError, SettingsError  # noqa: E402
+from memwarden.admission.commands import CommandResult, Template, file_name, input_bytes, run_commands
+from memwarden.admission.manifest import Manifest
+from memwarden.errors import RecordError, SettingsError
 
 
 class AtOnce(Executor):

@@ -51,7 +51,7 @@ def dask() -> Iterator[Executor]:
     with Client(
         processes=False, n_workers=1, threads_per_worker=WORKERS, dashboard_address=None, set_as_default=False
     ) as client:
-        yield client.get_executor()
+        yield client.get_executor(pure=False)  # else a call with the same arguments is made once
 
 
 MAKERS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {

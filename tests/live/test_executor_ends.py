@@ -169,9 +169,9 @@ def hang_at_exit() -> int:
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_that_hang_at_their_end_are_ended(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that never ends keeps a Python process for ever; all are given the same few seconds, not one each."""
-    import memwarden.admission.supervisor as supervisor
+    import memwarden.admission.staff as staff
 
-    monkeypatch.setattr(supervisor, "LEAVE_SECONDS", 1.0)
+    monkeypatch.setattr(staff, "LEAVE_SECONDS", 1.0)
     executor = make(3, method)
     futures = [executor.submit(hang_at_exit) for _ in range(3)]
     pids = {future.result(60) for future in futures}

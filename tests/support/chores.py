@@ -145,6 +145,13 @@ def spike(mib: int, seconds: float) -> None:
         time.sleep(seconds)
 
 
+def spike_privately(mib: int, seconds: float) -> None:
+    """The same in memory that nobody else can have."""
+    kept = b"x" * (mib * MIB)
+    time.sleep(seconds)
+    del kept
+
+
 _kept: list[bytes] = []
 
 

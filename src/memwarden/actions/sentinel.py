@@ -13,14 +13,23 @@ import subprocess
 
 from memwarden.actions.forks import renew_after_fork
 
-#: Words are remembered as they come, so that what is told last is known at the end, too.
-_WAIT = 'told=; while read -r word; do [ "$word" = "done" ] && exit 0; told="$told $word"; done; '
+#: Words are remembered as they come, so that what is told last is known at the end, too; ``-word`` takes one back.
+_WAIT = """
+told=' '
+while read -r word; do
+    case $word in
+        done) exit 0 ;;
+        -*) word=${word#-}; case $told in *" $word "*) told="${told%% "$word" *} ${told#* "$word" }" ;; esac ;;
+        *) told="$told$word " ;;
+    esac
+done
+"""
 
 
 class Sentinel:
     """Runs ``script`` when this process dies before :meth:`dismiss`.
 
-    The script is POSIX shell; ``$1`` is ``argument``, and ``$told`` are the words of :meth:`tell`.
+    The script is POSIX shell; ``$1`` is ``argument``, and ``$told`` are the words of :meth:`tell`, with spaces around.
     """
 
     def __init__(self, script: str, argument: str = "") -> None:
@@ -54,7 +63,7 @@ class Sentinel:
         return self.process is not None and self.process.poll() is None
 
     def tell(self, word: str) -> bool:
-        """Let it know a word without spaces; False when there is nobody to hear it."""
+        """Let it know a word without spaces, or with ``-`` before it take one back; False when nobody hears it."""
         if self.process is None:
             return False
         try:

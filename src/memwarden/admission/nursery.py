@@ -4,7 +4,7 @@ With ``fork``, from a process of its own that was forked once, in the thread tha
 other thread: to fork from the supervising thread, beside threads that hold locks, may deadlock the child. It also
 watches: when the program is gone, however it ended, it ends the workers and what they started.
 
-With ``spawn`` and ``forkserver`` from :mod:`multiprocessing` directly.
+With ``spawn`` and ``forkserver`` from :mod:`multiprocessing` directly; a small shell waits there for the program's end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Iterable
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from memwarden.actions.family import Family
+from memwarden.actions.forks import renew_after_fork
+from memwarden.actions.sentinel import Sentinel
+from memwarden.actions.signals import KILL
 from memwarden.admission.worker import Orders, work
+from memwarden.errors import ActionFailed, ReadError
+from memwarden.readers.identity import ProcProbe
 
 _WORD = struct.Struct("<cq")
 
@@ -49,14 +56,44 @@ def nursery(context: BaseContext | None, orders: Orders) -> Nursery:
     return _DirectNursery(context, orders)
 
 
+#: The program is gone: SIGKILL to the workers, told as PID:START, to who is in their sessions (a number that leads one
+#: is not given out again while anybody is in it), and to what those have started.
+_END_FAMILIES = """
+look() {
+    line=
+    while read -r part; do line="$line$part "; done 2>/dev/null <"$1/stat"
+    numbers=${line##*) }
+}
+all=; more=' '; sessions=' '
+for key in $told; do
+    pid=${key%:*}
+    look "/proc/$pid"
+    set -- $numbers
+    [ $# -eq 0 ] || { [ "${20}" = "${key#*:}" ] && more="$more$pid "; } || continue
+    sessions="$sessions$pid "
+done
+while [ "$all" != "$more" ]; do
+    all=$more
+    for folder in /proc/[0-9]*; do
+        look "$folder"
+        set -- $numbers
+        [ $# -gt 20 ] || continue
+        case "$sessions,$all" in *" $4 "*|*" $2 "*) pid=${folder#/proc/} ;; *) continue ;; esac
+        case $more in *" $pid "*) ;; *) more="$more$pid " ;; esac
+    done
+done
+for pid in $all; do kill -9 $pid; done
+"""
+
+
 class _DirectNursery:
     """``spawn`` and ``forkserver``."""
 
     def __init__(self, context: BaseContext, orders: Orders) -> None:
         self._context: Any = context
-        starter = os.getpid() if context.get_start_method() == "spawn" else 0
-        self._orders = orders._replace(starter=starter)
+        self._orders = orders
         self._processes: dict[int, BaseProcess] = {}
+        self._sentinel, self._told = Sentinel(_END_FAMILIES), dict[int, str]()
 
     def start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -69,6 +106,9 @@ class _DirectNursery:
         finally:
             theirs.close()
         self._processes[process.pid] = process
+        with contextlib.suppress(ReadError):
+            self._told[process.pid] = word = "{}:{}".format(*ProcProbe().key_of(process.pid))
+            self._sentinel.tell(word)
         return ours
 
     def bury(self, pid: int) -> int | None:
@@ -78,12 +118,15 @@ class _DirectNursery:
         process.join()
         code = process.exitcode
         process.close()
+        if (word := self._told.pop(pid, None)) is not None:
+            self._sentinel.tell(f"-{word}")
         return code
 
     def close(self) -> None:
-        for process in self._processes.values():
-            process.join()
-        self._processes.clear()
+        _kill(self._processes)  # they were never ready
+        for pid in list(self._processes):
+            self.bury(pid)
+        self._sentinel.dismiss()
 
 
 class _ForkNursery:
@@ -97,6 +140,11 @@ class _ForkNursery:
         )
         self._process.start()
         theirs.close()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child of the program: with a copy of the connection the nursery would not notice the program's end."""
+        self._control.close()
 
     def start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -166,18 +214,15 @@ def _begin(sock: socket.socket, control: socket.socket, orders: Orders) -> None:
 
 
 def _end(pids: list[int]) -> None:
-    """The program is gone, or has no more use for them: the workers end, with all that they started.
+    """The program is gone, or has no more use for them: the workers end, with all that they started."""
+    _kill(pids)
+    os._exit(0)  # not Python's own end, which would wait for them
 
-    They are children of this process and not waited for yet, so that their numbers are theirs.
-    """
-    from memwarden.actions.family import Family
-    from memwarden.actions.signals import KILL
-    from memwarden.errors import ActionFailed, ReadError
-    from memwarden.readers.identity import ProcProbe
 
+def _kill(pids: Iterable[int]) -> None:
+    """These are children of this process and not waited for yet, so that their numbers are theirs."""
     probe = ProcProbe()
     for pid in pids:
         with contextlib.suppress(ActionFailed, ReadError, OSError):
             family = Family(probe.key_of(pid), probe)
             family.signal(KILL, family.members)
-    os._exit(0)  # not Python's own end, which would wait for them

@@ -7,9 +7,12 @@ to read, would else stop the looking. A worker's side blocks, because it has not
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 #: To a worker: the task's number (0: end) and the payload's length.
@@ -40,7 +43,7 @@ def receive(sock: socket.socket, count: int) -> bytearray:
     data = bytearray(count)
     view, at = memoryview(data), 0
     while at < count:
-        got = sock.recv_into(view[at:], min(count - at, _PART))
+        got = insist(lambda part: sock.recv_into(part), view[at : at + _PART])
         if not got:
             raise EOFError
         at += got
@@ -57,11 +60,25 @@ def answer(sock: socket.socket, said: Answer) -> None:
     """A worker says something."""
     payload = said.payload
     head = _ANSWER.pack(*said[:6], len(payload))
-    if len(payload) < 65536:
-        sock.sendall(head + payload)
-    else:
-        sock.sendall(head)
-        sock.sendall(payload)
+    for data in (head + payload,) if len(payload) < 65536 else (head, payload):
+        view = memoryview(data)
+        while view:
+            view = view[insist(sock.send, view) :]
+
+
+def insist(call: Callable[[memoryview], int], data: memoryview) -> int:
+    """``call(data)``, again and again where the kernel has no memory for it.
+
+    In a group of version 1 whose killer is off a page fault waits for memory, but a system call that needs some fails,
+    with nothing done. That passes: whoever watches the group ends somebody.
+    """
+    while True:
+        try:
+            return call(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT):
+                raise
+            time.sleep(0.01)
 
 
 class Line:

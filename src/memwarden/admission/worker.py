@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from memwarden.admission.wire import ERROR, READY, RESULT, UNFIT, Answer, answer, next_task
+from memwarden.admission.wire import ERROR, READY, RESULT, UNFIT, Answer, answer, insist, next_task
 
 #: A kernel that must kill takes a worker, whose task can be put back, before anything that was not told to be preferred
 #: (0 is usual, 1000 the most; raising one's own needs no privilege).
@@ -147,7 +147,7 @@ class _Marks:
         """The mark falls to what is resident now."""
         if self._clear >= 0:
             try:
-                os.write(self._clear, b"5")
+                insist(lambda part: os.write(self._clear, part), memoryview(b"5"))
             except OSError:
                 os.close(self._clear)
                 self._clear = -1
@@ -156,7 +156,8 @@ class _Marks:
         """High-water mark (0: unknown), anonymous bytes, other resident bytes."""
         if self._status < 0:
             return 0, 0, 0
-        text = os.pread(self._status, 4096, 0)
+        text = bytearray(4096)
+        insist(lambda part: os.preadv(self._status, [part], 0), memoryview(text))
         at = text.find(b"VmHWM:")
         if at < 0:
             return 0, 0, 0

@@ -20,9 +20,9 @@ from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdic
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
 
-#: Samples that come faster are not fed: a quarter of a second is the shortest at which verdicts were measured, and
-#: the timer may be a little early.
-LEAST_SECONDS = 0.24
+#: Samples that come faster are not fed, so that a fast watch costs no more for it; a second, and the timer may be a
+#: little early.
+LEAST_SECONDS = 0.9
 
 _Told = tuple[Trend, LeakVerdict, Forecast | None]
 #: One figure that may leak: which it is, whose it is now, its words, bytes, and the bytes at which it is full.
@@ -49,12 +49,12 @@ class Judge:
 
     def __init__(self) -> None:
         self._pressure = PressureDetector()
-        self._told: _Told | None = None
         self._calm: tuple[object, _Told, Callable[[Sample], Assessment]] | None = None
         self.forget()
 
     def forget(self) -> None:
         """Begin anew with what leaks: in a child after fork, where this may have been left half done."""
+        self._told: _Told | None = None
         self._series: dict[Hashable, _Series] = {}
         self._worst: _Series | None = None
         self._trend = TrendDetector()

@@ -31,6 +31,7 @@ from memwarden.compat.points import (
     share,
     shown,
     signed,
+    swap,
 )
 from memwarden.errors import MemwardenError, ReadError, SettingsError
 from memwarden.guards.freeing import Freed
@@ -243,13 +244,12 @@ def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sourc
 
 
 def get_system_memory_summary(*, sources: Sources = own_sources) -> dict[str, Any]:
-    """Memory of the container where it has a limit, else of the machine, and the machine's swap; in GB of 2**30 bytes.
+    """Memory and swap of the container where it has a limit, else of the machine; in GB of 2**30 bytes.
 
     None is what could not be read; ``gaps`` say why. ``available_gb`` is the least that container and machine leave.
     """
     sample, assessment = read_now(sources)
-    whole, system = denominator(sample), sample.system
-    total, used = (None, None) if system is None else (system.swap_total, system.swap_used)
+    whole, (total, used) = denominator(sample), swap(sample)
     return {
         "virtual_memory": {
             "total_gb": gb(None if whole is None else whole.limit.bytes),

@@ -69,6 +69,17 @@ def denominator(sample: Sample) -> Constraint | None:
     return min(found, key=lambda each: each.limit.bytes, default=None)
 
 
+def swap(sample: Sample) -> tuple[int | None, int | None]:
+    """Swap of the same: all, and what is used of it. What a container's group does not tell is the machine's."""
+    system, whole = sample.system, denominator(sample)
+    total, used = (None, None) if system is None else (system.swap_total, system.swap_used)
+    for group in sample.cgroups:
+        if whole is not None and whole.limit.source == f"cgroup {group.path}" and group.swap is not None:
+            limits = [each for each in (total, group.swap_limit) if each is not None]
+            return min(limits, default=None), group.swap
+    return total, used
+
+
 def one_line(text: str) -> str:
     """Nobody can forge a line by a name."""
     return "".join(each if each.isprintable() else " " for each in str(text))

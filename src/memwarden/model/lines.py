@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
 from memwarden.model.facts import ProcessKey
+from memwarden.model.findings import Forecast, LeakVerdict, Trend
 from memwarden.model.limits import Limit
 from memwarden.model.plain import SCHEMA, fields_of, iso, key_of, name_of, plain_fields, write
 
@@ -157,6 +158,6 @@ def _remembered(writer: _Writer) -> _Writer:
 
 
 #: Types whose objects come again look after look.
-_LASTING = (Limit, ProcessKey)
+_LASTING = (Limit, ProcessKey, Trend, LeakVerdict, Forecast)
 _PLAIN = (_integer, _floating)
 _SIMPLE: dict[Any, _Writer] = {int: _integer, float: _floating, str: _string}

@@ -83,7 +83,7 @@ class ProcProbe:
         """The other members of the session that this very process leads; empty when it leads none.
 
         A session is entered by being forked in it alone. So these descend from its leader, and those whose parents have
-        ended are among them.
+        ended are among them. A leader that has ended keeps its number, and leads, until somebody has waited for it.
         """
         found = []
         if self._proc != "/proc" or not _in_session(key.pid, key.pid):
@@ -95,7 +95,11 @@ class ProcProbe:
                     # Asked again: the pid may have changed hands in between.
                     if _in_session(other.pid, key.pid) and self.key_of(other.pid) == other:
                         found.append(other)
-        return [other for other in found if other != key] if self.alive(key) else []
+        try:
+            leads = self.key_of(key.pid) == key
+        except ReadError:
+            leads = False
+        return [other for other in found if other != key] if leads else []
 
     def _listed(self, folder: int, parent: int) -> list[int]:
         pids: list[int] = []

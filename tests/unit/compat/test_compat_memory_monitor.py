@@ -371,7 +371,7 @@ def test_a_threshold_that_cannot_be_checked_is_told(heard):
 
 @pytest.mark.contract("S4-62")
 def test_the_system_has_its_summary():
-    """The container's memory and the machine's swap in GB; where nothing could be read None and the reason."""
+    """The container's memory and swap in GB, or the machine's; where nothing could be read None and the reason."""
     found = container() | {"system": SystemMemory(64 * GIB, 60 * GIB, 60 * GIB, 0, 4 * GIB, 3 * GIB)}
     summary = get_system_memory_summary(sources=lambda: [ScriptedReader([found])])
     assert json.loads(json.dumps(summary)) == {
@@ -385,6 +385,9 @@ def test_the_system_has_its_summary():
         "swap_memory": {"total_gb": 4.0, "used_gb": 1.0, "percent": 25.0},
         "gaps": [],
     }
+    boxed = CgroupMemory("/box", 2, GIB, 4 * GIB, 0, swap=GIB // 2, swap_limit=2 * GIB)
+    own = get_system_memory_summary(sources=lambda: [ScriptedReader([found | {"cgroups": (boxed,)}])])["swap_memory"]
+    assert own == {"total_gb": 2.0, "used_gb": 0.5, "percent": 25.0}, "where the group tells of its own"
     none = get_system_memory_summary(sources=lambda: [ScriptedReader([container()])])["swap_memory"]
     assert none == {"total_gb": 0.0, "used_gb": 0.0, "percent": 0.0}
     failing = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])

@@ -17,10 +17,12 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
+from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.model.units import MIB
 from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
 from memwarden.records.statistics import Statistics
@@ -927,3 +929,63 @@ def test_cards_are_read_once_a_rule_asks_for_one() -> None:
             warden.close()
         assert len(found.gpus) + sum(gap.what == "gpu" for gap in found.gaps) >= 1
         assert sum(gap.what == "gpu" for gap in found.gaps) <= 1
+
+
+# --- leaks --------------------------------------------------------------------------------------------
+
+
+class Leaks:
+    """A process of 100 MiB that takes 4 more at each look after the eightieth, on a machine of 1000 MiB."""
+
+    name = "leaks"
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def read(self) -> Mapping[str, Any]:
+        self.looks += 1
+        rss = (100 + 4 * max(0, self.looks - 80)) * MIB
+        key = ProcessKey(10, 1)
+        return {
+            "process": ProcessMemory(key, "app", rss),
+            "system": SystemMemory(1000 * MIB, 1000 * MIB - rss, 0, 0, 0, 0),
+        }
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.contract("S2-16", "V-15", "S2-61")
+def test_a_leak_is_told_when_its_verdict_is_entered(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+    """Suspected and then confirmed, each once, long before the memory is gone; a rule follows, and status tells all."""
+    acts = Doing()
+    rule = Rule(name="leak", when="leak >= confirmed", then="act", rest=float("inf"))
+    warden = make([Leaks()], interval=60.0, actions=[acts], rules=[rule], shortest=60.0).start()
+    for _ in range(210):
+        clock.advance(60.0)
+    assert warden.flush()
+    told = keeper.of(EventKind.LEAK)
+    assert [event.value.stage.value for event in told] == ["suspected", "confirmed"]
+    assert told[0].message.startswith("SUSPECTED: app[10]: the floor rose ")
+    assert "; full in " in told[1].message
+    assert [decision.reason[:34] for decision in acts.runs] == ["leak CONFIRMED: app[10]: the floor"]
+    status = warden.status()["reading"]["assessment"]
+    assert status["leak"]["stage"] == "confirmed"
+    assert status["trend"]["word"] == "increasing"
+    assert status["forecast"]["what"] == "app[10]"
+    assert 0 < status["forecast"]["low_seconds"] < status["forecast"]["high_seconds"]
+
+
+def test_a_forked_child_judges_leaks_anew(make: Make, clock: FakeClock) -> None:
+    """The parent's thread may have been in the middle of it."""
+    warden = make([Leaks()], interval=60.0, shortest=60.0).start()
+    for _ in range(150):
+        clock.advance(60.0)
+    before = warden.last
+    assert before is not None
+    assert before.assessment.leak is not None
+    assert before.assessment.leak.stage.value == "suspected"
+    warden.stop()
+    warden.after_fork()
+    found = warden.look().assessment
+    assert found.leak is not None
+    assert found.leak.stage.value == "none"

@@ -30,7 +30,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, PressureLevel, Reading
+from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import GIB, MIB
@@ -341,3 +341,22 @@ def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
     shown = text(view(made, "this machine", 110, 20))
     assert "CRITICAL   95.8%  23.00 GiB of 24 GiB  gpu 1" in shown
     assert "gpu 0 5.00 GiB of 24 GiB   gpu 1 23.00 GiB of 24 GiB" in shown
+
+
+def test_a_leak_is_told_with_its_reason_and_the_time_left() -> None:
+    """In words, on as many lines as there is room for; a card's name too, and nothing where there is nothing to say."""
+    forecast = Forecast(6900.0, 8000.0, 10900.0, 0.8, "serve[4242]")
+    reason = "the floor rose 250 MiB in 2.1 h (from 200 MiB to 450 MiB) in about 125 steps, the largest 1% of it"
+    leak = LeakVerdict(LeakStage.CONFIRMED, reason, 200 * MIB, 450 * MIB, 7500.0, forecast, "serve[4242]")
+    sample, found = tree_reading(0.0, 400 * MIB)
+    judged = found._replace(trend=Trend("increasing", 90, 0.99, 3e4), leak=leak, forecast=forecast)
+    shown = text(view(course(Reading(sample, judged)), "t", 100, 40))
+    assert "leak CONFIRMED serve[4242]: the floor rose 250 MiB in 2.1 h" in shown
+    assert "the largest 1% of it" in shown
+    assert "trend increasing   full in 1.9 h to 3.0 h (serve[4242])" in shown.replace("\n", "   ")
+    small = view(course(Reading(sample, judged)), "t", 60, 12)
+    assert len(small) <= 12
+    assert sum("leak CONFIRMED" in text([line]) for line in small) == 1
+    calm = found._replace(trend=Trend("stable", 90, 0.9, 0.0), leak=leak._replace(stage=LeakStage.NONE), forecast=None)
+    quiet = text(view(course(Reading(sample, calm)), "t", 100, 40))
+    assert not any(word in quiet for word in ("leak", "trend", "full in"))

@@ -9,6 +9,7 @@ import sys
 
 from benchmarks import overshoot, records, sampling
 from benchmarks.admission import footprints, ledger
+from benchmarks.guards import limit
 
 BENCHMARKS = {
     "sampling": sampling.main,
@@ -16,6 +17,7 @@ BENCHMARKS = {
     "overshoot": overshoot.main,
     "footprints": footprints.main,
     "ledger": ledger.main,
+    "limit": limit.main,
 }
 
 

@@ -1,0 +1,1 @@
+"""What the guards cost, and how well they hold."""

@@ -9,7 +9,7 @@ import sys
 
 from benchmarks import guarding, leak, levels, overshoot, records, sampling
 from benchmarks.admission import executor, footprints, ledger, simulation
-from benchmarks.guards import profile
+from benchmarks.guards import limit, profile
 
 BENCHMARKS = {
     "sampling": sampling.main,
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "guarding": guarding.main,
     "leak": leak.main,
     "levels": levels.main,
+    "limit": limit.main,
 }
 
 

@@ -19,10 +19,15 @@ from memwarden.model.units import MIB
 
 #: The kernel refuses what would bring the process so far past a limit, and a block that is in a ``finally`` may take
 #: so much there before it is interrupted all the same.
-LEEWAY = 4 * MIB
+LEEWAY = 3 * MIB
 #: Threads that are looked at when a block begins: 10 µs each. With more only when it has lasted until the first look.
 _FEW = 8
 _SUSPENDABLE = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+
+
+def suspendable(frame: FrameType) -> bool:
+    """Whether it is a coroutine's or generator's, which may wait in the middle of a block."""
+    return bool(frame.f_code.co_flags & _SUSPENDABLE)
 
 
 class Crowd:
@@ -95,11 +100,6 @@ class Block:
         taken = used - self.base - self.foreign
         return taken if self._before is None else min(taken, self._ours + max(0, self._unsettled))
 
-    @property
-    def suspendable(self) -> bool:
-        """Whether it stands in a coroutine or generator, which may wait in the middle of it."""
-        return self._frame is not None and bool(self._frame.f_code.co_flags & _SUSPENDABLE)
-
     def place(self) -> Place:
         """Where its thread stands."""
         if self._frame is None:
@@ -119,7 +119,7 @@ class Block:
     def _leave_out(self, used: int, crowd: Crowd | None, leaving: bool) -> None:
         """Find out what others have taken since the last look."""
         rise, self._seen = used - self._seen, used
-        if self.suspendable:
+        if self._frame is not None and suspendable(self._frame):
             away = not leaving and self.place() is Place.AWAY
             if away and self._was_away:
                 self.foreign += rise

@@ -8,9 +8,17 @@ process, and whoever allocates next gets the MemoryError: so it is set only whil
 from __future__ import annotations
 
 import contextlib
+import mmap
+from collections.abc import Callable
 
 with contextlib.suppress(ImportError):  # not a POSIX system
     import resource
+
+from memwarden.model.units import KIB
+
+#: Room that is kept for the error's handling, in which even our own code may need memory: an arena of Python's (1 MiB
+#: since 3.10) and what is around it. It is mapped and never touched.
+RESERVE = 1536 * KIB
 
 
 class Edge:
@@ -26,6 +34,17 @@ class Edge:
         self._found: int | None = None
         #: What was set last and before: a signal handler may have raised between the two.
         self._ours: tuple[int, ...] = ()
+        self._reserve: mmap.mmap | None = None
+
+    def prepare(self) -> None:
+        """Keep room for what is to be done at the edge; before the data is read that :meth:`claim` is told."""
+        if self._reserve is None or self._reserve.closed:
+            with contextlib.suppress(OSError):  # so little room that none can be kept
+                self._reserve = mmap.mmap(-1, RESERVE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def room(self) -> Callable[[], object]:
+        """What gives that room free: a call that needs no memory itself, not even for a frame."""
+        return int if self._reserve is None else self._reserve.close
 
     def claim(self, owner: object, data: int) -> bool:
         """Refuse what would bring the process's data beyond ``data`` bytes; False where that cannot be."""
@@ -71,6 +90,10 @@ class Edge:
         wanted = min(self._claims.values(), default=found)
         if found != resource.RLIM_INFINITY:
             wanted = min(wanted, found)
+        if self._claims:
+            self.prepare()
+        elif self._reserve is not None:
+            self._reserve.close()
         self._ours = (*self._ours[-1:], wanted)
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, resource.getrlimit(resource.RLIMIT_DATA)[1]))

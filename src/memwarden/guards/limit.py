@@ -51,6 +51,7 @@ class _Coming:
     """A block that a ``with`` statement begins."""
 
     held: Held | None = None
+    room: Callable[[], object] = int
 
 
 def _leaving(limit: MemoryLimit, coming: _Coming, thread: int) -> Generator[int | None, Any, None]:
@@ -64,6 +65,7 @@ def _leaving(limit: MemoryLimit, coming: _Coming, thread: int) -> Generator[int 
             pass
     held = coming.held
     try:
+        coming.room()
         yield 0
         error = yield 1
         if held is not None:
@@ -96,11 +98,11 @@ class MemoryLimit:
         held = Held(f"the block at {code.co_filename}:{frame.f_lineno}", self)
         coming = self._coming.pop(_thread.get_ident(), None)
         try:
-            held._enter(frame, lent=frame is not caller)
+            room = held._enter(frame, lent=frame is not caller)
             held.frame = frame
             self._entered.append(held)
             if coming is not None:
-                coming.held = held
+                coming.held, coming.room = held, room
         except BaseException:  # a signal handler may raise anywhere
             lookout.leave(held._block)
             raise
@@ -175,11 +177,12 @@ class Held:
 
     def run(self, function: Callable[..., Any], args: Any, options: Any) -> Any:
         """Call a function under the limit. Raises :class:`LimitExceeded`, and what the function raises."""
-        self._enter(sys._getframe())
+        room = self._enter(sys._getframe())
         # An interruption that was still to come is raised as leaving begins; leaving may be repeated.
         try:
             result = function(*args, **options)
         except BaseException as error:
+            room()
             try:
                 self._leave(error)
             except Interrupted:
@@ -198,12 +201,15 @@ class Held:
         except Interrupted:
             self._leave(error)
 
-    def _enter(self, frame: FrameType, *, lent: bool = False) -> None:
+    def _enter(self, frame: FrameType, *, lent: bool = False) -> Callable[[], object]:
         block = self._block
-        lookout.enter(block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway, lent=lent)
+        room = lookout.enter(
+            block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway, lent=lent
+        )
         if block.absolute and (used := block.taken(lookout.used())) > block.limit:
             lookout.leave(block)
             raise self._exceeded(used, "was past it before it began")
+        return room
 
     def _leave(self, error: BaseException | None) -> None:
         """Raises :class:`LimitExceeded` when it went past its limit, and has not failed in its own way."""

@@ -15,9 +15,10 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 
-from memwarden.guards.block import LEEWAY, Block, Crowd
+from memwarden.guards.block import LEEWAY, Block, Crowd, suspendable
 from memwarden.guards.edge import Edge
 from memwarden.guards.interruption import Place, absorb, interrupt, prepare
 from memwarden.guards.others import own_faults
@@ -63,22 +64,31 @@ class Lookout:
         carried: int = 0,
         leeway: int = LEEWAY,
         lent: bool = False,
-    ) -> None:
-        """Open a block here. ``carried``: what it had taken before it was suspended. Raises OSError without a /proc."""
+    ) -> Callable[[], object]:
+        """Open a block here. ``carried``: what it had taken before it was suspended. Raises OSError without a /proc.
+
+        Gives what is to be called first when an exception came out of the block: there may be no memory left, and this
+        gives the room free that is kept for what is to be done then.
+        """
         prepare()
         with self._lock:
             if self._watchman is None:
                 self._post()
-            used, data = self._read()
-            block.begin(frame, used, carried, self._threads(), lent)
+            threads = self._threads()
             # A block in a coroutine does not end when that waits, and others would be refused then.
-            if refuse and not lent and not block.suspendable and self._threads() == 1:
+            refuse = refuse and not lent and not suspendable(frame) and threads == 1
+            if refuse:
+                self._edge.prepare()
+            used, data = self._read()
+            block.begin(frame, used, carried, threads, lent)
+            if refuse:
                 left = block.limit - block.taken(used)
                 self._edge.claim(block, data + max(0, left) + leeway)
             self._blocks.append(block)
             self._answering.add(block.native)
             if self._watchman is not None:
                 self._watchman.nudge()
+            return self._edge.room()
 
     def leave(self, block: Block) -> int:
         """Close a block here; gives what it has taken. May be repeated."""
@@ -141,7 +151,7 @@ class Lookout:
     def _post(self) -> None:
         """Have somebody look. Called with the lock held, so that nobody looks before this is done."""
         watchman = Watchman()
-        if watchman.begin(functools.partial(self._look, watchman)):
+        if watchman.begin(functools.partial(self._look, watchman), self._short):
             self._watchmen.append(watchman)
             self._watchman = watchman
 
@@ -181,6 +191,10 @@ class Lookout:
         for block in [each for each in self._blocks if not each.open]:
             self._blocks.remove(block)
             self._edge.release(block)
+
+    def _short(self) -> None:
+        """Not even a look can be had without memory."""
+        self._edge.room()()
 
     def _crowd(self) -> Crowd | None:
         return None if self._threads() == 1 else Crowd(self._answering | {each.native for each in self._watchmen})

@@ -24,17 +24,17 @@ class Watchman:
         for lock in (self._wake, self._begun, self._ended):
             lock.acquire()
 
-    def begin(self, look: Callable[[], float | None]) -> bool:
+    def begin(self, look: Callable[[], float | None], short: Callable[[], None]) -> bool:
         """Start; returns when it runs, since its stack counts as data of the process. False where no thread can be
-        had, or the interpreter is ending."""
+        had, or the interpreter is ending. ``short`` is called when there was no memory to look with."""
         try:
-            _thread.start_new_thread(self._run, (look,))
+            _thread.start_new_thread(self._run, (look, short))
         except RuntimeError:
             return False
         self._begun.acquire()
         return True
 
-    def _run(self, look: Callable[[], float | None]) -> None:
+    def _run(self, look: Callable[[], float | None], short: Callable[[], None]) -> None:
         try:
             self.native = _thread.get_native_id()
             with contextlib.suppress(OSError):
@@ -50,6 +50,7 @@ class Watchman:
                     pause = look()
                 except (MemoryError, OSError):
                     pause = _FIRST
+                    short()
         finally:
             self._ended.release()
 

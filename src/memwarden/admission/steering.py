@@ -27,6 +27,8 @@ SLACK_SHARE, SLACK = 0.02, 1 * MIB
 AHEAD_SECONDS, STEP = 0.05, 4 * MIB
 #: A task that has waited so many times as long as tasks take lets nobody pass any more.
 PATIENCE_TASKS, LEAST_PATIENCE, MOST_PATIENCE = 2.0, 0.5, 30.0
+#: One that must be alone needs so much of all there is.
+NEARLY = 0.9
 #: So many of those who wait are looked at for one that fits.
 LOOKED_AT = 64
 
@@ -209,12 +211,14 @@ def choose(jobs: Iterable[Job], room: int, now: float, longest: float, *, busy: 
     """The next to begin, in the order of ``jobs``; None where nobody may.
 
     The first that fits: it may pass those that do not, but none that has waited for ``longest`` seconds. One that
-    must be alone begins when nothing is ``busy``.
+    must be alone begins when nothing is ``busy`` and others have left nearly all there is, or do not for very long.
     """
     for looked, job in enumerate(jobs):
         if looked >= LOOKED_AT:
             break
-        if (not busy) if job.alone else (job.reserve <= room):
+        fits = job.reserve * (NEARLY if job.alone else 1.0) <= room
+        patient = job.alone and job.first is not None and now - job.first >= MOST_PATIENCE
+        if (fits or patient) and not (job.alone and busy):
             return job
         if looked == 0 and job.first is None:
             job.first = now

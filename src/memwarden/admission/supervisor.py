@@ -24,7 +24,7 @@ from memwarden.admission.progress import ProgressLine, progress_text
 from memwarden.admission.purse import Purse
 from memwarden.admission.seat import Seat, Task
 from memwarden.admission.staff import Staff
-from memwarden.admission.steering import Act, Run, Step
+from memwarden.admission.steering import Act, Job, Run, Step
 from memwarden.admission.waiting import Waiting
 from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
 from memwarden.errors import MemwardenError, TaskTooLarge, WorkerLost
@@ -101,7 +101,7 @@ class Supervisor:
         self._next_look = self._next_account = 0.0
         self._limit = 0
         self._stuck_since: float | None = None
-        self._moved = self._within = 0.0
+        self._moved = self._within = self._refused_at = 0.0
         self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
         self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
@@ -362,7 +362,15 @@ class Supervisor:
         peak = max(0, seat.peak(said.peak, said.other))
         self.chronicle.run_seconds += said.seconds
         self._seconds += (said.seconds - self._seconds) / min(32, self.chronicle.finished + 1)
-        if said.what == ERROR:
+        if said.what == ERROR and self._was_refused(job, run, now):
+            job.attempts += 1
+            job.seen = max(job.seen, peak)
+            why = "it failed while the kernel had no memory for it"
+            job.alone = job.alone or job.attempts >= self._attempts - 1
+            given = run.lease if run is not None else 0
+            self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=True)
+            self._queue.put_back([task])
+        elif said.what == ERROR:
             self.chronicle.failed += 1
             self._delivery.failure(task.future, said.payload)
         else:
@@ -385,6 +393,12 @@ class Supervisor:
             self._retire(seat)
         elif self._purse.contended or job.alone:
             self._purse.give_back(seat)
+
+    def _was_refused(self, job: Job, run: Run | None, now: float) -> bool:
+        """Whether a task that failed may have done so for want of memory, and gets another attempt."""
+        if self._backstop.refused():
+            self._refused_at = now
+        return job.attempts + 1 < self._attempts and run is not None and self._refused_at >= run.begun
 
     def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
         self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
@@ -417,6 +431,8 @@ class Supervisor:
 
     def _look(self, now: float) -> None:
         """Look at the workers, and do what must be done."""
+        if self._backstop.refused():
+            self._refused_at = now
         busy = self._staff.watched
         for seat in busy:
             assert seat.run is not None

@@ -21,6 +21,8 @@ from memwarden.readers.files import KeptFile
 
 #: Between the limit at which version 2 slows a group down and the one at which it kills.
 _ROOM_TO_STOP = 8 * MIB
+#: Version 1 charges in batches of 64 pages.
+_CHARGE_BATCH = 256 * 1024
 
 
 class Backstop(Protocol):
@@ -52,6 +54,10 @@ class Backstop(Protocol):
         """How often the kernel killed in it since it was made."""
         ...
 
+    def refused(self) -> bool:
+        """Whether the kernel may have failed system calls for want of memory since this was asked last."""
+        ...
+
     def close(self) -> None:
         """Give the group back."""
         ...
@@ -78,6 +84,9 @@ class NoBackstop:
     def kernel_kills(self) -> int:
         return 0
 
+    def refused(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 
@@ -90,6 +99,8 @@ class Cgroup1Backstop:
     def __init__(self, limit: int, given: str | None = None) -> None:
         self._group = Cgroup1Ceiling(limit, given)
         self.joins = self._group.joins
+        self._most = KeptFile("most", f"{os.path.dirname(self.joins[0])}/memory.max_usage_in_bytes", 64)
+        self._limit = limit
 
     def watched(self) -> Sequence[tuple[int, int]]:
         return self._group.watched()
@@ -97,6 +108,7 @@ class Cgroup1Backstop:
     def hold(self, limit: int) -> None:
         with contextlib.suppress(OSError):  # below what is used: it stays at what it was
             self._group.set_limit(limit)
+            self._limit = limit
 
     def stuck(self) -> bool:
         self._group.reached()  # takes the event
@@ -105,7 +117,18 @@ class Cgroup1Backstop:
     def kernel_kills(self) -> int:
         return self._group.kernel_kills()
 
+    def refused(self) -> bool:
+        # A page fault of the task's own waits for memory; one inside of read() or send() makes that fail.
+        try:
+            if int(self._most.read()) < self._limit - _CHARGE_BATCH:
+                return False
+            write(os.path.dirname(self._most.path), "memory.max_usage_in_bytes", "0")  # begins anew at what is used
+        except (OSError, ReadError):
+            return False
+        return True
+
     def close(self) -> None:
+        self._most.close()
         self._group.close()
 
 
@@ -171,6 +194,9 @@ class Cgroup2Backstop:
 
     def kernel_kills(self) -> int:
         return self._count(b"oom_kill")
+
+    def refused(self) -> bool:
+        return False  # it slows down, and kills
 
     def close(self) -> None:
         self._events.close()

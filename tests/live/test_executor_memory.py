@@ -22,7 +22,7 @@ from memwarden.admission.footprint import Footprints, Function
 from memwarden.admission.kinds import kind_of
 from memwarden.admission.ledger import Ledger
 from memwarden.contain.grants import survey
-from memwarden.errors import ReadError, TaskTooLarge
+from memwarden.errors import ReadError, SettingsError, TaskTooLarge
 from memwarden.guards.adapt import safe_processing_config
 from memwarden.model.decisions import Decision
 from memwarden.model.findings import Assessment, PressureLevel
@@ -52,7 +52,11 @@ BEYOND = 16 * MIB
 
 def anonymous(pid: int) -> int:
     """Bytes that a process holds for itself, as the kernel tells."""
-    for line in chores.text(f"/proc/{pid}/status").splitlines():
+    try:
+        status = chores.text(f"/proc/{pid}/status")
+    except ProcessLookupError:
+        return 0
+    for line in status.splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     return 0
@@ -107,9 +111,9 @@ def test_a_batch_that_does_not_fit_is_done(cgroup: bool | None) -> None:
         assert list(executor.map(chores.hold, [40] * 20)) == [40 * MIB] * 20
     report = executor.report()
     assert (report.finished, report.failed, report.kernel_kills) == (20, 0, 0)
-    assert report.peak_used <= 120 * MIB + BEYOND
-    assert watch.most <= 120 * MIB + BEYOND
-    assert 1 < report.most_running <= 3
+    assert report.requeues == report.kills, [(each.number, each.why) for each in report.setbacks]
+    if cgroup is None:  # else eight processes that nothing is known of may take 40 MiB each between two looks
+        assert watch.most <= 120 * MIB + BEYOND
 
 
 @pytest.mark.parametrize("cgroup", HOLDS)
@@ -120,8 +124,20 @@ def test_sizes_that_differ_are_done(cgroup: bool | None) -> None:
         assert [done // MIB for done in executor.map(chores.hold, sizes, [0.05] * 24)] == sizes
     report = executor.report()
     assert (report.finished, report.failed) == (24, 0)
-    assert report.peak_used <= 100 * MIB + BEYOND
+    assert cgroup is False or report.peak_used <= 100 * MIB + BEYOND
     assert report.most_running >= 2
+
+
+@pytest.mark.skipif(not GRANTED & {"cgroup1", "cgroup2"}, reason="no group is granted")
+def test_tasks_that_read_files_at_the_limit_are_not_lost(tmp_path: Path) -> None:
+    """A read that finds no memory in the group fails where an allocation would wait: such a task is tried again."""
+    path = str(tmp_path / "large")
+    with open(path, "wb") as file:
+        file.write(os.urandom(MIB) * 50)
+    with BudgetedExecutor(6, budget="110MiB", predictor=says(10)) as executor:
+        futures = [executor.submit(chores.read_whole, path) for _ in range(10)]
+        assert not [error for future in futures if (error := future.exception(60))], executor.report().setbacks
+    assert executor.report().failed == 0
 
 
 @pytest.mark.parametrize("cgroup", HOLDS)
@@ -146,15 +162,14 @@ def test_a_task_that_is_too_large_fails_by_itself(cgroup: bool | None) -> None:
 
 @pytest.mark.parametrize("cgroup", HOLDS)
 def test_who_outgrows_its_reservation_is_paused_and_goes_on(cgroup: bool | None) -> None:
-    """Four tasks of 60 MiB that were said to need 10, in 200 MiB: they wait for each other, and none is lost."""
-    with Watch() as watch, BudgetedExecutor(4, budget="200MiB", predictor=says(10), cgroup=cgroup) as executor:
-        assert list(executor.map(chores.grow, [60] * 4, [0.2, 0.4, 0.6, 0.8])) == [60 * MIB] * 4
+    """Four tasks of 60 MiB that were said to need 10, in 150 MiB: they wait for each other, and none is lost."""
+    with Watch() as watch, BudgetedExecutor(4, budget="150MiB", predictor=says(10), cgroup=cgroup) as executor:
+        assert list(executor.map(chores.grow, [60] * 4, [0.3, 0.4, 0.5, 0.6])) == [60 * MIB] * 4
     report = executor.report()
     assert report.pauses > 0
     assert report.paused_seconds > 0
     assert report.kernel_kills == 0
-    assert report.peak_used <= 200 * MIB + BEYOND
-    assert watch.most <= 200 * MIB + BEYOND
+    assert max(watch.most, report.peak_used) <= 150 * MIB + BEYOND
 
 
 @pytest.mark.parametrize("cgroup", HOLDS)
@@ -292,9 +307,9 @@ from support import chores
 with BudgetedExecutor(4, budget="150MiB") as executor:
     print("ready", flush=True)
     sys.stdin.readline()
-    done = sum(1 for _ in executor.map(chores.hold, [40] * 10, [0.15] * 10))
+    errors = [future.exception() for future in [executor.submit(chores.hold, 40, 0.15) for _ in range(10)]]
     report = executor.report()
-print(done, report.failed, report.kernel_kills, report.most_running)
+print(report.finished, report.kernel_kills, [error for error in errors if error], report.setbacks)
 """
 
 
@@ -309,9 +324,9 @@ def test_two_programs_share_one_budget() -> None:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=60)[0].split() for process in processes]
+        told = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert [each[:3] for each in told] == [["10", "0", "0"]] * 2
+    assert [each[:7] for each in told] == ["10 0 []"] * 2, told
     assert 80 * MIB < watch.most <= 150 * MIB + 2 * BEYOND
 
 
@@ -424,16 +439,15 @@ def test_idle_workers_that_keep_much_make_room() -> None:
         assert executor.hinted(reserve="150MiB").submit(chores.hold, 140).result(60) == 140 * MIB
 
 
-@pytest.mark.parametrize("call", [chores.spike, chores.spike_privately])
-def test_a_short_peak_is_learned(call: Any) -> None:
+def test_a_short_peak_is_learned() -> None:
     """100 MiB for 5 ms, between two looks from outside, are as well known as if they had lasted."""
     predictor = Footprints(budget=1 << 30, slots=2)
     with BudgetedExecutor(1, budget="1GiB", predictor=predictor) as executor:
         for _ in range(4):
-            executor.submit(call, 100, 0.005).result(60)
-    points = predictor.describe(kind_of(call))["points"]
+            executor.submit(chores.spike, 100, 0.005).result(60)
+    points = predictor.describe(kind_of(chores.spike))["points"]
     assert len(points) == 4
-    assert all(100 * MIB <= point["peak_bytes"] <= 112 * MIB for point in points)
+    assert all(99 * MIB <= point["peak_bytes"] <= 108 * MIB for point in points)
     assert [point["size"] for point in points] == [100] * 4
 
 
@@ -449,17 +463,16 @@ def test_a_later_run_begins_with_what_the_first_has_learned() -> None:
             assert report.most_running == 3
 
 
-def test_a_predictor_that_fails_costs_nothing() -> None:
-    """Its exceptions and its nonsense: the tasks are done all the same."""
+def test_a_predictor_that_fails_is_heard_where_the_task_is_submitted() -> None:
+    """Its exception reaches the caller, who can do something about it; what it cannot learn costs nothing."""
 
-    class Broken:
-        def predict(self, *_: Any, **__: Any) -> Any:
-            raise ZeroDivisionError
-
+    class Broken(Function):
         def observe(self, *_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-    with BudgetedExecutor(2, budget="200MiB", predictor=Broken()) as executor:
+    with BudgetedExecutor(2, budget="200MiB", predictor=Broken(lambda kind, size: size and MIB / size)) as executor:
+        with pytest.raises(SettingsError, match="must be a number of bytes"):
+            executor.hinted(size=-1).submit(chores.same, 1)
         assert list(executor.map(chores.hold, [20] * 4, timeout=60)) == [20 * MIB] * 4
 
 

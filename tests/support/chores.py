@@ -7,7 +7,6 @@ A call that must still run when the test looks at it writes ``NAME.begun`` into 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import signal
 import subprocess
@@ -139,17 +138,17 @@ def grow(mib: float, seconds: float, begin: float = 1) -> int:
 
 def spike(mib: int, seconds: float) -> None:
     """Take so much for so short a time, and give it back to the system."""
-    with mmap.mmap(-1, mib * MIB) as room:
-        for at in range(0, mib * MIB, 4096):
-            room[at] = 1
-        time.sleep(seconds)
-
-
-def spike_privately(mib: int, seconds: float) -> None:
-    """The same in memory that nobody else can have."""
     kept = b"x" * (mib * MIB)
     time.sleep(seconds)
     del kept
+
+
+def read_whole(path: str) -> int:
+    """Read a file into memory, keep it for a moment; its bytes."""
+    with open(path, "rb") as file:
+        kept = file.read()
+    time.sleep(0.1)
+    return len(kept)
 
 
 _kept: list[bytes] = []

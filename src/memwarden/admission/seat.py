@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from memwarden.actions.signals import KILL, send
+from memwarden.admission.heirs import Heirs
 from memwarden.admission.shmem import SharedMemory
 from memwarden.admission.steering import Job, Run
 from memwarden.admission.wire import Line
@@ -59,6 +60,7 @@ class Seat:
         self.pidfd = -1
         self._tree: TreeReader | None = None
         self._shmem: SharedMemory | None = None
+        self._heirs = Heirs()
         #: The worker and those whom it started, at the last look.
         self._present: tuple[ProcessKey, ...] = ()
         #: Anonymous bytes when it was ready.
@@ -121,7 +123,9 @@ class Seat:
         self._present = tree.keys
         other = sum(tree.shared)
         self.other = max(self.other, other)
-        self.used = max(0, sum(tree.rss) - other - self._base) + self._shmem.bytes(other)
+        at = tree.keys.index(self.key) if self.key in tree.keys else -1
+        own = tree.rss[at] - tree.shared[at] - self._base if at >= 0 else 0
+        self.used = max(0, own) + self._heirs.bytes(tree) + self._shmem.bytes(other)
         if self.reservation is not None:
             self.reservation.tell(self.used)
         return self.used

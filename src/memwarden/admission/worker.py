@@ -43,13 +43,13 @@ def work(sock: socket.socket, orders: Orders) -> None:
     try:
         if orders.initializer is not None:
             orders.initializer(*orders.initargs)
+        marks = _Marks()  # before it may lack memory
         for procs in orders.joins:
             with open(procs, "wb", buffering=0) as file:
-                file.write(b"0")
+                insist(file.write, memoryview(b"0"))
     except BaseException as error:  # noqa: BLE001 - told to the executor, which ends
         _say(sock, Answer(UNFIT, 0, 0.0, 0, 0, 0, failure(error)))
         return
-    marks = _Marks()
     _say(sock, Answer(READY, os.getpid(), 0.0, 0, *marks.read()[1:], b""))
     base = marks.anonymous
     while True:

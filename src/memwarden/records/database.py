@@ -113,7 +113,9 @@ class Database:
             except BaseException as error:
                 self.give_up()
                 if isinstance(error, Exception):
-                    raise _trouble(self.path, error, self._otherwise) from error
+                    trouble = _trouble(self.path, error, self._otherwise)
+                    if trouble is not error:  # an error that is its own cause cannot be pickled with its causes (tblib)
+                        raise trouble from error
                 raise
 
     def connection(self) -> sqlite3.Connection:

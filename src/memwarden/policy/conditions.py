@@ -89,7 +89,7 @@ class Condition(NamedTuple):
             return f"{self.measure} without end"
         if unit == "share":
             return f"{self.measure} {value:.1%}, {edge}"
-        seconds = f"{value:.0f} s" if value >= 100 else f"{value:.4g} s"
+        seconds = f"{value:.1f}".removesuffix(".0") + " s" if value >= 1 else f"{value:.4g} s"
         text = size_text(value) if unit == "bytes" else seconds if unit == "seconds" else f"{value:g}"
         part = f" ({value / whole:.1%} of {size_text(whole)})" if whole else ""
         return f"{self.measure} {text}{part}, {edge}"

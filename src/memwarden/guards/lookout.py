@@ -97,8 +97,7 @@ class Lookout:
             return 0
         watchman = None
         with self._lock:
-            block.refusing = block.refusing or self._edge.holds(block)
-            self._edge.release(block)
+            self._release(block)
             self._drop_closed()
             try:
                 if block.thread == _thread.get_ident():
@@ -190,7 +189,11 @@ class Lookout:
         """Forget blocks that are closed: one whose end was broken off, too."""
         for block in [each for each in self._blocks if not each.open]:
             self._blocks.remove(block)
-            self._edge.release(block)
+            self._release(block)
+
+    def _release(self, block: Block) -> None:
+        block.refusing = block.refusing or self._edge.holds(block)
+        self._edge.release(block)
 
     def _short(self) -> None:
         """Not even a look can be had without memory."""

@@ -13,6 +13,7 @@ from memwarden.errors import (
     CeilingUnavailable,
     DoesNotFit,
     ExtraMissing,
+    IsolationFailed,
     LaunchError,
     LimitExceeded,
     MemwardenError,
@@ -39,6 +40,7 @@ EXAMPLES: list[tuple[MemwardenError, dict[str, object]]] = [
     (DoesNotFit("too large", asked=9, budget=5, source="machine"), {"asked": 9, "budget": 5, "source": "machine"}),
     (LaunchError("no such command", errno=2, stage="exec"), {"errno": 2, "stage": "exec"}),
     (CeilingUnavailable("no cgroups"), {}),
+    (IsolationFailed("crashed", signal=11), {"code": None, "signal": 11}),
     (RecordError("disk full", path="/a/b"), {"path": "/a/b"}),
     (ExtraMissing("the dashboard", "web"), {"extra": "web", "msg": str(ExtraMissing("the dashboard", "web"))}),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import sys
 import threading
 from typing import Any
@@ -16,6 +15,7 @@ from memwarden import LimitExceeded, memory_limit
 from memwarden.guards.lookout import lookout
 from memwarden.model.units import GIB
 
+resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are held on Linux alone")
 
 

@@ -600,6 +600,7 @@ def test_a_program_that_is_profiled_goes_on():
 def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     """However closely the end of a block and the interruption meet: out of it comes its result or LimitExceeded, and
     never anything later."""
+    monkeypatch.setattr("memwarden.guards.watchman._FIRST", 0.00005)
     monkeypatch.setattr("memwarden.guards.lookout.SHORTEST", 0.00005)
     monkeypatch.setattr("memwarden.guards.lookout.LONGEST", 0.00005)
     limit = memory_limit(3 * MIB // 2, refuse=False)
@@ -633,7 +634,7 @@ def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     finally:
         sys.setswitchinterval(usual)
     assert late is None, f"late in trial {late}"
-    assert outcomes["exceeded"] > trials / 100, f"they hardly met: {outcomes}"
+    assert outcomes["exceeded"] > trials / 20, f"they hardly met: {outcomes}"
 
 
 # --- blocks in blocks -------------------------------------------------------------------------------------------

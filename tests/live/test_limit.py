@@ -499,6 +499,30 @@ def test_a_finally_is_run_to_its_end():
     assert steps in ([], ["exit", "finally"], ["exit", "finally", "behind"]), "it was ended in a clean-up"
 
 
+def test_a_finally_that_is_past_the_limit_is_run_to_its_end():
+    """What was taken in it is too much; still the next statement of it runs, and the one behind it does not."""
+    steps = []
+
+    @memory_limit(LIMIT, refuse=False)
+    def work():
+        try:
+            steps.append("begun")
+        finally:
+            kept = [block(LIMIT + MIB)]
+            until = time.monotonic() + 0.1  # many looks
+            while time.monotonic() < until:
+                pass
+            steps.append("finally")
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            pass
+        return kept
+
+    with pytest.raises(LimitExceeded):
+        work()
+    assert steps == ["begun", "finally"]
+
+
 def test_a_clean_up_that_grows_is_ended_all_the_same():
     """Shelter has an end."""
 
@@ -576,6 +600,7 @@ def test_a_program_that_is_profiled_goes_on():
 def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     """However closely the end of a block and the interruption meet: out of it comes its result or LimitExceeded, and
     never anything later."""
+    monkeypatch.setattr("memwarden.guards.watchman._FIRST", 0.00005)
     monkeypatch.setattr("memwarden.guards.lookout.SHORTEST", 0.00005)
     monkeypatch.setattr("memwarden.guards.lookout.LONGEST", 0.00005)
     limit = memory_limit(3 * MIB // 2, refuse=False)
@@ -609,7 +634,7 @@ def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     finally:
         sys.setswitchinterval(usual)
     assert late is None, f"late in trial {late}"
-    assert outcomes["exceeded"] > trials / 100, f"they hardly met: {outcomes}"
+    assert outcomes["exceeded"] > trials / 20, f"they hardly met: {outcomes}"
 
 
 # --- blocks in blocks -------------------------------------------------------------------------------------------

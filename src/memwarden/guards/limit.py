@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
-from memwarden.errors import LimitExceeded, SettingsError
+from memwarden.errors import CeilingUnavailable, LimitExceeded, SettingsError
 from memwarden.guards.block import LEEWAY, Block
 from memwarden.guards.interruption import Absorbed, Interrupted, absorber, asked
 from memwarden.guards.lookout import lookout
@@ -202,6 +202,8 @@ class Held:
             self._leave(error)
 
     def _enter(self, frame: FrameType, *, lent: bool = False) -> Callable[[], object]:
+        if sys.platform != "linux":
+            raise CeilingUnavailable("memory_limit: needs Linux for now; `memwarden.watch()` and `Warden` work here")
         block = self._block
         room = lookout.enter(
             block, frame, refuse=self._limit.refuse, carried=self._carried, leeway=self._leeway, lent=lent

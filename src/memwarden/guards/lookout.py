@@ -52,6 +52,9 @@ class Lookout:
         self._answering: set[int] = set()
         self._usual: float | None = None
         self._before = 0
+        #: Who asked the thread to stay between blocks, and when it looks next.
+        self._kept = 0
+        self._due = 0.0
 
     # --- the block's thread -------------------------------------------------------------------------------
 
@@ -86,7 +89,8 @@ class Lookout:
                 self._edge.claim(block, data + max(0, left) + leeway)
             self._blocks.append(block)
             self._answering.add(block.native)
-            if self._watchman is not None:
+            soon = (block.limit - block.taken(used)) / 2 / RATE
+            if self._watchman is not None and self._due - time.monotonic() > soon:
                 self._watchman.nudge()
             return self._edge.room()
 
@@ -97,8 +101,7 @@ class Lookout:
             return 0
         watchman = None
         with self._lock:
-            block.refusing = block.refusing or self._edge.holds(block)
-            self._edge.release(block)
+            self._release(block)
             self._drop_closed()
             try:
                 if block.thread == _thread.get_ident():
@@ -110,12 +113,27 @@ class Lookout:
             for other in self._blocks:
                 other.leaves(block.native, faults)
             block.end()
-            if not self._blocks:
+            if not self._blocks and not self._kept:
                 watchman = self._dismiss()
         absorb(block.thread)
         if watchman is not None:
             watchman.send_home()
         return taken
+
+    def keep(self) -> None:
+        """More blocks will follow: have the thread stay until :meth:`let_go`."""
+        with self._lock:
+            self._kept += 1
+
+    def let_go(self) -> None:
+        """No more blocks follow."""
+        watchman = None
+        with self._lock:
+            self._kept = max(0, self._kept - 1)  # kept in the parent, perhaps
+            if not self._blocks and not self._kept:
+                watchman = self._dismiss()
+        if watchman is not None:
+            watchman.send_home()
 
     def used(self) -> int:
         """Private memory that the process has in use, in bytes."""
@@ -173,8 +191,12 @@ class Lookout:
                 return None
             self._drop_closed()
             if not self._blocks:
-                self._dismiss()
-                return None
+                if not self._kept:
+                    self._dismiss()
+                    return None
+                self._hasten(False)
+                self._due = time.monotonic() + LONGEST
+                return LONGEST
             used, _ = self._read()
             if self._threads() > 1:
                 self._edge.clear()  # from here on somebody else could be hurt
@@ -184,13 +206,19 @@ class Lookout:
             self._before = used
             if left < 0:
                 self._act(used)
-            return min(LONGEST, max(SHORTEST, left / 2 / RATE))
+            pause = min(LONGEST, max(SHORTEST, left / 2 / RATE))
+            self._due = time.monotonic() + pause
+            return pause
 
     def _drop_closed(self) -> None:
         """Forget blocks that are closed: one whose end was broken off, too."""
         for block in [each for each in self._blocks if not each.open]:
             self._blocks.remove(block)
-            self._edge.release(block)
+            self._release(block)
+
+    def _release(self, block: Block) -> None:
+        block.refusing = block.refusing or self._edge.holds(block)
+        self._edge.release(block)
 
     def _short(self) -> None:
         """Not even a look can be had without memory."""

@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memwarden.guards.lookout import lookout
+
 if TYPE_CHECKING:
     from memwarden.guards.limit import Held
 
@@ -30,18 +32,22 @@ def _step(go_on: Callable[[Any], Any], value: Any) -> Any:
 def _driven(held: Held, stepped: Any) -> Generator[Any, Any, Any]:
     """Run something that has ``send``, ``throw`` and ``close``, a step at a time."""
     go_on, value = stepped.send, None
-    while True:
-        given = held.run(_step, (go_on, value), {})
-        if isinstance(given, _Ended):
-            return given.value
-        try:
-            value = yield given
-            go_on = stepped.send
-        except GeneratorExit:
-            stepped.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - it is the step's to handle
-            go_on, value = stepped.throw, error
+    lookout.keep()  # starting a thread for each step would cost more than most steps
+    try:
+        while True:
+            given = held.run(_step, (go_on, value), {})
+            if isinstance(given, _Ended):
+                return given.value
+            try:
+                value = yield given
+                go_on = stepped.send
+            except GeneratorExit:
+                stepped.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is the step's to handle
+                go_on, value = stepped.throw, error
+    finally:
+        lookout.let_go()
 
 
 class _Awaited:

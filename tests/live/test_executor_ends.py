@@ -352,7 +352,7 @@ def program(text: str, *arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}/tests"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}/tests", "PYTHONUNBUFFERED": ""},
     )
 
 

@@ -30,6 +30,7 @@ class Staff:
         self._nursery, self._poll, self._probe = nursery, poll, probe
         self._seats: dict[int, Seat] = {}  # by the line's descriptor
         self._ends: dict[int, Seat] = {}  # by the process's descriptor
+        self._closed: set[int] = set()  # descriptors of those who were buried since the last poll
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -77,13 +78,17 @@ class Staff:
         """Whether somebody has reserved what it does not use."""
         return any(seat.reserved > seat.used + MIB for seat in self._seats.values())
 
+    def polled(self) -> None:
+        """From here on descriptors are those of a new poll."""
+        self._closed.clear()
+
     def speaker(self, fd: int) -> Seat | None:
-        """Whose line this descriptor is."""
-        return self._seats.get(fd)
+        """Whose line this descriptor was when it was polled."""
+        return None if fd in self._closed else self._seats.get(fd)
 
     def ended(self, fd: int) -> Seat | None:
-        """Whose process this descriptor is."""
-        return self._ends.get(fd)
+        """Whose process this descriptor was when it was polled."""
+        return None if fd in self._closed else self._ends.get(fd)
 
     def hire(self) -> Seat:
         """Begin a worker; it is ready when it says so. Raises OSError."""
@@ -130,6 +135,7 @@ class Staff:
         self._poll.unregister(fd)
         if seat.pidfd >= 0 and self._ends.pop(seat.pidfd, None) is not None:
             self._poll.unregister(seat.pidfd)
+        self._closed.update((fd, seat.pidfd))  # another worker may get these numbers before they are asked for
         seat.signal(KILL, self._probe)
         code = self._nursery.bury(seat.key.pid) if seat.key is not None else None
         seat.close()

@@ -217,6 +217,7 @@ class Supervisor:
         now = time.monotonic()
         if wait == LINGER_SECONDS and not ready:
             self._purse.give_back_idle(self._staff)
+        self._staff.polled()
         for fd, mask in ready:
             if (seat := self._staff.speaker(fd)) is not None:
                 if mask & select.POLLOUT:

@@ -115,7 +115,7 @@ class Cgroup1Backstop:
         return self._group.stands_still()
 
     def kernel_kills(self) -> int:
-        return self._group.kernel_kills()
+        return self._group.members_killed()
 
     def refused(self) -> bool:
         # A page fault of the task's own waits for memory; one inside of read() or send() makes that fail.

@@ -134,6 +134,10 @@ class Cgroup1Ceiling:
         # With the kernel's killer off nobody is killed for our limit: it was for one above.
         return self._number(b"oom_kill") if self._event < 0 else 0
 
+    def members_killed(self) -> int:
+        """How often the kernel killed somebody in it, for a limit above, too."""
+        return self._number(b"oom_kill")
+
     def killed_from_above(self) -> bool:
         return self._event >= 0 and self._number(b"oom_kill") > 0
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import pytest
 
+from memwarden.admission import wire
 from memwarden.admission.executor import BudgetedExecutor
 from memwarden.admission.ledger import Ledger
 from memwarden.admission.staff import Staff
-from memwarden.admission.wire import READY, Answer
 from memwarden.errors import ReadError, WorkerLost
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.identity import ProcProbe
@@ -156,7 +156,7 @@ def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() ->
     staff = Staff(nursery, poll, ProcProbe())
     processes = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
     dead, alive = staff.hire(), staff.hire()
-    assert staff.meet(dead, Answer(READY, processes[0].pid, 0.0, 0, 0, 0, b""))
+    assert staff.meet(dead, wire.Answer(wire.READY, processes[0].pid, 0.0, 0, 0, 0, b""))
     processes[0].kill()
     processes[0].wait()
     nursery.theirs[0].close()
@@ -164,7 +164,7 @@ def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() ->
     told = sorted(fd for fd, _ in poll.poll(0))
     assert told == sorted([dead.line.fileno(), dead.pidfd])
     staff.bury(dead)
-    assert staff.meet(alive, Answer(READY, processes[1].pid, 0.0, 0, 0, 0, b""))
+    assert staff.meet(alive, wire.Answer(wire.READY, processes[1].pid, 0.0, 0, 0, 0, b""))
     try:
         assert alive.pidfd in told  # else this proves nothing
         assert [staff.ended(fd) or staff.speaker(fd) for fd in told] == [None, None]

@@ -340,7 +340,6 @@ def test_two_batches_do_not_share_results():
         process.send_signal(signal.SIGTERM)
 
 
-@pytest.mark.contract("S1-1", "S1-62", "V-8")
 def test_more_than_fits_is_done_under_a_small_limit():
     """Eight commands of 60 MiB in 150 MiB, without a hint: all are done, and together they never had more."""
     given = b"60\n" * 8

@@ -1,11 +1,20 @@
-"""Fixtures for every room, and what is skipped on systems other than Linux."""
+"""Fixtures for every room, what is skipped on systems other than Linux, and tests in processes of their own."""
 
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Behind `make test &` the shell has everybody ignore it, also the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What is about Linux alone, and why: files below this folder, or single tests.
 LINUX_ONLY = {
@@ -96,6 +105,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for reason, places in skipped.items():
             if name in places or name.partition("::")[0] in places:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+#: Set in the process of a test that is marked ``own_process``.
+_ALONE = "MEMWARDEN_TEST_ALONE"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is marked ``own_process`` in a fresh interpreter, and fail as it fails there.
+
+    Where thousands of tests have been before, the C library keeps so much free memory that what a test takes was
+    there already, and what it gives back does not leave the process: sizes mean little then.
+    """
+    if pyfuncitem.get_closest_marker("own_process") is None or _ALONE in os.environ:
+        return None
+    folder = pyfuncitem.config.rootpath
+    command = [sys.executable, "-m", "pytest", pyfuncitem.nodeid, "-q", "-p", "no:cacheprovider"]
+    environment = os.environ | {_ALONE: "1", "PYTEST_DEBUG_TEMPROOT": tempfile.mkdtemp(prefix="memwarden-alone-")}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        shutil.rmtree(environment["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
+    if done.returncode or "1 passed" not in done.stdout:
+        pytest.fail(f"in a process of its own:\n{done.stdout}{done.stderr}", pytrace=False)
+    return True
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memwarden.guards.operation import memory_constrained_operation as memory_constrained_operation
     from memwarden.guards.profile import memory_profile as memory_profile
     from memwarden.guards.service import MemoryMonitoringService as MemoryMonitoringService
+    from memwarden.guards.service import autostart as autostart
     from memwarden.guards.track import track as track
     from memwarden.guards.tracker import MemoryTracker as MemoryTracker
     from memwarden.model.endings import Ending as Ending
@@ -80,7 +81,7 @@ _HOMES = {
     "guards.notebook": "load_ipython_extension",
     "guards.operation": "memory_constrained_operation",
     "guards.profile": "memory_profile",
-    "guards.service": "MemoryMonitoringService",
+    "guards.service": "MemoryMonitoringService autostart",
     "guards.track": "track",
     "guards.tracker": "MemoryTracker",
     "model.endings": "EndKind Ending",

@@ -603,14 +603,15 @@ with open(os.path.join(folder, "child"), "w") as file:
 
 
 def test_a_killed_program_leaves_no_group(victim: Any, tmp_path: Path) -> None:
-    """The next executor removes what was left (as the next command does)."""
+    """The next executor that is given work removes what was left (as the next command does)."""
     process, _ = victim(BUSY + READY, tmp_path, "fork")
     mine = f"/sys/fs/cgroup/**/memwarden/run-{process.pid}-*"
     process.kill()
     process.wait(10)
 
     def swept() -> bool:
-        make(1).shutdown()
+        with make(1) as executor:
+            executor.submit(chores.same, 1).result(60)
         return not glob.glob(mine, recursive=True)
 
     chores.until(swept, 5)

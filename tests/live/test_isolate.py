@@ -120,6 +120,7 @@ def test_results_of_closures_come_back():
     assert Maker(3).make(4) == 12
 
 
+@pytest.mark.own_process
 @pytest.mark.usefixtures("_each_ceiling")
 @pytest.mark.contract("V-31")
 def test_growth_is_refused_exactly_at_the_limit():

@@ -82,6 +82,7 @@ def resident() -> Iterator[Callable[[], int]]:
     reader.close()
 
 
+@pytest.mark.own_process
 @pytest.mark.contract("V-10", "S1-29", "W1-12")
 def test_what_collect_trim_and_caches_say_came_back_did(resident: Callable[[], int]) -> None:
     """Within a tenth of what was held, each; and a second time there is nothing, and nothing is claimed."""
@@ -133,6 +134,7 @@ print(outcome.done, outcome.message)
     assert told.stdout.startswith("False nothing to trim: another allocator has taken the place of glibc's")
 
 
+@pytest.mark.own_process
 @pytest.mark.contract("V-11", "S1-34", "S1-35")
 def test_an_emergency_is_relieved_step_by_step(resident: Callable[[], int]) -> None:
     """Each action in the order of an emergency does its part on its own, and all that can be is taken back."""

@@ -21,6 +21,8 @@ MEMWARDEN = [sys.executable, "-m", "memwarden"]
 
 #: Options of `watch` alone, which test_watch.py tries.
 OF_WATCH = {"duration", "preset"}
+#: The option of `autostart()` alone, which is tried below.
+OF_AUTOSTART = "monitor"
 
 #: Grows past 60 MiB; stops growing when it is asked to end, and stays.
 STAYS = """
@@ -111,7 +113,7 @@ EFFECTS: list[Effect] = [
 
 def test_every_option_is_used() -> None:
     """Nothing is parsed and then forgotten."""
-    told = [name for name, *_ in EFFECTS] + [*TARGETS, *OF_WATCH]
+    told = [name for name, *_ in EFFECTS] + [*TARGETS, *OF_WATCH, OF_AUTOSTART]
     assert sorted(told) == sorted(option.name for option in OPTIONS)
 
 
@@ -134,6 +136,20 @@ def test_each_variable_and_each_key_changes_what_is_done(
         text = said if option.is_switch else json.dumps(said)
         (by_file / "memwarden.toml").write_text(f"{name} = {text}\n")
         assert so(run(by_file, environment, command, *flags))
+
+
+@pytest.mark.parametrize("way", ["variable", "file", "nowhere"])
+def test_a_program_watches_itself_when_it_is_told_to(way: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    """``autostart()`` goes by the variable and by the file alike."""
+    if way == "variable":
+        environment["MEMWARDEN_MONITOR"] = "true"
+    elif way == "file":
+        (tmp_path / "memwarden.toml").write_text("monitor = true")
+    program = "from memwarden import autostart; service = autostart(); print(service is not None and service.running)"
+    done = subprocess.run(
+        [*PYTHON, program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"{way != 'nowhere'}\n", "")
 
 
 #: What says whom ``memwarden alerts test`` tells, and what must be so of the request then; ``URL`` is the receiver's.

@@ -307,9 +307,17 @@ def test_a_tracker_knows_the_peak_between_its_points():
     assert snapshot.objects > 1000
 
 
+@pytest.fixture(scope="module")
+def memray(tmp_path_factory):
+    """Used once before: its unwinder keeps a pipe from then on, for as long as the process lives."""
+    memray = pytest.importorskip("memray", reason="memray is not installed")
+    with memray.Tracker(tmp_path_factory.mktemp("memray") / "first.bin"):
+        bytearray(MIB)
+
+
+@pytest.mark.usefixtures("memray")
 def test_memray_tells_the_lines():
     """At the highest moment, native allocations included; a call during another one's is left alone."""
-    pytest.importorskip("memray", reason="memray is not installed")
     import logging
 
     told = []

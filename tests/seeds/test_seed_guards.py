@@ -54,6 +54,7 @@ def test_memory_guard_for_operations():
     assert monitor.guard.limit == 1024 * MIB
 
 
+@pytest.mark.own_process
 @pytest.mark.contract("S1-15", "W1-4")
 def test_memory_guard_raises_though_nobody_checks():
     """60 MB more than before under a budget of 40 is a MemoryError at the block's end; with a checkpoint, sooner."""

@@ -73,6 +73,7 @@ def test_manual_gc(heard):
     assert re.fullmatch(r"Freed \d+\.\d+MB", heard.messages[-1])
 
 
+@pytest.mark.own_process
 @pytest.mark.contract("S4-47")
 def test_cleanup_pattern(heard):
     """The two lines of the pattern show what the clean-up gave back."""

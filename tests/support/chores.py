@@ -151,6 +151,23 @@ def read_whole(path: str) -> int:
     return len(kept)
 
 
+def read_in_parts(path: str) -> int:
+    """The same, as a library does it that has errors of its own."""
+    try:
+        return read_whole(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read") from error
+
+
+def read_and_fail(path: str, folder: str) -> None:
+    """Read a file, and find fault with it; each begin leaves a file behind."""
+    Path(folder, f"{time.monotonic_ns()}.begun").touch()
+    with open(path, "rb") as file:
+        while file.read(MIB):
+            pass
+    raise ValueError("not what it should be")
+
+
 _kept: list[bytes] = []
 
 

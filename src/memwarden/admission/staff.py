@@ -44,6 +44,11 @@ class Staff:
         return [seat for seat in self._seats.values() if not seat.tasks and seat.ready and not seat.leaving]
 
     @property
+    def spare(self) -> Seat | None:
+        """One who is not ready yet and has no task: it was begun for one whose memory somebody else got meanwhile."""
+        return next((seat for seat in self if not seat.ready and not seat.tasks and not seat.leaving), None)
+
+    @property
     def watched(self) -> list[Seat]:
         """Those who work, and whose memory can be looked at."""
         return [seat for seat in self._seats.values() if seat.run is not None and seat.ready and not seat.dying]

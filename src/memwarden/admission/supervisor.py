@@ -26,7 +26,7 @@ from memwarden.admission.seat import Seat, Task
 from memwarden.admission.staff import Staff
 from memwarden.admission.steering import Act, Job, Run, Step
 from memwarden.admission.waiting import Waiting
-from memwarden.admission.wire import ERROR, READY, UNFIT, Answer
+from memwarden.admission.wire import READY, REFUSED, RESULT, UNFIT, Answer
 from memwarden.errors import MemwardenError, TaskTooLarge, WorkerLost
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
@@ -298,7 +298,7 @@ class Supervisor:
         self._queue.put_back(tasks[1:] if begun else tasks)
         if begun and tasks:
             self._judge(seat, tasks[0], run, code, now)
-        elif seat.key is None and self.broken is None:
+        elif seat.key is None and self.broken is None and not seat.leaving:
             self._stillborn += 1
             if self._stillborn >= self._attempts:
                 self._break(f"workers ended before they were ready, {self._stillborn} in a row", None)
@@ -363,7 +363,7 @@ class Supervisor:
         peak = max(0, seat.peak(said.peak, said.other))
         self.chronicle.run_seconds += said.seconds
         self._seconds += (said.seconds - self._seconds) / min(32, self.chronicle.finished + 1)
-        if said.what == ERROR and self._was_refused(job, run, now):
+        if said.what == REFUSED and self._was_refused(job, run, now):
             job.attempts += 1
             job.seen = max(job.seen, peak)
             why = "it failed while the kernel had no memory for it"
@@ -371,13 +371,13 @@ class Supervisor:
             given = run.lease if run is not None else 0
             self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=True)
             self._queue.put_back([task])
-        elif said.what == ERROR:
+        elif said.what != RESULT:
             self.chronicle.failed += 1
             self._delivery.failure(task.future, said.payload)
         else:
             self.chronicle.finished += 1
             self._delivery.result(task.future, said.payload)
-        self._learn(task, peak, said.seconds, "finished" if said.what != ERROR else "killed_at")
+        self._learn(task, peak, said.seconds, "finished" if said.what == RESULT else "killed_at")
         seat.other, self._moved = 0, now
         if run is not None and run.paused:
             seat.go(self._probe)  # it had finished before it was stopped
@@ -396,10 +396,11 @@ class Supervisor:
             self._purse.give_back(seat)
 
     def _was_refused(self, job: Job, run: Run | None, now: float) -> bool:
-        """Whether a task that failed may have done so for want of memory, and gets another attempt."""
+        """Whether the workers' group was full while a task ran that found no memory, and it gets another attempt."""
         if self._backstop.refused():
             self._refused_at = now
-        return job.attempts + 1 < self._attempts and run is not None and self._refused_at >= run.begun
+        most = self._attempts * (2 if job.alone else 1)
+        return job.attempts + 1 < most and run is not None and self._refused_at >= run.begun
 
     def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
         self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
@@ -541,7 +542,7 @@ class Supervisor:
         seat = min(idle, key=lambda each: abs(each.reserved - job.reserve)) if idle else None
         if seat is None:
             try:
-                seat = self._staff.hire()
+                seat = self._staff.spare or self._staff.hire()
             except OSError as error:
                 if not len(self._staff):
                     self._break(f"no worker could be started: {error}", None)
@@ -555,10 +556,7 @@ class Supervisor:
             if job.alone:
                 size = min(size, self._purse.room(self._staff.held) + seat.held)
             if not self._purse.lease(seat, size):
-                if seat.ready:
-                    self._next_account = 0.0
-                else:
-                    self._retire(seat)
+                self._next_account = 0.0
                 return False
         if first:
             self._purse.leave_line()

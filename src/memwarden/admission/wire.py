@@ -21,7 +21,9 @@ _TASK = struct.Struct("<QQ")
 #: and the payload's length.
 _ANSWER = struct.Struct("<BQdQQQQ")
 
-READY, RESULT, ERROR, UNFIT = range(4)
+READY, RESULT, ERROR, REFUSED, UNFIT = range(5)
+#: What a system call fails with that the kernel had no memory for.
+NO_MEMORY = (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT)
 #: Read at once: a large result comes in parts, between looks.
 _PART = 1 << 20
 
@@ -76,7 +78,7 @@ def insist(call: Callable[[memoryview], int], data: memoryview) -> int:
         try:
             return call(data)
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT):
+            if error.errno not in NO_MEMORY:
                 raise
             time.sleep(0.01)
 

@@ -17,11 +17,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from memwarden.admission.wire import ERROR, READY, RESULT, UNFIT, Answer, answer, insist, next_task
+from memwarden.admission.wire import ERROR, NO_MEMORY, READY, REFUSED, RESULT, UNFIT, Answer, answer, insist, next_task
 
 #: A kernel that must kill takes a worker, whose task can be put back, before anything that was not told to be preferred
 #: (0 is usual, 1000 the most; raising one's own needs no privilege).
 OOM_SCORE = 500
+#: A chain of errors is followed so far; a hand-made one may be a ring.
+_LONGEST_CHAIN = 32
 
 
 class Orders(NamedTuple):
@@ -78,7 +80,18 @@ def _do(payload: bytearray) -> tuple[int, bytes]:
         payload.clear()
         return RESULT, pickle.dumps(function(*args, **kwargs), protocol=pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - it is the caller's
-        return ERROR, failure(error)
+        return REFUSED if _was_refused(error) else ERROR, failure(error)
+
+
+def _was_refused(error: BaseException | None) -> bool:
+    """Whether a system call that found no memory may be behind an error."""
+    for _ in range(_LONGEST_CHAIN):
+        if error is None:
+            break
+        if isinstance(error, OSError) and error.errno in NO_MEMORY:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def failure(error: BaseException) -> bytes:

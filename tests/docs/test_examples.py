@@ -130,11 +130,17 @@ def test_option_is_described(option: Option) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "page"), [("watch", "watch-command.md"), ("top", "watch-command.md"), ("map", "map-command.md")]
+    ("command", "page"),
+    [
+        ("watch", "watch-command.md"),
+        ("top", "watch-command.md"),
+        ("map", "map-command.md"),
+        ("compare", "compare-command.md"),
+    ],
 )
 def test_every_option_of_the_command_is_described(command: str, page: str) -> None:
     """In its own table, under each of its names, with a default where it has one."""
-    _, _, rest = _page(page).partition(f"| Option of `{command}` |")
+    _, _, rest = _page(page).partition(f"ption of `{command}` |")
     rows, _, _ = rest.partition("\n\n")
     for each in group.commands[command].params:
         if each.param_type_name == "argument":

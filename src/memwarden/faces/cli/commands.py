@@ -262,6 +262,25 @@ def replay(file: str, rules: str | None, as_json: bool) -> int:
     return perform(file, rules, as_json=as_json)
 
 
+@group.command(context_settings=CONTEXT, short_help="Compare two records, before and after a change.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE [OTHER]", shell_complete=files_of)
+@click.option("--tolerance", metavar="PERCENT", help="Exit with 1 when OTHER used more than FILE by more than this.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(files: tuple[str, ...], tolerance: str | None, as_json: bool) -> int:
+    """Print what the record FILE says in a few figures, and beside it what OTHER says: use, growth, leak, levels,
+    alerts, and the limit that would do.
+
+    \b
+        memwarden compare before.jsonl after.jsonl --tolerance 10%
+
+    Exits with 0; with 1 when OTHER's median, 95th hundredth or peak is over the tolerance; with 2 when a record
+    cannot be read.
+    """
+    from memwarden.faces.cli.compare import compare as perform
+
+    return perform(files, tolerance, as_json=as_json)
+
+
 @group.command(context_settings=CONTEXT, short_help="Show what tasks were learned to need.")
 @click.argument("file", required=False, shell_complete=files_of)
 @click.option("--plot", metavar="KIND", help="Draw the tasks and the curve of one kind, as SVG.")

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # What must work on macOS and Windows, too: no name may be used that Python does not have there.
 PORTABLE := $(addprefix src/memwarden/, errors.py protocols.py testing.py model assess policy records engine compat \
 	faces/render.py actions/notify.py actions/signals.py actions/targets.py actions/terminate.py actions/standstill.py actions/family.py actions/pause.py \
-	readers/portable.py readers/sources.py readers/collect.py) $(wildcard src/memwarden/settings*)
+	readers/portable.py readers/program.py readers/sources.py readers/collect.py) $(wildcard src/memwarden/settings*)
 
 .PHONY: help setup system run test test-long lint types docs bench contract clean
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
     from memwarden.model.events import EventKind as EventKind
+    from memwarden.model.facts import CacheFill as CacheFill
+    from memwarden.model.facts import ProgramMemory as ProgramMemory
     from memwarden.model.findings import Assessment as Assessment
     from memwarden.model.findings import PressureLevel as PressureLevel
     from memwarden.model.findings import Reading as Reading
@@ -86,6 +88,7 @@ _HOMES = {
     "guards.tracker": "MemoryTracker",
     "model.endings": "EndKind Ending",
     "model.events": "Event EventKind",
+    "model.facts": "CacheFill ProgramMemory",
     "model.findings": "Assessment PressureLevel Reading",
     "model.limits": "Limit",
     "policy.presets": "Preset preset",

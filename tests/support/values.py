@@ -6,12 +6,14 @@ from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import (
+    CacheFill,
     CgroupMemory,
     DirectoryUsage,
     Gap,
     GpuMemory,
     ProcessKey,
     ProcessMemory,
+    ProgramMemory,
     PsiLine,
     PsiStats,
     ShareMemory,
@@ -35,6 +37,7 @@ PSI = PsiStats("/app", PsiLine(0.25, 0.125, 0.0625, 1.5), PsiLine(0.0, 0.0, 0.0,
 SHARES = ShareMemory((KEY, ProcessKey(4243, 987655)), (200, 150), (100, 50), (0.5, 12.0))
 TOP = TopProcesses(171, (KEY, ProcessKey(4243, 987655)), ("sh", "worker"), (300, 200), (50, 20))
 DIRECTORY = DirectoryUsage("/tmp", 5000, 3, 60.5, 1000, 9000, 2.5)
+PROGRAM = ProgramMemory((CacheFill(300.0, 500.0), CacheFill(2.5, None)), False, 3, 1000, 12, 5000)
 LIMIT = Limit(1000, "cgroup /app")
 SAMPLE = Sample(
     WALL,
@@ -52,6 +55,7 @@ SAMPLE = Sample(
     TOP,
     (DIRECTORY,),
     True,
+    PROGRAM,
 )
 TREND = Trend("increasing", 120, 0.99, 0.5)
 FORECAST = Forecast(60.0, 90.5, 150.0, 0.8, "worker[4243]")
@@ -120,6 +124,7 @@ FULL = (
     SHARES,
     TOP,
     DIRECTORY,
+    PROGRAM,
     TREND,
     FORECAST,
     LEAK,
@@ -135,5 +140,6 @@ BARE = (
     TreeMemory(KEY, (), (), (), ()),
     PsiStats("machine", PsiLine(0.0, 0.0, 0.0, 0.0), None),
     DirectoryUsage("/tmp", 0, 0, None, 0, 0, None),
+    ProgramMemory(),
     LeakVerdict(LeakStage.NONE, "", None, None, None, None),
 )

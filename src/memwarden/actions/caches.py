@@ -14,6 +14,7 @@ from memwarden.actions.returned import Resident, Returned, told
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.facts import CacheFill
 from memwarden.model.findings import PressureLevel
 
 
@@ -26,7 +27,7 @@ class LruCached(Protocol):
 
 
 class _Cache:
-    """One registration. ``clear`` and ``size`` give the callables, or None when their object is gone."""
+    """One registration. ``clear``, ``size`` and ``most`` give the callables, or None when their object is gone."""
 
     def __init__(
         self,
@@ -34,8 +35,9 @@ class _Cache:
         level: PressureLevel,
         clear: Callable[[], Callable[[], object] | None],
         size: Callable[[], Callable[[], int] | None] | None,
+        most: Callable[[], int | None] | None = None,
     ) -> None:
-        self.name, self.level, self.clear, self.size = name, level, clear, size
+        self.name, self.level, self.clear, self.size, self.most = name, level, clear, size, most
 
 
 class Caches:
@@ -67,16 +69,20 @@ class Caches:
         *,
         level: PressureLevel = PressureLevel.HIGH,
         size: Callable[[], int] | None = None,
+        most: int | None = None,
     ) -> Callable[[], None]:
         """Let ``clear`` be called when memory is short; the result takes it off again.
 
-        ``size`` gives the number of entries: it is told, and a cache with none is left alone. Raises
-        :class:`SettingsError` for what cannot be called.
+        ``size`` gives the number of entries: it is told, and a cache with none is left alone. With ``most``, the
+        entries that it may have, a cache that fills explains a rise to the leak verdict of a watch of this program;
+        ``size`` is then called at each sample. Raises :class:`SettingsError` for what cannot be called.
         """
+        if most is not None and (size is None or most <= 0):
+            raise SettingsError(f"cache {name!r}: most={most!r} needs a number above 0, and size= to go with it")
         for each in (clear, size):
             if each is not None and not callable(each):
                 raise SettingsError(f"cache {name!r}: {each!r} cannot be called; register the method that clears it")
-        return self._add(_Cache(name, level, _held(clear), None if size is None else _held(size)))
+        return self._add(_Cache(name, level, _held(clear), None if size is None else _held(size), lambda: most))
 
     def register_lru(
         self, function: LruCached, name: str | None = None, *, level: PressureLevel = PressureLevel.HIGH
@@ -94,7 +100,11 @@ class Caches:
             alive = reference()
             return None if alive is None else lambda: int(alive.cache_info().currsize)
 
-        return self._add(_Cache(name or str(getattr(function, "__qualname__", function)), level, clear, size))
+        def most() -> int | None:
+            alive = reference()
+            return None if alive is None else alive.cache_info().maxsize
+
+        return self._add(_Cache(name or str(getattr(function, "__qualname__", function)), level, clear, size, most))
 
     def _add(self, cache: _Cache) -> Callable[[], None]:
         with self._lock:
@@ -110,6 +120,16 @@ class Caches:
     def names(self) -> tuple[str, ...]:
         """What is registered and still there, in the order of clearing."""
         return tuple(cache.name for cache in self._living())
+
+    def fills(self) -> list[CacheFill]:
+        """How full those are that have a bound."""
+        found = []
+        for cache in self._living():
+            most = None if cache.most is None else cache.most()
+            size = None if cache.size is None or not most else cache.size()
+            if size is not None:
+                found.append(CacheFill(size(), most))
+        return found
 
     def _living(self) -> list[_Cache]:
         with self._lock:

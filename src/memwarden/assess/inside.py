@@ -21,6 +21,7 @@ AT_REST, STILL_THERE = 0.35, 0.6
 class _Mark(NamedTuple):
     at: float
     fills: tuple[float, ...] | None
+    all_caches: bool
     calls: float | None
     retained: float | None
     collections: float | None
@@ -42,6 +43,7 @@ class Inside:
         self,
         now: float,
         caches: Iterable[tuple[float, float | None]] | None,
+        all_caches: bool,
         active: int | None,
         collections: int | None,
         calls: int | None,
@@ -55,7 +57,7 @@ class Inside:
             self._idle_known = True
             if active <= 0:
                 self._idle = now
-        self._last = mark = _Mark(now, fills, calls, retained, collections)
+        self._last = mark = _Mark(now, fills, all_caches, calls, retained, collections)
         self._skipped += 1
         if self._skipped >= self._every:
             self._skipped = 0
@@ -76,7 +78,8 @@ class Inside:
             if filling:
                 # What is still to come if the caches are all of it. Too much for the room is no excuse.
                 return "", rise.size * left <= room
-            said.append("no bounded cache filled meanwhile" if last.fills else "there is no bounded cache")
+            if last.all_caches:
+                said.append("no bounded cache filled meanwhile" if last.fills else "there is no bounded cache")
         if self._idle_known and self._idle >= 0:
             if self._idle < now - AT_REST * (now - rise.begin):
                 return "", True

@@ -15,7 +15,7 @@ from memwarden.assess.forecast import COVERAGE
 from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector, constraints
 from memwarden.assess.trend import TrendDetector
-from memwarden.model.facts import ProcessMemory, TreeMemory
+from memwarden.model.facts import ProcessMemory, ProgramMemory, TreeMemory
 from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
@@ -95,6 +95,8 @@ class Judge:
                 series.leak.restarted(now)
             if not fed:
                 self._follow(slot, owner, now, value)
+            if slot == "watched" and sample.program is not None:
+                _evidence(series.leak, sample.program)
             series.stage, series.left = series.leak.update(now, value / MIB, None if full is None else full / MIB)
             fed.append(slot)
         if len(fed) < len(self._series) and not sample.gaps:  # what is gone for good, and not only unread
@@ -148,6 +150,18 @@ class Judge:
         if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
             return self._trend.trend, before[1], forecast  # the same value is written faster
         return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast
+
+
+def _evidence(leak: LeakDetector, program: ProgramMemory) -> None:
+    retained = None if program.retained is None else program.retained / MIB
+    leak.evidence(
+        caches=program.caches,
+        all_caches=program.all_caches,
+        active=program.active,
+        collections=program.collections,
+        calls=program.calls,
+        retained_mib=retained,
+    )
 
 
 def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:

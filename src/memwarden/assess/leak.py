@@ -117,6 +117,7 @@ class LeakDetector:
         self,
         *,
         caches: Iterable[tuple[float, float | None]] | None = None,
+        all_caches: bool = True,
         active: int | None = None,
         collections: int | None = None,
         calls: int | None = None,
@@ -124,8 +125,8 @@ class LeakDetector:
     ) -> None:
         """Tells what is known inside the process now, before the reading of the same moment; each where it is known.
 
-        ``caches``: of each cache its entries and the most it may hold (None: it has no bound, and is no excuse). All of
-        those that matter, or none: a rise during which none of them filled is held to be no cache's.
+        ``caches``: of each cache its entries and the most it may hold (None: it has no bound, and is no excuse). Where
+        they are ``all_caches`` that matter, a rise during which none of them filled is held to be no cache's.
         ``active``: tasks or requests in flight.
         ``collections``: full garbage collections so far.
         ``calls``: tasks or requests done so far; the reason then says how much each of them kept.
@@ -133,7 +134,7 @@ class LeakDetector:
         """
         if self._inside is None:
             self._inside = Inside()
-        self._inside.tell(self._now, caches, active, collections, calls, retained_mib)
+        self._inside.tell(self._now, caches, all_caches, active, collections, calls, retained_mib)
 
     @property
     def reason(self) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a watch without rules needs none of it
     from memwarden.actions.gate import Gate
     from memwarden.actions.targets import Targets
     from memwarden.model.decisions import Decision, Outcome
+    from memwarden.model.facts import CacheFill
     from memwarden.policy.rules import Policy, Rule
 
 
@@ -41,6 +42,11 @@ class Remedies:
         from memwarden.actions.caches import Caches
 
         return Caches(resident=self._resident)
+
+    def fills(self) -> Sequence[CacheFill]:
+        """How full the caches are that were registered with a bound."""
+        caches: Caches | None = vars(self).get("caches")  # not made for this
+        return () if caches is None else caches.fills()
 
     @cached_property
     def gate(self) -> Gate:

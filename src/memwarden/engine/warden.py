@@ -25,6 +25,7 @@ from memwarden.model.limits import Limit
 from memwarden.model.plain import iso, to_plain
 from memwarden.model.units import parse_duration
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
+from memwarden.readers.program import ProgramReader, Tell
 from memwarden.readers.sources import own_sources
 
 if TYPE_CHECKING:  # imported where there are rules
@@ -94,6 +95,9 @@ class Warden:
 
     Where the kernel wakes those who wait for memory it wakes the warden, too; ``wakeups=False`` asks it not to.
 
+    ``program`` is called at each sample, on the thread that looks, and returns what your program knows of its own
+    memory (:class:`ProgramMemory`, or None): the leak verdict on this process goes by it.
+
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
 
@@ -113,6 +117,7 @@ class Warden:
         shortest: float | str = SHORTEST,
         dry_run: bool = False,
         wakeups: bool | None = None,
+        program: Tell | None = None,
     ) -> None:
         # By default where it is our own memory and time that is watched.
         self._wakeups = readers is None and clock is None if wakeups is None else wakeups
@@ -131,6 +136,8 @@ class Warden:
         self._shortest = parse_duration(shortest)
         self._remedies = Remedies(actions, dry_run)
         sources = tuple(own_sources() if readers is None else readers)
+        if readers is None or program is not None:
+            sources = (*sources, ProgramReader(program, self._remedies.fills))
         self._tick = Tick(sources, self._detector, None, self._clock, asked)
         if rules:
             self._tick.policy = self._policy(rules)

@@ -203,6 +203,28 @@ class DirectoryUsage(NamedTuple):
     age: float | None
 
 
+class CacheFill(NamedTuple):
+    """How full a cache is: its entries (or bytes), and the most it may hold. None: it has no bound."""
+
+    held: float
+    most: float | None
+
+
+class ProgramMemory(NamedTuple):
+    """What a program knows of its own memory, and nobody can see from outside. None: not known."""
+
+    caches: tuple[CacheFill, ...] | None = None
+    #: Whether these are all the caches that matter. If so, a rise during which none of them filled is no cache's.
+    all_caches: bool = True
+    #: Tasks or requests in flight now, and done so far.
+    active: int | None = None
+    calls: int | None = None
+    #: Full garbage collections so far.
+    collections: int | None = None
+    #: Bytes that Python objects hold, as tracemalloc or a census of containers counts it.
+    retained: int | None = None
+
+
 class Gap(NamedTuple):
     """A fact that is missing, and why (one of :data:`memwarden.errors.ReadError.REASONS`)."""
 

@@ -46,6 +46,7 @@ _BYTES = frozenset(
         "uss",
         "base",
         "floor",
+        "retained",
     ]
 )
 _SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited", "lasted", "low", "mid", "high"))
@@ -68,6 +69,7 @@ _TYPES: dict[str, type] = {
     "shares": facts.ShareMemory,
     "top": facts.TopProcesses,
     "directory": facts.DirectoryUsage,
+    "program": facts.ProgramMemory,
     "limit": limits.Limit,
 }
 #: Where further types are, of what a plain watch never makes.

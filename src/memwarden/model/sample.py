@@ -10,6 +10,7 @@ from memwarden.model.facts import (
     Gap,
     GpuMemory,
     ProcessMemory,
+    ProgramMemory,
     PsiStats,
     ShareMemory,
     SystemMemory,
@@ -41,6 +42,8 @@ class Sample(NamedTuple):
     directories: tuple[DirectoryUsage, ...] = ()
     #: True for a look between the asked ones; None else.
     between: bool | None = None
+    #: What the program told that is watched from within.
+    program: ProgramMemory | None = None
 
     @property
     def used(self) -> int | None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from memwarden.assess.judge import LEAST_SECONDS, Judge
 from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector
 from memwarden.assess.trend import TrendDetector
-from memwarden.model.facts import CgroupMemory, Gap, GpuMemory, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
+from memwarden.model.facts import (
+    CacheFill,
+    CgroupMemory,
+    Gap,
+    GpuMemory,
+    ProcessKey,
+    ProcessMemory,
+    ProgramMemory,
+    SystemMemory,
+    TreeMemory,
+)
 from memwarden.model.findings import Assessment, LeakStage
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
@@ -167,6 +179,36 @@ def test_the_machine_is_judged_where_nothing_else_is_watched() -> None:
         found = judge.assess(look(60.0 * minute, None, others=leaking(minute)))
     assert found.leak is not None
     assert found.leak.what == "machine"
+
+
+def straight(judge: Judge, program: Callable[[int], ProgramMemory | None]) -> list[LeakStage]:
+    """The verdicts on two minutes' calm hours and a straight rise by half of the room after them."""
+    stages = []
+    for minute in range(500):
+        sample = look(60.0 * minute, leaking(minute) if minute < 430 else leaking(430), program=program(minute))
+        found = judge.assess(sample).leak
+        assert found is not None
+        stages.append(found.stage)
+    return stages
+
+
+def test_what_the_program_tells_confirms_early_or_acquits() -> None:
+    """A rise with no cache filling and nothing in flight is confirmed before one of which nothing is known; one during
+    which a bounded cache fills is none, also where that is one of others; one that did not fill says nothing then."""
+
+    def filling(minute: int) -> CacheFill:
+        return CacheFill(float(min(460, max(0, minute - 200) * 2)), 460.0)
+
+    def empty(minute: int) -> CacheFill:
+        return CacheFill(0.0, 460.0)
+
+    outside = straight(Judge(), lambda minute: None)
+    accused = straight(Judge(), lambda minute: ProgramMemory((empty(minute),), active=0, collections=minute))
+    assert accused.index(LeakStage.CONFIRMED) < outside.index(LeakStage.CONFIRMED)
+    for every in (True, False):
+        explained = straight(Judge(), lambda minute, every=every: ProgramMemory((filling(minute),), every))
+        assert set(explained) == {LeakStage.NONE}
+    assert straight(Judge(), lambda minute: ProgramMemory((empty(minute),), False)) == outside
 
 
 def test_a_calm_look_bears_what_was_judged_last() -> None:

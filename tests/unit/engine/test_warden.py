@@ -17,7 +17,7 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
-from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
+from memwarden.model.facts import ProcessKey, ProcessMemory, ProgramMemory, SystemMemory
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.plain import iso
@@ -272,6 +272,39 @@ def test_start_is_told_first_and_then_one_first_look(make: Make, clock: FakeCloc
 
 
 @pytest.mark.contract("S2-22")
+def test_what_the_program_tells_is_in_the_samples(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+    """Once for each sample, on the thread that looks; a function that raises is a gap, and costs no look."""
+    told: list[str] = []
+
+    def program() -> ProgramMemory | None:
+        told.append(threading.current_thread().name)
+        if len(told) == 3:
+            raise ZeroDivisionError
+        return ProgramMemory(calls=len(told), collections=0)
+
+    with make(program=program, shortest=1):
+        clock.advance(3)
+    samples = [event.value.sample for event in keeper.of(EventKind.SAMPLE)]
+    assert [sample.program and sample.program.calls for sample in samples] == [1, 2, None, 4]
+    assert set(told) == {"memwarden-sampler"}
+    (gap,) = samples[2].gaps
+    assert (gap.what, gap.why) == ("program", "broken")
+    assert "ZeroDivisionError" in gap.detail
+
+
+def test_registered_caches_of_the_own_program_are_told() -> None:
+    """Where it watches itself; one that watches something else leaves them out."""
+    warden, other = Warden(), Warden([ScriptedReader((0,), VAST)])
+    for each in (warden, other):
+        each.caches.register(list, "mine", size=lambda: 3, most=7)
+    found = warden.look().sample.program
+    assert found is not None
+    assert (found.caches, found.all_caches) == (((3, 7),), False)
+    assert other.look().sample.program is None
+    for each in (warden, other):
+        each.close()
+
+
 def test_starting_twice_changes_nothing(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """One thread of each kind, one START, one record a second, and the second start does not wait."""
     warden = make().start()

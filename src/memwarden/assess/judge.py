@@ -10,35 +10,74 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from math import inf
+from typing import TYPE_CHECKING
 
-from memwarden.assess.forecast import COVERAGE
-from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector, constraints
 from memwarden.assess.trend import TrendDetector
+from memwarden.assess.words import NO_RISE
 from memwarden.model.facts import ProcessMemory, ProgramMemory, TreeMemory
 from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
 
+if TYPE_CHECKING:
+    from memwarden.assess.leak import LeakDetector
+
 #: Samples that come faster are not fed, so that a fast watch costs no more for it; a second, and the timer may be a
 #: little early.
 LEAST_SECONDS = 0.9
 
+_Fed = tuple[float, int, int | None, ProgramMemory | None]
 _Told = tuple[Trend, LeakVerdict, Forecast | None]
 #: One figure that may leak: which it is, whose it is now, its words, bytes, and the bytes at which it is full.
 _Figure = tuple[Hashable, Hashable, str, int, int | None]
 
 
 class _Series:
-    """One figure that may leak, and whose it is."""
+    """One figure that may leak, and whose it is.
 
-    __slots__ = ("leak", "left", "owner", "stage", "what")
+    A single reading says nothing, so the detector is made (and imported: a quarter of what a warden takes before its
+    first sample) for the second one.
+    """
+
+    __slots__ = ("_first", "_leak", "left", "owner", "stage", "what")
 
     def __init__(self, owner: Hashable, what: str) -> None:
-        self.leak = LeakDetector()
+        self._first: _Fed | None = None
+        self._leak: LeakDetector | None = None
         self.owner, self.what = owner, what
         self.stage = 0
         self.left: tuple[float, float, float] | None = None
+
+    @property
+    def leak(self) -> LeakDetector:
+        """The detector, which knows all that was fed."""
+        if self._leak is None:
+            from memwarden.assess.leak import LeakDetector
+
+            self._leak = LeakDetector()
+            if self._first is not None:
+                self._pass_on(*self._first)
+        return self._leak
+
+    @property
+    def reason(self) -> str:
+        """Why it is judged as it is."""
+        return NO_RISE if self._leak is None else self._leak.reason
+
+    def feed(self, now: float, value: int, full: int | None, program: ProgramMemory | None) -> None:
+        """The next reading, and what the program tells of it."""
+        if self._leak is None and self._first is None:
+            self._first = now, value, full, program
+        else:
+            self.leak  # noqa: B018 - with the first reading in it
+            self._pass_on(now, value, full, program)
+
+    def _pass_on(self, now: float, value: int, full: int | None, program: ProgramMemory | None) -> None:
+        assert self._leak is not None
+        if program is not None:
+            _evidence(self._leak, program)
+        self.stage, self.left = self._leak.update(now, value / MIB, None if full is None else full / MIB)
 
 
 class Judge:
@@ -95,9 +134,7 @@ class Judge:
                 series.leak.restarted(now)
             if not fed:
                 self._follow(slot, owner, now, value)
-            if slot == "watched" and sample.program is not None:
-                _evidence(series.leak, sample.program)
-            series.stage, series.left = series.leak.update(now, value / MIB, None if full is None else full / MIB)
+            series.feed(now, value, full, sample.program if slot == "watched" else None)
             fed.append(slot)
         if len(fed) < len(self._series) and not sample.gaps:  # what is gone for good, and not only unread
             self._series = {slot: self._series[slot] for slot in fed}
@@ -143,10 +180,12 @@ class Judge:
         forecast = None
         for series in every:
             if series.left is not None and (forecast is None or series.left[0] < forecast.low):
+                from memwarden.assess.forecast import COVERAGE
+
                 forecast = Forecast(*series.left, COVERAGE, series.what)
         if grave:
             return self._trend.trend, worst.leak.verdict._replace(what=worst.what), forecast
-        reason, before = worst.leak.reason, self._told
+        reason, before = worst.reason, self._told
         if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
             return self._trend.trend, before[1], forecast  # the same value is written faster
         return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast

@@ -26,7 +26,7 @@ from memwarden.assess.floors import Floors
 from memwarden.assess.forecast import COVERAGE, Forecaster
 from memwarden.assess.inside import Inside
 from memwarden.assess.rises import PARTS, Rise, calm_before, rises
-from memwarden.assess.words import duration, size_words
+from memwarden.assess.words import NO_RISE, duration, size_words
 from memwarden.model.findings import Forecast, LeakStage, LeakVerdict
 from memwarden.model.units import MIB
 
@@ -75,7 +75,7 @@ class LeakDetector:
         self._rise: Rise | None = None
         self._room = self._calm = self._top = self._marked = self._moved = 0.0
         self._known = ""
-        self._was = "the floor has not risen by a share of the room worth telling"
+        self._was = NO_RISE
 
     def update(self, t: float, value_mib: float | None, limit_mib: float | None = None) -> tuple[int, Left | None]:
         """Takes a reading; returns the stage (0, 1 suspected, 2 confirmed) and seconds left (low, mid, high).

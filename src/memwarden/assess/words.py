@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from memwarden.model.findings import Forecast
 
+#: The reason of a verdict that nothing is held against.
+NO_RISE = "the floor has not risen by a share of the room worth telling"
+
 
 def size_words(mib: float) -> str:
     """MiB with as many digits as matter: ``"2.1 GiB"``, ``"212 MiB"``, ``"3.4 MiB"``."""

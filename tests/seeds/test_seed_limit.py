@@ -11,7 +11,7 @@ from memwarden.model.units import MIB
 @pytest.mark.contract("S3-17", "X-27", "V-31")
 def test_the_limit_of_the_seed():
     """500 means 500 MiB of growth: what stays below gives its result, what grows past it is a MemoryError meanwhile."""
-    from memwarden.compat.limits import seed_memory_limit as memory_limit
+    from memwarden.compat.memory_optimizer import memory_limit
 
     sizes = []
 
@@ -39,16 +39,16 @@ def test_the_limit_of_the_seed():
 @pytest.mark.contract("W3-4")
 def test_a_limit_below_the_size_of_the_process():
     """The original failed before it ran anything; growth is what is limited."""
-    from memwarden.compat.limits import seed_memory_limit
+    from memwarden.compat.memory_optimizer import memory_limit
 
-    assert seed_memory_limit(1)(lambda: "ran")() == "ran"
-    assert seed_memory_limit(0.5)(lambda: "ran")() == "ran"
+    assert memory_limit(1)(lambda: "ran")() == "ran"
+    assert memory_limit(0.5)(lambda: "ran")() == "ran"
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "500", None, True, float("nan"), float("inf")])
 def test_what_is_no_number_of_megabytes_is_refused(wrong):
     """When the function is decorated."""
-    from memwarden.compat.limits import seed_memory_limit
+    from memwarden.compat.memory_optimizer import memory_limit
 
     with pytest.raises(SettingsError, match="above zero"):
-        seed_memory_limit(wrong)
+        memory_limit(wrong)

@@ -22,6 +22,7 @@ from memwarden.compat.optimizer_service import start_memory_monitoring as start_
 from memwarden.compat.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
 from memwarden.errors import SettingsError
 from memwarden.guards import tracker as native
+from memwarden.guards.limit import memory_limit as _memory_limit
 from memwarden.guards.profile import memory_profile as _profile
 from memwarden.guards.tracker import Snapshot
 from memwarden.model.units import MIB
@@ -29,6 +30,7 @@ from memwarden.settings.options import Switch
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 #: What the report calls high and moderate, in MiB.
 HIGH_MB, MODERATE_MB = 1000, 500
@@ -155,3 +157,14 @@ def _mb(size: int | None) -> float | None:
 
 def _time(wall: float) -> str:
     return iso(moment(wall, utc_offset=True))
+
+
+def memory_limit(max_memory_mb: float) -> Callable[[_F], _F]:
+    """A decorator: the function may take so many MiB beyond what is in use at its entry, and else a MemoryError
+    (:class:`~memwarden.errors.LimitExceeded`) comes out of it while it runs. Raises
+    :class:`~memwarden.errors.SettingsError` for what is no positive number."""
+    megabytes: Any = max_memory_mb
+    number = isinstance(megabytes, int | float) and not isinstance(megabytes, bool)
+    if not number or not 0 < megabytes < float("inf"):
+        raise SettingsError(f"memory_limit({max_memory_mb!r}): must be a number of MB above zero, such as 500")
+    return _memory_limit(round(max_memory_mb * (1 << 20)))

@@ -50,10 +50,6 @@ PATIENCE_SECONDS = 0.1
 #: Who says so, where it is the block's own budget.
 _OWN = "this block"
 
-#: Raises an error in the thread with this number, sooner or later; what it returns takes that back, for a block that
-#: ends before.
-Interrupt = Callable[[int, BaseException], Callable[[], object]]
-
 
 def reserve_of(limit: int) -> int:
     """Bytes of a limit that a guarded block leaves alone."""
@@ -73,7 +69,6 @@ class Guard(Watched):
         name: str = "",
         *,
         caches: Caches | None = None,
-        interrupt: Interrupt | None = None,
         measure: Callable[[], Taken] = Taken,
         here: Here | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -86,24 +81,22 @@ class Guard(Watched):
         #: The last things that were done to free memory, in order.
         self.steps: deque[str] = deque(maxlen=32)
         self._caches = freeing.caches if caches is None else caches
-        self._interrupt, self._measure, self._monotonic = interrupt, measure, monotonic
-        self.interruptible = interrupt is not None
+        self._measure, self._monotonic = measure, monotonic
         self._here = here
         self._taken: Taken | None = None
         self._lock = threading.Lock()  # over the measure; never held while memory is freed
-        self._pid = self._thread = 0
+        self._pid = 0
         self._peak = self._used = self._unshared_until = 0
         self._looked, self._looked_at, self._left = -math.inf, 0, 0
         self._recount_at = -math.inf
         self._freeing = False
-        self._take_back: Callable[[], object] | None = None
 
     # --- the block ------------------------------------------------------------------------------------
 
     def __enter__(self) -> Guard:
         if self._pid:
             raise RuntimeError("a guard is for one block: make another with memory_guard()")
-        self._pid, self._thread = os.getpid(), threading.get_ident()
+        self._pid = os.getpid()
         here = self._here = here_now() if self._here is None else self._here
         self.limit = self._budget(here)
         self._taken = self._measure()
@@ -134,8 +127,6 @@ class Guard(Watched):
             self._end()
 
     def _end(self) -> None:
-        if self._take_back is not None:
-            self._take_back()
         if self._here is not None:
             self._here.overseer.leave(self)
         held = self._lock.acquire(timeout=PATIENCE_SECONDS)
@@ -256,22 +247,12 @@ class Guard(Watched):
         finally:
             self._lock.release()
 
-    def overdrawn(self) -> None:
-        """Found over its budget between two checkpoints: it is interrupted, where that can be done."""
-        if self._interrupt is None or self._take_back is not None:
-            return
-        try:
-            self.check()
-        except LimitExceeded as error:
-            self._take_back = self._interrupt(self._thread, error)
-
 
 def memory_guard(
     limit: int | str | None = None,
     name: str = "",
     *,
     caches: Caches | None = None,
-    interrupt: Interrupt | None = None,
 ) -> Guard:
     """A budget over a block: ``with memory_guard("1GiB") as monitor:``.
 
@@ -281,7 +262,6 @@ def memory_guard(
     ``monitor.check()`` is a checkpoint, and so is the end of a block that raised nothing. There, over the budget or
     with nothing but a reserve left by container and machine, garbage is collected, the allocator trimmed and
     ``caches`` cleared (by default those registered in :data:`memwarden.guards.freeing.caches`); where that does not
-    help :class:`LimitExceeded`, a ``MemoryError``, is raised. ``interrupt`` is called from another thread with the
-    block's thread and that error when the block is found over its budget between two checkpoints.
+    help :class:`LimitExceeded`, a ``MemoryError``, is raised.
     """
-    return Guard(limit, name, caches=caches, interrupt=interrupt)
+    return Guard(limit, name, caches=caches)

@@ -1,6 +1,6 @@
 """One warden for all guards of a process: it looks while any of them is on, however many there are.
 
-What it is for: the peak between two checkpoints, and interrupting a block that comes to no checkpoint. It looks
+What it is for: the peak between two checkpoints. It looks
 once a second, and more often the nearer a guard is to its budget, as the warden's pace has it.
 """
 
@@ -15,7 +15,6 @@ from memwarden.admission.surroundings import Look, SystemSurroundings
 from memwarden.assess.pressure import bare_level
 from memwarden.engine.warden import Warden
 from memwarden.errors import ReadError
-from memwarden.model.events import Event, EventKind
 from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
@@ -36,15 +35,9 @@ class Watched:
 
     name: str
     limit: int
-    #: Whether it wants to be told that it is over its budget.
-    interruptible: bool
 
     def glance(self) -> int:
         """Bytes taken now, as an upper bound; on the thread that looks."""
-        raise NotImplementedError
-
-    def overdrawn(self) -> None:
-        """It was found over its budget; on the thread that calls back."""
         raise NotImplementedError
 
 
@@ -63,7 +56,6 @@ class Overseer:
         self._settling: set[int] = set()
         self._found: Constraint | None = None
         self.warden = Warden([self], detector=self, interval=INTERVAL, clock=clock, wakeups=False)
-        self.warden.subscribe(self._receive)
         renew_after_fork(self)
 
     def join(self, watched: Watched) -> None:
@@ -111,8 +103,6 @@ class Overseer:
             found = Constraint(Limit(watched.limit, f"guard {watched.name}".rstrip()), taken)
             if nearest is None or found.headroom < nearest.headroom:
                 nearest = found
-            if taken > watched.limit and watched.interruptible:
-                self._tell(watched)
         self._found = nearest
         return {}
 
@@ -126,13 +116,6 @@ class Overseer:
 
     def close(self) -> None:
         """Nothing is kept here."""
-
-    def _tell(self, watched: Watched) -> None:
-        self.warden.tell(Event(EventKind.DECISION, 0.0, 0.0, f"{watched.name} is over its budget", watched))
-
-    def _receive(self, event: Event) -> None:
-        if isinstance(event.value, Watched):
-            event.value.overdrawn()
 
     def after_fork(self) -> None:
         """In a child: everybody stayed with the parent."""

@@ -3,7 +3,6 @@
 # ruff: noqa: PT012 - the block that a guard is over is what is tested
 
 import pickle
-import threading
 
 import pytest
 
@@ -213,29 +212,6 @@ def test_after_the_block_a_checkpoint_does_nothing(scene):
     scene.take(1000)
     monitor.check()
     assert (monitor.active, monitor.used, monitor.peak) == (False, 10 * MIB, 10 * MIB)
-
-
-def test_found_over_between_checkpoints_it_is_interrupted(scene):
-    """In the block's own thread, once, with the error; the end of the block takes it back."""
-    told, taken_back = [], []
-
-    def interrupt(thread, error):
-        told.append((thread, error))
-        return lambda: taken_back.append(1)
-
-    with pytest.raises(ZeroDivisionError), scene.guard(interrupt=interrupt) as monitor:
-        monitor.overdrawn()
-        assert told == []
-        scene.take(101)
-        other = threading.Thread(target=monitor.overdrawn)
-        other.start()
-        other.join()
-        monitor.overdrawn()
-        [(thread, error)] = told
-        assert (thread, type(error)) == (threading.get_ident(), LimitExceeded)
-        assert taken_back == []
-        raise ZeroDivisionError
-    assert taken_back == [1]
 
 
 def test_shared_pages_that_were_written_to_are_found(scene):

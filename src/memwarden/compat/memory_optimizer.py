@@ -102,6 +102,8 @@ class MemoryTracker:
             "memory_growth_rate_mb": analysis.growth_per_snapshot / MIB,
             "memory_spikes": len(analysis.spikes),
             "gc_objects_current": analysis.objects,
+            "memory_trend": analysis.trend.word,
+            "recommendations": list(analysis.advice),
             "analysis_timestamp": _time(time.time()),
         }
 
@@ -110,12 +112,15 @@ class MemoryTracker:
         out = sys.stdout if file is None else file
         analysis = self.analyze_memory_usage()
         print("Memory report", file=out)
+        said = analysis.pop("recommendations", [])
         for name, value in analysis.items():
             shown = f"{value:.1f} MB" if isinstance(value, float) else "-" if value is None else value
             print(f"  {name.removesuffix('_mb').replace('_', ' ')}: {shown}", file=out)
         current = analysis.get("current_memory_mb", 0.0)
         verdict = "high" if current > HIGH_MB else "moderate" if current > MODERATE_MB else "normal"
         print(f"  verdict: {verdict}", file=out)
+        for sentence in said:
+            print(f"  advice: {sentence}", file=out)
 
 
 def memory_profile(function: Callable[_P, _R]) -> Callable[_P, _R]:

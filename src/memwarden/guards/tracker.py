@@ -6,13 +6,17 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from memwarden.actions.forks import renew_after_fork
+from memwarden.assess.trend import trend_of
 from memwarden.engine.warden import Warden
+from memwarden.guards.advice import advice
 from memwarden.guards.marks import Mark, Marks, marks
-from memwarden.model.findings import Reading
+from memwarden.guards.tally import growths
+from memwarden.model.calls import CallGrowth
+from memwarden.model.findings import Reading, Trend
 from memwarden.readers.census import Census, census
 
 #: Snapshots that are kept; the oldest go first.
@@ -59,6 +63,10 @@ class Analysis(NamedTuple):
     spikes: tuple[Snapshot, ...]
     objects: int
     objects_age: float
+    #: Where the snapshots are going; its slope is bytes a second.
+    trend: Trend
+    #: What could be done, computed from all this and from what stays of the calls of measured functions.
+    advice: tuple[str, ...]
 
 
 def _look() -> Reading:
@@ -93,8 +101,10 @@ class MemoryTracker:
         objects: Census = census,
         wall: Callable[[], float] = time.time,
         board: Marks = marks,
+        grown: Callable[[], Iterable[CallGrowth]] = growths,
     ) -> None:
         self._look, self._census, self._wall, self._board = look, objects, wall, board
+        self._growths = grown
         self._kept: deque[Snapshot] = deque(maxlen=most)
         self._baseline: Snapshot | None = None
         self._lock = threading.RLock()
@@ -200,6 +210,8 @@ class MemoryTracker:
             if len(kept) < 2:
                 return None
             average = sum(each.rss for each in kept) / len(kept)
+            spikes = tuple(each for each in kept if each.peak > SPIKE * average)
+            trend = trend_of([(each.wall, each.rss) for each in kept])
             return Analysis(
                 snapshots=len(kept),
                 baseline=None if self._baseline is None else self._baseline.rss,
@@ -207,9 +219,11 @@ class MemoryTracker:
                 peak=self.peak,
                 average=average,
                 growth_per_snapshot=(kept[-1].rss - kept[0].rss) / (len(kept) - 1),
-                spikes=tuple(each for each in kept if each.peak > SPIKE * average),
+                spikes=spikes,
                 objects=kept[-1].objects,
                 objects_age=kept[-1].objects_age,
+                trend=trend,
+                advice=advice(kept, spikes, trend, self._growths()),
             )
 
     def close(self) -> None:

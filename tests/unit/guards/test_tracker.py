@@ -6,6 +6,7 @@ import pytest
 
 from memwarden.guards.call import Call
 from memwarden.guards.tracker import MemoryTracker
+from memwarden.model.calls import CallGrowth
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
 from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
@@ -91,6 +92,19 @@ def test_the_analysis(kernel, world):
     assert (analysis.snapshots, analysis.baseline, analysis.current) == (3, None, 150 * MIB)
     assert (analysis.average, analysis.growth_per_snapshot) == (120 * MIB, 25 * MIB)
     assert (analysis.objects, tracker.growth) == (1000, None)
+
+
+@pytest.mark.contract("S3-47")
+def test_the_analysis_has_advice_from_measured_functions(kernel, world):
+    """By what stayed of their calls; the snapshots have a trend of their own."""
+    points = tuple((number, number * MIB) for number in range(1, 41))
+    tracker = world(grown=lambda: [CallGrowth("load", 40, points)])
+    for size in range(100, 140):
+        kernel.hold(size * MIB)
+        tracker.take_snapshot()
+    analysis = tracker.analyze()
+    assert analysis.trend.readings == 1  # the clock of this test stands still
+    assert analysis.advice[0].startswith("load keeps 1.0 MiB of each call, 40.0 MiB over 40 calls")
 
 
 @pytest.mark.contract("W3-9")

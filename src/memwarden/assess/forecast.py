@@ -29,10 +29,11 @@ SLACK = 1.0
 class Forecaster:
     """The weighted mean of what all rises of late foretell. Times are seconds of the caller's clock."""
 
-    __slots__ = ("_at", "_bend", "_mid", "_span", "_spread", "_steps", "_weight", "_wide_high", "_wide_low")
+    __slots__ = ("_at", "_bend", "_mid", "_span", "_spread", "_steps", "_wide_high", "_wide_low", "weight")
 
     def __init__(self) -> None:
-        self._weight = self._mid = self._spread = self._at = self._span = self._steps = self._bend = 0.0
+        #: Of all that was taken in; 0 where nothing is foretold.
+        self.weight = self._mid = self._spread = self._at = self._span = self._steps = self._bend = 0.0
         self._wide_low = self._wide_high = 1.0
 
     def add(self, rise: Rise, room: float, now: float) -> None:
@@ -46,21 +47,21 @@ class Forecaster:
         shortest = SHORTEST * span
         left = log(max(left, shortest))
         weight = rise.steps * rise.steps * rise.size
-        if self._weight:
+        if self.weight:
             gone = now - self._at
             before = max(self._mid - gone, shortest)
-            kept = self._weight * exp(-gone / (MEMORY * (self._span + before)))
+            kept = self.weight * exp(-gone / (MEMORY * (self._span + before)))
             share = weight / (kept + weight)
             before = log(before)
             off = left - before
             self._mid = exp(before + share * off)
             self._spread = (1 - share) * (self._spread + share * off * off)
-            self._weight = kept + weight
+            self.weight = kept + weight
             self._span += share * (span - self._span)
             self._steps += share * (rise.steps - self._steps)
             self._bend += share * (rise.power - 1 - self._bend)
         else:
-            self._mid, self._weight, self._span, self._spread = exp(left), weight, span, 0.0
+            self._mid, self.weight, self._span, self._spread = exp(left), weight, span, 0.0
             self._steps, self._bend = rise.steps, rise.power - 1
         self._at = now
         bend = abs(self._bend)
@@ -72,11 +73,11 @@ class Forecaster:
 
     def left(self, now: float) -> tuple[float, float, float] | None:
         """Seconds left (low, mid, high); None where nothing rises, or has not for long enough."""
-        if not self._weight:
+        if not self.weight:
             return None
         gone = now - self._at
         if gone > STALE * self._span:
-            self._weight = 0.0
+            self.weight = 0.0
             return None
         mid = self._mid - gone
         if mid < SHORTEST * self._span:

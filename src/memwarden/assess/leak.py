@@ -104,7 +104,8 @@ class LeakDetector:
             else:
                 self._limit = limit_mib
                 self._look(value_mib, limit_mib)
-        return self._stage, self._forecaster.left(self._now)
+        forecaster = self._forecaster
+        return self._stage, forecaster.left(self._now) if forecaster.weight else None
 
     def restarted(self, t: float) -> None:
         """Another process has taken its place; ``t`` is when."""
@@ -193,11 +194,11 @@ class LeakDetector:
             if low - lows[0] <= least and low - lows[count // 3] <= least:
                 continue
             told, most = None, 0.0
-            for rise in rises(floors, at, least):
+            for rise in rises(floors, at, least, LARGEST):
                 size, steps = rise.size, rise.steps
                 room = limit - rise.swing - rise.top
                 share = size / (size + room) if room > 0 else 1.0
-                if share < SEEN or rise.largest > LARGEST:
+                if share < SEEN:
                     continue
                 weight = steps * steps * size
                 if weight > most and steps >= SEEN_STEPS and rise.thirds[2] > SEEN_LAST_THIRD:

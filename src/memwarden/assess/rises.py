@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from itertools import accumulate
 from operator import mul, sub
 from typing import NamedTuple
@@ -62,8 +63,11 @@ def proven(floors: Floors, at: int, size: float) -> int:
     return 1
 
 
-def rises(floors: Floors, at: int, least: float) -> list[Rise]:
-    """The rises of at least this size that end now, as this level sees them: from the longest to the shortest."""
+def rises(floors: Floors, at: int, least: float, largest: float = 1.0) -> list[Rise]:
+    """The rises of at least this size that end now, as this level sees them: from the longest to the shortest.
+
+    Those of which a single step makes more than the share ``largest`` are left out.
+    """
     level = floors.levels[at]
     lows, ends = level.lows, level.ends
     count, least = len(lows), max(least, SMALLEST)
@@ -71,44 +75,60 @@ def rises(floors: Floors, at: int, least: float) -> list[Rise]:
     count -= over - 1
     if count < PARTS:
         return []
-    line = list(accumulate(reversed(lows), min))
+    line = list(accumulate(lows[::-1], min))
     line.reverse()
     top = line[count - 1]
     made: list[Rise] = []
+    steps: list[float] = []
+    above: list[float] = []
     for first in (0, count // 3):
         if count - first < PARTS or not top - line[first] > least:
             break
-        found = _rise(line, level.highs, ends, first, count, at)
+        if not steps:
+            begun = line[1:count]
+            steps = list(map(sub, begun, line))
+            above = list(map(sub, level.highs, begun))
+        found = _rise(line, steps[first:], above[first:], ends, first, count, at, largest)
         if found is not None:
             made.append(found)
     return made
 
 
-def _rise(line: list[float], highs: array[float], ends: array[float], first: int, count: int, at: int) -> Rise | None:
+def _rise(
+    line: list[float],
+    steps: list[float],
+    above: list[float],
+    ends: array[float],
+    first: int,
+    count: int,
+    at: int,
+    largest: float,
+) -> Rise | None:
+    """The rise from stretch ``first`` to ``count``, with its steps and how far readings stand above the floor line."""
     base, top = line[first], line[count - 1]
     size = top - base
-    begun = line[first + 1 : count]
-    steps = list(map(sub, begun, line[first : count - 1]))
-    squares = sum(map(mul, steps, steps))
-    above = sorted(map(sub, highs[first : count - 1], begun))
+    step = max(steps) / size
+    if step > largest:
+        return None
+    above.sort()
     swing = above[-max(1, len(above) // 8)]
     third = (count - first) // 3
     low, high = line[first + third], line[count - 1 - third]
     # A stretch's floor on a rising line is where the stretch began, which is where the one before it ended.
-    edge, at_rise = base + 0.05 * size, first
-    while at_rise < count - 2 and line[at_rise + 1] <= edge:
-        at_rise += 1
+    at_rise = min(bisect_right(line, base + 0.05 * size, first, count) - 1, count - 2)
     end, risen = ends[count - 2], top - line[at_rise + 1]
     begin = ends[at_rise]
     if risen > 0:
         begin -= (end - begin) / risen * (line[at_rise + 1] - base)
-    begin = max(begin, ends[max(0, at_rise - 1)])
+    before = ends[at_rise - 1 if at_rise else 0]
+    if before > begin:
+        begin = before
     # The mean of x to the power p over 0..1 is 1 / (1 + p).
     rising = line[at_rise:count]
     mean = (sum(rising) / len(rising) - base) / size
     power = 1 / max(mean, 0.1) - 1
     return Rise(
-        base, top, begin, end, max(0.0, swing), size * size / squares, max(steps) / size,
+        base, top, begin, end, swing if swing > 0.0 else 0.0, size * size / sum(map(mul, steps, steps)), step,
         ((low - base) / size, (high - low) / size, (top - high) / size), power, at, first,
     )  # fmt: skip
 

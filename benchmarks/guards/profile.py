@@ -99,17 +99,19 @@ def _tracemalloc(function: Callable[..., Any]) -> Way:
 
 def _memray(function: Callable[..., Any]) -> Way:
     memray = importlib.import_module("memray")
-    folder = tempfile.TemporaryDirectory(prefix="memwarden-bench-")  # removed with the function that holds it
-    path = os.path.join(folder.name, "call.bin")
+    folder = tempfile.TemporaryDirectory(prefix="memwarden-bench-")  # removed with the functions that hold it
+
+    def path() -> str:
+        return os.path.join(folder.name, "call.bin")
 
     def traced(*arguments: Any) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        with memray.Tracker(path):
+            os.unlink(path())
+        with memray.Tracker(path()):
             function(*arguments)
 
     def peak() -> float:
-        with memray.FileReader(os.path.join(folder.name, "call.bin")) as reader:
+        with memray.FileReader(path()) as reader:
             return float(reader.metadata.peak_memory)
 
     return traced, peak

@@ -131,6 +131,7 @@ class Line:
         """What has come. Sets ``ended`` when nothing more will come. At most about ``_PART`` bytes at a time, where not
         the ``whole`` is wanted."""
         answers: list[Answer] = []
+        left = _PART
         try:
             while True:
                 if not self._wanted:
@@ -148,8 +149,9 @@ class Line:
                         self.ended = True
                         break
                     self._payload += part
+                    left -= len(part)
                     if len(self._payload) < self._wanted:
-                        if len(part) == _PART and not whole:
+                        if left <= 0 and not whole:
                             break  # others want to be looked at, too
                         continue
                 what, number, seconds, peak, anonymous, other, _ = _ANSWER.unpack(self._head)

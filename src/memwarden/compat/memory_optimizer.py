@@ -118,9 +118,9 @@ class MemoryTracker:
             print(f"  {name.removesuffix('_mb').replace('_', ' ')}: {shown}", file=out)
         current = analysis.get("current_memory_mb", 0.0)
         verdict = "high" if current > HIGH_MB else "moderate" if current > MODERATE_MB else "normal"
-        print(f"  verdict: {verdict}", file=out)
         for sentence in said:
             print(f"  advice: {sentence}", file=out)
+        print(f"  verdict: {verdict}", file=out)
 
 
 def memory_profile(function: Callable[_P, _R]) -> Callable[_P, _R]:

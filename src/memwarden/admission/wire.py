@@ -144,7 +144,7 @@ class Line:
                         continue
                     self._wanted = _ANSWER.unpack(self._head)[-1]
                 if self._wanted:
-                    part = self._sock.recv(min(self._wanted - len(self._payload), _PART))
+                    part = self._sock.recv(min(self._wanted - len(self._payload), left if left > 0 else _PART))
                     if not part:
                         self.ended = True
                         break

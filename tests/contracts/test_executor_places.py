@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 if sys.platform != "linux":
     pytest.skip("BudgetedExecutor needs Linux", allow_module_level=True)
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from memwarden.admission.commands import run_commands

@@ -28,6 +28,7 @@ def heard(caplog, monkeypatch):
     marks.release()
 
 
+@pytest.mark.own_process
 @pytest.mark.contract("S4-40", "S4-56", "S4-57", "S4-58", "S4-60")
 def test_memory_monitor_class(heard):
     """Lines at the start, at the point and at the end, in the seed's words; a summary; a peak that was gone before."""

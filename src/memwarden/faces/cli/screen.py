@@ -110,17 +110,24 @@ class Output:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, KeyboardInterrupt):
+            self._leave()  # perhaps somebody does not read: the interpreter's end would wait for him
+            return False
         if not isinstance(error, OSError) or error.filename is not None:
             return False
         if not isinstance(error, BrokenPipeError):  # else whoever read has seen enough
             print(f"memwarden {self._command}: standard output: {error.strerror}", file=sys.stderr)
             self.code = 1
-        # What is still buffered must not complain at the interpreter's end.
+        self._leave()
+        return True
+
+    @staticmethod
+    def _leave() -> None:
+        """What is still buffered goes nowhere, so that it neither complains nor waits at the interpreter's end."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
-        return True
 
 
 class Screen:

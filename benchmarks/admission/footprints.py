@@ -28,8 +28,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from memwarden.admission.curves import Costs
-from memwarden.admission.footprint import Footprint, Footprints, Task
+from memwarden.admission.footprint import Footprint, Footprints
 from memwarden.admission.footprint_store import FootprintStore
+from memwarden.model.footprints import PastTask
 from memwarden.model.units import GIB, MIB
 
 TASKS, SEQUENCES = 300, 20
@@ -254,7 +255,7 @@ def _costs() -> bool:
             )
             footprints.close()
         footprint = Footprint()
-        footprint.take_all(Task(run.size, run.peak, run.seconds, False) for run in runs)
+        footprint.take_all(PastTask(run.size, run.peak, run.seconds, False) for run in runs)
         figures.append(
             (
                 "curve and quantile anew, 256 tasks",

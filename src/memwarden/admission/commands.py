@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from urllib.parse import quote_from_bytes
 
+from memwarden.admission.command_result import CommandResult, State
 from memwarden.admission.executor import BudgetedExecutor
 from memwarden.contain.witness import OomWitness
 from memwarden.errors import DoesNotFit, TaskTooLarge
@@ -39,34 +40,6 @@ _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128
 _PLACES = re.compile(r"\{(|name|stem)\}")
 #: A file's name may have 255 bytes; room is left for what comes behind it.
 _LONGEST = 200
-
-State = Literal["done", "failed", "not-started", "too-large", "lost"]
-
-
-class CommandResult(NamedTuple):
-    """What came of one input.
-
-    ``state``: done (exit code 0), failed (another one, or a signal), not-started (no such program, too many
-    arguments), too-large (it needs more memory than there is), lost (its worker ended, or could not do its part).
-    """
-
-    #: Its place among the inputs, from 1.
-    number: int
-    input: str
-    state: State
-    #: As a shell has it: 128+N for signal N; None where the command did not get to its end.
-    exit_code: int | None
-    #: Wall clock, and seconds.
-    began: float | None
-    seconds: float | None
-    #: Bytes of its largest process, where they were more than the worker's own (the system counts those in).
-    peak: int | None
-    size: float | None
-    #: Where its standard output and standard error are; None: nowhere, or nothing was written.
-    output: str | None
-    errors: str | None
-    #: What went wrong, in words.
-    why: str
 
 
 class Order(NamedTuple):

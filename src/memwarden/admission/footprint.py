@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memwarden.admission.curves import LEAST_POINTS, Costs, Curve, cheapest, fit, with_censored
 from memwarden.errors import SettingsError
-from memwarden.model.footprints import Kind, Prediction, TaskOutcome
+from memwarden.model.footprints import Kind, PastTask, Prediction, TaskOutcome
 from memwarden.model.units import MIB, size_text
 
 if TYPE_CHECKING:
@@ -42,15 +42,6 @@ DRIFT_WINDOW, DRIFT_DEVIATIONS, DRIFT_LEAST = 16, 4.0, 0.05
 DRIFT_CHANCE = 1e-5
 _PAGE = 4096
 _MOST_BYTES, _MOST_SIZE = (1 << 63) - 1, 1e18
-
-
-class Task(NamedTuple):
-    """A task that has ended: its size (NaN where it was not known), bytes at its peak, and seconds."""
-
-    size: float
-    peak: float
-    seconds: float
-    killed: bool
 
 
 class Fit(NamedTuple):
@@ -117,7 +108,7 @@ class Footprint:
             if known is not None and peak > known.curve.at(_given(size)) * known.ratio:
                 self._due += 2
 
-    def take_all(self, tasks: Iterable[Task]) -> None:
+    def take_all(self, tasks: Iterable[PastTask]) -> None:
         """Remember tasks, oldest first."""
         for size, peak, seconds, killed in tasks:
             self.take(size, max(1.0, peak), seconds, killed=killed)
@@ -317,7 +308,7 @@ class Footprints:
             killed = outcome == "killed_at"
             forgot = self._learn(known, sound, max(1.0, float(peak)), seconds, killed=killed)
             if self._store is not None:
-                self._store.add(key, Task(sound, int(peak), seconds, killed))
+                self._store.add(key, PastTask(sound, int(peak), seconds, killed))
                 if forgot:
                     self._store.forget(key, len(known.peaks))
                 self._hear()

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memwarden.admission.curves import LEAST_POINTS
-from memwarden.admission.footprint import Task
 from memwarden.admission.kinds import host_class
 from memwarden.errors import RecordError
-from memwarden.model.footprints import Kind
+from memwarden.model.footprints import Kind, PastTask
 from memwarden.records.database import Database, patiently
 from memwarden.records.places import state_directory
 
@@ -63,7 +62,7 @@ class StoredKind(NamedTuple):
     #: How often a change was noticed.
     drifts: int
     #: The newest that are kept, oldest first.
-    tasks: list[Task]
+    tasks: list[PastTask]
 
 
 class FootprintStore:
@@ -99,10 +98,10 @@ class FootprintStore:
         #: The last row that was taken in: of each kind that was loaded, and of all; None before any was.
         self._known: dict[Kind, int] = {}
         self._seen: int | None = None
-        self._news: list[tuple[Kind, Task]] = []
+        self._news: list[tuple[Kind, PastTask]] = []
         self._tried = -math.inf
 
-    def add(self, kind: Kind, task: Task) -> None:
+    def add(self, kind: Kind, task: PastTask) -> None:
         """Keep a task; written with those that follow."""
         self._forget_the_parents()
         size = task.size if task.size == task.size else None
@@ -119,7 +118,7 @@ class FootprintStore:
             except RecordError as error:
                 self.trouble = str(error)
 
-    def load(self, kind: Kind) -> tuple[list[Task], list[Task]]:
+    def load(self, kind: Kind) -> tuple[list[PastTask], list[PastTask]]:
         """The newest tasks of a kind on this class of host, oldest first; and, while those are few, those of the
         version of its code that was seen last before. None where the file cannot be read."""
         self._forget_the_parents()
@@ -139,7 +138,7 @@ class FootprintStore:
         """Let go of all but the newest finished tasks of a kind, of those that were added: it has changed."""
         self._pending.append((_plain(kind), keep))
 
-    def news(self) -> list[tuple[Kind, Task]]:
+    def news(self) -> list[tuple[Kind, PastTask]]:
         """What other processes learned, as far as it was met when writing; each once."""
         news, self._news = self._news, []
         return news
@@ -167,7 +166,7 @@ class FootprintStore:
             self._generation = generation
             self._pending = []
 
-    def _read(self, kind: Kind) -> tuple[list[Task], list[Task]]:
+    def _read(self, kind: Kind) -> tuple[list[PastTask], list[PastTask]]:
         with self._database.turn():
             db = self._database.connection()
             if self._seen is None:
@@ -182,7 +181,7 @@ class FootprintStore:
         self._known[kind] = rows[0][0] if rows else 0
         return _tasks(rows), _tasks(former)
 
-    def _others(self, db: sqlite3.Connection) -> list[tuple[Kind, Task]]:
+    def _others(self, db: sqlite3.Connection) -> list[tuple[Kind, PastTask]]:
         """What was written since the last time, of the kinds that were loaded here."""
         if self._seen is None:
             return []
@@ -308,15 +307,15 @@ def _trim(db: sqlite3.Connection, kinds: list[int]) -> None:
         db.execute(f"DELETE FROM kinds WHERE id IN ({old})", (many - KEPT_KINDS,))
 
 
-def _task(size: object, peak: object, seconds: object, killed: object) -> Task | None:
+def _task(size: object, peak: object, seconds: object, killed: object) -> PastTask | None:
     """A row as a task; None for one that cannot be: somebody may have edited the file."""
     if not isinstance(peak, int | float) or not isinstance(seconds, int | float) or peak < 0 or not 0 <= seconds < 1e12:
         return None
     known = isinstance(size, int | float) and size >= 0
-    return Task(float(size) if known else math.nan, float(peak), float(seconds), bool(killed))  # type: ignore[arg-type]
+    return PastTask(float(size) if known else math.nan, float(peak), float(seconds), bool(killed))  # type: ignore[arg-type]
 
 
-def _tasks(rows: list[tuple[Any, ...]]) -> list[Task]:
+def _tasks(rows: list[tuple[Any, ...]]) -> list[PastTask]:
     """Rows, the newest first, as tasks, the oldest first."""
     return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
 

@@ -20,7 +20,7 @@ from memwarden.errors import RecordError, SettingsError
 from memwarden.model.plain import iso
 
 if TYPE_CHECKING:
-    from memwarden.admission.commands import CommandResult
+    from memwarden.admission.command_result import CommandResult
 
 #: What is written reaches the disk itself this often, for the case that the power fails.
 _SYNC_SECONDS = 1.0

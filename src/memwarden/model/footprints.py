@@ -37,3 +37,12 @@ class Prediction(NamedTuple):
     confidence: str
     #: What it rests upon, in words.
     why: str
+
+
+class PastTask(NamedTuple):
+    """A task that has ended: its size (NaN where it was not known), bytes at its peak, and seconds."""
+
+    size: float
+    peak: float
+    seconds: float
+    killed: bool

@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("fcntl", reason="commands are run on Linux")
 
-from memwarden.admission.commands import CommandResult, Template, file_name, input_bytes, run_commands
+from memwarden.admission.command_result import CommandResult
+from memwarden.admission.commands import Template, file_name, input_bytes, run_commands
 from memwarden.admission.manifest import Manifest
 from memwarden.errors import RecordError, SettingsError
 

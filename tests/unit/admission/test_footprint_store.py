@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from memwarden.admission import footprint_store as module
-from memwarden.admission.footprint import Footprints, Task
+from memwarden.admission.footprint import Footprints
 from memwarden.admission.footprint_store import KEPT_TASKS, REST_SECONDS, FootprintStore, stored
 from memwarden.errors import RecordError
-from memwarden.model.footprints import Kind
+from memwarden.model.footprints import Kind, PastTask
 from memwarden.model.units import GIB, MIB
 from memwarden.testing import FakeClock
 
@@ -109,11 +109,11 @@ def test_two_programs_learn_from_each_other(path: Path, clock: FakeClock) -> Non
 def test_a_killed_program_loses_a_second_at_most(path: Path, clock: FakeClock) -> None:
     """What is older has been written; nothing needs to be closed for that."""
     one = store(path, clock)
-    one.add(KIND, Task(1.0, MIB, 1.0, False))
-    one.add(KIND, Task(2.0, MIB, 1.0, False))
+    one.add(KIND, PastTask(1.0, MIB, 1.0, False))
+    one.add(KIND, PastTask(2.0, MIB, 1.0, False))
     assert len(stored(path)[0].tasks) == 1
     clock.advance(1.0)
-    one.add(KIND, Task(3.0, MIB, 1.0, False))
+    one.add(KIND, PastTask(3.0, MIB, 1.0, False))
     assert [task.size for task in stored(path)[0].tasks] == [1.0, 2.0, 3.0]
     one.close()
 
@@ -123,13 +123,13 @@ def test_the_file_is_bounded(path: Path, clock: FakeClock, monkeypatch: pytest.M
     monkeypatch.setattr(module, "KEPT_KINDS", 3)
     one = store(path, clock)
     for at in range(KEPT_TASKS + 50):
-        one.add(KIND, Task(float(at), MIB, 1.0, False))
+        one.add(KIND, PastTask(float(at), MIB, 1.0, False))
     one.save()
     tasks = stored(path)[0].tasks
     assert [task.size for task in tasks] == [float(at) for at in range(50, KEPT_TASKS + 50)]
     for name in "abc":
         clock.advance(2.0)
-        one.add(Kind(name), Task(1.0, MIB, 1.0, False))
+        one.add(Kind(name), PastTask(1.0, MIB, 1.0, False))
     assert [each.kind.name for each in stored(path)] == ["c", "b", "a"]
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*) FROM tasks").fetchone() == (3,)
@@ -219,7 +219,7 @@ def test_names_of_all_sorts(path: Path, clock: FakeClock) -> None:
 def test_the_file_is_private(path: Path, clock: FakeClock) -> None:
     """Kinds say what a user works on."""
     first = store(path, clock)
-    first.add(KIND, Task(math.nan, MIB, 1.0, False))
+    first.add(KIND, PastTask(math.nan, MIB, 1.0, False))
     first.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

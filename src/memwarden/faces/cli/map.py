@@ -18,7 +18,8 @@ from types import FrameType
 from typing import Any, BinaryIO, NamedTuple
 
 from memwarden.admission.batch import BatchReport, report_kind
-from memwarden.admission.commands import CommandResult, Template, input_bytes, run_commands
+from memwarden.admission.command_result import CommandResult
+from memwarden.admission.commands import Template, input_bytes, run_commands
 from memwarden.admission.executor import ATTEMPTS, BudgetedExecutor
 from memwarden.admission.manifest import Manifest
 from memwarden.admission.progress import ProgressLine, progress_text

@@ -368,6 +368,7 @@ def test_nothing_to_listen_to_costs_nothing() -> None:
     assert not bell.wait(0.001)
 
 
+@KERNEL
 def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor stays the bell's until the ring is over: its number may be another file's a moment later."""
     bell = Bell()

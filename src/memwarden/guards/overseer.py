@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.actions.forks import renew_after_fork
 from memwarden.admission.surroundings import Look, SystemSurroundings
@@ -30,7 +30,7 @@ INTERVAL = 1.0
 PATIENCE_SECONDS = 0.1
 
 
-class Watched:
+class Watched(Protocol):
     """What the overseer looks after."""
 
     name: str
@@ -38,7 +38,7 @@ class Watched:
 
     def glance(self) -> int:
         """Bytes taken now, as an upper bound; on the thread that looks."""
-        raise NotImplementedError
+        ...
 
 
 class Overseer:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from memwarden.assess.digest import HEADROOM, Digest, Digester
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.screen import Output
 from memwarden.model.findings import PressureLevel
 from memwarden.model.plain import SCHEMA, iso
-from memwarden.records.digest import HEADROOM, Digest, Digester
 from memwarden.records.history import History
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from memwarden.assess.digest import Digest, Digester
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.findings import Assessment, LeakStage, LeakVerdict, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
-from memwarden.records.digest import Digest, Digester
 from support.values import CLEARING, DECISION, WALL
 
 LIMIT = Limit(10_000, "container")

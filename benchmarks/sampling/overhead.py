@@ -2,7 +2,7 @@
 
 Each monitor runs in a process of its own, whose main thread sleeps. CPU is what the scheduler accounts to the
 threads of that process (``schedstat``, nanoseconds on a CPU), so that other load does not count; it is read
-after a warm-up. The runs of one interval are interleaved, and the median of the rounds is shown.
+after a warm-up. All monitors of one interval run side by side, and the median of the rounds is shown.
 
 ``bare pread thread`` is the least that Python can do: a thread that reads the machine's memory and its own
 resident size from kept descriptors, writes one JSON line, and sleeps. It has no container, no verdict, no
@@ -21,6 +21,8 @@ import time
 from typing import Any
 
 INTERVALS = (1.0, 0.1, 0.01)
+#: Seconds until a watch is what it is for days: what leaks is judged more often in its first 100 s.
+WARM_UP = 105.0
 IDLE, BARE, PSUTIL, OURS = "idle host", "bare pread thread", "psutil thread", "memwarden"
 
 #: Every host imports this first, so that what is compared is the monitor.
@@ -114,20 +116,20 @@ def running(interval: float, seconds: float, rounds: int) -> dict[str, dict[str,
     """Share of a core and private bytes of each monitor: medians of ``rounds``."""
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in _MONITORS}
     with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
-        for _ in range(rounds):
-            hosts = {name: _host(name, interval, folder) for name in _MONITORS}
-            try:
-                time.sleep(max(1.5, 2 * interval))
+        hosts = {name: _host(name, interval, folder) for name in _MONITORS}
+        try:
+            time.sleep(WARM_UP)
+            for _ in range(rounds):
                 begun = {name: (cpu_seconds(host.pid), time.monotonic()) for name, host in hosts.items()}
                 time.sleep(seconds)
                 for name, host in hosts.items():
                     spent = cpu_seconds(host.pid) - begun[name][0]
                     share = spent / (time.monotonic() - begun[name][1])
                     found[name].append((share, private_bytes(host.pid)))
-            finally:
-                for host in hosts.values():
-                    host.kill()
-                    host.wait()
+        finally:
+            for host in hosts.values():
+                host.kill()
+                host.wait()
     return {
         name: {
             "share": statistics.median(share for share, _ in each),

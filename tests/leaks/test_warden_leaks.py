@@ -129,6 +129,8 @@ def test_two_thousand_looks_take_no_memory(tmp_path: Path) -> None:
         warden.subscribe(lambda event: None)
         with warden:
             counting.until(500)  # caches fill, the allocator settles
+            while warden.last.assessment.trend.readings < 3:
+                counting.until(100)  # what judges leaks is imported with the second reading that is judged
             assert warden.flush()
             before, open_before = resident(), descriptors()
             counting.until(2000)
@@ -153,6 +155,8 @@ def test_a_loop_over_readings_leaves_nothing(tmp_path: Path) -> None:
         warden = Warden()
         for _ in range(300):
             warden.look()
+        while warden.look().assessment.trend.readings < 3:
+            pass  # what judges leaks is imported with the second reading that is judged
         before, open_before = resident(), descriptors()
         for _ in range(100):
             for _ in memwarden.watch(0.001):

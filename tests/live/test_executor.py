@@ -293,6 +293,32 @@ def test_ctrl_c_inside_with_ends_what_runs(tmp_path: Path) -> None:
     assert chores.is_gone(chores.begun(tmp_path, "a"))
 
 
+def test_ctrl_c_while_the_end_of_with_waits_ends_what_runs(tmp_path: Path) -> None:
+    """Where a batch is usually interrupted: everything is submitted, and the block waits for it."""
+    futures: list[Future[int]] = []
+    begun = 0.0
+
+    def interrupt() -> None:
+        nonlocal begun
+        chores.begun(tmp_path, "a")
+        begun = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def batch() -> None:
+        with make(1) as executor:
+            futures.extend(executor.submit(chores.attend, str(tmp_path), name) for name in "abc")
+            thread.start()
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        batch()
+    assert time.monotonic() - begun < 5
+    thread.join()
+    assert [future.cancelled() for future in futures] == [False, True, True]
+    assert isinstance(futures[0].exception(0), WorkerLost)
+    assert chores.is_gone(chores.begun(tmp_path, "a"))
+
+
 def test_ctrl_c_ends_workers_that_are_about_to_begin() -> None:
     """Those who were not ready at that moment, too, and what was handed to one ahead of its time."""
     for method, name in (("spawn", "slow"), ("fork", "slow"), ("fork", "short")):

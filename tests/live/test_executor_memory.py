@@ -158,6 +158,36 @@ def test_a_task_that_fails_by_itself_is_not_repeated(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.begun"))) == 1
 
 
+@pytest.mark.parametrize(("cgroup", "budget", "times"), [(None, "48MiB", 2), (None, "480MiB", 1), (False, "48MiB", 1)])
+def test_a_task_whose_program_fails_where_memory_is_used_up_is_tried_once_more(
+    cgroup: bool | None, budget: str, times: int, tmp_path: Path
+) -> None:
+    """The kernel may have failed that program, which says no more than that it failed. It has not where there was room,
+    and where it does not hold anybody."""
+    if cgroup is None and not GRANTED & {"cgroup1", "cgroup2"}:
+        pytest.skip("no group is granted")
+    with BudgetedExecutor(1, budget=budget, cgroup=cgroup) as executor:
+        with pytest.raises(subprocess.CalledProcessError):
+            executor.submit(chores.hold_and_start, 43, 0.1, str(tmp_path)).result(60)
+    report = executor.report()
+    assert (len(list(tmp_path.glob("*.begun"))), report.failed) == (times, 1)
+    assert [each.why for each in report.setbacks] == [
+        "a program that it started failed while the memory was used up"
+    ] * (times - 1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_tasks_that_need_the_whole_budget_are_done(workers: int) -> None:
+    """Though workers that have done something keep a little: the one in the way goes."""
+    with BudgetedExecutor(workers, budget="48MiB") as executor:
+        small = executor.hinted(kind="small", reserve="8MiB")
+        assert [each.result(60) for each in [small.submit(chores.hold, 4, 0.1) for _ in range(workers)]]
+        whole = executor.hinted(kind="whole", reserve="48MiB")
+        futures = [whole.submit(chores.hold, 30) for _ in range(4)]
+        assert [each.result(60) for each in futures] == [30 * MIB] * 4
+    assert executor.report().failed == 0
+
+
 @pytest.mark.parametrize("cgroup", HOLDS)
 def test_a_task_that_is_too_large_fails_by_itself(cgroup: bool | None) -> None:
     """It had everything, and wanted more: a MemoryError with all three figures; the others are done."""

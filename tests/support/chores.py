@@ -168,6 +168,15 @@ def read_and_fail(path: str, folder: str) -> None:
     raise ValueError("not what it should be")
 
 
+def hold_and_start(mib: int, seconds: float, folder: str) -> None:
+    """Hold so much, and then start a program that fails; each begin leaves a file behind."""
+    Path(folder, f"{time.monotonic_ns()}.begun").touch()
+    kept = b"x" * (mib * MIB)
+    time.sleep(seconds)
+    subprocess.run(["false"], check=True)
+    del kept
+
+
 _kept: list[bytes] = []
 
 
@@ -183,7 +192,7 @@ HOLDS = "import sys, time; kept = b'x' * (int(sys.argv[1]) << 20); print(1, flus
 def child_holds(mib: int, seconds: float) -> int:
     """A program that this starts takes so much for so long; its exit code."""
     return subprocess.run(
-        [sys.executable, "-S", "-c", HOLDS, str(mib), str(seconds)], stdout=-3, check=False
+        [sys.executable, "-S", "-c", HOLDS, str(mib), str(seconds)], stdout=subprocess.DEVNULL, check=True
     ).returncode
 
 

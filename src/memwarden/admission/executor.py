@@ -182,9 +182,14 @@ class BudgetedExecutor(Executor):
         self._end(wait, cancel_futures, at_once=False)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Shut down. After Ctrl-C (or ``SystemExit``) what has not begun is cancelled, and what has is ended."""
+        """Shut down. After Ctrl-C (or ``SystemExit``), also one that comes while this waits, what has not begun is
+        cancelled, and what has is ended."""
         hurried = kind is not None and not issubclass(kind, Exception)
-        self._end(True, hurried, at_once=hurried)
+        try:
+            self._end(True, hurried, at_once=hurried)
+        except (KeyboardInterrupt, SystemExit):
+            self._end(True, cancel=True, at_once=True)
+            raise
 
     def _end(self, wait: bool, cancel: bool, *, at_once: bool) -> None:
         if self._pid != os.getpid():

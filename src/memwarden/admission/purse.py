@@ -97,9 +97,13 @@ class Purse:
             with contextlib.suppress(MemwardenError):
                 seat.reservation.assign(seat.key.pid)
 
+    def keeps(self, seat: Seat) -> int:
+        """Bytes that stay reserved for an idle worker."""
+        return max(_PAGE, seat.used)
+
     def give_back(self, seat: Seat) -> None:
         """An idle worker keeps reserved what it holds, and no more."""
-        keep = max(_PAGE, seat.used)
+        keep = self.keeps(seat)
         if seat.reservation is not None and seat.reserved > keep + MIB:
             with contextlib.suppress(MemwardenError):
                 seat.reservation.shrink(seat.reserved - keep)

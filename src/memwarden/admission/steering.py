@@ -37,8 +37,8 @@ class Job:
     """A task as far as memory is concerned, from its submission to its end."""
 
     __slots__ = (
-        "alone", "attempts", "first", "foreseen", "given", "kind", "name", "number", "prediction", "reserve", "seen",
-        "size",
+        "alone", "attempts", "doubted", "first", "foreseen", "given", "kind", "name", "number", "prediction", "reserve",
+        "seen", "sent", "size",
     )  # fmt: skip
 
     def __init__(self, number: int, kind: Kind, size: float | None, given: int = 0, name: str = "") -> None:
@@ -50,6 +50,10 @@ class Job:
         self.attempts = 0
         #: Since when it has been the first of those who wait, and could not begin.
         self.first: float | None = None
+        #: A program that it started failed once, perhaps for want of memory.
+        self.doubted = False
+        #: When it was last sent to a worker.
+        self.sent = 0.0
         #: Bytes that an attempt was seen with before it was ended.
         self.seen = 0
         #: It gets all there is, and nobody beside it.

@@ -26,7 +26,7 @@ from memwarden.admission.seat import Seat, Task
 from memwarden.admission.staff import Staff
 from memwarden.admission.steering import Act, Job, Run, Step
 from memwarden.admission.waiting import Waiting
-from memwarden.admission.wire import READY, REFUSED, RESULT, UNFIT, Answer
+from memwarden.admission.wire import PROGRAM, READY, REFUSED, RESULT, UNFIT, Answer
 from memwarden.errors import MemwardenError, TaskTooLarge, WorkerLost
 from memwarden.model.log import debug, warn
 from memwarden.model.units import MIB, size_text
@@ -53,6 +53,8 @@ _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
 LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
+#: Of a budget that is used so far a system call of the next moment may have found nothing.
+FULL = 0.85
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
@@ -101,12 +103,13 @@ class Supervisor:
         self._next_look = self._next_account = 0.0
         self._limit = 0
         self._stuck_since: float | None = None
-        self._moved = self._within = self._refused_at = 0.0
+        self._moved = self._within = self._refused_at = self._full_at = 0.0
         self._kernel_kills = self._stillborn = 0
         self._seconds = 1.0
         self._delivery, self._scholar = Delivery(), Scholar(predictor, owned=owns_predictor)
         self._label = label
         self._line = ProgressLine(self._progress) if progress else None
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
         renew_after_fork(self)
@@ -160,6 +163,8 @@ class Supervisor:
     def join(self) -> None:
         """Wait until it has ended; nothing where called from its own threads."""
         if self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+            # An interrupted join() takes the thread for ended in Python 3.11: the next one would not wait.
+            self._over.wait()
             self._thread.join()
 
     def _own_threads(self) -> tuple[threading.Thread, ...]:
@@ -203,7 +208,10 @@ class Supervisor:
             trouble = error
             warn("executor: failed: %s: %s", type(error).__name__, error)
         finally:
-            self._shut(trouble)
+            try:
+                self._shut(trouble)
+            finally:
+                self._over.set()
 
     def _turn(self) -> None:
         wait = self._sleep_seconds()
@@ -363,11 +371,10 @@ class Supervisor:
         peak = max(0, seat.peak(said.peak, said.other))
         self.chronicle.run_seconds += said.seconds
         self._seconds += (said.seconds - self._seconds) / min(32, self.chronicle.finished + 1)
-        if said.what == REFUSED and self._was_refused(job, run, now):
+        if why := self._for_want_of_memory(said.what, job, now):
             job.attempts += 1
             job.seen = max(job.seen, peak)
-            why = "it failed while the kernel had no memory for it"
-            job.alone = job.alone or job.attempts >= self._attempts - 1
+            job.alone = job.alone or job.attempts >= self._attempts - 1 or said.what == PROGRAM
             given = run.lease if run is not None else 0
             self.chronicle.setback(now, job.number, job.name, job.kind.name, peak, given, why, again=True)
             self._queue.put_back([task])
@@ -395,12 +402,20 @@ class Supervisor:
         elif self._purse.contended or job.alone:
             self._purse.give_back(seat)
 
-    def _was_refused(self, job: Job, run: Run | None, now: float) -> bool:
-        """Whether the workers' group was full while a task ran that found no memory, and it gets another attempt."""
+    def _for_want_of_memory(self, what: int, job: Job, now: float) -> str:
+        """Why a task that failed gets another attempt: the workers' memory was used up meanwhile. Empty: it gets none.
+
+        Since it was sent, and not since we know that it began: it may have failed before its worker was heard at all.
+        """
         if self._backstop.refused():
             self._refused_at = now
-        most = self._attempts * (2 if job.alone else 1)
-        return job.attempts + 1 < most and run is not None and self._refused_at >= run.begun
+        if what == REFUSED and self._refused_at >= job.sent:
+            again = job.attempts + 1 < self._attempts * (2 if job.alone else 1)
+            return "it failed while the kernel had no memory for it" if again else ""
+        if what == PROGRAM and self._events and self._full_at >= job.sent and self._attempts > 1 and not job.doubted:
+            job.doubted = True
+            return "a program that it started failed while the memory was used up"
+        return ""
 
     def _learn(self, task: Task, peak: int, seconds: float, outcome: Any) -> None:
         self._scholar.tell(Ended(task.job.kind, task.job.size, peak, max(0.0, seconds), outcome))
@@ -417,6 +432,7 @@ class Supervisor:
             self._fail(task, error)
             return False
         seat.tasks.append(task)
+        task.job.sent = now
         self._staff.send(seat, task.job.number, payload)
         self.chronicle.begin(now)
         return True
@@ -452,16 +468,11 @@ class Supervisor:
                 runs, self._purse.room(self._staff.held), now, grace=self._grace(now), stuck=stuck
             ):
                 self._do(step, by_run[id(step.run)], now)
-        paused = sum(run.paused for run in runs)
-        self.chronicle.note(
-            now,
-            len(runs),
-            paused,
-            len(self._queue),
-            sum(seat.held for seat in busy),
-            self._staff.used,
-            self._purse.whole,
-        )
+        paused, used = sum(run.paused for run in runs), self._staff.used
+        if used >= FULL * self._purse.whole:
+            self._full_at = now
+        held = sum(seat.held for seat in busy)
+        self.chronicle.note(now, len(runs), paused, len(self._queue), held, used, self._purse.whole)
         pace = HELD_SECONDS if self._events else POLLED_SECONDS
         if not self._events and any(run.rate > 0 and not run.paused and now - run.grew < 0.1 for run in runs):
             pace = GROWING_SECONDS
@@ -579,19 +590,30 @@ class Supervisor:
     def _choose(self, idle: list[Seat], now: float) -> Task | None:
         busy = self._staff.working
         paused = steering.spoken_for(seat.run for seat in self._staff if seat.run is not None)
-        # What idle workers have reserved and do not use can be had.
-        room = self._purse.room(self._staff.held) + sum(seat.held - seat.used for seat in idle) - max(0, paused)
+        # What idle workers have reserved and do not use can be had; and a task's peak counts the little that its worker
+        # keeps.
+        keeps = [self._purse.keeps(seat) for seat in idle]
+        had = sum(max(0, seat.held - kept) for seat, kept in zip(idle, keeps, strict=True))
+        own = min(MIB, max(keeps, default=0))
+        room = self._purse.room(self._staff.held) + had + own - max(0, paused)
         if any(seat.run is not None and seat.run.job.alone for seat in self._staff):
             return None
         task = self._queue.choose(room, self._purse.alone, now, steering.patience(self._seconds), busy=busy)
         if task is None and not busy and idle:
-            self._retire_fattest(idle)
+            self._make_way(idle, room, now)
         return task
 
-    def _retire_fattest(self, idle: list[Seat]) -> None:
-        """Nothing runs and nothing fits: the worker that keeps most lets it go."""
+    def _make_way(self, idle: list[Seat], room: int, now: float) -> None:
+        """Nothing runs and nothing fits: the worker that keeps most lets it go, where that helps.
+
+        What idle workers keep may be all that is in the way, of the first who waits here, or of one in another program:
+        both might wait for each other's last kilobytes.
+        """
+        first = self._queue.first.job
         seat = max(idle, key=lambda each: each.used)
-        if seat.used > MIB:
+        in_the_way = first.reserve <= room + sum(map(self._purse.keeps, idle))
+        waited = first.first is not None and now - first.first >= LINGER_SECONDS
+        if seat.used > MIB or in_the_way or waited:
             self._retire(seat)
 
     def _hand_ahead(self, now: float) -> bool:

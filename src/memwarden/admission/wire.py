@@ -21,7 +21,9 @@ _TASK = struct.Struct("<QQ")
 #: and the payload's length.
 _ANSWER = struct.Struct("<BQdQQQQ")
 
-READY, RESULT, ERROR, REFUSED, UNFIT = range(5)
+#: What a worker says: that it is ready, a result, an error; one behind which a system call is that found no memory, one
+#: of a program that the task started and that failed; or that it could not begin.
+READY, RESULT, ERROR, REFUSED, PROGRAM, UNFIT = range(6)
 #: What a system call fails with that the kernel had no memory for.
 NO_MEMORY = (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT)
 #: Read at once: a large result comes in parts, between looks.

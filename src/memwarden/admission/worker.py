@@ -12,12 +12,25 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from memwarden.admission.wire import ERROR, NO_MEMORY, READY, REFUSED, RESULT, UNFIT, Answer, answer, insist, next_task
+from memwarden.admission.wire import (
+    ERROR,
+    NO_MEMORY,
+    PROGRAM,
+    READY,
+    REFUSED,
+    RESULT,
+    UNFIT,
+    Answer,
+    answer,
+    insist,
+    next_task,
+)
 
 #: A kernel that must kill takes a worker, whose task can be put back, before anything that was not told to be preferred
 #: (0 is usual, 1000 the most; raising one's own needs no privilege).
@@ -80,18 +93,21 @@ def _do(payload: bytearray) -> tuple[int, bytes]:
         payload.clear()
         return RESULT, pickle.dumps(function(*args, **kwargs), protocol=pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - it is the caller's
-        return REFUSED if _was_refused(error) else ERROR, failure(error)
+        return _what(error), failure(error)
 
 
-def _was_refused(error: BaseException | None) -> bool:
-    """Whether a system call that found no memory may be behind an error."""
+def _what(error: BaseException | None) -> int:
+    """Whether memory may be behind an error: a system call that found none, or a program that failed."""
+    programs = sys.modules.get("subprocess")
     for _ in range(_LONGEST_CHAIN):
         if error is None:
             break
         if isinstance(error, OSError) and error.errno in NO_MEMORY:
-            return True
+            return REFUSED
+        if programs is not None and isinstance(error, programs.CalledProcessError):
+            return PROGRAM
         error = error.__cause__ or error.__context__
-    return False
+    return ERROR
 
 
 def failure(error: BaseException) -> bytes:

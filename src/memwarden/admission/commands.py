@@ -23,6 +23,7 @@ from urllib.parse import quote_from_bytes
 
 from memwarden.admission.command_result import CommandResult, State
 from memwarden.admission.executor import BudgetedExecutor
+from memwarden.admission.steering import FULL
 from memwarden.contain.witness import OomWitness
 from memwarden.errors import DoesNotFit, TaskTooLarge
 from memwarden.model.text import printable
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 #: So many are handed to the executor at once: enough to choose from, and a list of a million costs no more.
 WINDOW = 256
-#: From this part of the budget on the workers' memory group may be full; and how exactly times are known, seconds.
-_FULL, _SLACK = 0.85, 0.1
+#: How exactly times are known, seconds.
+_SLACK = 0.1
 #: The exit codes of shells, for a command that cannot be started and for signals.
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128
 _PLACES = re.compile(r"\{(|name|stem)\}")
@@ -159,7 +160,7 @@ def run_commands(
 
         if begun.again:
             with contextlib.suppress(DoesNotFit):  # others have come to share it
-                return hinted(max(1, int(executor.report().budget * _FULL)))
+                return hinted(max(1, int(executor.report().budget * FULL)))
         return hinted(reserve)
 
     def plan(number: int, text: str) -> _Begun:
@@ -264,7 +265,7 @@ def _was_starved(future: Future[Ran], report: BatchReport) -> bool:
     begin = ran.began - report.began - _SLACK
     end = begin + ran.seconds + 2 * _SLACK
     near = [each for each in report.moments if begin <= each.seconds <= end]
-    return any(each.paused or each.used >= each.budget * _FULL for each in near)
+    return any(each.paused or each.used >= each.budget * FULL for each in near)
 
 
 # --- in the worker ---------------------------------------------------------------------------------------

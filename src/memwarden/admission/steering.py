@@ -29,6 +29,8 @@ AHEAD_SECONDS, STEP = 0.05, 4 * MIB
 PATIENCE_TASKS, LEAST_PATIENCE, MOST_PATIENCE = 2.0, 0.5, 30.0
 #: One that must be alone needs so much of all there is.
 NEARLY = 0.9
+#: Where so much of a budget is used a system call of the next moment may find nothing.
+FULL = 0.85
 #: So many of those who wait are looked at for one that fits.
 LOOKED_AT = 64
 

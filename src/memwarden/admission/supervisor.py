@@ -53,8 +53,6 @@ _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
 LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
-#: Of a budget that is used so far a system call of the next moment may have found nothing.
-FULL = 0.85
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
@@ -161,8 +159,10 @@ class Supervisor:
         self._wake(always=True)
 
     def join(self) -> None:
-        """Wait until it has ended; nothing where called from its own threads."""
-        if self._pid == os.getpid() and threading.current_thread() not in self._own_threads():
+        """Wait until it has ended; nothing where called from its own threads, or where it never began."""
+        if self._pid != os.getpid() or threading.current_thread() in self._own_threads():
+            return
+        if self._thread.ident is not None:
             # An interrupted join() takes the thread for ended in Python 3.11: the next one would not wait.
             self._over.wait()
             self._thread.join()
@@ -371,7 +371,7 @@ class Supervisor:
         peak = max(0, seat.peak(said.peak, said.other))
         self.chronicle.run_seconds += said.seconds
         self._seconds += (said.seconds - self._seconds) / min(32, self.chronicle.finished + 1)
-        if why := self._for_want_of_memory(said.what, job, now):
+        if said.what in (REFUSED, PROGRAM) and (why := self._for_want_of_memory(said.what, job, now)):
             job.attempts += 1
             job.seen = max(job.seen, peak)
             job.alone = job.alone or job.attempts >= self._attempts - 1 or said.what == PROGRAM
@@ -469,7 +469,7 @@ class Supervisor:
             ):
                 self._do(step, by_run[id(step.run)], now)
         paused, used = sum(run.paused for run in runs), self._staff.used
-        if used >= FULL * self._purse.whole:
+        if used >= steering.FULL * self._purse.whole:
             self._full_at = now
         held = sum(seat.held for seat in busy)
         self.chronicle.note(now, len(runs), paused, len(self._queue), held, used, self._purse.whole)

@@ -465,7 +465,6 @@ def test_a_callback_that_ends_the_thread_costs_nobody_anything(executor: Budgete
     assert list(executor.map(chores.same, range(10), timeout=30)) == list(range(10))
 
 
-@pytest.mark.xfail(reason="what was handed to a worker ahead of its time cannot be taken back", strict=False)
 def test_a_long_task_does_not_hold_up_others_of_its_kind(tmp_path: Path) -> None:
     """After many short ones comes a long one: while it runs, the other worker does all the rest."""
     with make(2) as executor:

@@ -21,6 +21,7 @@ from memwarden.actions.family import Family
 from memwarden.actions.forks import renew_after_fork
 from memwarden.actions.sentinel import Sentinel
 from memwarden.actions.signals import KILL
+from memwarden.admission.wire import Ends
 from memwarden.admission.worker import Orders, work
 from memwarden.errors import ActionFailed, ReadError
 from memwarden.readers.identity import ProcProbe
@@ -35,8 +36,8 @@ _WORD = struct.Struct("<cq")
 class Nursery(Protocol):
     """Starts workers and learns how they ended."""
 
-    def start(self) -> socket.socket:
-        """Begin a worker; returns the socket on which it will say that it is ready. Raises OSError."""
+    def start(self, ends: Ends) -> None:
+        """Begin a worker at these ends, of which it gets copies; it will say that it is ready. Raises OSError."""
         ...
 
     def bury(self, pid: int) -> int | None:
@@ -98,21 +99,13 @@ class _DirectNursery:
         self._processes: dict[int, BaseProcess] = {}
         self._sentinel, self._told = Sentinel(_END_FAMILIES), dict[int, str]()
 
-    def start(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        try:
-            process = self._context.Process(target=work, args=(theirs, self._orders), name="memwarden-worker")
-            process.start()
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+    def start(self, ends: Ends) -> None:
+        process = self._context.Process(target=work, args=(ends, self._orders), name="memwarden-worker")
+        process.start()
         self._processes[process.pid] = process
         with contextlib.suppress(ReadError):
             self._told[process.pid] = word = "{}:{}".format(*ProcProbe().key_of(process.pid))
             self._sentinel.tell(word)
-        return ours
 
     def bury(self, pid: int) -> int | None:
         process = self._processes.pop(pid, None)
@@ -149,16 +142,8 @@ class _ForkNursery:
         """In a child of the program: with a copy of the connection the nursery would not notice the program's end."""
         self._control.close()
 
-    def start(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        try:
-            socket.send_fds(self._control, [_WORD.pack(b"s", 0)], [theirs.fileno()])
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return ours
+    def start(self, ends: Ends) -> None:
+        socket.send_fds(self._control, [_WORD.pack(b"s", 0)], [each.fileno() for each in ends])
 
     def bury(self, pid: int) -> int | None:
         try:
@@ -189,7 +174,7 @@ def _nurse(control: socket.socket, theirs: socket.socket, orders: Orders, progra
     children: dict[int, BaseProcess] = {}
     while True:
         try:
-            data, descriptors, _, _ = socket.recv_fds(control, _WORD.size, 1)
+            data, descriptors, _, _ = socket.recv_fds(control, _WORD.size, 2)
             if not data:
                 break
             while len(data) < _WORD.size:
@@ -198,13 +183,13 @@ def _nurse(control: socket.socket, theirs: socket.socket, orders: Orders, progra
             break
         word, pid = _WORD.unpack(data)
         if word == b"s":
-            sock = socket.socket(fileno=descriptors[0])
-            child = context.Process(target=_begin, args=(sock, control, orders), name="memwarden-worker")
+            ends = Ends(*(socket.socket(fileno=each) for each in descriptors))
+            child = context.Process(target=_begin, args=(ends, control, orders), name="memwarden-worker")
             with contextlib.suppress(OSError):  # no more processes: the socket closes, which says it
                 child.start()
                 assert child.pid is not None
                 children[child.pid] = child
-            sock.close()
+            ends.close()
         elif (known := children.pop(pid, None)) is not None:
             known.join()
             control.sendall(_WORD.pack(b"c", known.exitcode or 0))
@@ -213,9 +198,9 @@ def _nurse(control: socket.socket, theirs: socket.socket, orders: Orders, progra
     _end(list(children))
 
 
-def _begin(sock: socket.socket, control: socket.socket, orders: Orders) -> None:
+def _begin(ends: Ends, control: socket.socket, orders: Orders) -> None:
     control.close()
-    work(sock, orders)
+    work(ends, orders)
 
 
 def _end(pids: list[int]) -> None:

@@ -13,16 +13,15 @@ from memwarden.actions.signals import KILL, send
 from memwarden.admission.heirs import Heirs
 from memwarden.admission.shmem import SharedMemory
 from memwarden.admission.steering import Job, Run
-from memwarden.admission.wire import Line
 from memwarden.errors import ActionFailed, ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.tree import TreeReader
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from memwarden.admission.ledger import Reservation
+    from memwarden.admission.wire import Line
     from memwarden.protocols import IdentityProbe
 
 
@@ -53,8 +52,8 @@ class Task:
 class Seat:
     """One worker process and what belongs to it."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.line = Line(sock)
+    def __init__(self, line: Line) -> None:
+        self.line = line
         #: Known when the worker is ready.
         self.key: ProcessKey | None = None
         self.pidfd = -1

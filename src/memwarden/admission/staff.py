@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from memwarden.actions.signals import KILL
 from memwarden.admission.seat import Seat
+from memwarden.admission.wire import Line
 from memwarden.errors import MemwardenError, ReadError
 from memwarden.model.units import MIB
 
@@ -97,8 +98,16 @@ class Staff:
 
     def hire(self) -> Seat:
         """Begin a worker; it is ready when it says so. Raises OSError."""
-        seat = Seat(self._nursery.start())
-        fd = seat.line.fileno()
+        line, ends = Line.open()
+        try:
+            self._nursery.start(ends)
+        except BaseException:
+            line.close()
+            raise
+        finally:
+            ends.close()
+        seat = Seat(line)
+        fd = line.fileno()
         self._seats[fd] = seat
         self._poll.register(fd, select.POLLIN)
         return seat

@@ -53,6 +53,8 @@ _MOVED, KERNEL_ROOM = 2 * MIB, 8 * MIB
 LINGER_SECONDS = 0.05
 #: Tasks that take no longer than that are handed to a worker before it has ended the one before, so many seconds ahead.
 SHORT_SECONDS, MOST_AHEAD = 0.02, 16
+#: Where such a task takes so many times as long after all, those behind it go to others.
+LONGER = 3
 #: A worker that keeps so much more after a task than after its first one is replaced; and it is asked to give back
 #: what it has freed when it holds more than that.
 KEPT, TRIM = 64 * MIB, 8 * MIB
@@ -457,6 +459,8 @@ class Supervisor:
             seat.look()
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
+            if len(seat.tasks) > 1 and not seat.leaving and now - seat.run.begun > LONGER * SHORT_SECONDS:
+                self._take_back(seat)
         self._purse.give_back_idle(self._staff)  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
@@ -643,6 +647,14 @@ class Supervisor:
         self._queue.take(task)
         self._begin(best, task, now)
         return True
+
+    def _take_back(self, seat: Seat) -> None:
+        """What was handed to a worker ahead of its time, and has not begun, waits again, before all others."""
+        back = set(seat.line.take_back())
+        tasks = [task for task in seat.tasks if task.job.number in back]
+        for task in tasks:
+            seat.tasks.remove(task)
+        self._queue.put_back(tasks)
 
     # --- the end --------------------------------------------------------------------------------------
 

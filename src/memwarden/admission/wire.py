@@ -2,6 +2,10 @@
 
 A frame is a header of fixed size and a payload. The executor's side never blocks: a worker that is stopped, or slow
 to read, would else stop the looking. A worker's side blocks, because it has nothing else to do.
+
+Whose turn it is stands on a second socket, a task's number in each message. The worker takes the next one when it is
+done; until then the executor can take it back, since it kept a copy of the worker's end. One read takes one message, so
+a task is begun by the worker or belongs to the executor again, and never both.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import NamedTuple
 
 #: To a worker: the task's number (0: end) and the payload's length.
 _TASK = struct.Struct("<QQ")
+_TURN = struct.Struct("<Q")
 #: From a worker: what, the task's number, seconds, the resident high-water mark, anonymous and other resident bytes,
 #: and the payload's length.
 _ANSWER = struct.Struct("<BQdQQQQ")
@@ -42,6 +47,18 @@ class Answer(NamedTuple):
     payload: bytes
 
 
+class Ends(NamedTuple):
+    """A worker's ends of a connection."""
+
+    sock: socket.socket
+    turns: socket.socket
+
+    def close(self) -> None:
+        """Give both back."""
+        self.sock.close()
+        self.turns.close()
+
+
 def receive(sock: socket.socket, count: int) -> bytearray:
     """So many bytes, waiting for them. Raises EOFError."""
     data = bytearray(count)
@@ -54,10 +71,18 @@ def receive(sock: socket.socket, count: int) -> bytearray:
     return data
 
 
-def next_task(sock: socket.socket) -> tuple[int, bytearray]:
+def next_task(ends: Ends) -> tuple[int, bytearray]:
     """A worker waits for what it is to do. Raises EOFError when the executor is gone."""
-    number, length = _TASK.unpack(receive(sock, _TASK.size))
-    return number, receive(sock, length)
+    turn = bytearray(_TURN.size)
+    if not insist(lambda part: ends.turns.recv_into(part), memoryview(turn)):
+        raise EOFError
+    (wanted,) = _TURN.unpack(turn)
+    while True:
+        number, length = _TASK.unpack(receive(ends.sock, _TASK.size))
+        payload = receive(ends.sock, length)
+        if number == wanted:
+            return number, payload
+        # Its turn was taken back: somebody else does it.
 
 
 def answer(sock: socket.socket, said: Answer) -> None:
@@ -88,14 +113,28 @@ def insist(call: Callable[[memoryview], int], data: memoryview) -> int:
 class Line:
     """The executor's end of a connection; it never blocks."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+    def __init__(self, sock: socket.socket, turns: socket.socket, given: socket.socket) -> None:
+        for each in (sock, turns):
+            each.setblocking(False)
+        #: Ours, and a copy of the worker's end of the turns.
+        self._sock, self._turns, self._given = sock, turns, given
         self._head = b""
         self._payload = bytearray()
         self._wanted = 0
         self._out: deque[memoryview] = deque()
         self.ended = False
+
+    @classmethod
+    def open(cls) -> tuple[Line, Ends]:
+        """A new connection, and its ends for a worker. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        try:
+            turns, given = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        return cls(ours, turns, given), Ends(theirs, given.dup())
 
     def fileno(self) -> int:
         """For poll."""
@@ -113,7 +152,17 @@ class Line:
             self._out.append(memoryview(head + payload))
         else:
             self._out += (memoryview(head), memoryview(payload))
+        with contextlib.suppress(OSError):  # it is gone; reading will say so
+            self._turns.send(_TURN.pack(number))
         self.flush()
+
+    def take_back(self) -> list[int]:
+        """The numbers of those tasks that were sent and have not begun; now they never will."""
+        numbers: list[int] = []
+        with contextlib.suppress(OSError):
+            while turn := self._given.recv(_TURN.size, socket.MSG_DONTWAIT):
+                numbers += _TURN.unpack(turn)
+        return numbers
 
     def flush(self) -> None:
         """Send what goes now."""
@@ -166,6 +215,7 @@ class Line:
         return answers
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        """Give the descriptors back."""
+        for each in (self._sock, self._turns, self._given):
+            with contextlib.suppress(OSError):
+                each.close()

@@ -27,6 +27,7 @@ from memwarden.admission.wire import (
     RESULT,
     UNFIT,
     Answer,
+    Ends,
     answer,
     insist,
     next_task,
@@ -52,9 +53,10 @@ class Orders(NamedTuple):
     starter: int
 
 
-def work(sock: socket.socket, orders: Orders) -> None:
+def work(ends: Ends, orders: Orders) -> None:
     """Do what comes, until told to end or nobody is there any more."""
     _settle(orders.starter)
+    sock = ends.sock
     try:
         if orders.initializer is not None:
             orders.initializer(*orders.initargs)
@@ -69,7 +71,7 @@ def work(sock: socket.socket, orders: Orders) -> None:
     base = marks.anonymous
     while True:
         try:
-            number, payload = next_task(sock)
+            number, payload = next_task(ends)
         except (EOFError, OSError):
             return
         if not number:

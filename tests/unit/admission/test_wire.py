@@ -1,7 +1,6 @@
 """What an executor and its workers say to each other, over a real pair of sockets."""
 
 import errno
-import socket
 import threading
 
 import pytest
@@ -11,10 +10,10 @@ from memwarden.admission.wire import ERROR, READY, RESULT, Answer, Line, answer,
 
 @pytest.fixture
 def pair():
-    ours, theirs = socket.socketpair()
-    yield Line(ours), theirs
-    ours.close()
-    theirs.close()
+    line, ends = Line.open()
+    yield line, ends
+    line.close()
+    ends.close()
 
 
 def plain(answers):
@@ -24,18 +23,61 @@ def plain(answers):
 
 def test_a_task_arrives_as_it_was_sent(pair):
     """Number and payload; 0 and nothing is the end."""
-    line, theirs = pair
+    line, ends = pair
     line.send(7, b"task")
     line.send(0)
-    assert next_task(theirs) == (7, bytearray(b"task"))
-    assert next_task(theirs) == (0, bytearray())
+    assert next_task(ends) == (7, bytearray(b"task"))
+    assert next_task(ends) == (0, bytearray())
+
+
+def test_what_has_not_begun_can_be_taken_back(pair):
+    """In whatever moment: each is either begun or taken back; one that is sent again is begun then."""
+    line, ends = pair
+    for number in (1, 2, 3):
+        line.send(number, b"x" * number)
+    assert next_task(ends) == (1, bytearray(b"x"))
+    assert line.take_back() == [2, 3]
+    assert line.take_back() == []
+    line.send(4, b"four")
+    line.send(2, b"xx")
+    assert next_task(ends) == (4, bytearray(b"four"))
+    assert next_task(ends) == (2, bytearray(b"xx"))
+    line.send(0)
+    assert next_task(ends) == (0, bytearray())
+
+
+def test_nothing_is_begun_twice_and_nothing_is_lost(pair):
+    """A worker takes as fast as it can while all is taken back, and sent again, as fast as it goes."""
+    line, ends = pair
+    begun = []
+
+    def work():
+        while (number := next_task(ends)[0]) != 0:
+            begun.append(number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    waiting, taken = list(range(1, 1001)), 0
+    while waiting:
+        part, waiting, done = waiting[:16], waiting[16:], len(begun)
+        for number in part:
+            line.send(number, b"payload")
+        while len(begun) == done:
+            line.flush()
+        back = line.take_back()
+        taken += len(back)
+        waiting = back + waiting
+    line.send(0)
+    thread.join()
+    assert sorted(begun) == list(range(1, 1001))
+    assert taken
 
 
 def test_an_answer_arrives_as_it_was_given(pair):
     """All its figures, up to the largest."""
-    line, theirs = pair
+    line, ends = pair
     said = Answer(RESULT, (1 << 64) - 1, 0.125, 1 << 40, 1 << 41, 0, b"result")
-    answer(theirs, said)
+    answer(ends.sock, said)
     assert line.read() == [said]
     assert line.read() == []
     assert not line.ended
@@ -43,21 +85,21 @@ def test_an_answer_arrives_as_it_was_given(pair):
 
 def test_several_answers_come_in_order(pair):
     """Also empty ones."""
-    line, theirs = pair
+    line, ends = pair
     for number in range(5):
-        answer(theirs, Answer(READY if number == 0 else ERROR, number, 0.0, 0, 0, 0, b"x" * number))
+        answer(ends.sock, Answer(READY if number == 0 else ERROR, number, 0.0, 0, 0, 0, b"x" * number))
     assert plain(line.read()) == [(number, b"x" * number) for number in range(5)]
 
 
 def test_an_answer_in_pieces_is_put_together(pair):
     """Whatever the pieces, nothing is told before it is whole."""
-    line, theirs = pair
+    line, ends = pair
     heard = []
 
     class Piecewise:
         def send(self, data):
             for byte in bytes(data):
-                theirs.send(bytes([byte]))
+                ends.sock.send(bytes([byte]))
                 heard.extend(line.read())
             return len(data)
 
@@ -67,7 +109,7 @@ def test_an_answer_in_pieces_is_put_together(pair):
 
 def test_what_does_not_fit_into_the_socket_goes_later(pair):
     """Sending never waits; ``full`` says that more is to go, and ``flush`` sends it."""
-    line, theirs = pair
+    line, ends = pair
     payload = bytes(range(256)) * 40_000
     line.send(1, payload)
     line.send(2, b"second")
@@ -75,7 +117,7 @@ def test_what_does_not_fit_into_the_socket_goes_later(pair):
     got = []
 
     def work():
-        got.extend(next_task(theirs) for _ in range(2))
+        got.extend(next_task(ends) for _ in range(2))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -87,9 +129,9 @@ def test_what_does_not_fit_into_the_socket_goes_later(pair):
 
 def test_a_large_answer_does_not_keep_the_reader(pair):
     """One call reads about a megabyte; with ``whole`` all that is there."""
-    line, theirs = pair
+    line, ends = pair
     payload = b"\xa5" * 5_000_000
-    thread = threading.Thread(target=answer, args=(theirs, Answer(RESULT, 1, 0.0, 0, 0, 0, payload)))
+    thread = threading.Thread(target=answer, args=(ends.sock, Answer(RESULT, 1, 0.0, 0, 0, 0, payload)))
     thread.start()
     calls, heard = 0, []
     while not heard:
@@ -103,11 +145,11 @@ def test_a_large_answer_does_not_keep_the_reader(pair):
 @pytest.mark.parametrize("part", [0, 10, 60])
 def test_the_end_is_noticed(pair, part):
     """Before, within and after an answer; what was whole counts, half a one does not."""
-    line, theirs = pair
-    answer(theirs, Answer(RESULT, 1, 0.0, 0, 0, 0, b"first"))
+    line, ends = pair
+    answer(ends.sock, Answer(RESULT, 1, 0.0, 0, 0, 0, b"first"))
     whole = b"".join(_frame(Answer(RESULT, 2, 0.0, 0, 0, 0, b"second" * 10)))
-    theirs.sendall(whole[:part])
-    theirs.close()
+    ends.sock.sendall(whole[:part])
+    ends.sock.close()
     assert plain(line.read(whole=True)) == [(1, b"first")]
     assert line.ended
 
@@ -126,8 +168,8 @@ def _frame(said):
 
 def test_sending_to_one_who_is_gone_harms_nobody(pair):
     """Reading says that it is gone."""
-    line, theirs = pair
-    theirs.close()
+    line, ends = pair
+    ends.sock.close()
     line.send(1, b"x" * 1_000_000)
     assert not line.full
     line.read()
@@ -136,11 +178,11 @@ def test_sending_to_one_who_is_gone_harms_nobody(pair):
 
 def test_a_worker_notices_that_the_executor_is_gone(pair):
     """Between tasks, and in the middle of one."""
-    line, theirs = pair
+    line, ends = pair
     line.close()
     with pytest.raises(EOFError):
-        next_task(theirs)
-    assert receive(theirs, 0) == bytearray()
+        next_task(ends)
+    assert receive(ends.sock, 0) == bytearray()
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.EFAULT])

@@ -21,8 +21,8 @@ import time
 from typing import Any
 
 INTERVALS = (1.0, 0.1, 0.01)
-#: Seconds until a watch is what it is for days: what leaks is judged more often in its first 100 s.
-WARM_UP = 105.0
+#: Seconds until everything is imported, and a first sample was judged and written.
+WARM_UP = 8.0
 IDLE, BARE, PSUTIL, OURS = "idle host", "bare pread thread", "psutil thread", "memwarden"
 
 #: Every host imports this first, so that what is compared is the monitor.

@@ -479,6 +479,26 @@ def test_a_long_task_does_not_hold_up_others_of_its_kind(tmp_path: Path) -> None
             chores.go(tmp_path)
 
 
+def test_workers_that_are_stopped_at_any_moment_cost_no_task(tmp_path: Path) -> None:
+    """What waits behind them is taken back, also where they were stopped before they had begun; each is done once."""
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    with make(3) as executor:
+        tasks = executor.hinted(kind="short", size=1)
+        futures = [tasks.submit(chores.note_begin, str(folder)) for _ in range(3000)]
+        stops = 0
+        while not all(future.done() for future in futures):
+            done = {future.result(0) for future in futures if future.done()}
+            for pid in done:
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(0.1)  # longer than one waits before what is behind it is taken back
+                os.kill(pid, signal.SIGCONT)
+                stops += 1
+    assert stops > 5
+    assert len(list(folder.iterdir())) == 3000
+    assert executor.report().requeues == 0
+
+
 def test_an_executor_inside_a_task() -> None:
     """A worker may have an executor of its own; both are done."""
     with BudgetedExecutor(2, budget="400MiB") as executor:

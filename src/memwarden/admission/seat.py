@@ -139,6 +139,22 @@ class Seat:
         seen = self.run.peak if self.run is not None else 0
         return max(seen, mark - max(self.other, other) - self._base) if mark else max(seen, self.used)
 
+    def take_back(self, now: float, probe: IdentityProbe) -> list[Task]:
+        """What was sent to it and has not begun; now it never will, here.
+
+        On a busy machine, or where it was stopped between two tasks, that may be the one it was thought to work at.
+        """
+        numbers = set(self.line.take_back())
+        back = [task for task in self.tasks if task.job.number in numbers]
+        for task in back:
+            self.tasks.remove(task)
+        run = self.run
+        if run is not None and not (self.tasks and self.tasks[0].job is run.job):
+            self.run = Run(self.tasks[0].job, run.lease, now) if self.tasks else None
+            if run.paused:
+                self.go(probe)
+        return back
+
     def signal(self, number: int, probe: IdentityProbe) -> None:
         """Signal the worker and what it started; those who have ended are left out.
 

@@ -460,7 +460,7 @@ class Supervisor:
             if not seat.run.paused:
                 seat.run.see(seat.used, now)
             if len(seat.tasks) > 1 and not seat.leaving and now - seat.run.begun > LONGER * SHORT_SECONDS:
-                self._take_back(seat)
+                self._queue.put_back(seat.take_back(now, self._probe))
         self._purse.give_back_idle(self._staff)  # those who run, or wait, may need it
         if now >= self._next_account:
             self._take_stock(now)
@@ -647,14 +647,6 @@ class Supervisor:
         self._queue.take(task)
         self._begin(best, task, now)
         return True
-
-    def _take_back(self, seat: Seat) -> None:
-        """What was handed to a worker ahead of its time, and has not begun, waits again, before all others."""
-        back = set(seat.line.take_back())
-        tasks = [task for task in seat.tasks if task.job.number in back]
-        for task in tasks:
-            seat.tasks.remove(task)
-        self._queue.put_back(tasks)
 
     # --- the end --------------------------------------------------------------------------------------
 

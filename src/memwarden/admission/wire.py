@@ -127,14 +127,12 @@ class Line:
     @classmethod
     def open(cls) -> tuple[Line, Ends]:
         """A new connection, and its ends for a worker. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        try:
-            turns, given = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        return cls(ours, turns, given), Ends(theirs, given.dup())
+        with contextlib.ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            turns, given = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            ends = Ends(theirs, given.dup())
+            opened.pop_all()
+        return cls(ours, turns, given), ends
 
     def fileno(self) -> int:
         """For poll."""

@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # What must work on macOS and Windows, too: no name may be used that Python does not have there.
 PORTABLE := $(addprefix src/memwarden/, errors.py protocols.py testing.py model assess policy records engine compat \
-	faces/render.py actions/notify.py actions/signals.py actions/targets.py actions/terminate.py actions/standstill.py actions/family.py actions/pause.py \
-	readers/portable.py readers/program.py readers/sources.py readers/collect.py) $(wildcard src/memwarden/settings*)
+	faces/render.py process/signals.py process/process_tree.py actions/notify.py actions/targets.py \
+	actions/terminate.py actions/suspend.py actions/pause.py \
+	readers/portable.py readers/self_report.py readers/factory.py readers/collect.py) $(wildcard src/memwarden/settings*)
 
 .PHONY: help setup system run test test-long lint types docs bench contract clean
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from memwarden.guards.guard import memory_guard
+from memwarden.guards.budget.memory_guard import memory_guard
 
 ROUNDS, CHECKS, BLOCKS = 15, 2000, 20
 #: What is promised.

@@ -36,9 +36,9 @@ def trial(guard: str, program: str) -> float:
     """MiB past the limit."""
     if guard in PEERS:
         return _peer(PEERS[guard], program)
-    from memwarden.contain.contained import hold
+    from memwarden.contain.contained_process import popen
 
-    with hold(
+    with popen(
         PROGRAMS[program], limit=LIMIT, ceiling=guard, grace=0.5, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as command:
         ending = command.wait()
@@ -52,7 +52,7 @@ def trial(guard: str, program: str) -> float:
 
 def _shared_pages() -> int:
     """Resident minus proportional size of an interpreter that does nothing."""
-    from memwarden.readers.process import ProcessReader, read_pss
+    from memwarden.readers.linux.process import ProcessReader, read_pss
 
     idle = subprocess.Popen([sys.executable, "-c", HOG, "0", "0", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert idle.stdout is not None
@@ -82,7 +82,7 @@ def _peer(interval: float, program: str) -> float:
 
 def main() -> bool:
     """Print the table; whether every promise was kept."""
-    from memwarden.contain.grants import survey
+    from memwarden.contain.capabilities import survey
 
     ours = [grant.kind for grant in survey() if grant.granted]
     guards = [*ours, *PEERS]

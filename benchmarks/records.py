@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from memwarden.engine.warden import Warden
 from memwarden.model.events import Event, EventKind
-from memwarden.model.plain import to_plain
+from memwarden.model.serialize import to_dict
 from memwarden.records.jsonl import JsonlRecorder
 from memwarden.records.sqlite import SqliteRecorder
 from memwarden.records.statistics import Statistics
@@ -30,7 +30,7 @@ PROMISED = {"JSONL": ("bare JSON line", 1.0), "SQLite, 10 a second": ("bare SQLi
 
 def _bare_line(folder: str) -> Callable[[Event], object]:
     fd = os.open(f"{folder}/bare.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return lambda event: os.write(fd, json.dumps(to_plain(event)).encode() + b"\n")
+    return lambda event: os.write(fd, json.dumps(to_dict(event)).encode() + b"\n")
 
 
 def _bare_insert(folder: str) -> Callable[[Event], object]:
@@ -39,7 +39,7 @@ def _bare_insert(folder: str) -> Callable[[Event], object]:
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("CREATE TABLE samples (time REAL, plain TEXT)")
     insert = "INSERT INTO samples VALUES (?, ?)"
-    return lambda event: db.execute(insert, (event.wall, json.dumps(to_plain(event))))
+    return lambda event: db.execute(insert, (event.wall, json.dumps(to_dict(event))))
 
 
 def main() -> bool:

@@ -18,9 +18,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: What is about Linux alone, and why: files below this folder, or single tests.
 LINUX_ONLY = {
-    "control groups are Linux' own": ("unit/readers/test_cgroup.py", "unit/contain/test_witness.py"),
+    "control groups are Linux' own": ("unit/readers/test_cgroup.py", "unit/contain/test_oom_events.py"),
     "/proc is Linux' own": (
-        "unit/compat/test_tracked.py",
+        "unit/compat/test_process_info.py",
         "unit/compat/test_compat_memory_init.py::test_the_status_has_its_three_parts_before_set_up_too",
         "unit/compat/test_compat_memory_init.py::test_what_cannot_be_read_is_told_and_the_rest_stays",
         "unit/compat/test_compat_simple_memory_monitor.py::test_processes_that_cannot_be_read_are_told",
@@ -33,7 +33,7 @@ LINUX_ONLY = {
         "unit/readers/test_patience.py",
         "unit/readers/test_process.py",
         "unit/readers/test_psi.py",
-        "unit/readers/test_shares.py",
+        "unit/readers/test_pss.py",
         "unit/readers/test_tree.py",
         "unit/readers/test_tree_newcomers.py",
         "properties/test_parsers_properties.py",
@@ -46,8 +46,8 @@ LINUX_ONLY = {
 #: What Windows does not have, and why.
 POSIX_ONLY = {
     "Windows' Python does not take up a TZ": (
-        "unit/model/test_plain.py::test_times_are_iso_8601_with_microseconds_and_offset",
-        "unit/model/test_plain.py::test_the_hour_that_comes_twice_is_told_apart",
+        "unit/model/test_serialize.py::test_times_are_iso_8601_with_microseconds_and_offset",
+        "unit/model/test_serialize.py::test_the_hour_that_comes_twice_is_told_apart",
         "unit/records/test_jsonl.py::test_times_are_iso_8601_with_microseconds_and_offset",
     ),
     "Windows has no permission bits": (
@@ -76,7 +76,7 @@ POSIX_ONLY = {
     ),
     "Windows' Python cannot ask for its C library": ("unit/actions/test_trim.py::test_another_c_library_is_not_asked",),
     "Windows has other places, which test_platforms.py looks at": (
-        "unit/records/test_places.py::test_without_a_home_the_directory_is_still_the_users_own",
+        "unit/records/test_paths.py::test_without_a_home_the_directory_is_still_the_users_own",
         "unit/compat/test_compat_simple_memory_monitor.py::test_the_default_log_is_in_a_place_of_ones_own",
         "unit/compat/test_compat_simple_memory_monitor.py::test_a_default_log_that_cannot_be_is_only_logged",
     ),

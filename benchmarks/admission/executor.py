@@ -22,9 +22,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import NamedTuple
 
-from memwarden.admission.executor import BudgetedExecutor
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.executor.executor import BudgetedExecutor
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.ledger.ledger import Ledger
 from memwarden.model.units import MIB
 
 #: What is promised: ratios to the plain pool, and of the makespan to the list schedule.

@@ -27,9 +27,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from memwarden.admission.curves import Costs
-from memwarden.admission.footprint import Footprint, Footprints
-from memwarden.admission.footprint_store import FootprintStore
+from memwarden.admission.footprints.footprint import Footprint, Footprints
+from memwarden.admission.footprints.regression import Costs
+from memwarden.admission.footprints.store import FootprintStore
 from memwarden.model.footprints import PastTask
 from memwarden.model.units import GIB, MIB
 

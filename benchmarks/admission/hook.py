@@ -11,9 +11,9 @@ import os
 import time
 from typing import Any
 
-from memwarden.admission.executor import BudgetedExecutor
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.executor.executor import BudgetedExecutor
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.ledger.ledger import Ledger
 
 
 def run(ctx: Any, *, cgroup: bool | None = None) -> dict[int, Any]:

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 
 ROUNDS, CALLS, KILLS, RELEASES, WAIT_SECONDS = 15, 200, 20, 30, 10.0
 #: What is promised.
@@ -29,7 +29,7 @@ MOST_MICROSECONDS, MOST_WAITING, MOST_KILL_SECONDS = 200.0, 0.001, 1.0
 
 _HOLD = """
 import sys
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 held = Ledger("1GiB", path=sys.argv[1]).reserve("900MiB")
 print("held", flush=True)
 sys.stdin.readline()
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 _WAIT = """
 import resource, sys, time
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 ledger = Ledger("1GiB", path=sys.argv[1])
 for _ in range(5):
     ledger.try_reserve(1)
@@ -57,7 +57,7 @@ print((cpu() - before) / (time.monotonic() - begun), flush=True)
 
 _CROWD = """
 import sys, time
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 ledger = Ledger("1GiB", path=sys.argv[1])
 ledger.try_reserve(1)
 print("there", flush=True)

@@ -1,4 +1,4 @@
-"""What the rules of ``admission/steering.py`` are worth: simulated batches, without processes and their noise.
+"""What the rules of ``admission/executor/scheduler.py`` are worth: simulated batches, without processes and their noise.
 
 The batches of ``executor.py`` (60 tasks, eight workers, a tenth of the tasks three times as large as foreseen): the
 makespan over the best list schedule with known peaks. A task grows over the first two fifths of its time. Each row
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from benchmarks.admission.executor import BUDGET, WORKERS, Load, batch, floor
-from memwarden.admission import steering
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.steering import Act, Job, Run, Step
-from memwarden.model.footprints import Kind
+from memwarden.admission.executor import scheduler
+from memwarden.admission.executor.scheduler import Directive, DirectiveKind, PendingTask, RunningTask
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB
 
 STEP_SECONDS, GROWTH_SHARE, START_SECONDS = 0.01, 0.4, 0.003
@@ -40,9 +40,9 @@ class Result(NamedTuple):
 
 def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = False) -> Result:
     """The batch under the rules as they are now, or where a reservation is a ``strict`` limit."""
-    jobs = [Job(number, Kind(load.kind), load.size) for number, load in enumerate(loads)]
+    jobs = [PendingTask(number, TaskKey(load.kind), load.size) for number, load in enumerate(loads)]
     done: dict[int, float] = {}
-    runs: list[Run] = []
+    runs: list[RunningTask] = []
     now, kills, pauses = 0.0, 0, 0
     while jobs or runs:
         now += STEP_SECONDS
@@ -57,12 +57,12 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
                 predictor.observe(run.job.kind, run.job.size, load.peak, now - run.begun)
         room = BUDGET - sum(run.held for run in runs)
         if strict:
-            steps = [Step(Act.KILL, run) for run in runs if run.used > run.lease]
+            steps = [Directive(DirectiveKind.KILL, run) for run in runs if run.used > run.lease]
         else:
-            steps = steering.steer(runs, room, now, grace=32 * MIB)
+            steps = scheduler.schedule(runs, room, now, grace=32 * MIB)
         for step in steps:
-            pauses += step.act is Act.PAUSE
-            if step.act is Act.KILL:
+            pauses += step.act is DirectiveKind.PAUSE
+            if step.act is DirectiveKind.KILL:
                 kills += 1
                 runs.remove(step.run)
                 step.run.job.seen = max(step.run.job.seen, step.run.peak)
@@ -70,16 +70,16 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
                     step.run.job.kind, step.run.job.size, step.run.peak, now - step.run.begun, "killed_at"
                 )
                 jobs.insert(0, step.run.job)
-        room = BUDGET - sum(run.held for run in runs) - steering.spoken_for(runs)
+        room = BUDGET - sum(run.held for run in runs) - scheduler.spoken_for(runs)
         while jobs and len(runs) < WORKERS:
-            for job in jobs[: steering.LOOKED_AT]:
+            for job in jobs[: scheduler.LOOKED_AT]:
                 foreseen = predictor.predict(job.kind, job.size, at_least=job.seen)
                 job.reserve = min(foreseen.reserve, BUDGET)
-            chosen = steering.choose(jobs, max(room, 0), now, steering.patience(1.0), busy=bool(runs))
+            chosen = scheduler.choose(jobs, max(room, 0), now, scheduler.patience(1.0), busy=bool(runs))
             if chosen is None:
                 break
             jobs.remove(chosen)
-            runs.append(Run(chosen, chosen.reserve, now))
+            runs.append(RunningTask(chosen, chosen.reserve, now))
             done[chosen.number] = -START_SECONDS
             room -= chosen.reserve
     return Result(now / floor(list(loads)), kills, pauses)
@@ -88,12 +88,12 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
 @contextmanager
 def _without(rule: str) -> Iterator[None]:
     changes: dict[str, Any] = {
-        "wait for all": ("wanted", lambda run: max(2 * run.lease - run.used, run.used // 10, steering.STEP)),
+        "wait for all": ("wanted", lambda run: max(2 * run.lease - run.used, run.used // 10, scheduler.STEP)),
         "keep": ("PLATEAU_SECONDS", 1e9),
         "never pass": ("LOOKED_AT", 1),
     }
     if rule in changes:
-        with mock.patch.object(steering, *changes[rule]):
+        with mock.patch.object(scheduler, *changes[rule]):
             yield
     else:
         yield

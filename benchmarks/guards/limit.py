@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memwarden import LimitExceeded, memory_limit
-from memwarden.guards import lookout, watchman
+from memwarden.guards.limit import limit_monitor, poll_thread
 from memwarden.model.units import GIB, MIB
 
 LIMIT = 200 * MIB
@@ -184,7 +184,7 @@ def late(trials: int) -> tuple[int, int]:
     limit, ones, came_late, ended = memory_limit(MIB * 3 // 4, refuse=False), b"x" * MIB, 0, 0
     usual = sys.getswitchinterval()
     sys.setswitchinterval(0.00001)
-    watchman._FIRST = lookout.SHORTEST = 0.00005  # or they would hardly meet
+    poll_thread._FIRST = limit_monitor.SHORTEST = 0.00005  # or they would hardly meet
     try:
         for number in range(trials):
             try:

@@ -175,9 +175,9 @@ def system(c: Any) -> Iterator[Group]:
     import psutil
 
     from memwarden.errors import ReadError
-    from memwarden.readers.cgroup import CgroupReader
-    from memwarden.readers.meminfo import MeminfoReader
-    from memwarden.readers.sources import PATIENCE
+    from memwarden.readers.factory import PATIENCE
+    from memwarden.readers.linux.cgroup import CgroupReader
+    from memwarden.readers.linux.meminfo import MeminfoReader
 
     machine = MeminfoReader()
     (meminfo,) = opened("/proc/meminfo")
@@ -217,8 +217,8 @@ def own_size(c: Any) -> Iterator[Group]:
     """(b)."""
     import psutil
 
-    from memwarden.readers.process import ProcessReader
-    from memwarden.readers.sources import PATIENCE
+    from memwarden.readers.factory import PATIENCE
+    from memwarden.readers.linux.process import ProcessReader
 
     reader, kept = ProcessReader(patience=PATIENCE), psutil.Process()
     (statm,) = opened("/proc/self/statm")
@@ -248,7 +248,7 @@ def trees(c: Any, keep: int) -> Iterator[Group]:
 def _tree(c: Any, keep: int, size: int, root: int, start: Callable[[], object]) -> Iterator[Group]:
     import psutil
 
-    from memwarden.readers.tree import TreeReader
+    from memwarden.readers.linux.tree import TreeReader
 
     ours, disturbed_one, bounded = (TreeReader(root, keep=each) for each in (keep, keep, 256))
     process = psutil.Process(root)
@@ -275,7 +275,7 @@ def machine(c: Any, keep: int) -> Iterator[Group]:
     """(e)."""
     import psutil
 
-    from memwarden.readers.machine import MachineReader
+    from memwarden.readers.linux.machine import MachineReader
 
     with tree_of(max(1, MACHINE - len(psutil.pids()))), starter() as start:
         pids = psutil.pids()
@@ -334,7 +334,7 @@ def measure(group: Group, rounds: int) -> dict[str, float]:
 
 def main(rounds: int = 9) -> dict[str, Any]:
     """Print the tables; returns the figures, and under ``kept`` whether every promise was."""
-    from memwarden.readers.files import most_kept
+    from memwarden.readers.linux.files import most_kept
 
     keep = most_kept()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memwarden.actions.alerts import Alerts as Alerts
-    from memwarden.actions.webhook import Webhook as Webhook
-    from memwarden.admission.batch import BatchReport as BatchReport
-    from memwarden.admission.executor import BudgetedExecutor as BudgetedExecutor
-    from memwarden.admission.ledger import Ledger as Ledger
-    from memwarden.admission.ledger import admit as admit
-    from memwarden.contain.contained import Contained as Contained
-    from memwarden.contain.contained import hold as hold
+    from memwarden.actions.alerting.alerts import Alerts as Alerts
+    from memwarden.actions.alerting.webhook import Webhook as Webhook
+    from memwarden.admission.executor.batch_report import BatchReport as BatchReport
+    from memwarden.admission.executor.executor import BudgetedExecutor as BudgetedExecutor
+    from memwarden.admission.ledger.ledger import Ledger as Ledger
+    from memwarden.admission.ledger.ledger import admit as admit
+    from memwarden.contain.contained_process import ContainedProcess as ContainedProcess
+    from memwarden.contain.contained_process import popen as popen
     from memwarden.engine.awatch import awatch as awatch
     from memwarden.engine.warden import Stop
     from memwarden.engine.warden import Warden as Warden
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from memwarden.errors import TargetChanged as TargetChanged
     from memwarden.errors import TaskTooLarge as TaskTooLarge
     from memwarden.errors import WorkerLost as WorkerLost
-    from memwarden.guards.adapt import safe_processing_config as safe_processing_config
-    from memwarden.guards.freeing import force_garbage_collection as force_garbage_collection
-    from memwarden.guards.guard import memory_guard as memory_guard
-    from memwarden.guards.limit import memory_limit as memory_limit
+    from memwarden.guards.budget.memory_guard import memory_guard as memory_guard
+    from memwarden.guards.budget.operation import memory_constrained_operation as memory_constrained_operation
+    from memwarden.guards.budget.processing_config import safe_processing_config as safe_processing_config
+    from memwarden.guards.budget.reclaim import force_garbage_collection as force_garbage_collection
+    from memwarden.guards.limit.memory_limit import memory_limit as memory_limit
+    from memwarden.guards.measure.profile import memory_profile as memory_profile
+    from memwarden.guards.measure.track import track as track
+    from memwarden.guards.measure.tracker import MemoryTracker as MemoryTracker
     from memwarden.guards.notebook import load_ipython_extension as load_ipython_extension
-    from memwarden.guards.operation import memory_constrained_operation as memory_constrained_operation
-    from memwarden.guards.profile import memory_profile as memory_profile
     from memwarden.guards.service import MemoryMonitoringService as MemoryMonitoringService
     from memwarden.guards.service import autostart as autostart
-    from memwarden.guards.track import track as track
-    from memwarden.guards.tracker import MemoryTracker as MemoryTracker
-    from memwarden.model.endings import Ending as Ending
-    from memwarden.model.endings import EndKind as EndKind
     from memwarden.model.events import Event as Event
     from memwarden.model.events import EventKind as EventKind
+    from memwarden.model.exits import ExitReason as ExitReason
+    from memwarden.model.exits import ExitReport as ExitReport
     from memwarden.model.facts import CacheFill as CacheFill
     from memwarden.model.facts import ProgramMemory as ProgramMemory
-    from memwarden.model.findings import Assessment as Assessment
-    from memwarden.model.findings import PressureLevel as PressureLevel
-    from memwarden.model.findings import Reading as Reading
     from memwarden.model.limits import Limit as Limit
+    from memwarden.model.verdicts import Assessment as Assessment
+    from memwarden.model.verdicts import PressureLevel as PressureLevel
+    from memwarden.model.verdicts import Reading as Reading
     from memwarden.policy.presets import Preset as Preset
     from memwarden.policy.presets import preset as preset
     from memwarden.policy.rules import Rule as Rule
@@ -65,31 +65,31 @@ if TYPE_CHECKING:
 
 #: Where each name of the front door lives; it is imported when it is first used.
 _HOMES = {
-    "actions.alerts": "Alerts",
-    "actions.webhook": "Webhook",
-    "admission.batch": "BatchReport",
-    "admission.executor": "BudgetedExecutor",
-    "admission.ledger": "Ledger admit",
-    "contain.contained": "Contained hold",
+    "actions.alerting.alerts": "Alerts",
+    "actions.alerting.webhook": "Webhook",
+    "admission.executor.batch_report": "BatchReport",
+    "admission.executor.executor": "BudgetedExecutor",
+    "admission.ledger.ledger": "Ledger admit",
+    "contain.contained_process": "ContainedProcess popen",
     "engine.awatch": "awatch",
     "engine.warden": "Warden",
     "errors": "ActionFailed CeilingUnavailable DoesNotFit ExtraMissing IsolationFailed LaunchError"
     " LimitExceeded MemwardenError NotAdmitted ReadError RecordError SettingsError"
     " TargetChanged TaskTooLarge WorkerLost",
-    "guards.adapt": "safe_processing_config",
-    "guards.freeing": "force_garbage_collection",
-    "guards.guard": "memory_guard",
-    "guards.limit": "memory_limit",
+    "guards.budget.processing_config": "safe_processing_config",
+    "guards.budget.reclaim": "force_garbage_collection",
+    "guards.budget.memory_guard": "memory_guard",
+    "guards.limit.memory_limit": "memory_limit",
     "guards.notebook": "load_ipython_extension",
-    "guards.operation": "memory_constrained_operation",
-    "guards.profile": "memory_profile",
+    "guards.budget.operation": "memory_constrained_operation",
+    "guards.measure.profile": "memory_profile",
     "guards.service": "MemoryMonitoringService autostart",
-    "guards.track": "track",
-    "guards.tracker": "MemoryTracker",
-    "model.endings": "EndKind Ending",
+    "guards.measure.track": "track",
+    "guards.measure.tracker": "MemoryTracker",
+    "model.exits": "ExitReason ExitReport",
     "model.events": "Event EventKind",
     "model.facts": "CacheFill ProgramMemory",
-    "model.findings": "Assessment PressureLevel Reading",
+    "model.verdicts": "Assessment PressureLevel Reading",
     "model.limits": "Limit",
     "policy.presets": "Preset preset",
     "policy.rules": "Rule",

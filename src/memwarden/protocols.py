@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from memwarden.model.decisions import Decision, Outcome
     from memwarden.model.events import Event
     from memwarden.model.facts import ProcessKey
-    from memwarden.model.findings import Assessment
-    from memwarden.model.footprints import Kind, Prediction, TaskOutcome
+    from memwarden.model.footprints import Prediction, TaskKey, TaskOutcome
     from memwarden.model.sample import Sample
+    from memwarden.model.verdicts import Assessment
 
 
 class Waitable(Protocol):
@@ -123,10 +123,10 @@ class IdentityProbe(Protocol):
 class Recorder(Protocol):
     """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
 
-    An attribute ``linger`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
+    An attribute ``max_delay`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
     several at a time: waking the worker for each would cost more than the record. ``every_look = True`` asks for the
     looks between the samples, too. ``logs = True`` says that it tells
-    the program's log, which the warden then leaves to it; ``as_plain()`` gives figures for the warden's ``status()``.
+    the program's log, which the warden then leaves to it; ``as_dict()`` gives figures for the warden's ``status()``.
     """
 
     def record(self, event: Event) -> None: ...
@@ -145,9 +145,9 @@ class Predictor(Protocol):
     """
 
     def predict(
-        self, kind: Kind | str, size: float | None = None, *, at_least: int = 0, hint: int = 0
+        self, kind: TaskKey | str, size: float | None = None, *, at_least: int = 0, hint: int = 0
     ) -> Prediction: ...
 
     def observe(
-        self, kind: Kind | str, size: float | None, peak: int, seconds: float, outcome: TaskOutcome = "finished"
+        self, kind: TaskKey | str, size: float | None, peak: int, seconds: float, outcome: TaskOutcome = "finished"
     ) -> None: ...

@@ -15,9 +15,9 @@ if sys.platform != "linux":
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from memwarden.admission.commands import run_commands
-from memwarden.admission.executor import BudgetedExecutor
-from memwarden.admission.manifest import Manifest
+from memwarden.admission.batch.commands import run_commands
+from memwarden.admission.batch.manifest import Manifest
+from memwarden.admission.executor.executor import BudgetedExecutor
 
 pytestmark = [
     pytest.mark.usefixtures("own_places"),

@@ -32,7 +32,7 @@ if sys.platform != "linux":
     pytest.skip("BudgetedExecutor needs Linux", allow_module_level=True)
 from multiprocessing import get_context
 
-from memwarden.admission.executor import BudgetedExecutor
+from memwarden.admission.executor.executor import BudgetedExecutor
 from support import chores
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")

@@ -13,20 +13,20 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap
-from memwarden.model.plain import from_plain, to_plain
 from memwarden.model.sample import Sample
+from memwarden.model.serialize import from_dict, to_dict
 from memwarden.protocols import Reader
-from memwarden.readers.cgroup import CgroupReader
 from memwarden.readers.collect import collect
-from memwarden.readers.forest import ForestReader
-from memwarden.readers.machine import MachineReader
-from memwarden.readers.meminfo import MeminfoReader
+from memwarden.readers.linux.cgroup import CgroupReader
+from memwarden.readers.linux.machine import MachineReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import ProcessReader
+from memwarden.readers.linux.psi import PsiReader
+from memwarden.readers.linux.pss import PssReader
+from memwarden.readers.linux.tree import TreeReader
+from memwarden.readers.multi_tree import MultiTreeReader
 from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
-from memwarden.readers.process import ProcessReader
-from memwarden.readers.psi import PsiReader
-from memwarden.readers.shares import SharesReader
 from memwarden.readers.tempdir import TempdirReader
-from memwarden.readers.tree import TreeReader
 from memwarden.testing import ProcTree, ScriptedReader
 from support.trees import container_v1, descriptors, nested
 
@@ -68,15 +68,15 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "tree, real": lambda folder: Case(TreeReader(os.getpid()), "tree"),
     "tree": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc), "tree", _gone(t)),
     "tree, nothing kept": lambda folder: Case(TreeReader(10, (t := _tree(folder)).proc, keep=0), "tree", _gone(t)),
-    "forest, real": lambda folder: Case(ForestReader([os.getpid()]), "tree"),
+    "forest, real": lambda folder: Case(MultiTreeReader([os.getpid()]), "tree"),
     # Nothing kept: on a real machine others start and end while descriptors are counted.
     "machine, real": lambda folder: Case(MachineReader(keep=0), "top"),
     "machine": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc), "top", _gone(t)),
     "machine, nothing kept": lambda folder: Case(MachineReader(5, (t := _tree(folder)).proc, keep=0), "top", _gone(t)),
     "psi, real": lambda folder: Case(PsiReader(), "psi"),
     "psi": lambda folder: Case(PsiReader(None, (t := _tree(folder)).proc, t.sys), "psi", _gone(t)),
-    "shares, real": lambda folder: Case(SharesReader(), "shares"),
-    "shares": lambda folder: Case(SharesReader([10, 11], proc=(t := _tree(folder)).proc), "shares", _gone(t)),
+    "shares, real": lambda folder: Case(PssReader(), "shares"),
+    "shares": lambda folder: Case(PssReader([10, 11], proc=(t := _tree(folder)).proc), "shares", _gone(t)),
     "tempdir, real": lambda folder: Case(TempdirReader(folder), "directories"),
     "tempdir": lambda folder: Case(
         TempdirReader((t := _tree(folder)).proc), "directories", lambda: shutil.rmtree(t.proc)
@@ -150,7 +150,7 @@ def test_it_gives_fields_of_a_sample_only(case: Case) -> None:
     assert all(isinstance(gap, Gap) for gap in facts.get("gaps", ()))
     sample = Sample(1_700_000_000.0, 1.0, **collect([case.reader]))
     assert getattr(sample, case.field) is not None
-    assert from_plain(json.loads(json.dumps(to_plain(sample)))) == sample
+    assert from_dict(json.loads(json.dumps(to_dict(sample)))) == sample
 
 
 @pytest.mark.contract("S3-45")

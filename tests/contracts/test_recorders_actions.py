@@ -11,28 +11,28 @@ from typing import Any
 
 import pytest
 
-from memwarden.actions.alerts import Alerts
+from memwarden.actions.alerting.alerts import Alerts
+from memwarden.actions.alerting.webhook import Webhook, Webhooks
 from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
 from memwarden.actions.gate import Gate, StopAdmitting
 from memwarden.actions.notify import Notify
 from memwarden.actions.pause import Pause
-from memwarden.actions.standard import standard_actions
+from memwarden.actions.registry import standard_actions
 from memwarden.actions.targets import Targets
 from memwarden.actions.terminate import Terminate
 from memwarden.actions.trim import Trim
-from memwarden.actions.webhook import Webhook, Webhooks
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap, ProcessKey, SystemMemory
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Action, Recorder
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from memwarden.records.jsonl import JsonlRecorder, read_lines
 from memwarden.records.log import LogRecorder
 from memwarden.records.sqlite import SqliteRecorder, read_history

@@ -15,7 +15,7 @@ import pytest
 import memwarden
 from memwarden import errors
 from memwarden.faces import cli
-from memwarden.faces.cli.commands import group
+from memwarden.faces.cli.command_group import group
 from memwarden.settings import OPTIONS, Option
 
 ROOT = Path(__file__).resolve().parents[2]

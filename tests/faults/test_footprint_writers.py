@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.footprint_store import FootprintStore, stored
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.store import FootprintStore, stored
 from memwarden.model.units import GIB, MIB
 
 PROGRAM = """
 import sys
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.footprint_store import FootprintStore
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.store import FootprintStore
 
 footprints = Footprints(budget=1 << 30, slots=8, store=FootprintStore(sys.argv[1], host="here", behind=0.0))
 for at in range(int(sys.argv[2])):

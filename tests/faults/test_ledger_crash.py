@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from memwarden.admission import table as module
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger import reservation_file as module
+from memwarden.admission.ledger.ledger import Ledger
 
 #: The calls by which a process changes what others see.
 CALLS = ["pwrite", "open", "mkfifo", "unlink", "close", "posix_fallocate", "ftruncate", "lockf"]

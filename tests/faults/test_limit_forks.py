@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from memwarden import LimitExceeded, memory_limit
-from memwarden.guards.lookout import lookout
+from memwarden.guards.limit.limit_monitor import lookout
 from memwarden.model.units import MIB
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -123,7 +123,7 @@ def test_a_signal_handler_may_raise_anywhere() -> None:
     program = """
 import resource, signal, sys, threading, time
 from memwarden import memory_limit
-from memwarden.guards.lookout import lookout
+from memwarden.guards.limit.limit_monitor import lookout
 class Stop(Exception): pass
 def stop(*_): raise Stop
 before = resource.getrlimit(resource.RLIMIT_DATA), sys.getswitchinterval()

@@ -12,9 +12,9 @@ import pytest
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory
 from memwarden.readers.collect import collect
-from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.process import ProcessReader, Stat, parse_statm
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import ProcessReader, Stat, parse_statm
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import ProcTree
 from support.trees import MIB, container_v1, container_v2, descriptors, ended_files_are_gone, groups_of, nested
 

@@ -18,7 +18,7 @@ import pytest
 from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.records import database
+from memwarden.records import sqlite_connection
 from memwarden.records.sqlite import SqliteRecorder, read_history
 from memwarden.testing import ScriptedReader
 from support.trees import descriptors
@@ -166,7 +166,7 @@ def test_forks_while_another_thread_writes(path: Path, recorder: SqliteRecorder)
 
 def test_a_fork_in_the_midst_of_a_turn(path: Path, recorder: SqliteRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the transaction cannot be waited for, the child leaves the file alone, to its very end, and says so."""
-    monkeypatch.setattr(database, "FORK_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_connection, "FORK_SECONDS", 0.01)
     recorder.record(event("one"))
     other = path.with_name("other.db")
 
@@ -177,7 +177,7 @@ def test_a_fork_in_the_midst_of_a_turn(path: Path, recorder: SqliteRecorder, mon
             each.close()
         SqliteRecorder(other).record(event("elsewhere"))
         recorder._database.__dict__.clear()
-        database._abandoned.clear()
+        sqlite_connection._abandoned.clear()
         gc.collect()  # were nothing left that holds it, the connection would be closed here
 
     with recorder._database.turn():

@@ -81,7 +81,7 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
         """
         from memwarden.compat.memory_manager import MemoryMonitor
         from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
-        from memwarden.readers.sources import own_sources
+        from memwarden.readers.factory import own_sources
 
         class Counting:
             name, looks = "counting", 0

@@ -23,7 +23,7 @@ PROGRAM = """
 import gc, json, os, sys, threading, time
 from memwarden import JsonlRecorder, Rule, SqliteRecorder, Warden
 from memwarden.model.decisions import Outcome
-from memwarden.readers.sources import own_sources
+from memwarden.readers.factory import own_sources
 
 folder, looks, kind, size = sys.argv[1], int(sys.argv[2]), sys.argv[3], 1 << 20
 jsonl = JsonlRecorder(f"{folder}/record.jsonl", max_bytes=size, keep=2)

@@ -24,7 +24,7 @@ TOLERANCE = 512 * 1024
 PRELUDE = """
 import gc, json, os, sys, threading
 from memwarden import JsonlRecorder, Warden
-from memwarden.readers.sources import own_sources
+from memwarden.readers.factory import own_sources
 
 record = sys.argv[1]
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.contain.contained import hold
-from memwarden.contain.grants import obtain, survey
-from memwarden.contain.groups import sweep
+from memwarden.contain.capabilities import obtain, survey
+from memwarden.contain.contained_process import popen
 from memwarden.contain.kernel import alive, key_of
+from memwarden.contain.own_cgroup import sweep
 from memwarden.engine.warden import Warden
 from memwarden.errors import CeilingUnavailable
-from memwarden.model.endings import EndKind
+from memwarden.model.exits import ExitReason
 from memwarden.model.units import MIB
-from memwarden.readers.cgroup import CgroupReader
+from memwarden.readers.linux.cgroup import CgroupReader
 from memwarden.testing import HOG
 
 ROOT = Path("/sys/fs/cgroup")
@@ -67,10 +67,10 @@ def test_the_best_ceiling_is_version_2() -> None:
 @pytest.mark.parametrize("code", [HOG, ONE_CALL], ids=["grows", "one call in C"])
 def test_a_program_past_its_limit_is_ended_within_one_mib(code: str) -> None:
     """Typed, with evidence, gently first, and not a page more than the parting reserve."""
-    with hold(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
+    with popen(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, "cgroup2")
+    assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, "cgroup2")
     assert ending.peak is not None
     print(f"{(ending.peak - 64 * MIB) / MIB:+.2f} MiB", ending.steps)
     assert 64 * MIB <= ending.peak <= 65 * MIB
@@ -93,10 +93,10 @@ while True:
     kept.append(b"x" * 65536)
     time.sleep(0.0005)
 """
-    with hold(python(code), limit="48MiB", grace=5) as command:
+    with popen(python(code), limit="48MiB", grace=5) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert (ending.kind, ending.code) == (EndKind.LIMIT, 42), ending
+    assert (ending.kind, ending.code) == (ExitReason.LIMIT, 42), ending
     assert ending.evidence is not None
     assert ending.evidence.processes[0].rss > 30 * MIB
 
@@ -118,10 +118,10 @@ if os.getppid() == int(sys.argv[1]):
         time.sleep(0.001)  # a guest on a busy machine looks late, and the kernel would end it before it is looked at
 time.sleep(1000)
 """
-    with hold(python(code, os.getpid()), limit="64MiB", grace=0.5) as command:
+    with popen(python(code, os.getpid()), limit="64MiB", grace=0.5) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert (ending.kind, ending.signal) == (EndKind.LIMIT, signal.SIGKILL)
+    assert (ending.kind, ending.signal) == (ExitReason.LIMIT, signal.SIGKILL)
     assert ending.evidence is not None
     assert len(ending.evidence.processes) == 3
     assert not any(alive(process.key) for process in ending.evidence.processes)
@@ -144,10 +144,10 @@ for number in range(3):
             pass
     os.unlink(f"{sys.argv[1]}/cache-{number}")
 """
-    with hold(python(code, disk), limit="48MiB") as command:
+    with popen(python(code, disk), limit="48MiB") as command:
         ending = command.wait(90)
     assert ending is not None
-    assert (ending.kind, ending.code) == (EndKind.EXIT, 0), ending
+    assert (ending.kind, ending.code) == (ExitReason.EXIT, 0), ending
     assert ending.peak is not None
     assert ending.peak >= 47 * MIB, "the cache never came to the limit: nothing was proven"
 
@@ -162,10 +162,10 @@ while int(open(f"/sys/fs/cgroup{group}/memory.current").read()) < 0.9 * (64 << 2
     kept.append(b"x" * 262144)
 time.sleep(1)
 """
-    with hold(python(code), limit="64MiB") as command:
+    with popen(python(code), limit="64MiB") as command:
         ending = command.wait(60)
     assert ending is not None
-    assert (ending.kind, ending.code, ending.steps) == (EndKind.EXIT, 0, ()), ending
+    assert (ending.kind, ending.code, ending.steps) == (ExitReason.EXIT, 0, ()), ending
     assert ending.peak is not None
     assert 0.9 * 64 * MIB <= ending.peak < 64 * MIB
 
@@ -180,10 +180,10 @@ while True:
     kept.append(b"x" * 1048576)
     time.sleep(0.002)
 """
-    with hold(python(code), limit="48MiB", grace=0.5) as command:
+    with popen(python(code), limit="48MiB", grace=0.5) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert ending.kind is EndKind.LIMIT
+    assert ending.kind is ExitReason.LIMIT
     assert ending.peak is not None
     assert ending.peak <= 49 * MIB
 
@@ -212,9 +212,9 @@ def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
 
 MONITOR = """
 import sys
-from memwarden.contain.contained import hold
+from memwarden.contain.contained_process import popen
 tree = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
-command = hold([sys.executable, "-c", tree], limit="64MiB")
+command = popen([sys.executable, "-c", tree], limit="64MiB")
 print(command.pid, flush=True)
 command.wait()
 """
@@ -267,13 +267,13 @@ def test_without_the_controller_handed_down_polling_takes_over() -> None:
     control = ROOT / "cgroup.subtree_control"
     control.write_text("-memory")
     try:
-        with hold(python("b'x' * 200_000_000"), limit="32MiB", grace=1) as command:
+        with popen(python("b'x' * 200_000_000"), limit="32MiB", grace=1) as command:
             ending = command.wait(60)
         assert "memory" not in control.read_text()
     finally:
         control.write_text("+memory")
     assert ending is not None
-    assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, "polling")
+    assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, "polling")
     reasons = {grant.kind: grant.reason for grant in command.refused}
     assert "cgroup.subtree_control" in reasons["cgroup2"]
 
@@ -318,7 +318,7 @@ def test_below_a_limit_of_our_own_nothing_escapes_it(elsewhere: Path) -> None:
     (elsewhere / "memory.max").write_text(str(200 * MIB))
     code = """
 import json
-from memwarden.contain.grants import obtain
+from memwarden.contain.capabilities import obtain
 ceiling, refused = obtain(64 << 20)
 print(json.dumps([ceiling.kind, [grant.reason for grant in refused if grant.kind == "cgroup2"]]))
 ceiling.close()
@@ -337,7 +337,7 @@ def test_below_a_limit_above_us_the_group_stands_below_that_limit(elsewhere: Pat
     (elsewhere / name).write_text(str(200 * MIB))
     (elsewhere / "inner").mkdir()
     code = """
-from memwarden.contain.grants import obtain
+from memwarden.contain.capabilities import obtain
 ceiling, _ = obtain(64 << 20)
 print(ceiling.kind, *ceiling.joins)
 ceiling.close()
@@ -373,8 +373,8 @@ def test_a_group_given_by_name_serves_its_owner(elsewhere: Path) -> None:
     delegate(elsewhere / "entry")
     code = f"""
 import sys
-from memwarden.contain.contained import hold
-with hold([sys.executable, "-c", "b'x' * 200_000_000"], limit="64MiB", cgroup={str(elsewhere)!r}) as command:
+from memwarden.contain.contained_process import popen
+with popen([sys.executable, "-c", "b'x' * 200_000_000"], limit="64MiB", cgroup={str(elsewhere)!r}) as command:
     ending = command.wait(60)
 print(ending.kind.value, ending.ceiling)
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.executor import BudgetedExecutor
+from memwarden.admission.executor.executor import BudgetedExecutor
 from memwarden.errors import TaskTooLarge
 from memwarden.model.units import MIB
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.readers.psi import PsiReader
-from memwarden.readers.wakeups import EventsFile
+from memwarden.readers.linux.psi import PsiReader
+from memwarden.readers.linux.wakeups import EventsFile
 from memwarden.testing import HOG
 
 MIB = 1 << 20
@@ -68,7 +68,7 @@ def test_everything_for_the_own_group(group: Path) -> None:
     (group / "memory.max").write_text(str(200 * MIB))
     said = run(
         group,
-        "import json; from memwarden.readers.wakeups import own_wakeups; granted, refused = own_wakeups()\n"
+        "import json; from memwarden.readers.linux.wakeups import own_wakeups; granted, refused = own_wakeups()\n"
         "print(json.dumps([[each.name for each in granted], refused]))",
     )
     assert '"events of /mw-test"' in said.stdout, said

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from memwarden.guards.resources import job, managed_temp_directory, managed_tempfile
+from memwarden.guards.resources.managed import job, managed_temp_directory, managed_tempfile
 
 
 def work(told, go, folder):

@@ -14,8 +14,8 @@ from types import TracebackType
 
 import pytest
 
-from memwarden.actions.alerts import Alerts
-from memwarden.actions.outbox import _alive
+from memwarden.actions.alerting.alerts import Alerts
+from memwarden.actions.alerting.outbox import _alive
 from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left, our_threads

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from memwarden import JsonlRecorder, Rule, SqliteRecorder, Warden
-from memwarden.actions.outbox import _alive
-from memwarden.actions.webhook import Webhook
+from memwarden.actions.alerting.outbox import _alive
+from memwarden.actions.alerting.webhook import Webhook
 from memwarden.model.decisions import Clearing
 from memwarden.model.events import EventKind
 from memwarden.model.facts import SystemMemory
-from memwarden.model.plain import iso
+from memwarden.model.serialize import iso
 from memwarden.records.jsonl import read_lines
 from memwarden.records.sqlite import read_history
 from memwarden.records.statistics import Statistics

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from memwarden.contain.backstop import Backstop, NoBackstop, backstop
+from memwarden.contain.worker_cgroup import NoWorkerCgroup, WorkerCgroup, worker_cgroup
 from memwarden.model.units import MIB
 
 #: Joins the groups, takes so many MiB, says so, and waits.
@@ -28,17 +28,17 @@ time.sleep(60)
 
 
 @pytest.fixture
-def held() -> Iterator[Backstop]:
+def held() -> Iterator[WorkerCgroup]:
     """A group for 64 MiB."""
-    made = backstop(64 * MIB)
-    if isinstance(made, NoBackstop):
+    made = worker_cgroup(64 * MIB)
+    if isinstance(made, NoWorkerCgroup):
         pytest.skip(f"no memory group may be made here: {made.reason}")
     yield made
     made.close()
 
 
 @pytest.fixture
-def take(held: Backstop) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+def take(held: WorkerCgroup) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
     """Starts processes in the group; they are gone at the end."""
     started = []
 
@@ -70,7 +70,7 @@ def wait_until(what: Callable[[], bool], seconds: float = 20.0) -> bool:
     return found
 
 
-def test_who_fits_is_not_held(held: Backstop, take: Callable[[int], subprocess.Popen[str]]) -> None:
+def test_who_fits_is_not_held(held: WorkerCgroup, take: Callable[[int], subprocess.Popen[str]]) -> None:
     """Nothing is told, and nobody waits."""
     assert said(take(30), 20)
     assert not held.stuck()
@@ -78,7 +78,7 @@ def test_who_fits_is_not_held(held: Backstop, take: Callable[[int], subprocess.P
 
 
 def test_who_wants_too_much_waits_is_told_of_and_goes_on_when_there_is_room(
-    held: Backstop, take: Callable[[int], subprocess.Popen[str]]
+    held: WorkerCgroup, take: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     """The kernel ends nobody; a descriptor tells; more room, and the one who waits goes on."""
     process = take(90)
@@ -96,7 +96,7 @@ def test_who_wants_too_much_waits_is_told_of_and_goes_on_when_there_is_room(
 
 
 def test_when_another_ends_the_one_who_waits_goes_on(
-    held: Backstop, take: Callable[[int], subprocess.Popen[str]]
+    held: WorkerCgroup, take: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     """What an executor waits for when it does nothing."""
     first = take(40)
@@ -109,7 +109,7 @@ def test_when_another_ends_the_one_who_waits_goes_on(
 
 
 def test_the_limit_is_not_lowered_below_what_is_used(
-    held: Backstop, take: Callable[[int], subprocess.Popen[str]]
+    held: WorkerCgroup, take: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     """Who has its memory keeps it: nobody is ended by a smaller budget alone."""
     process = take(40)

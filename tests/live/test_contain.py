@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from memwarden.contain.contained import hold
-from memwarden.contain.grants import obtain, survey
-from memwarden.contain.groups import OwnGroup, group_pids, parent_for, sweep
+from memwarden.contain.capabilities import obtain, survey
+from memwarden.contain.contained_process import popen
 from memwarden.contain.kernel import alive, key_of, send
+from memwarden.contain.own_cgroup import OwnCgroup, group_pids, parent_for, sweep
 from memwarden.errors import CeilingUnavailable, LaunchError, SettingsError, TargetChanged
-from memwarden.model.endings import EndKind
+from memwarden.model.exits import ExitReason
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
 from memwarden.testing import HOG
@@ -67,10 +67,10 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
     """
     over = []
     for _ in range(3):
-        with hold(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
+        with popen(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
             ending = command.wait(60)
         assert ending is not None
-        assert (ending.kind, ending.ceiling) == (EndKind.LIMIT, kind)
+        assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, kind)
         assert ending.evidence is not None
         assert ending.evidence.used >= 299 * MIB
         assert ending.evidence.processes[0].rss > 250 * MIB
@@ -85,10 +85,10 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_whole_tree_goes_with_a_child_that_ignores_sigterm(kind: str) -> None:
     """Parent and child ignore SIGTERM; both are gone, by SIGKILL after it, and the steps say so."""
-    with hold(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
+    with popen(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert ending.kind is EndKind.LIMIT
+    assert ending.kind is ExitReason.LIMIT
     assert ending.signal == signal.SIGKILL
     assert ending.evidence is not None
     assert len(ending.evidence.processes) == 2
@@ -110,10 +110,10 @@ while len(kept) < 2000:
     kept.append(b"x" * 262144)
     time.sleep(0.002)
 """
-    with hold(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
+    with popen(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
         ending = command.wait(60)
     assert ending is not None
-    assert (ending.kind, ending.code) == (EndKind.LIMIT, 42)
+    assert (ending.kind, ending.code) == (ExitReason.LIMIT, 42)
     assert not any("SIGKILL" in step for step in ending.steps)
 
 
@@ -122,10 +122,10 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
     """Twenty programs that hold 60 of 80 MiB end by themselves (200 at 500 of 512 in the long proofs)."""
     code = "kept = [b'x' * 1048576 for _ in range(45)]"
     for _ in range(20):
-        with hold(python(code), limit="80MiB", ceiling=kind) as command:
+        with popen(python(code), limit="80MiB", ceiling=kind) as command:
             ending = command.wait(60)
         assert ending is not None
-        assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+        assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
 
 
 @pytest.mark.long
@@ -133,11 +133,11 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
 def test_500_of_512_mib_is_left_alone_200_times(kind: str) -> None:
     """No false end in 200 runs close under the limit."""
     for _ in range(200):
-        with hold(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
+        with popen(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
                      stdout=subprocess.DEVNULL) as command:  # fmt: skip
             ending = command.wait(60)
         assert ending is not None
-        assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+        assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
 
 
 def test_shared_memory_counted_twice_is_no_reason_to_end() -> None:
@@ -160,7 +160,7 @@ os.read(0, 1)
 """
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()
-    with hold(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
+    with popen(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
         assert b"".join(os.read(out_read, 1) for _ in range(7)) == b"." * 7  # all have touched every page
         assert sum(p.memory_info().rss for p in psutil.Process(command.pid).children()) > 400 * MIB
         assert command.wait(0.5) is None  # looked at some hundred times meanwhile
@@ -169,27 +169,27 @@ os.read(0, 1)
             os.close(fd)
         ending = command.wait(30)
     assert ending is not None
-    assert (ending.kind, ending.code) == (EndKind.EXIT, 0)
+    assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])
 def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
     """The command's own exit code, and a signal of somebody else, are not mistaken for the limit."""
     limit = None if kind is None else "200MiB"
-    with hold(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
+    with popen(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
         ending = command.wait(30)
     assert ending is not None
-    assert (ending.kind, ending.code, ending.signal) == (EndKind.EXIT, 7, None)
-    with hold(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
+    assert (ending.kind, ending.code, ending.signal) == (ExitReason.EXIT, 7, None)
+    with popen(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
         os.kill(command.pid, signal.SIGKILL)
         ending = command.wait(30)
     assert ending is not None
-    assert (ending.kind, ending.code, ending.signal) == (EndKind.SIGNAL, None, signal.SIGKILL)
+    assert (ending.kind, ending.code, ending.signal) == (ExitReason.SIGNAL, None, signal.SIGKILL)
 
 
 def test_leaving_the_block_ends_the_tree() -> None:
     """A command whose block is left is asked to end, with its children."""
-    with hold(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
+    with popen(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
         child = psutil.Process(command.pid)
         until = time.monotonic() + 10
         while len(child.children()) < 2 and time.monotonic() < until:
@@ -213,7 +213,7 @@ def test_a_command_that_cannot_be_run_costs_nothing(words: list[str], errno_name
     import errno
 
     with pytest.raises(LaunchError) as caught:
-        hold(words, limit="100MiB")
+        popen(words, limit="100MiB")
     assert caught.value.errno == getattr(errno, errno_name)
     assert words[0] in str(caught.value)
 
@@ -224,7 +224,7 @@ def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
     script.write_text("echo hello\n")
     script.chmod(0o755)
     with pytest.raises(LaunchError, match="#! line"):
-        hold([str(script)], limit="100MiB")
+        popen([str(script)], limit="100MiB")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,36 +235,36 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
     (A limit that leaves no room even for exec may also be refused by the kernel as ENOMEM.)
     """
     try:
-        with hold(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
+        with popen(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
             ending = command.wait(30)
     except (LaunchError, CeilingUnavailable) as error:
         assert "memory" in str(error)  # noqa: PT017
         return
     assert ending is not None
-    assert ending.kind is EndKind.LIMIT or limit == "1MiB"
+    assert ending.kind is ExitReason.LIMIT or limit == "1MiB"
 
 
 def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
     """Most likely a unit was forgotten: the error says so."""
     with pytest.raises(SettingsError, match="with its unit"):
-        hold(["true"], limit=512)
+        popen(["true"], limit=512)
 
 
 def test_a_command_is_a_list_of_words() -> None:
     """The letters of a text would be taken for words: `s: command not found` helps nobody."""
     with pytest.raises(SettingsError, match="list of words"):
-        hold("sleep 1")
+        popen("sleep 1")
 
 
 def test_the_ending_raises_for_those_who_catch_memory_errors() -> None:
     """`except MemoryError` meets the limit; any other ending passes through."""
-    with hold(python(ONE_CALL), limit="64MiB", grace=0.2) as command:
+    with popen(python(ONE_CALL), limit="64MiB", grace=0.2) as command:
         ending = command.wait(60)
     assert ending is not None
     with pytest.raises(MemoryError) as caught:
         ending.raise_for_limit()
     assert caught.value.limit == 64 * MIB
-    with hold(["true"], limit="64MiB") as command:
+    with popen(["true"], limit="64MiB") as command:
         ending = command.wait(60)
     assert ending is not None
     assert ending.raise_for_limit() is ending
@@ -289,9 +289,9 @@ def test_a_signal_never_reaches_a_reused_pid() -> None:
 
 MONITOR = """
 import sys
-from memwarden.contain.contained import hold
+from memwarden.contain.contained_process import popen
 tree = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
-command = hold([sys.executable, "-c", tree], limit=sys.argv[2], ceiling=sys.argv[1])
+command = popen([sys.executable, "-c", tree], limit=sys.argv[2], ceiling=sys.argv[1])
 print(command.pid, flush=True)
 command.wait()
 """
@@ -344,7 +344,7 @@ def test_what_protects_when_the_monitor_is_killed(kind: str) -> None:
 @pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
 def test_a_sweep_leaves_the_groups_of_living_monitors() -> None:
     """A group whose maker lives is locked, and stays."""
-    group = OwnGroup(parent_for(1, None))
+    group = OwnCgroup(parent_for(1, None))
     try:
         assert sweep(os.path.dirname(group.path)) == []
         assert os.path.isdir(group.path)
@@ -362,7 +362,7 @@ def test_the_verdict_is_there_before_anybody_is_told() -> None:
     """Who is woken by `on_ending` and asks at once must not be told "not yet"."""
     reading, writing = os.pipe()
     found: list[bool] = []
-    command = hold(["cat"], limit="100MiB", stdin=reading, on_ending=lambda _: found.append(command._done.is_set()))
+    command = popen(["cat"], limit="100MiB", stdin=reading, on_ending=lambda _: found.append(command._done.is_set()))
     os.close(reading)
     os.close(writing)
     assert command.wait(30) is not None
@@ -376,11 +376,11 @@ def test_descriptors_and_threads_are_given_back() -> None:
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
 
-    with hold(["true"], limit="100MiB") as command:
+    with popen(["true"], limit="100MiB") as command:
         command.wait(30)
     before = count()
     for _ in range(20):
-        with hold(["true"], limit="100MiB") as command:
+        with popen(["true"], limit="100MiB") as command:
             command.wait(30)
     assert count() == before
 

@@ -18,7 +18,7 @@ import pytest
 
 from memwarden.model.units import MIB
 from memwarden.policy.presets import EMERGENCY
-from memwarden.readers.process import read_stat
+from memwarden.readers.linux.process import read_stat
 from memwarden.records.jsonl import read_lines
 from memwarden.testing import HOG
 
@@ -33,8 +33,8 @@ PROGRAM = """
 import dataclasses, json, os, subprocess, sys, threading
 from memwarden import EventKind, JsonlRecorder, Warden, preset
 from memwarden.model.limits import Limit
-from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import HOG
 
 plan = json.loads(sys.argv[1])

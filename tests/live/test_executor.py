@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from memwarden.admission.executor import BudgetedExecutor
+from memwarden.admission.executor.executor import BudgetedExecutor
 from memwarden.errors import DoesNotFit, SettingsError, WorkerLost
 from support import chores
 

@@ -26,13 +26,13 @@ from typing import Any
 
 import pytest
 
-from memwarden.admission import wire
-from memwarden.admission.executor import BudgetedExecutor
-from memwarden.admission.ledger import Ledger
-from memwarden.admission.staff import Staff
+from memwarden.admission.executor.executor import BudgetedExecutor
+from memwarden.admission.ledger.ledger import Ledger
+from memwarden.admission.pool import connection
+from memwarden.admission.pool.worker_pool import WorkerPool
 from memwarden.errors import ReadError, WorkerLost
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from support import chores
 from support.engine import no_thread_is_left
 
@@ -142,7 +142,7 @@ def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() ->
         def __init__(self) -> None:
             self.theirs: list[socket.socket] = []
 
-        def start(self, ends: wire.Ends) -> None:
+        def start(self, ends: connection.Ends) -> None:
             self.theirs.append(ends.sock.dup())
 
         def bury(self, pid: int) -> int | None:
@@ -151,10 +151,10 @@ def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() ->
         def close(self) -> None: ...
 
     nursery, poll = Nursery(), select.poll()
-    staff = Staff(nursery, poll, ProcProbe())
+    staff = WorkerPool(nursery, poll, ProcProbe())
     processes = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
     dead, alive = staff.hire(), staff.hire()
-    assert staff.meet(dead, wire.Answer(wire.READY, processes[0].pid, 0.0, 0, 0, 0, b""))
+    assert staff.meet(dead, connection.Answer(connection.READY, processes[0].pid, 0.0, 0, 0, 0, b""))
     processes[0].kill()
     processes[0].wait()
     nursery.theirs[0].close()
@@ -162,7 +162,7 @@ def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() ->
     told = sorted(fd for fd, _ in poll.poll(0))
     assert told == sorted([dead.line.fileno(), dead.pidfd])
     staff.bury(dead)
-    assert staff.meet(alive, wire.Answer(wire.READY, processes[1].pid, 0.0, 0, 0, 0, b""))
+    assert staff.meet(alive, connection.Answer(connection.READY, processes[1].pid, 0.0, 0, 0, 0, b""))
     try:
         assert alive.pidfd in told  # else this proves nothing
         assert [staff.ended(fd) or staff.speaker(fd) for fd in told] == [None, None]
@@ -215,7 +215,7 @@ def hang_at_exit() -> int:
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_that_hang_at_their_end_are_ended(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that never ends keeps a Python process for ever; all are given the same few seconds, not one each."""
-    import memwarden.admission.staff as staff
+    import memwarden.admission.pool.worker_pool as staff
 
     monkeypatch.setattr(staff, "LEAVE_SECONDS", 1.0)
     executor = make(3, method)

@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 
 from memwarden.actions.gate import Gate, StopAdmitting
-from memwarden.admission.executor import BudgetedExecutor
-from memwarden.admission.footprint import Footprints, Function
-from memwarden.admission.kinds import kind_of
-from memwarden.admission.ledger import Ledger
-from memwarden.contain.grants import survey
+from memwarden.admission.executor.executor import BudgetedExecutor
+from memwarden.admission.footprints.footprint import Footprints, Function
+from memwarden.admission.footprints.task_key import kind_of
+from memwarden.admission.ledger.ledger import Ledger
+from memwarden.contain.capabilities import survey
 from memwarden.errors import ReadError, SettingsError, TaskTooLarge
-from memwarden.guards.adapt import safe_processing_config
+from memwarden.guards.budget.processing_config import safe_processing_config
 from memwarden.model.decisions import Decision
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
-from memwarden.readers.cgroup import locate
-from memwarden.readers.identity import ProcProbe
+from memwarden.model.verdicts import Assessment, PressureLevel
+from memwarden.readers.linux.cgroup import locate
+from memwarden.readers.linux.identity import ProcProbe
 from support import chores
 from support.chores import MIB
 from support.docker import Docker

@@ -6,8 +6,8 @@ import pytest
 
 from memwarden.engine.warden import Warden
 from memwarden.errors import ExtraMissing, ReadError
+from memwarden.readers.factory import own_sources
 from memwarden.readers.nvidia import NvidiaReader
-from memwarden.readers.sources import own_sources
 
 
 def _reason() -> str:

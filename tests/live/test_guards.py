@@ -78,8 +78,8 @@ def test_in_a_container_less_is_tried_until_it_fits(docker: Docker) -> None:
     code = """
 import json
 from memwarden import memory_guard
-from memwarden.guards.modes import LADDER, Mode
-from memwarden.guards.retry import with_less
+from memwarden.guards.budget.profiles import LADDER, Profile
+from memwarden.guards.budget.retry import with_less
 NEED = dict(zip(LADDER, (100, 60, 30, 10)))
 def work(mode):
     with memory_guard() as monitor:
@@ -88,7 +88,7 @@ def work(mode):
             kept.append(b"x" * 262144)
             monitor.check()
         return mode.value
-result = with_less(work, Mode.FULL_QUALITY)
+result = with_less(work, Profile.FULL_QUALITY)
 print(json.dumps([result.value, [attempt.error.partition(":")[0] for attempt in result.attempts]]))
 """
     done = docker.run(python(code), memory=LIMIT, env=STATE)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from support.trees import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -13,7 +13,7 @@ import pytest
 
 from memwarden import IsolationFailed, LimitExceeded, SettingsError, memory_limit
 from memwarden.errors import CeilingUnavailable
-from memwarden.guards import isolate
+from memwarden.guards.limit import isolate
 from memwarden.model.units import GIB, MIB
 
 LIMIT = 48 * MIB

@@ -114,7 +114,7 @@ RECORDED = """
 import sys, threading, time
 from memwarden import Event, EventKind, JsonlRecorder, Warden
 recorder = JsonlRecorder(sys.argv[1])
-recorder.linger = float(sys.argv[2])
+recorder.max_delay = float(sys.argv[2])
 warden = Warden(interval=0.02, recorders=[recorder])
 warden.start()
 for line in sys.stdin:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.ledger import Ledger
-from memwarden.admission.table import HEADER, SLOT
+from memwarden.admission.ledger.ledger import Ledger
+from memwarden.admission.ledger.reservation_file import HEADER, SLOT
 from memwarden.errors import DoesNotFit, NotAdmitted
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 #: Holds MIB mebibytes (argument 2) in the ledger at PATH (argument 1), says so, and stays.
 HOLDER = """
 import sys
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 held = Ledger("1GiB", path=sys.argv[1]).reserve(f"{sys.argv[2]}MiB", label="holder")
 print("held", flush=True)
 sys.stdin.read()
@@ -131,7 +131,7 @@ def test_a_child_that_lives_on_does_not_keep_the_reservation_of_its_dead_parent(
     """The kernel's lock is the parent's alone, although the child has a copy of the descriptor."""
     text = """
 import os, sys
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 held = Ledger("1GiB", path=sys.argv[1]).reserve("900MiB")
 if os.fork():
     print("held", flush=True)
@@ -149,7 +149,7 @@ sys.stdin.read()
 #: and before it gives it back.
 BUSY = """
 import os, random, sys, time
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 path, journal, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ledger, random = Ledger("1GiB", path=path), random.Random(seed)
 out = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -245,7 +245,7 @@ def test_a_holder_whose_pid_means_nothing_here_returns_when_it_is_killed(path):
     """In another pid namespace only the kernel's lock can tell; and it does."""
     text = HOLDER.replace(
         "import sys\n",
-        "import sys, memwarden.admission.table as table\ntable.namespace = lambda kind: 12345\n",
+        "import sys, memwarden.admission.ledger.reservation_file as table\ntable.namespace = lambda kind: 12345\n",
     )
     ledger = Ledger("1GiB", path=path)
     with program(text, path, 900) as holder:
@@ -309,7 +309,7 @@ def test_a_stopped_process_that_keeps_the_lock_is_named(path):
     """Nobody waits for it for ever: the error says which process it is."""
     text = """
 import sys
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.ledger.ledger import Ledger
 ledger = Ledger("1GiB", path=sys.argv[1])
 with ledger._table.alone():
     print("locked", flush=True)

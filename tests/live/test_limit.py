@@ -19,10 +19,10 @@ import weakref
 import pytest
 
 from memwarden import LimitExceeded, SettingsError, memory_limit
-from memwarden.guards import interruption
-from memwarden.guards.block import LEEWAY
-from memwarden.guards.interruption import Interrupted
-from memwarden.guards.lookout import lookout
+from memwarden.guards.limit import interrupt
+from memwarden.guards.limit.interrupt import Interrupted
+from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limited_region import LEEWAY
 from memwarden.model.units import GIB, MIB
 
 LIMIT = 24 * MIB
@@ -470,10 +470,10 @@ def test_a_finally_is_run_to_its_end():
             return self
 
         def __exit__(self, *_):
-            linger()
+            max_delay()
             steps.append("exit")
 
-    def linger():
+    def max_delay():
         until = time.monotonic() + 0.03  # many looks
         while time.monotonic() < until:
             pass
@@ -484,9 +484,9 @@ def test_a_finally_is_run_to_its_end():
             with Closing():
                 kept = [block(LIMIT + MIB)]  # in one call, so that no interruption comes before the clean-up
         finally:
-            linger()
+            max_delay()
             steps.append("finally")
-        linger()
+        max_delay()
         steps.append("behind")
         return kept
 
@@ -539,12 +539,12 @@ def test_a_clean_up_that_grows_is_ended_all_the_same():
 def test_an_interruption_that_is_still_to_come_ends_with_the_block():
     """Its thread finds it as late as in the end of the block: that block is left all the same, and nothing follows."""
     thread = threading.get_ident()
-    interruption.prepare()
+    interrupt.prepare()
     # Nobody looks for an exception when a sequence is unpacked, and this one puts one there while it is.
-    puts = map(functools.partial(interruption._put, thread), [Interrupted] * 3)
+    puts = map(functools.partial(interrupt._put, thread), [Interrupted] * 3)
 
     def interrupted():
-        interruption.asked.add(thread)
+        interrupt.asked.add(thread)
         lookout._blocks[-1].exceeded = 1
 
     one, two, three = (itertools.islice(puts, 1) for _ in range(3))
@@ -600,9 +600,9 @@ def test_a_program_that_is_profiled_goes_on():
 def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     """However closely the end of a block and the interruption meet: out of it comes its result or LimitExceeded, and
     never anything later."""
-    monkeypatch.setattr("memwarden.guards.watchman._FIRST", 0.00005)
-    monkeypatch.setattr("memwarden.guards.lookout.SHORTEST", 0.00005)
-    monkeypatch.setattr("memwarden.guards.lookout.LONGEST", 0.00005)
+    monkeypatch.setattr("memwarden.guards.limit.poll_thread._FIRST", 0.00005)
+    monkeypatch.setattr("memwarden.guards.limit.limit_monitor.SHORTEST", 0.00005)
+    monkeypatch.setattr("memwarden.guards.limit.limit_monitor.LONGEST", 0.00005)
     limit = memory_limit(3 * MIB // 2, refuse=False)
     outcomes = {"result": 0, "exceeded": 0}
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel, Reading
-from memwarden.model.plain import from_plain
+from memwarden.model.serialize import from_dict
+from memwarden.model.verdicts import PressureLevel, Reading
 from memwarden.records.jsonl import read_lines
 from support.nvml import COMPILER, FakeNvml
 
@@ -151,7 +151,7 @@ def test_the_preset_is_quiet_where_models_rest(nvml: FakeNvml, tmp_path: Path, g
     nvml.set((RTX, 24 * GIB, int(gib * GIB), 0))
     done = memwarden(nvml, tmp_path, "watch", "--preset", "gpu", "--interval", "200ms", "--duration", "1s", "--json")
     assert done.returncode == 0
-    values = [from_plain(json.loads(line)) for line in done.stdout.splitlines()]
+    values = [from_dict(json.loads(line)) for line in done.stdout.splitlines()]
     assert all(each.sample.gpus for each in values if isinstance(each, Reading))
     decisions = [each for each in values if isinstance(each, Event) and each.kind is EventKind.DECISION]
     about_cards = [each.value for each in decisions if each.value.rule == "gpu"]

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 import memwarden
-from memwarden.actions import standstill
+from memwarden.actions import suspend
 from memwarden.actions.pause import Pause
 from memwarden.actions.targets import Targets
 from memwarden.actions.terminate import Terminate
 from memwarden.errors import ActionFailed
 from memwarden.model.decisions import Decision
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.identity import ProcProbe
-from memwarden.readers.process import read_stat
+from memwarden.readers.linux.identity import ProcProbe
+from memwarden.readers.linux.process import read_stat
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -32,10 +32,11 @@ TREE = "sh -c 'sh -c \"sleep 300; :\" & wait' & echo $!; wait"
 #: Pauses the process that it is given, says so, and waits to be ended.
 PAUSER = """
 import sys
+from memwarden.actions import suspend
 from memwarden.actions.pause import Pause
 from memwarden.actions.targets import Targets
 from memwarden.model.decisions import Decision
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 probe = ProcProbe()
 targets = Targets(probe)
 targets.track_process(int(sys.argv[1]), "target", essential=False)
@@ -200,7 +201,7 @@ def test_the_shell_knows_whom_it_is_told_of(start) -> None:
     assert soon(lambda: paused(PROBE.key_of(odd.pid)) and paused(PROBE.key_of(other.pid)))
     this, that = PROBE.key_of(odd.pid), PROBE.key_of(other.pid)
     told = f"{this.pid}:{this.start} {that.pid}:{that.start - 1} 4194305:7"
-    subprocess.run(["/bin/sh", "-c", f"told='{told}'; {standstill._RESUME}"], check=False, env={})
+    subprocess.run(["/bin/sh", "-c", f"told='{told}'; {suspend._RESUME}"], check=False, env={})
     assert soon(lambda: not paused(PROBE.key_of(odd.pid)))
     assert paused(PROBE.key_of(other.pid))
     other.send_signal(signal.SIGCONT)
@@ -255,7 +256,7 @@ def test_without_a_shell_nobody_is_paused(start, monkeypatch: pytest.MonkeyPatch
 
     target = start("sleep", "300")
     pause = Pause(targets_of(target.pid), PROBE)
-    monkeypatch.setattr("memwarden.actions.sentinel.subprocess.Popen", none)
+    monkeypatch.setattr("memwarden.process.watchdog.subprocess.Popen", none)
     with pytest.raises(ActionFailed, match="/bin/sh"):
         pause.run(DECISION)
     assert not paused(PROBE.key_of(target.pid))

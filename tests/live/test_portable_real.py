@@ -11,8 +11,10 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.readers.collect import collect
-from memwarden.readers.identity import ProcProbe
-from memwarden.readers.meminfo import MeminfoReader
+from memwarden.readers.linux.identity import ProcProbe
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import ProcessReader, read_pss
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.readers.portable import (
     PortableMachine,
     PortableProbe,
@@ -20,8 +22,6 @@ from memwarden.readers.portable import (
     PortableShares,
     PortableTree,
 )
-from memwarden.readers.process import ProcessReader, read_pss
-from memwarden.readers.tree import TreeReader
 from support.trees import descriptors
 
 pytest.importorskip("psutil")

@@ -20,12 +20,12 @@ import memwarden
 from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
 from memwarden.actions.gate import Gate
-from memwarden.actions.standard import standard_actions
+from memwarden.actions.registry import standard_actions
 from memwarden.actions.targets import Targets
 from memwarden.actions.trim import Trim
 from memwarden.model.decisions import Decision
-from memwarden.readers.identity import ProcProbe
-from memwarden.readers.process import ProcessReader, read_stat
+from memwarden.readers.linux.identity import ProcProbe
+from memwarden.readers.linux.process import ProcessReader, read_stat
 from memwarden.testing import HOG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

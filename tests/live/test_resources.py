@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from memwarden.errors import LaunchError, SettingsError
-from memwarden.guards.resources import force_memory_cleanup, job, managed_process
-from memwarden.model.endings import EndKind
-from memwarden.readers.identity import ProcProbe
+from memwarden.guards.resources.managed import force_memory_cleanup, job, managed_process
+from memwarden.model.exits import ExitReason
+from memwarden.readers.linux.identity import ProcProbe
 
 JOBS = Path(__file__).with_name("tempfile_jobs.py")
 
 #: Makes a file in each place, says where, and waits.
 HOLDER = """
 import sys, json
-from memwarden.guards.resources import managed_temp_directory, managed_tempfile
+from memwarden.guards.resources.managed import managed_temp_directory, managed_tempfile
 sentinel = sys.argv[2] == "sentinel"
 with managed_tempfile(".mp4", sentinel=sentinel) as file, managed_temp_directory(sentinel=sentinel) as folder:
     with managed_tempfile(" a\\n(b) *", directory=sys.argv[1], sentinel=sentinel) as part:
@@ -29,7 +29,7 @@ with managed_tempfile(".mp4", sentinel=sentinel) as file, managed_temp_directory
         sys.stdin.read()
 """
 #: The next start.
-NEXT = "from memwarden.guards.resources import managed_tempfile\nwith managed_tempfile(): pass"
+NEXT = "from memwarden.guards.resources.managed import managed_tempfile\nwith managed_tempfile(): pass"
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_survivor_of_a_killed_parent_keeps_nothing_alive(places):
     """A forked worker that outlives its parent: the parent's files are gone after the next start, its own are not."""
     program = """
 import os, sys, json
-from memwarden.guards.resources import managed_tempfile
+from memwarden.guards.resources.managed import managed_tempfile
 with managed_tempfile() as parents:
     if os.fork() == 0:
         with managed_tempfile() as own:
@@ -239,7 +239,7 @@ def test_one_that_has_ended_is_left_as_it_is():
         process.stdin.close()
         assert process.stdout.read() == b"through\n"
         assert process.wait() == 3
-    assert (process.returncode, process.poll(), process.ending.kind) == (3, 3, EndKind.EXIT)
+    assert (process.returncode, process.poll(), process.ending.kind) == (3, 3, ExitReason.EXIT)
 
 
 def test_waiting_can_be_bounded():
@@ -292,7 +292,7 @@ def test_a_command_does_not_outlive_a_killed_program():
     """The kernel ends it with its starter."""
     program = """
 import sys
-from memwarden.guards.resources import managed_process
+from memwarden.guards.resources.managed import managed_process
 with managed_process(["sleep", "600"]) as process:
     print(process.pid, flush=True)
     sys.stdin.read()
@@ -310,7 +310,7 @@ def test_the_end_of_the_program_ends_what_it_started(places):
     """Also where the block was never left; temporary files go last, so that nothing writes there any more."""
     program = """
 import os, subprocess
-from memwarden.guards.resources import managed_process, managed_tempfile
+from memwarden.guards.resources.managed import managed_process, managed_tempfile
 file = managed_tempfile(); path = file.__enter__()
 process = managed_process(["sh", "-c", "trap 'echo late > $0; exit' TERM; echo; while :; do sleep 0.01; done", path],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -354,7 +354,7 @@ def test_the_old_memory_limit_limits():
     grows = f"{sys.executable} -c 'import time; x = bytearray(200 << 20); time.sleep(60)' & wait"
     with ffmpeg_process_manager(["sh", "-c", grows], memory_limit_mb=64) as process:
         process.wait()
-        assert process.ending.kind is EndKind.LIMIT
+        assert process.ending.kind is ExitReason.LIMIT
         assert process.ending.limit.bytes == 64 << 20
 
 
@@ -362,7 +362,7 @@ def test_the_old_memory_limit_limits():
 def test_the_old_status_counts_what_is_managed():
     """Files, directories and processes of all jobs, while they are there."""
     from memwarden.compat.memory_init import get_memory_status
-    from memwarden.guards.resources import managed_temp_directory, managed_tempfile
+    from memwarden.guards.resources.managed import managed_temp_directory, managed_tempfile
 
     with managed_tempfile(), managed_tempfile(), managed_temp_directory(), managed_process(["sleep", "60"]):
         held = get_memory_status()["resources"]
@@ -384,15 +384,15 @@ def test_the_end_of_the_program_lets_go():
     """Of what a thread's or a main program's own job still holds, and of a block that was never left."""
     said = run("""
 import threading
-from memwarden.guards.jobs import Job, current_job
+from memwarden.guards.resources.resource_scope import ResourceScope, current_scope
 def work():
-    current_job().hold(None, lambda: print("thread"))
+    current_scope().hold(None, lambda: print("thread"))
 thread = threading.Thread(target=work); thread.start(); thread.join()
 def generator():
-    with Job() as job:
+    with ResourceScope() as job:
         job.hold(None, lambda: print("generator"))
         yield
-current_job().hold(None, lambda: print("main"))
+current_scope().hold(None, lambda: print("main"))
 kept = generator(); next(kept)
 """)
     assert sorted(said) == ["generator", "main", "thread"]
@@ -402,11 +402,11 @@ def test_the_end_of_a_worker_process_lets_go():
     """Children of multiprocessing leave without ``atexit``: their own things go all the same, and no others."""
     assert run("""
 import multiprocessing
-from memwarden.guards.jobs import current_job
+from memwarden.guards.resources.resource_scope import current_scope
 def work():
-    current_job().hold(None, lambda: print("worker", flush=True))
+    current_scope().hold(None, lambda: print("worker", flush=True))
 if __name__ == "__main__":
-    current_job().hold(None, lambda: print("main", flush=True))
+    current_scope().hold(None, lambda: print("main", flush=True))
     worker = multiprocessing.get_context("fork").Process(target=work)
     worker.start(); worker.join()
     print("joined", flush=True)

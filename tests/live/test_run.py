@@ -17,7 +17,7 @@ import pytest
 
 from memwarden.faces.cli import LIMIT_ENDED_IT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
+from memwarden.model.verdicts import Reading
 from memwarden.records.jsonl import read_lines
 from memwarden.testing import HOG
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers.shares import SharesReader
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.pss import PssReader
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import HOG
 
 psutil = pytest.importorskip("psutil")
@@ -39,7 +39,7 @@ def hog() -> Iterator[subprocess.Popen[str]]:
 def test_the_figures_are_those_of_another_tool(hog: subprocess.Popen[str]) -> None:
     """PSS and USS of a quiet process, to the page."""
     info = psutil.Process(hog.pid).memory_full_info()
-    shares = SharesReader(hog.pid).read()["shares"]
+    shares = PssReader(hog.pid).read()["shares"]
     assert shares.keys[0].pid == hog.pid
     assert shares.pss[0] == pytest.approx(info.pss, abs=1 << 20)
     assert shares.uss[0] == pytest.approx(info.uss, abs=1 << 20)
@@ -48,7 +48,7 @@ def test_the_figures_are_those_of_another_tool(hog: subprocess.Popen[str]) -> No
 
 def test_reading_a_large_process_stays_within_one_per_cent(hog: subprocess.Popen[str]) -> None:
     """Twenty looks a second for six seconds, each of them counted: at most 1 % of a core."""
-    reader, ages, cost = SharesReader(hog.pid), [0.0], 0.0
+    reader, ages, cost = PssReader(hog.pid), [0.0], 0.0
     walks = [(time.monotonic(), 0.0)]
     until = time.monotonic() + 6
     while time.monotonic() < until:
@@ -68,7 +68,7 @@ def test_reading_a_large_process_stays_within_one_per_cent(hog: subprocess.Popen
 
 def test_who_ended_is_not_reported(hog: subprocess.Popen[str]) -> None:
     """Killed while its figures stand: at the next census nobody is left."""
-    reader = SharesReader([hog.pid])
+    reader = PssReader([hog.pid])
     reader.read()
     hog.kill()
     os.waitid(os.P_PID, hog.pid, os.WEXITED | os.WNOWAIT)
@@ -87,7 +87,7 @@ def test_who_ended_is_not_reported(hog: subprocess.Popen[str]) -> None:
 def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
     """This process and its child: whoever shares pages is counted once, so PSS is below the resident sizes."""
     tree = TreeReader(os.getpid())
-    shares = SharesReader(tree.members).read()["shares"]
+    shares = PssReader(tree.members).read()["shares"]
     memory = tree.look()[0]
     tree.close()
     assert {key.pid for key in shares.keys} >= {hog.pid}
@@ -99,11 +99,11 @@ def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
 def test_another_users_processes_are_one_gap() -> None:
     """As a user without rights, of all processes: its own are read, everything else is one gap that says denied."""
     code = (
-        "import os; from memwarden.readers.shares import SharesReader\n"
+        "import os; from memwarden.readers.linux.pss import PssReader\n"
         "pids = [int(each) for each in os.listdir('/proc') if each.isdigit()]\n"
-        "SharesReader().read()\n"
+        "PssReader().read()\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "reader = SharesReader(pids, budget=1.0)\n"
+        "reader = PssReader(pids, budget=1.0)\n"
         "try:\n"
         "    for _ in range(200): read = reader.read()\n"
         "    print(len(read['gaps']), read['gaps'][0].why)\n"

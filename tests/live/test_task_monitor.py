@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from memwarden.compat.memory_monitor import MemoryMonitor
-from memwarden.guards.marks import marks
+from memwarden.guards.measure.peak_rss import marks
 from memwarden.model.units import MIB
 from memwarden.testing import HOG
 from support.docker import Docker

@@ -20,7 +20,7 @@ from memwarden.model.decisions import Decision
 from memwarden.model.events import EventKind
 from memwarden.model.facts import ProcessKey
 from memwarden.policy.rules import Rule
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from memwarden.testing import ScriptedReader
 
 PROBE = ProcProbe()

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from memwarden import MemoryTracker, memory_profile, track
-from memwarden.actions.returned import noise
-from memwarden.guards.marks import marks
-from memwarden.guards.track import growths, process_peak
-from memwarden.readers.process import ProcessReader
+from memwarden.actions.rss_delta import noise
+from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.track import growths, process_peak
+from memwarden.readers.linux.process import ProcessReader
 
 MIB = 1 << 20
 SHUTDOWN_SECONDS = 30
@@ -270,7 +270,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_ends_quietly(ending, refused):
     """Wherever it stands when the interpreter ends: its own exit code, not a word, and nothing that hangs."""
-    refuse = "from memwarden.guards.marks import marks; marks._reset = bool\n" if refused else ""
+    refuse = "from memwarden.guards.measure.peak_rss import marks; marks._reset = bool\n" if refused else ""
     program = f"import sys\nfrom memwarden import track\n{refuse}{ENDINGS[ending]}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=SHUTDOWN_SECONDS

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers.process import read_stat
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.process import read_stat
+from memwarden.readers.linux.tree import TreeReader
 from support.trees import descriptors
 
 psutil = pytest.importorskip("psutil")
@@ -206,8 +206,8 @@ def test_a_tree_that_ends_is_gone(start: Callable[..., "subprocess.Popen[str]"])
 #: In a pid namespace of its own: a stranger's number is given out again, to a child of a member, between two looks.
 GIVEN_AGAIN = """
 import json, os, signal, sys
-from memwarden.readers import tree
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux import tree
+from memwarden.readers.linux.tree import TreeReader
 
 def sleeper():
     pid = os.fork()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.readers.wakeups import GroupEvent, StallTrigger, UsageThresholds, own_wakeups
+from memwarden.readers.linux.wakeups import GroupEvent, StallTrigger, UsageThresholds, own_wakeups
 from memwarden.testing import HOG
 from support.guest import Guest
 from support.trees import descriptors
@@ -205,7 +205,7 @@ def test_the_machines_stalls_can_be_waited_for_as_an_ordinary_user() -> None:
     """Linux 6.5 and later grant the window of 2 s to everybody, and nobody is refused without a reason."""
     code = (
         "import os, json\n"
-        "from memwarden.readers.wakeups import own_wakeups\n"
+        "from memwarden.readers.linux.wakeups import own_wakeups\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "granted, refused = own_wakeups()\n"
         "print(json.dumps([[each.name for each in granted], refused]))\n"

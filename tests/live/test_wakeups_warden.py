@@ -35,7 +35,7 @@ WATCHER = """
 import contextlib, json, os, sys, threading, time
 import memwarden.engine.warden as engine
 from memwarden import EventKind, Warden
-from memwarden.engine.pace import FillRate
+from memwarden.engine.sampling_interval import FillRate
 engine.FillRate = lambda: FillRate(assumed=0.0)
 group, wakeups = sys.argv[1], json.loads(sys.argv[2])
 

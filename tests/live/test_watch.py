@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
-from memwarden.model.plain import from_plain
+from memwarden.model.serialize import from_dict
+from memwarden.model.verdicts import Reading
 from memwarden.records.jsonl import read_lines
 
 MEMWARDEN = [sys.executable, "-c", "import sys; from memwarden.faces.cli import main; sys.exit(main())"]
@@ -63,7 +63,7 @@ def python(code: str, *arguments: str) -> list[str]:
 
 
 def values(lines: str) -> list[Any]:
-    return [from_plain(json.loads(line)) for line in lines.splitlines()]
+    return [from_dict(json.loads(line)) for line in lines.splitlines()]
 
 
 WAIT = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -134,7 +134,7 @@ def test_a_tree_by_pid(start: Callable[..., subprocess.Popen[str]]) -> None:
     assert watch.stdout is not None
     told = []
     while len([each for each in told if isinstance(each, Reading)]) < 4:
-        told.append(from_plain(json.loads(watch.stdout.readline())))
+        told.append(from_dict(json.loads(watch.stdout.readline())))
     sample = next(each for each in reversed(told) if isinstance(each, Reading)).sample
     assert sample.tree is not None
     assert sample.tree.root.pid == program.pid
@@ -193,7 +193,7 @@ def test_a_name_is_followed(start: Callable[..., subprocess.Popen[str]]) -> None
     def until(wanted: set[int]) -> None:
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            value = from_plain(json.loads(watch.stdout.readline()))
+            value = from_dict(json.loads(watch.stdout.readline()))
             if isinstance(value, Reading):
                 tree = value.sample.tree
                 if (set() if tree is None else {key.pid for key in tree.keys}) == wanted:
@@ -269,7 +269,7 @@ def test_rules_are_followed_and_read_again(tmp_path: Path, start: Callable[..., 
     def until(kind: EventKind, word: str) -> Event:
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            value = from_plain(json.loads(watch.stdout.readline()))
+            value = from_dict(json.loads(watch.stdout.readline()))
             if isinstance(value, Event):
                 seen.append(value)
                 if value.kind is kind and word in value.message + str(value.value):

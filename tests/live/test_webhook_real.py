@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.actions.outbox import _alive
-from memwarden.actions.webhook import Webhook
+from memwarden.actions.alerting.outbox import _alive
+from memwarden.actions.alerting.webhook import Webhook
 from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left, our_threads
 from support.receiver import CERTIFICATE, Got, Receiver
@@ -378,7 +378,7 @@ def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() ->
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warden closes its actions in the child, and may be told of the fork before we are: the request goes on."""
-    monkeypatch.setattr("memwarden.actions.outbox._alive", weakref.WeakSet())  # nobody tells us
+    monkeypatch.setattr("memwarden.actions.alerting.outbox._alive", weakref.WeakSet())  # nobody tells us
     with Receiver(["slow"]) as receiver:
         hook = Webhook(receiver.url, retry=5)
         change(hook, 0)

@@ -30,8 +30,8 @@ from memwarden.actions.terminate import Terminate
 from memwarden.errors import ActionFailed, ReadError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.identity import ProcProbe
-from memwarden.readers.process import read_stat
+from memwarden.readers.linux.identity import ProcProbe
+from memwarden.readers.linux.process import read_stat
 
 #: Kinds of targets.
 KINDS = (

@@ -8,8 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memwarden.admission.curves import Costs, cheapest, fit, with_censored
-from memwarden.admission.footprint import KEPT, KEPT_KILLS, REPEAT, Footprint, Footprints
+from memwarden.admission.footprints.footprint import KEPT, KEPT_KILLS, REPEAT, Footprint, Footprints
+from memwarden.admission.footprints.regression import Costs, cheapest, fit, with_censored
 from memwarden.model.units import GIB, MIB
 
 sizes = st.none() | st.floats(0, 1e9) | st.integers(0, 10).map(float) | st.sampled_from([math.nan, math.inf, -1.0])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from memwarden.assess.pressure import AT_ONCE_ABOVE, CRITICAL_ABOVE, HIGH_AT, MODERATE_AT, PressureDetector, bare_level
 from memwarden.model.facts import SystemMemory
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel
 
 EDGES = {
     PressureLevel.MODERATE: MODERATE_AT,

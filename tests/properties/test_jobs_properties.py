@@ -6,7 +6,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwarden.guards.jobs import Job, current_job, held_counts
+from memwarden.guards.resources.resource_scope import ResourceScope, current_scope, held_counts
 
 
 class Trouble(Exception):
@@ -26,9 +26,9 @@ blocks = st.deferred(
 @given(block=blocks)
 def test_each_thing_is_let_go_of_once_by_its_own_job(block):
     """At the outermost end of its job or at a clean-up within it, in the reverse order, and at no other moment."""
-    known = [Job(f"known {number}") for number in range(3)]
+    known = [ResourceScope(f"known {number}") for number in range(3)]
     depth = dict.fromkeys(known, 0)
-    holding: dict[Job, list[int]] = {}
+    holding: dict[ResourceScope, list[int]] = {}
     gone: list[int] = []
     number = 0
 
@@ -40,19 +40,19 @@ def test_each_thing_is_let_go_of_once_by_its_own_job(block):
         if raises:
             raise Trouble
 
-    ending: list[Job] = []
+    ending: list[ResourceScope] = []
 
     def enter(block):
         nonlocal number
         which, steps, raises = block
-        job = Job("fresh") if which is None else known[which]
+        job = ResourceScope("fresh") if which is None else known[which]
         holding.setdefault(job, [])
         depth[job] = depth.get(job, 0) + 1
         with contextlib.suppress(Trouble):
             try:
                 with job:
                     for step in steps:
-                        assert current_job() is job
+                        assert current_scope() is job
                         if step is None:
                             ending.append(job)
                             job.let_go()
@@ -74,9 +74,9 @@ def test_each_thing_is_let_go_of_once_by_its_own_job(block):
                     ending.pop()
                     assert holding[job] == []
 
-    outside = current_job()
+    outside = current_scope()
     enter(block)
-    assert current_job() is outside
+    assert current_scope() is outside
     assert sorted(gone) == list(range(1, number + 1))
     assert all(not job.counts for job in holding)
 
@@ -93,8 +93,8 @@ def test_a_fork_in_any_place(names, at):
         for place, name in enumerate(names):
             if place == at and child != 0:
                 child = os.fork()
-            stack.enter_context(Job(name))
-            current_job().hold(None, lambda place=place: gone.append(place))
+            stack.enter_context(ResourceScope(name))
+            current_scope().hold(None, lambda place=place: gone.append(place))
         if child == 0:
             try:
                 stack.close()

@@ -5,7 +5,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwarden.admission.turns import AGING_SECONDS, Claim, admitted
+from memwarden.admission.ledger.fairness import AGING_SECONDS, Request, admitted
 
 BUDGET, PATIENCE, STEP = 100, 30.0, 1.0
 
@@ -28,14 +28,14 @@ def run(course, flood=0):
     now = 0.0
     for number, (after, size, length, priority) in enumerate(course):
         now += after * STEP
-        coming.append((now, Claim(number, size, now, priority), length))
+        coming.append((now, Request(number, size, now, priority), length))
     now, waiting, running, entered, tickets = 0.0, {}, [], {}, len(course)
     while coming or any(claim.ticket < len(course) for claim, _ in waiting.values()):
         while coming and coming[0][0] <= now:
             _, claim, length = coming.popleft()
             waiting[claim.ticket] = claim, length
         for _ in range(flood):
-            waiting[tickets] = Claim(tickets, 30, now), 5
+            waiting[tickets] = Request(tickets, 30, now), 5
             tickets += 1
         running = [(end, size) for end, size in running if end > now]
         used = sum(size for _, size in running)
@@ -68,7 +68,7 @@ def test_a_flood_of_small_ones_does_not_starve_a_large_one(size, priority, flood
 @given(arrivals, st.floats(0, 500), st.integers(-50, BUDGET))
 def test_those_admitted_fit_together(course, now, room):
     """Never more than the room, and nobody twice."""
-    line = [Claim(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
+    line = [Request(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
     chosen = admitted(line, room, BUDGET, now, PATIENCE)
     assert sum(claim.bytes for claim in chosen) <= max(0, room)
     assert len(set(chosen)) == len(chosen)
@@ -80,5 +80,5 @@ def test_those_admitted_fit_together(course, now, room):
 @given(arrivals, st.integers(0, BUDGET))
 def test_the_order_does_not_depend_on_who_looks(course, room):
     """Each process reads the records in its own order and comes to the same verdict."""
-    line = [Claim(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
+    line = [Request(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
     assert admitted(line, room, BUDGET, 40.0) == admitted(line[::-1], room, BUDGET, 40.0)

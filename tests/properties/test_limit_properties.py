@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memwarden import LimitExceeded, memory_limit
-from memwarden.guards.lookout import lookout
+from memwarden.guards.limit.limit_monitor import lookout
 from memwarden.model.units import GIB
 
 resource = pytest.importorskip("resource", reason="this system has no resource limits")
@@ -110,9 +110,9 @@ def test_the_error_says_what_it_was_about(limit: int, absolute: bool) -> None:
     """Limit and use in bytes, as attributes; the function by its name; also after pickling."""
     import pickle
 
-    from memwarden.guards.limit import Held, MemoryLimit
+    from memwarden.guards.limit.memory_limit import LimitScope, MemoryLimit
 
-    error = Held("work", MemoryLimit(limit, absolute, False, True))._exceeded(limit + 1)
+    error = LimitScope("work", MemoryLimit(limit, absolute, False, True))._exceeded(limit + 1)
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, LimitExceeded)
     assert (again.limit, again.used, str(again)) == (limit, limit + 1, str(error))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwarden.guards.call import Call
-from memwarden.guards.marks import Marks
-from memwarden.guards.wrapping import wrap
+from memwarden.guards.measure.measurement import Measurement
+from memwarden.guards.measure.peak_rss import PeakScopes
+from memwarden.guards.measure.wrapping import wrap
 from support.kernel import MIB, Kernel
 
 
@@ -66,7 +66,7 @@ def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]])
     """Opened and closed in any order, forgotten, asked in between; and the process keeps its largest."""
     kernel = Remembering()
     told: list[int] = []
-    board = Marks(lambda: kernel, kernel.reset)
+    board = PeakScopes(lambda: kernel, kernel.reset)
     open_now = []
     for what, value in steps:
         if what in ("hold", "spike"):
@@ -101,7 +101,7 @@ def test_a_kernel_that_refuses_makes_nobody_lie(steps: list[tuple[str, int]]) ->
     """A peak is never more than there was, and never less than what was held at either end."""
     kernel = Remembering()
     kernel.grants = False
-    board = Marks(lambda: kernel, kernel.reset)
+    board = PeakScopes(lambda: kernel, kernel.reset)
     open_now = []
     for what, value in steps:
         if what in ("hold", "spike"):
@@ -129,7 +129,7 @@ class Boom(BaseException):
 def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, depth: int) -> None:
     """Raised before any line of our own, wherever that is: what is open afterwards closes by itself."""
     kernel = Kernel()
-    board = Marks(lambda: kernel, kernel.reset)
+    board = PeakScopes(lambda: kernel, kernel.reset)
 
     def work(level: int) -> int:
         return call(level - 1) if level else 1
@@ -137,8 +137,8 @@ def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, de
     def rows(level: int):
         yield work(level - 1) if level else 1
 
-    wrapped = wrap(work, lambda: Call("work", board=board), lambda: True)
-    steps = wrap(rows, lambda: Call("rows", board=board), lambda: True)
+    wrapped = wrap(work, lambda: Measurement("work", board=board), lambda: True)
+    steps = wrap(rows, lambda: Measurement("rows", board=board), lambda: True)
 
     def call(level: int) -> int:
         return wrapped(level) if kind == "plain" else sum(steps(level))
@@ -163,7 +163,7 @@ def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, de
     finally:
         sys.settrace(before)
     gc.collect()
-    with Call("next", board=board) as following:
+    with Measurement("next", board=board) as following:
         kernel.spike(300 * MIB)
     assert following.peak == 300 * MIB
     assert following.memory.shared == ()
@@ -175,7 +175,7 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
     """A finalizer or a signal's handler measures in the middle of our own code, on the same thread."""
     chance = random.Random(seed)
     kernel = Remembering()
-    board = Marks(lambda: kernel, kernel.reset)
+    board = PeakScopes(lambda: kernel, kernel.reset)
     kernel.spike(1000 * MIB)
     board.drop(board.open(board))
     busy = False

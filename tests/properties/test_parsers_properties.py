@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.cgroup import CgroupReader
-from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.process import PAGE, ProcessReader, Stat, parse_statm, read_pss
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.cgroup import CgroupReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import PAGE, ProcessReader, Stat, parse_statm, read_pss
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import ProcTree
 from support.trees import MACHINES, container_v1, container_v2, groups_of
 

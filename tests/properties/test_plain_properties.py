@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memwarden.errors import SettingsError
-from memwarden.model.plain import from_plain, iso, to_plain, types_by_name
+from memwarden.model.serialize import from_dict, iso, to_dict, types_by_name
 
 #: From 1970 to 2100.
 walls = st.floats(0, 4_102_444_800, allow_nan=False)
@@ -72,9 +72,9 @@ def rounded(value: Any) -> Any:
 def test_every_type_survives_json(name: str, data: st.DataObject) -> None:
     """Any value of it, through the text of a line, with the wall clock to the microsecond."""
     value = data.draw(of_type(types_by_name()[name]))
-    text = json.dumps(to_plain(value), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(to_dict(value), allow_nan=False, ensure_ascii=False)
     assert "\n" not in text
-    assert from_plain(json.loads(text)) == rounded(value)
+    assert from_dict(json.loads(text)) == rounded(value)
 
 
 @given(walls)
@@ -96,7 +96,7 @@ near_records = st.fixed_dictionaries(
 def test_any_json_is_a_value_or_a_settings_error(plain: Any) -> None:
     """A record may have been written by anybody."""
     try:
-        value = from_plain(plain)
+        value = from_dict(plain)
     except SettingsError:
         return
     assert type(value) in types_by_name().values()

@@ -19,8 +19,8 @@ from memwarden.errors import ReadError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event
 from memwarden.model.facts import GpuMemory, ProcessKey, ProcessMemory, PsiLine, PsiStats, SystemMemory
-from memwarden.model.lines import to_json
-from memwarden.model.plain import from_plain
+from memwarden.model.fast_json import to_json
+from memwarden.model.serialize import from_dict
 from memwarden.policy.rules import Rule
 from memwarden.records.history import History
 from memwarden.records.jsonl import JsonlRecorder
@@ -265,7 +265,7 @@ def test_a_leak_and_its_end_are_replayed(tmp_path: Path, name: str) -> None:
     script = leak(10, [0] * 80 + [4] * 160, None) + leak(11, [0] * 5, None)
     happened = live(tmp_path, script, lambda _, clock: clock.advance(len(script)), interval=1.0, shortest=1.0)
     assert replayed(tmp_path / name)[0] == happened
-    told = [from_plain(json.loads(line)).message for line in happened if '"kind":"leak"' in line]
+    told = [from_dict(json.loads(line)).message for line in happened if '"kind":"leak"' in line]
     assert [each.partition(": ")[0] for each in told] == [
         "SUSPECTED",
         "CONFIRMED, was SUSPECTED",

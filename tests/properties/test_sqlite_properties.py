@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
-from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.model.serialize import iso
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 from memwarden.records.sqlite import SqliteRecorder, read_history, read_rollups
 from support.values import BARE, FULL, PROCESS, READING
 

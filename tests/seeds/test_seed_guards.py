@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
-from memwarden.compat import memory_manager, optimizer_service
-from memwarden.guards import freeing, operation
+from memwarden.compat import memory_manager
+from memwarden.compat.support import optimizer_service
+from memwarden.guards.budget import operation, reclaim
 from memwarden.model.units import MIB
 
 
@@ -38,7 +39,7 @@ def own_places(tmp_path, monkeypatch):
 @pytest.mark.contract("S1-15")
 def test_memory_guard_for_operations():
     """The block gets a monitor with current figures; one that keeps its budget ends as any block does."""
-    from memwarden.compat.guarding import memory_guard
+    from memwarden.compat.support.guarding import memory_guard
 
     done = []
 
@@ -58,7 +59,7 @@ def test_memory_guard_for_operations():
 @pytest.mark.contract("S1-15", "W1-4")
 def test_memory_guard_raises_though_nobody_checks():
     """60 MB more than before under a budget of 40 is a MemoryError at the block's end; with a checkpoint, sooner."""
-    from memwarden.compat.guarding import memory_guard
+    from memwarden.compat.support.guarding import memory_guard
 
     kept = []
     with pytest.raises(MemoryError), memory_guard(max_memory_mb=40):
@@ -104,7 +105,7 @@ def test_error_handling(capsys):
     from memwarden.compat.memory_init import force_memory_cleanup
 
     frames, tries = [bytes(1000)] * 1000, []
-    take_off = freeing.caches.register(frames.clear, "frames", size=lambda: len(frames))
+    take_off = reclaim.caches.register(frames.clear, "frames", size=lambda: len(frames))
 
     def analyze_video(path):
         tries.append(path)
@@ -134,7 +135,7 @@ def test_error_handling(capsys):
 @pytest.mark.contract("S1-67", "W1-4")
 def test_custom_processing_function():
     """What fits is reserved, run and measured; what does not fit is a MemoryError before anything began."""
-    from memwarden.compat.guarding import memory_constrained_operation
+    from memwarden.compat.support.guarding import memory_constrained_operation
 
     estimated_mb, began = 100, []
     with memory_constrained_operation(estimated_mb, "custom_processing") as operation:
@@ -151,11 +152,11 @@ def test_custom_processing_function():
 @pytest.mark.contract("S1-67")
 def test_what_another_program_holds_is_a_memory_error_too():
     """As in the old program, whose caller catches nothing else; the message says who holds it back."""
-    from memwarden.admission.ledger import admit
-    from memwarden.compat.guarding import memory_constrained_operation
-    from memwarden.guards.overseer import here_now
+    from memwarden.admission.ledger.ledger import admit
+    from memwarden.compat.support.guarding import memory_constrained_operation
+    from memwarden.guards.budget.guard_monitor import guard_context
 
-    room = here_now().look().nearest.headroom
+    room = guard_context().look().nearest.headroom
     with admit(room * 3 // 4, "somebody"), pytest.raises(MemoryError, match="not admitted"):
         with memory_constrained_operation(room // 2 / MIB, "custom_processing"):
             pytest.fail("entered")
@@ -182,7 +183,7 @@ def test_configuration_in_code():
 def test_background_monitoring():
     """Started with a configuration and without, asked, and stopped at once; its status can be sent elsewhere."""
     from memwarden.compat.config import Config
-    from memwarden.compat.optimizer_service import (
+    from memwarden.compat.support.optimizer_service import (
         get_memory_status,
         start_memory_monitoring,
         stop_memory_monitoring,
@@ -213,7 +214,7 @@ def test_background_monitoring():
 @pytest.mark.contract("S3-58")
 def test_custom_memory_optimizers():
     """A subclass has both methods, and they do what they say."""
-    from memwarden.compat.optimizer_service import MemoryOptimizer
+    from memwarden.compat.support.optimizer_service import MemoryOptimizer
 
     class CustomOptimizer(MemoryOptimizer):
         def optimize_for_batch_processing(self):
@@ -242,7 +243,7 @@ def test_custom_memory_optimizers():
 @pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB])
 def test_memory_mapped_files(size):
     """Bounded chunks that make up the file; an empty file has none."""
-    from memwarden.compat.optimizer_service import MemoryOptimizer
+    from memwarden.compat.support.optimizer_service import MemoryOptimizer
 
     whole = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with open("huge_file.vtt", "wb") as file:

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from memwarden.compat import memory_monitor
-from memwarden.guards.marks import marks
+from memwarden.guards.measure.peak_rss import marks
 
 MIB = 1 << 20
 LINE = re.compile(

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from memwarden.guards.marks import marks
-from memwarden.guards.profile import profile_report
+from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.profile import profile_report
 
 MIB = 1 << 20
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memwarden.admission.surroundings import Look
-from memwarden.guards.guard import Guard
-from memwarden.guards.overseer import Here
-from memwarden.guards.taken import Taken
+from memwarden.admission.ledger.headroom import HeadroomReading
+from memwarden.guards.budget.guard_monitor import GuardContext
+from memwarden.guards.budget.memory_guard import Guard
+from memwarden.guards.budget.tree_usage import TreeUsage
 from memwarden.model.facts import ProcessKey, TreeMemory
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.units import GIB, MIB
@@ -42,9 +42,9 @@ class Left:
     def __init__(self, headroom: int = 8 * GIB, limit: int = 16 * GIB) -> None:
         self.headroom, self.limit = headroom, limit
 
-    def look(self, quick: bool = False) -> Look:
+    def look(self, quick: bool = False) -> HeadroomReading:
         found = Constraint(Limit(self.limit, "cgroup /here"), self.limit - self.headroom)
-        return Look(found, found)
+        return HeadroomReading(found, found)
 
     def held(self, who: ProcessKey) -> int | None:
         return None
@@ -72,11 +72,11 @@ class Scene:
 
     def __init__(self) -> None:
         self.tree, self.left, self.overseer, self.now = Tree(), Left(), NoOverseer(), 1000.0
-        self.here = Here(self.left, self.overseer)  # type: ignore[arg-type]
+        self.here = GuardContext(self.left, self.overseer)  # type: ignore[arg-type]
         self.parts: dict[int, float] = {}
 
-    def taken(self) -> Taken:
-        return Taken(
+    def taken(self) -> TreeUsage:
+        return TreeUsage(
             self.tree,
             monotonic=lambda: self.now,
             proportional=lambda pid: int(self.parts.get(pid, self.tree.sizes[pid][0] - self.tree.sizes[pid][1]) * MIB),

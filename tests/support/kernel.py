@@ -1,7 +1,7 @@
 """A kernel for one process: what is resident, and the mark of the most that was."""
 
 from memwarden.errors import ReadError
-from memwarden.guards.marks import Marks
+from memwarden.guards.measure.peak_rss import PeakScopes
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ class Kernel:
 
     def board(self):
         """Marks over this kernel."""
-        return Marks(lambda: self, self.reset)
+        return PeakScopes(lambda: self, self.reset)
 
 
 def unreadable():

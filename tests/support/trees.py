@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from memwarden.readers.cgroup import CgroupReader
+from memwarden.readers.linux.cgroup import CgroupReader
 from memwarden.testing import ProcTree
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from memwarden.model.decisions import Clearing, Decision, Outcome
-from memwarden.model.endings import Ending, EndKind, Evidence
 from memwarden.model.events import Event, EventKind
+from memwarden.model.exits import Evidence, ExitReason, ExitReport
 from memwarden.model.facts import (
     CacheFill,
     CgroupMemory,
@@ -21,9 +21,9 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
 
 WALL = 1_700_000_000.123456
 KEY = ProcessKey(4242, 987654)
@@ -87,8 +87,8 @@ DECISION = Decision(
 )
 CLEARING = Clearing(rule="r", reason="because", wall=WALL, monotonic=6.0, seconds=1.0)
 OUTCOME = Outcome(decision=DECISION, done=True, message="logged", seconds=0.5)
-ENDING = Ending(
-    kind=EndKind.LIMIT,
+ENDING = ExitReport(
+    kind=ExitReason.LIMIT,
     code=None,
     signal=9,
     seconds=12.5,
@@ -134,7 +134,7 @@ BARE = (
     Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),
     ProcessMemory(KEY, "", 0),
     CgroupMemory("/", 1, 0, None, 0),
-    Ending(kind=EndKind.EXIT, code=0, signal=None, seconds=0.0),
+    ExitReport(kind=ExitReason.EXIT, code=0, signal=None, seconds=0.0),
     Event(kind=EventKind.STOP, wall=WALL, monotonic=0.0),
     Decision(rule="", action="", reason="", wall=WALL, monotonic=0.0),
     TreeMemory(KEY, (), (), (), ()),

@@ -113,7 +113,7 @@ def test_a_value_brings_its_room_only() -> None:
 def test_measuring_is_light() -> None:
     """Who decorates a function gets neither a sampler nor a log nor what takes source code apart."""
     loaded = modules_after("from memwarden import track; track(print)")
-    assert "memwarden.guards.track" in loaded
+    assert "memwarden.guards.measure.track" in loaded
     assert not loaded & {"asyncio", "inspect", "logging", "psutil", "click", "rich", "memwarden.engine.warden"}
 
 

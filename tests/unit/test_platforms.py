@@ -43,7 +43,7 @@ def run(program, **environment):
 def test_every_module_can_be_imported(platform):
     """No module needs at import what only POSIX systems have."""
     names = run(f"PLATFORM = {platform!r}\n{POOR}\n{IMPORT_ALL}\nprint(json.dumps(names))")
-    assert "memwarden.contain.groups" in names
+    assert "memwarden.contain.own_cgroup" in names
     assert "memwarden.compat.simple_memory_monitor" in names
 
 
@@ -74,7 +74,7 @@ def test_the_whole_stream_runs_there(platform, tmp_path):
 {POOR}
 from memwarden import JsonlRecorder, Rule, Warden
 from memwarden.readers.portable import PortableMachine, PortableShares
-from memwarden.readers.sources import own_sources, tree_source
+from memwarden.readers.factory import own_sources, tree_source
 from memwarden.records.jsonl import read_lines
 path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
 readers = [*own_sources(), tree_source(os.getpid()), PortableMachine(), PortableShares()]
@@ -124,9 +124,9 @@ def test_registered_processes_are_told_apart_and_ended_there(platform):
     """A target is ended by its identity; after that nobody is meant by its pid."""
     told = run(f"""PLATFORM = {platform!r}
 {POOR}
-from memwarden.actions.signals import KILL, send
+from memwarden.process.signals import KILL, send
 from memwarden.errors import TargetChanged
-from memwarden.readers.sources import own_probe
+from memwarden.readers.factory import own_probe
 probe = own_probe()
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 key = probe.key_of(child.pid)
@@ -204,11 +204,11 @@ def test_holding_a_command_is_refused_there_in_words(platform):
     """With and without a limit: a typed error, before anything is started."""
     words = run(f"""PLATFORM = {platform!r}
 {POOR}
-from memwarden import CeilingUnavailable, hold
+from memwarden import CeilingUnavailable, popen
 told = []
 for limit in (None, "1GiB"):
     try:
-        hold([sys.executable, "-c", "pass"], limit=limit)
+        popen([sys.executable, "-c", "pass"], limit=limit)
     except CeilingUnavailable as error:
         told.append(str(error))
 print(json.dumps(told))

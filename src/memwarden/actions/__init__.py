@@ -1,1 +1,1 @@
-"""From decisions to outcomes: the only room that changes the world."""
+"""From decisions to outcomes: the only package that changes the world."""

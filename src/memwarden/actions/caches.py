@@ -9,13 +9,13 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Protocol
 
-from memwarden.actions.forks import renew_after_fork
-from memwarden.actions.returned import Resident, Returned, told
+from memwarden.actions.rss_delta import Resident, RssDelta, told
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.facts import CacheFill
-from memwarden.model.findings import PressureLevel
+from memwarden.model.verdicts import PressureLevel
+from memwarden.process.fork_hooks import reset_after_fork
 
 
 class LruCached(Protocol):
@@ -60,7 +60,7 @@ class Caches:
         self._resident = resident
         self._lock = threading.Lock()
         self._caches: list[_Cache] = []
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def register(
         self,
@@ -137,7 +137,7 @@ class Caches:
             return self._caches
 
     def run(self, decision: Decision) -> Outcome:
-        begun, returned = time.monotonic(), Returned(self._resident)
+        begun, returned = time.monotonic(), RssDelta(self._resident)
         cleared: list[str] = []
         failed: list[str] = []
         for cache in self._living():

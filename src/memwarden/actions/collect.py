@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable
 
-from memwarden.actions.returned import Resident, Returned, told
+from memwarden.actions.rss_delta import Resident, RssDelta, told
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 
@@ -63,7 +63,7 @@ class Collect:
         if why := self._held_back(decision):
             return Outcome(decision=decision, done=False, message=f"not collected: {why}")
         generation = self._generation if isinstance(self._generation, int) else self._generation(decision)
-        returned = Returned(self._resident)
+        returned = RssDelta(self._resident)
         begun = self._monotonic()
         freed = gc.collect(generation)
         ended = self._monotonic()

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from memwarden.actions.forks import renew_after_fork
 from memwarden.errors import NotAdmitted
 from memwarden.model.decisions import Decision, Outcome
+from memwarden.process.fork_hooks import reset_after_fork
 
 
 class Gate:
@@ -27,7 +27,7 @@ class Gate:
         self._changed = threading.Condition()
         self._shut_by: set[str] = set()
         self._inside = 0
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     @property
     def closed(self) -> bool:

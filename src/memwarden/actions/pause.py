@@ -6,12 +6,12 @@ import sys
 import threading
 import time
 
-from memwarden.actions.forks import renew_after_fork
-from memwarden.actions.standstill import FREEZE_SECONDS, Standstill
+from memwarden.actions.suspend import FREEZE_SECONDS, SuspendedTree
 from memwarden.actions.targets import Target, Targets
 from memwarden.errors import ActionFailed, TargetChanged
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.facts import ProcessKey
+from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.protocols import IdentityProbe
 
 
@@ -31,8 +31,8 @@ class Pause:
     def __init__(self, targets: Targets, probe: IdentityProbe, *, patience: float = FREEZE_SECONDS) -> None:
         self._targets, self._probe, self._patience = targets, probe, patience
         self._lock = threading.Lock()
-        self._paused: dict[ProcessKey, tuple[Target, str, Standstill]] = {}
-        renew_after_fork(self)
+        self._paused: dict[ProcessKey, tuple[Target, str, SuspendedTree]] = {}
+        reset_after_fork(self)
 
     def rehearse(self, decision: Decision) -> Outcome:
         """Says whom it would pause."""
@@ -77,7 +77,7 @@ class Pause:
     def _pause(self, target: Target, decision: Decision) -> str:
         """What was done, in words; nothing where it stood still before."""
         family = self._targets.family(target)
-        standstill = Standstill(family, self._probe)
+        standstill = SuspendedTree(family, self._probe)
         still = False
         try:
             if sys.platform != "linux":

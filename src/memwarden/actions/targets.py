@@ -6,11 +6,11 @@ import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from memwarden.actions.family import Family
-from memwarden.actions.forks import renew_after_fork
 from memwarden.errors import ActionFailed, TargetChanged
 from memwarden.model.decisions import Decision
 from memwarden.model.facts import ProcessKey
+from memwarden.process.fork_hooks import reset_after_fork
+from memwarden.process.process_tree import ProcessTree
 from memwarden.protocols import IdentityProbe
 
 
@@ -33,7 +33,7 @@ class Targets:
         self._probe = probe
         self._lock = threading.Lock()
         self._targets: dict[ProcessKey, Target] = {}
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
         """Register the process that has this pid *now*. Essential unless it is said otherwise.
@@ -73,7 +73,7 @@ class Targets:
             if not target.essential and target.key not in without and decision.target in (None, target.key)
         ]
 
-    def family(self, target: Target) -> Family:
+    def family(self, target: Target) -> ProcessTree:
         """A target and what it started, without what is registered as essential.
 
         Raises :class:`TargetChanged` when it is gone, :class:`ActionFailed` when this process is of the family.
@@ -82,7 +82,7 @@ class Targets:
             spared = {each.key for each in self._targets.values() if each.essential}
         own = self._probe.own()
         try:
-            family = Family(target.key, self._probe, spared - {target.key, own})
+            family = ProcessTree(target.key, self._probe, spared - {target.key, own})
         except TargetChanged:
             raise TargetChanged(f"{target} is gone, or another process now") from None
         if own in family.members:

@@ -6,12 +6,12 @@ import signal
 import time
 from collections.abc import Callable
 
-from memwarden.actions.family import Family
-from memwarden.actions.signals import CONTINUE, KILL
-from memwarden.actions.standstill import Standstill
+from memwarden.actions.suspend import SuspendedTree
 from memwarden.actions.targets import Target, Targets
 from memwarden.errors import ActionFailed, TargetChanged
 from memwarden.model.decisions import Decision, Outcome
+from memwarden.process.process_tree import ProcessTree
+from memwarden.process.signals import CONTINUE, KILL
 from memwarden.protocols import IdentityProbe
 
 GRACE_SECONDS = 5.0
@@ -66,7 +66,7 @@ class Terminate:
 
     def _end(self, target: Target) -> str:
         family = self._targets.family(target)
-        standstill = Standstill(family, self._probe)
+        standstill = SuspendedTree(family, self._probe)
         try:
             standstill.freeze(pause=self._pause)
             reached = family.signal(signal.SIGTERM, family.members)
@@ -83,7 +83,7 @@ class Terminate:
             return f"ended {target}{family.others()} by SIGTERM"
         until = time.monotonic() + _KILL_SECONDS
         while family.alive() and time.monotonic() < until:
-            standstill = Standstill(family, self._probe)
+            standstill = SuspendedTree(family, self._probe)
             try:
                 standstill.freeze(pause=self._pause)
                 family.signal(KILL, family.members)
@@ -95,7 +95,7 @@ class Terminate:
             raise ActionFailed(f"{target} does not end, not even by SIGKILL: {why or f'pid {left[0].pid} still runs'}")
         return f"ended {target}{family.others()} by SIGKILL"
 
-    def _gone(self, family: Family, patience: float) -> bool:
+    def _gone(self, family: ProcessTree, patience: float) -> bool:
         """Wait until no member is left; what they fork meanwhile belongs to them."""
         until, nap = time.monotonic() + patience, 0.001
         while family.grow() or family.alive():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from memwarden.actions.returned import Resident, Returned, told
+from memwarden.actions.rss_delta import Resident, RssDelta, told
 from memwarden.errors import ActionFailed
 from memwarden.model.decisions import Decision, Outcome
 
@@ -50,7 +50,7 @@ class Trim:
         self._resident = resident
 
     def run(self, decision: Decision) -> Outcome:
-        returned, begun = Returned(self._resident), time.monotonic()
+        returned, begun = RssDelta(self._resident), time.monotonic()
         try:
             trim_allocator()
         except ActionFailed as error:

@@ -1,6 +1,6 @@
 """When memory will reach its limit: a range that holds the truth in about four cases of five.
 
-Each rise of the floor (:mod:`memwarden.assess.rises`) says when the limit would be reached if it went on as a power
+Each rise of the floor (:mod:`memwarden.assess.segments`) says when the limit would be reached if it went on as a power
 of time: the exponent is that of the rise, drawn towards a straight line the fewer steps it came in. One such line is
 a poor prophet (on development series half of them were off by more than 11 % of the time left); all that were seen
 during the last part of the way, each with the weight of its steps and size, are off by 6 %. How far they disagree,
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import exp, log, sqrt
 
-from memwarden.assess.rises import Rise
+from memwarden.assess.segments import Rise
 
 #: How often the truth is to lie between low and high.
 COVERAGE = 0.8

@@ -14,12 +14,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from memwarden.assess.pressure import PressureDetector, constraints
+from memwarden.assess.reasons import NO_RISE
 from memwarden.assess.trend import TrendDetector
-from memwarden.assess.words import NO_RISE
 from memwarden.model.facts import ProcessMemory, ProgramMemory, TreeMemory
-from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 
 if TYPE_CHECKING:
     from memwarden.assess.leak import LeakDetector

@@ -1,6 +1,6 @@
 """Is it a leak? Two stages, each with its reason in words that can be checked on a plot.
 
-What is looked at is the floor line (:mod:`memwarden.assess.floors`): what memory came down to, over stretches that are
+What is looked at is the floor line (:mod:`memwarden.assess.rolling_min`): what memory came down to, over stretches that are
 longer than anything that came down again before. A rise of that line is *suspected* where
 
 * it took a quarter of the room that there was to the limit. Room is counted up to where peaks would touch the limit;
@@ -22,13 +22,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from memwarden.assess.floors import Floors
 from memwarden.assess.forecast import COVERAGE, Forecaster
-from memwarden.assess.inside import Inside
-from memwarden.assess.rises import PARTS, Rise, calm_before, rises
-from memwarden.assess.words import NO_RISE, duration, size_words
-from memwarden.model.findings import Forecast, LeakStage, LeakVerdict
+from memwarden.assess.program_evidence import ProgramEvidence
+from memwarden.assess.reasons import NO_RISE, duration, size_words
+from memwarden.assess.rolling_min import RollingMin
+from memwarden.assess.segments import PARTS, Rise, calm_before, rises
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import Forecast, LeakStage, LeakVerdict
 
 #: Shares of the room that a rise must have taken: to be suspected, confirmed, and confirmed by evidence from inside.
 SUSPECTED, CONFIRMED, INSIDE = 0.204, 0.475, 0.18
@@ -63,8 +63,8 @@ class LeakDetector:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._floors, self._forecaster = Floors(), Forecaster()
-        self._inside: Inside | None = None
+        self._floors, self._forecaster = RollingMin(), Forecaster()
+        self._inside: ProgramEvidence | None = None
         self._limit: float | None = None
         #: A time of its own that only goes forward, for clocks that are set.
         self._now = self._step = 0.0
@@ -110,7 +110,7 @@ class LeakDetector:
     def restarted(self, t: float) -> None:
         """Another process has taken its place; ``t`` is when."""
         self._before = self._stage > 0 or self._still_grew()
-        self._floors, self._forecaster, self._inside = Floors(), Forecaster(), None
+        self._floors, self._forecaster, self._inside = RollingMin(), Forecaster(), None
         self._stage, self._rise = 0, None
         self._was = "the process was replaced"
 
@@ -134,7 +134,7 @@ class LeakDetector:
         ``retained_mib``: what Python objects hold, as tracemalloc or a census of containers counts it.
         """
         if self._inside is None:
-            self._inside = Inside()
+            self._inside = ProgramEvidence()
         self._inside.tell(self._now, caches, all_caches, active, collections, calls, retained_mib)
 
     @property

@@ -1,7 +1,7 @@
 """How near the effective limit is: LOW, MODERATE, HIGH, CRITICAL.
 
 Edges: from 70 % MODERATE, from 80 % HIGH, above 90 % CRITICAL, of the constraint that is nearest to being
-passed. :mod:`memwarden.assess.levels` says when one is entered and left. How long all tasks wait for memory (PSI) has
+passed. :mod:`memwarden.assess.hysteresis` says when one is entered and left. How long all tasks wait for memory (PSI) has
 levels of the same kind beside it.
 """
 
@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-from memwarden.assess.levels import USED, Levels, levels, stall_levels
+from memwarden.assess.hysteresis import USED, levels, stall_levels
 from memwarden.model.facts import PsiStats
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel
 
 __all__ = [
     "AT_ONCE_ABOVE",
     "CRITICAL_ABOVE",
     "HIGH_AT",
     "MODERATE_AT",
-    "Levels",
     "PressureDetector",
     "bare_level",
     "constraints",

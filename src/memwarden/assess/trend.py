@@ -17,7 +17,7 @@ from array import array
 from collections import deque
 from math import erf, isfinite, sqrt
 
-from memwarden.model.findings import Trend
+from memwarden.model.verdicts import Trend
 
 INCREASING, DECREASING, STABLE = "increasing", "decreasing", "stable"
 #: Readings that count as recent, those before that they are compared with, and the change that makes a trend.

@@ -8,16 +8,16 @@ from typing import Any
 
 from memwarden.compat.memory_manager import get_memory_monitor
 from memwarden.errors import MemwardenError, ReadError
-from memwarden.guards.adapt import safe_processing_config
-from memwarden.guards.freeing import clear_caches
-from memwarden.guards.jobs import held_counts
-from memwarden.guards.modes import Mode
-from memwarden.guards.resources import force_memory_cleanup as release_all
-from memwarden.model.findings import PressureLevel
+from memwarden.guards.budget.processing_config import safe_processing_config
+from memwarden.guards.budget.profiles import Profile
+from memwarden.guards.budget.reclaim import clear_caches
+from memwarden.guards.resources.managed import force_memory_cleanup as release_all
+from memwarden.guards.resources.resource_scope import held_counts
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import PressureLevel
 
 #: The processing modes, under their old name.
-ProcessingMode = Mode
+ProcessingMode = Profile
 
 _log = logging.getLogger("memwarden")
 

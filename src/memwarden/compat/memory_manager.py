@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from memwarden.actions.caches import Caches
 from memwarden.actions.gate import Gate
 from memwarden.actions.targets import Target
-from memwarden.compat.emergency import RULES
-from memwarden.compat.figures import Sources, figures_of, look_once
-from memwarden.compat.locks import Lock
-from memwarden.compat.shared import SYSTEM_CLOCK, Member, Shared, shared
-from memwarden.compat.tracked import ProcessInfo, Tracked
+from memwarden.compat.support.emergency import RULES
+from memwarden.compat.support.locks import Lock
+from memwarden.compat.support.process_info import ProcessInfo, TrackedProcesses
+from memwarden.compat.support.readings import Sources, figures_of, look_once
+from memwarden.compat.support.shared import SYSTEM_CLOCK, Member, Shared, shared
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel, Reading
 from memwarden.model.units import MIB, parse_duration
+from memwarden.model.verdicts import PressureLevel, Reading
 from memwarden.protocols import Clock
-from memwarden.readers.sources import own_sources
+from memwarden.readers.factory import own_sources
 
 #: The levels: ``"low"`` below 70 %, ``"moderate"`` from 70, ``"high"`` from 80, ``"critical"`` above 90.
 MemoryPressureLevel = PressureLevel
@@ -59,7 +59,7 @@ class MemoryMonitor:
         *,
         sources: Sources = own_sources,
         clock: Clock | None = None,
-        tracked: Tracked | None = None,
+        tracked: TrackedProcesses | None = None,
     ) -> None:
         #: Seconds between two updates.
         self.update_interval = parse_duration(update_interval)
@@ -67,7 +67,7 @@ class MemoryMonitor:
         self._clock: Clock = SYSTEM_CLOCK if clock is None else clock
         self._shared = shared(sources, self._clock)
         self._callbacks: list[_OnLevel] = []
-        self._tracked = Tracked(self._shared.emergency.targets) if tracked is None else tracked
+        self._tracked = TrackedProcesses(self._shared.emergency.targets) if tracked is None else tracked
 
     @property
     def monitoring(self) -> bool:

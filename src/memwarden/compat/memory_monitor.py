@@ -17,9 +17,9 @@ from contextlib import closing
 from typing import Any
 
 from memwarden.actions.collect import SHARE
-from memwarden.compat.figures import Sources, iso, moment
-from memwarden.compat.points import (
-    Point,
+from memwarden.compat.support.readings import Sources, iso, moment
+from memwarden.compat.support.task_report import (
+    MemoryPoint,
     denominator,
     gb,
     mb,
@@ -34,16 +34,16 @@ from memwarden.compat.points import (
     swap,
 )
 from memwarden.errors import MemwardenError, ReadError, SettingsError
-from memwarden.guards.freeing import Freed
-from memwarden.guards.freeing import force_garbage_collection as _collect
-from memwarden.guards.marks import Marks, marks
-from memwarden.guards.tracker import MemoryTracker
+from memwarden.guards.budget.reclaim import Freed
+from memwarden.guards.budget.reclaim import force_garbage_collection as _collect
+from memwarden.guards.measure.peak_rss import PeakScopes, marks
+from memwarden.guards.measure.tracker import MemoryTracker
 from memwarden.model import log
-from memwarden.model.findings import Reading
 from memwarden.model.units import MIB
-from memwarden.readers.census import Census, census
-from memwarden.readers.process import read_pss
-from memwarden.readers.sources import own_sources, tree_source
+from memwarden.model.verdicts import Reading
+from memwarden.readers.factory import own_sources, tree_source
+from memwarden.readers.gc_objects import GcObjects, census
+from memwarden.readers.linux.process import read_pss
 
 #: A task whose peak is above this many MB is a warning, and a process above this percentage of its limit.
 PEAK_WARNING_MB, PERCENT_WARNING = 1000.0, 80.0
@@ -71,8 +71,8 @@ class MemoryMonitor:
         peak_warning_mb: float = PEAK_WARNING_MB,
         percent_warning: float = PERCENT_WARNING,
         sources: Sources = own_sources,
-        objects: Census = census,
-        board: Marks = marks,
+        objects: GcObjects = census,
+        board: PeakScopes = marks,
     ) -> None:
         self.task_name, self.task_id, self.enable_gc = task_name, task_id, enable_gc
         self.peak_warning_mb = _above_zero("peak_warning_mb", peak_warning_mb)
@@ -158,7 +158,7 @@ class MemoryMonitor:
     def _given(self) -> Reading:
         return self._reading
 
-    def _look(self) -> Point:
+    def _look(self) -> MemoryPoint:
         self._reading = reading = read_now(self._sources)
         sample = reading.sample
         gaps = [str(ReadError(*gap)) for gap in sample.gaps]
@@ -174,7 +174,7 @@ class MemoryMonitor:
             objects, age = snapshot.objects, snapshot.objects_age
         else:
             objects, age = self._census.objects()
-        return Point(
+        return MemoryPoint(
             wall=sample.wall,
             rss=resident(sample) if snapshot is None else snapshot.rss,
             peak=None if snapshot is None or peak is None else max(peak, snapshot.rss),
@@ -186,7 +186,7 @@ class MemoryMonitor:
             gaps=tuple(dict.fromkeys(gaps)),
         )
 
-    def _info(self, point: Point) -> dict[str, Any]:
+    def _info(self, point: MemoryPoint) -> dict[str, Any]:
         return {
             "timestamp": iso(moment(point.wall, utc_offset=True)),
             "task_name": self.task_name,
@@ -211,7 +211,7 @@ class MemoryMonitor:
             "gaps": list(point.gaps),
         }
 
-    def _tell(self, what: str, point: Point) -> None:
+    def _tell(self, what: str, point: MemoryPoint) -> None:
         percent = point.percent
         high = percent is not None and percent > self.percent_warning
         line = (

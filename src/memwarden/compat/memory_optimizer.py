@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
-from memwarden.compat.figures import iso, moment
-from memwarden.compat.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
-from memwarden.compat.optimizer_service import MemoryOptimizer as MemoryOptimizer
-from memwarden.compat.optimizer_service import get_memory_status as get_memory_status
-from memwarden.compat.optimizer_service import start_memory_monitoring as start_memory_monitoring
-from memwarden.compat.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
+from memwarden.compat.support.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
+from memwarden.compat.support.optimizer_service import MemoryOptimizer as MemoryOptimizer
+from memwarden.compat.support.optimizer_service import get_memory_status as get_memory_status
+from memwarden.compat.support.optimizer_service import start_memory_monitoring as start_memory_monitoring
+from memwarden.compat.support.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
+from memwarden.compat.support.readings import iso, moment
 from memwarden.errors import SettingsError
-from memwarden.guards import tracker as native
-from memwarden.guards.limit import memory_limit as _memory_limit
-from memwarden.guards.profile import memory_profile as _profile
-from memwarden.guards.tracker import Snapshot
+from memwarden.guards.limit.memory_limit import memory_limit as _memory_limit
+from memwarden.guards.measure import tracker as native
+from memwarden.guards.measure.profile import memory_profile as _profile
+from memwarden.guards.measure.tracker import Snapshot
 from memwarden.model.units import MIB
 from memwarden.settings.options import Switch
 

@@ -1,6 +1,6 @@
 """The old ``src.utils.resource_manager``: managed files, captures and processes, in its old names and megabytes.
 
-They are :mod:`memwarden.guards.resources`'. A limit on memory limits here, and what one job holds is no other job's.
+They are :mod:`memwarden.guards.resources.managed`'. A limit on memory limits here, and what one job holds is no other job's.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from memwarden.compat.guarding import memory_constrained_operation as memory_constrained_operation
-from memwarden.compat.guarding import memory_guard as memory_guard
-from memwarden.compat.guarding import memory_optimized as memory_optimized
-from memwarden.guards import resources
-from memwarden.guards.processes import ManagedProcess
-from memwarden.guards.resources import managed_opencv_capture as managed_opencv_capture
-from memwarden.guards.tempfiles import PREFIX
+from memwarden.compat.support.guarding import memory_constrained_operation as memory_constrained_operation
+from memwarden.compat.support.guarding import memory_guard as memory_guard
+from memwarden.compat.support.guarding import memory_optimized as memory_optimized
+from memwarden.guards.resources import managed
+from memwarden.guards.resources.managed import managed_opencv_capture as managed_opencv_capture
+from memwarden.guards.resources.processes import ManagedProcess
+from memwarden.guards.resources.tempfiles import PREFIX
 from memwarden.model.units import MIB
 
 #: How much of a file's size each kind of work was estimated to take, and what any other kind was.
@@ -36,7 +36,7 @@ def managed_tempfile(
     text: bool = False,
 ) -> Iterator[str]:
     """The path of an empty, closed file that is removed at the end. ``text`` has no meaning: nothing is open."""
-    with resources.managed_tempfile(suffix, prefix, directory) as path:
+    with managed.managed_tempfile(suffix, prefix, directory) as path:
         yield path
 
 
@@ -45,12 +45,12 @@ def managed_temp_directory(
     suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
     """The path of an empty directory that is removed at the end with all that is in it."""
-    with resources.managed_temp_directory(suffix, prefix, directory) as path:
+    with managed.managed_temp_directory(suffix, prefix, directory) as path:
         yield path
 
 
 class TimedProcess:
-    """A command that has a deadline; else as :class:`~memwarden.guards.processes.ManagedProcess`."""
+    """A command that has a deadline; else as :class:`~memwarden.guards.resources.processes.ManagedProcess`."""
 
     def __init__(self, process: ManagedProcess, timeout: float | None, deadline: float | None) -> None:
         self._process, self._timeout, self._deadline = process, timeout, deadline
@@ -81,10 +81,10 @@ def managed_process(
     """A running command, ended at the end of the block with all that it started.
 
     ``memory_limit_mb`` holds its whole tree. After ``timeout`` seconds ``wait()`` ends it. Of the arguments of
-    :class:`subprocess.Popen` those of :func:`memwarden.guards.processes.start` are understood.
+    :class:`subprocess.Popen` those of :func:`memwarden.guards.resources.processes.start` are understood.
     """
     limit = None if memory_limit_mb is None else round(memory_limit_mb * MIB)
-    with resources.managed_process(cmd, limit=limit, **popen) as process:
+    with managed.managed_process(cmd, limit=limit, **popen) as process:
         yield TimedProcess(process, timeout, None if timeout is None else time.monotonic() + timeout)
 
 
@@ -106,7 +106,7 @@ def force_memory_cleanup() -> dict[str, Any]:
     ``captures``, ``closables``, ``objects_collected``), ``freed_mb`` (what really left the process; None where that
     could not be measured) and ``failed``, in words.
     """
-    done = resources.force_memory_cleanup()
+    done = managed.force_memory_cleanup()
     return {
         "files": done.files,
         "directories": done.directories,
@@ -123,7 +123,7 @@ def estimate_processing_memory(video_path: str | os.PathLike[str], operation_typ
     """What an operation on a file was estimated to take, in MB, by the size of the file: 512 for one not to be read.
 
     Kept for programs that call it: any name of a type is accepted. The size of a file says little about what its
-    processing takes; what it took the last time says more (:mod:`memwarden.admission.footprint`).
+    processing takes; what it took the last time says more (:mod:`memwarden.admission.footprints.footprint`).
     """
     try:
         size = os.path.getsize(video_path)

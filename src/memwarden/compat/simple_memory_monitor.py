@@ -21,19 +21,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from memwarden.compat.alert import AlertCallback, MemoryAlert
-from memwarden.compat.checks import Checks
-from memwarden.compat.figures import Figures, Sources, figures_of, iso, look_once, moment, whole_mb
-from memwarden.compat.locks import Lock
-from memwarden.compat.metrics import MemoryMetrics, percent_text
-from memwarden.compat.processes import largest_processes
-from memwarden.compat.shared import SYSTEM_CLOCK, Member, shared
+from memwarden.compat.support.alert import AlertCallback, MemoryAlert
+from memwarden.compat.support.checks import Checks
+from memwarden.compat.support.locks import Lock
+from memwarden.compat.support.metrics import MemoryMetrics, percent_text
+from memwarden.compat.support.processes import largest_processes
+from memwarden.compat.support.readings import Readings, Sources, figures_of, iso, look_once, moment, whole_mb
+from memwarden.compat.support.shared import SYSTEM_CLOCK, Member, shared
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.units import parse_duration
 from memwarden.policy.presets import interval_for
 from memwarden.protocols import Clock
-from memwarden.readers.sources import own_sources
-from memwarden.records.places import state_directory
+from memwarden.readers.factory import own_sources
+from memwarden.records.paths import state_directory
 
 __all__ = [
     "AlertCallback",
@@ -135,13 +135,13 @@ class SimpleMemoryMonitor:
         """
         return self._status(self._figures())
 
-    def _figures(self) -> Figures | ReadError:
+    def _figures(self) -> Readings | ReadError:
         try:
             return figures_of(look_once(self._sources, self._clock))
         except ReadError as error:
             return error
 
-    def _status(self, figures: Figures | ReadError) -> dict[str, Any]:
+    def _status(self, figures: Readings | ReadError) -> dict[str, Any]:
         uptime = self._uptime()
         if isinstance(figures, ReadError):
             known: dict[str, Any] = dict.fromkeys(

@@ -16,13 +16,13 @@ import os
 import select
 from collections.abc import Sequence
 
-from memwarden.actions.sentinel import Sentinel
 from memwarden.contain.ceiling import PARTING_RESERVE
-from memwarden.contain.groups import OwnGroup, parent_for, write
+from memwarden.contain.own_cgroup import OwnCgroup, parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.cgroup import keyed_number
-from memwarden.readers.files import KeptFile
+from memwarden.process.watchdog import Watchdog
+from memwarden.readers.linux.cgroup import keyed_number
+from memwarden.readers.linux.files import KeptFile
 
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
@@ -35,8 +35,8 @@ class Cgroup1Ceiling:
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         self._limit = limit
-        self._group = OwnGroup(parent_for(1, given))
-        self._sentinel: Sentinel | None = None
+        self._group = OwnCgroup(parent_for(1, given))
+        self._sentinel: Watchdog | None = None
         self._event = -1
         path = self._group.path
         try:
@@ -51,7 +51,7 @@ class Cgroup1Ceiling:
         self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
 
     def _watch_oom(self, path: str) -> None:
-        sentinel = Sentinel('echo 0 >"$1/memory.oom_control"', path)
+        sentinel = Watchdog('echo 0 >"$1/memory.oom_control"', path)
         self._sentinel = sentinel
         if not sentinel.standing:
             return

@@ -15,14 +15,14 @@ import os
 import select
 from collections.abc import Sequence
 
-from memwarden.actions.sentinel import Sentinel
 from memwarden.contain.ceiling import PARTING_RESERVE
-from memwarden.contain.groups import OwnGroup, hands_memory_down, need_entry, parent_for, write
+from memwarden.contain.own_cgroup import OwnCgroup, hands_memory_down, need_entry, parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
-from memwarden.readers.cgroup import RECLAIMABLE, keyed_number
-from memwarden.readers.files import KeptFile, read_once
+from memwarden.process.watchdog import Watchdog
+from memwarden.readers.linux.cgroup import RECLAIMABLE, keyed_number
+from memwarden.readers.linux.files import KeptFile, read_once
 
 #: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
 #: batches for each processor.
@@ -39,8 +39,8 @@ class Cgroup2Ceiling:
         parent = parent_for(2, given)
         self._need_controller(parent)
         need_entry(parent)
-        self._group = OwnGroup(parent)
-        self._sentinel: Sentinel | None = None
+        self._group = OwnCgroup(parent)
+        self._sentinel: Watchdog | None = None
         path = self._group.path
         self._events = KeptFile("events", f"{path}/memory.events", 512)
         self._stat = KeptFile("stat", f"{path}/memory.stat", 8192)
@@ -62,7 +62,7 @@ class Cgroup2Ceiling:
             raise CeilingUnavailable(f"the group {path} cannot be set up: {error.strerror}") from None
         # cgroup.kill is there since Linux 5.14; before, the kernel shall kill at the ceiling instead of slowing down.
         self._kills = os.path.exists(f"{path}/cgroup.kill")
-        self._sentinel = Sentinel('echo 1 >"$1/cgroup.kill"' if self._kills else 'echo max >"$1/memory.high"', path)
+        self._sentinel = Watchdog('echo 1 >"$1/cgroup.kill"' if self._kills else 'echo max >"$1/memory.high"', path)
         self._high = self._count(b"high")
         self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memwarden.actions import signals
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.identity import ProcProbe
+from memwarden.process import signals
+from memwarden.readers.linux.identity import ProcProbe
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -23,5 +23,5 @@ def become_subreaper() -> bool:
 
 
 def send(key: ProcessKey, number: int) -> None:
-    """Signal exactly this process; see :func:`memwarden.actions.signals.send`."""
+    """Signal exactly this process; see :func:`memwarden.process.signals.send`."""
     signals.send(key, number, _probe)

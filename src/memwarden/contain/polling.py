@@ -19,8 +19,8 @@ from memwarden.contain.ceiling import PARTING_RESERVE
 from memwarden.contain.kernel import send
 from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
-from memwarden.readers.process import read_pss, read_stat
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.process import read_pss, read_stat
+from memwarden.readers.linux.tree import TreeReader
 
 #: Bytes a second that a tree is reckoned to grow at: one that has grown of late, and one that has stood still
 #: (one thread faults in 1.3 GB/s in 4 KiB pages; each wake-up costs some 0.1 ms of a core).

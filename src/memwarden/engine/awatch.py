@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memwarden.engine.warden import WAITING_READINGS, Warden
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
+from memwarden.model.verdicts import Reading
 
 #: How often a loop that waits for a reading asks whether the warden still runs: where a receiver hangs nobody is told
 #: of the end.

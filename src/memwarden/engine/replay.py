@@ -16,8 +16,8 @@ from memwarden.engine.tick import Tick, told_of
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import LeakVerdict, Reading
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import LeakVerdict, Reading
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Detector
 
@@ -172,7 +172,7 @@ def _rules(plain: Iterable[dict[str, Any]]) -> list[Rule]:
     found = []
     for each in plain:
         try:
-            found.append(Rule.from_plain({**each, "rest": float("inf")} if each.get("rest") == "inf" else each))
+            found.append(Rule.from_dict({**each, "rest": float("inf")} if each.get("rest") == "inf" else each))
         except SettingsError as error:
             raise SettingsError(f"a rule of the record: {error}; say --rules FILE") from None
     return found

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memwarden.assess.words import left_words
+from memwarden.assess.reasons import left_words
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap
-from memwarden.model.findings import Assessment, LeakStage, LeakVerdict, Reading
 from memwarden.model.limits import Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, LeakStage, LeakVerdict, Reading
 from memwarden.protocols import Clock, Detector, Glancer, Reader
 from memwarden.readers.collect import collect
 
@@ -41,7 +41,7 @@ class Look:
         "wall",
     )
 
-    # A look that is to be recorded is its own parcel for the courier, see :class:`memwarden.engine.courier.Parcel`.
+    # A look that is to be recorded is its own parcel for the courier, see :class:`memwarden.engine.dispatcher.Parcel`.
     is_sample, call, label = True, None, ""
 
     def __init__(
@@ -177,7 +177,7 @@ def plain_policy(policy: Policy | None) -> dict[str, Any]:
     """What a record holds of the rules in force, so that they can be followed again."""
     if policy is None:
         return {"rules": []}
-    plain = [rule.to_plain() for rule in policy.rules]
+    plain = [rule.to_dict() for rule in policy.rules]
     for rule in plain:
         if rule.get("rest") == math.inf:
             rule["rest"] = "inf"  # JSON has no word for it

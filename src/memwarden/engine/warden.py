@@ -10,23 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.judge import Judge
-from memwarden.engine import alive
-from memwarden.engine.bell import Bell
+from memwarden.engine import lifecycle
+from memwarden.engine.action_registry import ActionRegistry
 from memwarden.engine.clock import SystemClock
-from memwarden.engine.courier import Courier, Parcel, Receiver, label_of
-from memwarden.engine.pace import SHORTEST, FillRate, delay
-from memwarden.engine.remedies import Remedies
+from memwarden.engine.dispatcher import Dispatcher, Message, Receiver, label_of
+from memwarden.engine.sampling_interval import SHORTEST, FillRate, delay
 from memwarden.engine.tick import Look, Tick, plain_policy, told_of
+from memwarden.engine.waker import Waker
 from memwarden.errors import SettingsError
 from memwarden.model import log
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
 from memwarden.model.limits import Limit
-from memwarden.model.plain import iso, to_plain
+from memwarden.model.serialize import iso, to_dict
 from memwarden.model.units import parse_duration
+from memwarden.model.verdicts import Reading
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
-from memwarden.readers.program import ProgramReader, Tell
-from memwarden.readers.sources import own_sources
+from memwarden.readers.factory import own_sources
+from memwarden.readers.self_report import SelfReportReader, Tell
 
 if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
@@ -56,7 +56,7 @@ class _Life:
 
     def __init__(self, run: Callable[[_Life], None]) -> None:
         #: Rings when the run ends, and when another interval was asked for.
-        self.wake = Bell()
+        self.wake = Waker()
         #: When the grid of that interval begins.
         self.first = 0.0
         #: Set when the first look was taken, and the kernel was asked.
@@ -134,10 +134,10 @@ class Warden:
         self._recorders = tuple(recorders)
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
-        self._remedies = Remedies(actions, dry_run)
+        self._remedies = ActionRegistry(actions, dry_run)
         sources = tuple(own_sources() if readers is None else readers)
         if readers is None or program is not None:
-            sources = (*sources, ProgramReader(program, self._remedies.fills))
+            sources = (*sources, SelfReportReader(program, self._remedies.fills))
         self._tick = Tick(sources, self._detector, None, self._clock, asked)
         if rules:
             self._tick.policy = self._policy(rules)
@@ -145,12 +145,12 @@ class Warden:
         self._outcomes: deque[tuple[float, Outcome]] = deque()  # each with the moment at which it was told
         self._rate = FillRate()
         self._last: Look | None = None
-        self._courier = Courier(self._clock)
+        self._courier = Dispatcher(self._clock)
         if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
-            self._courier.add(_to_log, "log", linger=math.inf)
+            self._courier.add(_to_log, "log", max_delay=math.inf)
         for recorder in self._recorders:
-            linger, each = getattr(recorder, "linger", 0.0), getattr(recorder, "every_look", False)
-            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), linger, every_look=each)
+            max_delay, each = getattr(recorder, "max_delay", 0.0), getattr(recorder, "every_look", False)
+            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), max_delay, every_look=each)
         self._guard = threading.Lock()  # over the fields below, never across a join or a callback
         self._life: _Life | None = None
         self._behind: threading.Thread | None = None  # a thread that a hanging reader holds
@@ -158,7 +158,7 @@ class Warden:
         self._ended.set()
         self._started_wall: float | None = None
         self._followed = -math.inf
-        alive.add(self)
+        lifecycle.add(self)
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         policy = self._remedies.policy(rules)
@@ -173,7 +173,7 @@ class Warden:
         """Read the kernel's stalls from now on: a rule asks for them, and most watches can do without."""
         if any(reader.name == "psi" for reader in self._tick.readers):
             return
-        from memwarden.readers.psi import PsiReader
+        from memwarden.readers.linux.psi import PsiReader
 
         self._tick.readers = (*self._tick.readers, PsiReader())
 
@@ -443,10 +443,10 @@ class Warden:
 
     def _listen(self, life: _Life) -> None:
         """Have the kernel wake us where it does. What it refuses ``memwarden doctor`` tells."""
-        from memwarden.readers.wakeups import own_wakeups
+        from memwarden.readers.linux.wakeups import own_wakeups
 
         try:
-            with alive.opening():
+            with lifecycle.opening():
                 granted, _ = own_wakeups()
                 life.wake.listen(granted)
         except OSError as error:  # no descriptors left: the time still wakes us
@@ -484,7 +484,7 @@ class Warden:
             self._outcomes.append((told.monotonic, outcome))
             self._send(told)
 
-        self._courier.send(Parcel(None, run, label))
+        self._courier.send(Message(None, run, label))
 
     # --- telling --------------------------------------------------------------------------------------
 
@@ -506,7 +506,7 @@ class Warden:
         return Event(kind=kind, wall=wall, monotonic=now, message=message, value=value)
 
     def _send(self, event: Event) -> None:
-        self._courier.send(Parcel(event))
+        self._courier.send(Message(event))
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything told so far was delivered; False when ``timeout`` real seconds pass first."""
@@ -564,9 +564,9 @@ class Warden:
         is slow it waits half a second for that, at most.
         """
         last, life = self.last, self._life
-        counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_plain")), None)
+        counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_dict")), None)
         if counts is not None:
-            self.flush(STATUS_PATIENCE_SECONDS)  # samples may linger
+            self.flush(STATUS_PATIENCE_SECONDS)  # samples may max_delay
         return {
             "schema": 1,
             "running": self.running,
@@ -575,8 +575,8 @@ class Warden:
             "rules": [str(rule) for rule in self.rules],
             "woken_for": [] if life is None else list(life.wake.listening),
             "stuck_receivers": list(self._courier.stuck),
-            "reading": None if last is None else to_plain(last),
-            "statistics": None if counts is None else counts.as_plain(),
+            "reading": None if last is None else to_dict(last),
+            "statistics": None if counts is None else counts.as_dict(),
         }
 
     # --- fork -----------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Screens for people and machines. They show what lower floors know, and know nothing themselves."""
+"""Screens for people and machines. They show what lower layers know, and know nothing themselves."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
-from memwarden.model.findings import LeakStage, PressureLevel
 from memwarden.model.text import printable as printable
 from memwarden.model.units import seconds_text, size_text
+from memwarden.model.verdicts import LeakStage, PressureLevel
 
 #: A level's colour, in the words that terminals have.
 COLOURS = {

@@ -11,11 +11,11 @@ from importlib import import_module, util
 from typing import Any
 
 from memwarden.errors import LimitExceeded, ReadError, SettingsError
-from memwarden.guards.track import track
+from memwarden.guards.measure.track import track
 from memwarden.model.units import parse_size, size_text
 
 USAGE = "%%memwarden [--limit SIZE]"
-_LIMIT = "memwarden.guards.limit"
+_LIMIT = "memwarden.guards.limit.memory_limit"
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -84,7 +84,7 @@ def run_cell(shell: Any, cell: str, limit: int | None) -> None:
 
 
 def _held_to(limit: int | None) -> contextlib.AbstractContextManager[object]:
-    """Enforced while the cell runs where :mod:`memwarden.guards.limit` is there."""
+    """Enforced while the cell runs where :mod:`memwarden.guards.limit.memory_limit` is there."""
     if limit is None or not util.find_spec(_LIMIT):
         return contextlib.nullcontext()
     held: contextlib.AbstractContextManager[object] = import_module(_LIMIT).memory_limit(limit)

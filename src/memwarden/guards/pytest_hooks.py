@@ -12,8 +12,8 @@ from typing import Any
 
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, ReadError, SettingsError
-from memwarden.guards.repeat import what_stays
-from memwarden.guards.track import Track, track
+from memwarden.guards.measure.leak_check import check_leaks
+from memwarden.guards.measure.track import Track, track
 from memwarden.model.calls import CallMemory
 from memwarden.model.units import parse_size, size_text
 
@@ -164,7 +164,7 @@ def _made(config: Any) -> Any:
             ) -> None:
                 __tracebackhide__ = True
                 allowed = parse_size(allow) if allow else 0
-                stays = what_stays(lambda: function(*args, **options), calls, warm_up)
+                stays = check_leaks(lambda: function(*args, **options), calls, warm_up)
                 if (stays.blocks and not allowed) or (stays.resident or 0) > allowed:
                     name = getattr(function, "__qualname__", repr(function))
                     pytest.fail(f"{name} leaks: {stays} ({stays.calls} calls)", pytrace=False)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memwarden.actions.forks import renew_after_fork
 from memwarden.engine.warden import Warden
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
@@ -20,6 +19,7 @@ from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration, parse_size
 from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
+from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.protocols import Clock, Reader, Recorder
 from memwarden.records.statistics import Statistics
 
@@ -130,7 +130,7 @@ class _Own:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.service: MemoryMonitoringService | None = None
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 TaskOutcome = Literal["finished", "killed_at"]
 
 
-class Kind(NamedTuple):
+class TaskKey(NamedTuple):
     """A kind of task: those that are learned about together."""
 
     #: The function's qualified name, or whatever the user calls it.

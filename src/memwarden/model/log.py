@@ -49,15 +49,15 @@ def extra_of(event: Event | None) -> dict[str, Any]:
     if event is None:
         return dict.fromkeys(("memwarden", "memwarden_kind", "memwarden_level", "memwarden_rule"))
     from memwarden.model.decisions import Clearing, Decision, Outcome
-    from memwarden.model.findings import Assessment, Reading
-    from memwarden.model.plain import to_plain
+    from memwarden.model.serialize import to_dict
+    from memwarden.model.verdicts import Assessment, Reading
 
     value = event.value
     if isinstance(value, Reading):
         value = value.assessment
     decision = value.decision if isinstance(value, Outcome) else value
     return {
-        "memwarden": to_plain(event),
+        "memwarden": to_dict(event),
         "memwarden_kind": event.kind.value,
         "memwarden_level": value.level.value if isinstance(value, Assessment) else None,
         "memwarden_rule": decision.rule if isinstance(decision, Decision | Clearing) else None,

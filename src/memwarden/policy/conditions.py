@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from memwarden.errors import SettingsError
 from memwarden.model.units import parse_duration, parse_size, size_text
-from memwarden.policy.measures import GROWTH, MEASURES, WORDS, Figure
+from memwarden.policy.metrics import GROWTH, MEASURES, WORDS, Figure
 
 _FORM = re.compile(r"\s*([A-Za-z_.]+)(?:\s+over\s+([0-9.]+\s*\w*))?\s*(>=|<=|>|<)\s*(\S.*?)\s*")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Clearing, Decision, Outcome
-from memwarden.model.findings import Assessment
 from memwarden.model.sample import Sample
 from memwarden.model.units import parse_duration, size_text
+from memwarden.model.verdicts import Assessment
 from memwarden.policy.conditions import Condition, parse_condition
-from memwarden.policy.measures import GROWTH, MEASURES, Figure
+from memwarden.policy.metrics import GROWTH, MEASURES, Figure
 
 SEVERITIES = ("info", "warning", "critical")
 
@@ -100,7 +100,7 @@ class Rule:
         return f"when {self.condition}{held}{rested}{then}{firmer}{rehearsed}"
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Rule:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Rule:
         """A rule as it stands in a file. Raises :class:`SettingsError`."""
         name = plain.get("name")
         unknown = [key for key in plain if key not in _KEYS]
@@ -111,8 +111,8 @@ class Rule:
                 raise SettingsError(f"rule {name!r}: {key!r} is missing")
         return cls(**{_KEYS[key]: value for key, value in plain.items()})
 
-    def to_plain(self) -> dict[str, Any]:
-        """What :meth:`from_plain` reads, without what is default."""
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` reads, without what is default."""
         plain: dict[str, Any] = {}
         for key, name in sorted(_KEYS.items(), key=lambda each: _ORDER.index(each[1])):
             value = getattr(self, name)

@@ -32,7 +32,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.readers.highwater import remembered
+from memwarden.readers.linux.highwater import remembered
 
 if TYPE_CHECKING:
     import psutil
@@ -123,7 +123,7 @@ def _own_peak() -> int | None:
 
 
 class PortableHighWater:
-    """The highest resident size of this process; see :class:`~memwarden.readers.highwater.HighWater`."""
+    """The highest resident size of this process; see :class:`~memwarden.readers.linux.highwater.HighWater`."""
 
     def __init__(self) -> None:
         self._psutil = _need_psutil()
@@ -242,7 +242,7 @@ class PortableShares:
 class PortableTree:
     """Reads :class:`TreeMemory` of the process ``pid`` and everything that it started.
 
-    As :class:`~memwarden.readers.tree.TreeReader`, which says what ``adopter`` and ``strangers`` are for, with
+    As :class:`~memwarden.readers.linux.tree.TreeReader`, which says what ``adopter`` and ``strangers`` are for, with
     psutil's means: each look goes through all processes of the machine, and who was forked and orphaned between two
     looks is not found. On Windows a parent that has ended leaves its pid behind as its children's; whoever is
     older than the process that has that pid now is no child of it.

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import DirectoryUsage, Gap
-from memwarden.readers.files import read_error
+from memwarden.readers.linux.files import read_error
 
 THREAD = "memwarden-tempdir"
 #: Folders in folders that are counted; each costs two descriptors while a count goes on.

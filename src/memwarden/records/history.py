@@ -10,8 +10,8 @@ from typing import Any
 
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
-from memwarden.model.plain import SCHEMA, from_plain
+from memwarden.model.serialize import SCHEMA, from_dict
+from memwarden.model.verdicts import Reading
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -86,7 +86,7 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _event(plain: dict[str, Any]) -> Event | None:
     try:
-        value = from_plain(plain)
+        value = from_dict(plain)
     except (SettingsError, RecursionError):
         return None
     if isinstance(value, Reading):  # ``memwarden watch --json`` prints them so

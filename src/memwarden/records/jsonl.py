@@ -19,22 +19,22 @@ from typing import Any
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.lines import to_json
-from memwarden.model.plain import from_plain
+from memwarden.model.fast_json import to_json
+from memwarden.model.serialize import from_dict
 from memwarden.model.units import MIB
 
 
 class JsonlRecorder:
     """Appends events to ``path``; makes its folder (0700) when it is missing.
 
-    Samples may ``linger`` for some seconds and are then written several at once; any other event is written at
+    Samples may ``max_delay`` for some seconds and are then written several at once; any other event is written at
     once, with what waits before it. ``every_look`` keeps the looks between the samples, too. Raises
     :class:`RecordError` from ``record`` when a line could not be kept; the next call tries again, and ``lost`` counts
     the lines that were not kept.
     """
 
     #: Seconds; see :class:`memwarden.protocols.Recorder`.
-    linger = 5.0
+    max_delay = 5.0
 
     def __init__(
         self,
@@ -165,6 +165,6 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                yield from_plain(json.loads(line))
+                yield from_dict(json.loads(line))
             except (ValueError, RecursionError):  # SettingsError is a ValueError
                 continue

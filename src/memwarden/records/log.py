@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Reading
 from memwarden.model.log import extra_of, logger
+from memwarden.model.verdicts import Reading
 
 #: At which level a kind of event is logged; what is not named here is INFO.
 LEVELS: Mapping[EventKind, int | None] = {

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Assessment, PressureLevel, Reading
-from memwarden.model.lines import to_json
-from memwarden.model.plain import from_plain
+from memwarden.model.fast_json import to_json
+from memwarden.model.serialize import from_dict
 from memwarden.model.units import MIB, parse_duration, parse_size
-from memwarden.records.database import Database, patiently
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
+from memwarden.records.sqlite_connection import SqliteConnection, patiently
 
 if TYPE_CHECKING:
     import sqlite3
@@ -144,7 +144,7 @@ class SqliteRecorder:
         self._most_pages = (most - self._most_log - 2 * _BATCH_BYTES) // _PAGE
         self._most_event = most // 16
         self._wall, self._monotonic = wall, monotonic
-        self._database = Database(self.path, self._prepare, writes=True)
+        self._database = SqliteConnection(self.path, self._prepare, writes=True)
         self._generation = 0
         self._pending: list[tuple[Any, ...]] = []
         self._pending_bytes = 0
@@ -507,7 +507,7 @@ def read_history(
     ``since`` (inclusive) and ``until`` (exclusive) are seconds since the epoch; ``writer`` is an ``id`` of the table
     ``writers``. Between events nothing is held open. Raises :class:`RecordError` when the file cannot be read.
     """
-    database = Database(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
+    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
     where, values = _conditions(since, until, writer)
     if kinds is not None:
         where += f" AND kind IN ({', '.join('?' * len(kinds))})"
@@ -527,7 +527,7 @@ def read_history(
             database.give_up()
         for _, plain in rows:
             try:
-                event = from_plain(json.loads(plain))
+                event = from_dict(json.loads(plain))
             except (ValueError, TypeError, RecursionError):  # SettingsError is a ValueError
                 continue
             if isinstance(event, Event):
@@ -542,7 +542,7 @@ def read_writers(path: str | os.PathLike[str]) -> list[int]:
 
     Raises :class:`RecordError` when the file cannot be read.
     """
-    database = Database(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
+    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
     with database.turn():
         db = database.connection()
         rows = []
@@ -564,7 +564,7 @@ def read_rollups(
 
     ``since``, ``until``, ``writer`` and errors as for :func:`read_history`.
     """
-    database = Database(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
+    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
     where, values = _conditions(since, until, writer)
     for each in (HOUR, MINUTE) if span is None else (span,):
         at: tuple[float, int] = (-math.inf, 0)

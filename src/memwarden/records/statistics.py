@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Clearing, Decision
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel, Reading
 from memwarden.model.limits import Limit
-from memwarden.model.plain import iso
+from memwarden.model.serialize import iso
+from memwarden.model.verdicts import PressureLevel, Reading
 
 
 class Peak(NamedTuple):
@@ -47,12 +47,12 @@ class Figures(NamedTuple):
 class Statistics:
     """Counts what it is told as a recorder; ``window`` is how many readings the average is made of.
 
-    Fed on one thread; ``figures`` may be read on any: it is replaced as a whole. Samples linger, so the newest may
+    Fed on one thread; ``figures`` may be read on any: it is replaced as a whole. Samples max_delay, so the newest may
     not be counted yet; :meth:`Warden.flush` and :meth:`Warden.status` see to it.
     """
 
     #: Seconds; see :class:`memwarden.protocols.Recorder`.
-    linger = 5.0
+    max_delay = 5.0
 
     def __init__(self, window: int = 100) -> None:
         if window < 1:
@@ -115,7 +115,7 @@ class Statistics:
             self.figures = self.figures._replace(repeats=self.figures.repeats + 1)
         self._episodes[decision.rule] = max(decision.repeat, known or 0)
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The figures as a dict that JSON can hold; what is not known is absent."""
         now = self.figures
         peak, limit = now.peak, now.limit

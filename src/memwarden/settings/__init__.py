@@ -6,9 +6,9 @@ file, the file over the default.
 
 from memwarden.settings.files import Fault, SettingsFile, config_directory, find, read
 from memwarden.settings.json_schema import schema
-from memwarden.settings.layers import Settings, Source, environment_faults, resolve
 from memwarden.settings.options import OPTIONS, RULE_KEYS, Option
-from memwarden.settings.watched import Watched
+from memwarden.settings.precedence import Settings, Source, environment_faults, resolve
+from memwarden.settings.reload import SettingsReloader
 
 __all__ = [
     "OPTIONS",
@@ -17,8 +17,8 @@ __all__ = [
     "Option",
     "Settings",
     "SettingsFile",
+    "SettingsReloader",
     "Source",
-    "Watched",
     "config_directory",
     "environment_faults",
     "find",

@@ -11,7 +11,7 @@ import pytest
 from memwarden.actions.caches import Caches
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision
-from memwarden.model.findings import PressureLevel
+from memwarden.model.verdicts import PressureLevel
 
 DECISION = Decision(rule="r", action="caches", reason="HIGH", wall=0.0, monotonic=0.0)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from memwarden.actions.collect import Collect
-from memwarden.actions.returned import noise
+from memwarden.actions.rss_delta import noise
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.decisions import Decision
 from memwarden.testing import FakeClock

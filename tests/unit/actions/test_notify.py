@@ -7,7 +7,7 @@ import pytest
 
 from memwarden.actions.notify import Notify
 from memwarden.model.events import EventKind
-from memwarden.model.plain import from_plain, to_plain
+from memwarden.model.serialize import from_dict, to_dict
 from memwarden.protocols import Action
 from support.values import DECISION
 
@@ -20,11 +20,11 @@ def test_the_reason_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> 
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("memwarden", logging.WARNING, "r: because")
     carried = vars(record)
-    told = from_plain(json.loads(json.dumps(carried["memwarden"], allow_nan=False)))
+    told = from_dict(json.loads(json.dumps(carried["memwarden"], allow_nan=False)))
     assert (told.kind, told.value) == (EventKind.DECISION, FIRST)
     assert (carried["memwarden_kind"], carried["memwarden_rule"]) == ("decision", "r")
     assert (outcome.decision, outcome.done, outcome.message) == (FIRST, True, "logged")
-    json.dumps(to_plain(outcome), allow_nan=False)
+    json.dumps(to_dict(outcome), allow_nan=False)
 
 
 def test_a_reason_is_never_taken_for_a_format(caplog: pytest.LogCaptureFixture) -> None:

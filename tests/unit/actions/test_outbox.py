@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memwarden.actions.outbox import Letter, Outbox, Undelivered
+from memwarden.actions.alerting.outbox import Message, Outbox, Undelivered
 from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left
 
@@ -30,7 +30,7 @@ class Post:
         self.gate = threading.Event()
         self.gate.set()
 
-    def send(self, letter: Letter, seconds: float | None) -> None:
+    def send(self, letter: Message, seconds: float | None) -> None:
         """Take a letter, or fail."""
         assert self.gate.wait(SOON)
         self.tries.append(str(letter))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from memwarden.actions.outbox import Letter
-from memwarden.actions.webhook import Webhook, _body, _refusal, _retry_after, sign, text_of
+from memwarden.actions.alerting.outbox import Message
+from memwarden.actions.alerting.webhook import Webhook, _body, _refusal, _retry_after, sign, text_of
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision
-from memwarden.model.plain import to_plain
+from memwarden.model.serialize import to_dict
 
 URL = "https://hooks.example.org/T0/secret-path?key=secret-value"
 
@@ -24,7 +24,7 @@ def decision(reason: str = "because", **more: Any) -> Decision:
     return Decision(rule="r", action="webhook", reason=reason, wall=1_700_000_000.5, monotonic=5.0, **more)
 
 
-LETTER = Letter(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
+LETTER = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_body_holds_the_decision_and_who_says_it() -> None:
     body = json.loads(_body(replace(LETTER, decision=odd)))
     assert body["state"] == "firing"
     assert body["sequence"] == 1
-    assert body["decision"] == json.loads(json.dumps(to_plain(odd)))
+    assert body["decision"] == json.loads(json.dumps(to_dict(odd)))
     assert "\n" not in body["text"]
     assert "\x1b" not in body["text"]
     assert "dry run" in body["text"]
@@ -170,7 +170,7 @@ def test_what_an_answer_means(status: int, refused: bool, after: float | None) -
 def test_importing_it_brings_no_http() -> None:
     """Who has a webhook that never fires pays nothing for HTTP and TLS."""
     program = (
-        "import sys; from memwarden.actions.webhook import Webhook; Webhook('https://example.org/x', secret='s');"
+        "import sys; from memwarden.actions.alerting.webhook import Webhook; Webhook('https://example.org/x', secret='s');"
         "print(*{'http', 'ssl', 'urllib.request', 'asyncio', 'email', 'hmac', 'random'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("fcntl", reason="commands are run on Linux")
 
-from memwarden.admission.command_result import CommandResult
-from memwarden.admission.commands import Template, file_name, input_bytes, run_commands
-from memwarden.admission.manifest import Manifest
+from memwarden.admission.batch.command_result import CommandResult
+from memwarden.admission.batch.commands import Template, file_name, input_bytes, run_commands
+from memwarden.admission.batch.manifest import Manifest
 from memwarden.errors import RecordError, SettingsError
 
 

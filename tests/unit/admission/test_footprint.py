@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from memwarden.admission.curves import Costs, cheapest, fit, with_censored
-from memwarden.admission.footprint import DRIFT_WINDOW, KEPT, REPEAT, Footprint, Footprints, Function
+from memwarden.admission.footprints.footprint import DRIFT_WINDOW, KEPT, REPEAT, Footprint, Footprints, Function
+from memwarden.admission.footprints.regression import Costs, cheapest, fit, with_censored
 from memwarden.errors import SettingsError
-from memwarden.model.footprints import Kind
+from memwarden.model.footprints import TaskKey
 from memwarden.model.units import GIB, MIB
 from memwarden.protocols import Predictor
 
@@ -256,7 +256,7 @@ def test_description_is_plain_data() -> None:
     assert len(told["points"]) == 40
     assert told["killed"] == [{"size": None, "at_least_bytes": 900 * MIB}]
     assert told["curve"]["median"][0]["bytes"] < told["curve"]["median"][-1]["bytes"]
-    assert Footprints(budget=1, slots=1).describe(Kind("new", "v"))["curve"] is None
+    assert Footprints(budget=1, slots=1).describe(TaskKey("new", "v"))["curve"] is None
 
 
 def test_a_function_predicts() -> None:

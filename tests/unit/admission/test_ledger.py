@@ -5,12 +5,12 @@ import pickle
 
 import pytest
 
-from memwarden.admission import ledger as module
-from memwarden.admission.ledger import Ledger, admit
-from memwarden.admission.surroundings import Look, SystemSurroundings
+from memwarden.admission.ledger import ledger as module
+from memwarden.admission.ledger.headroom import HeadroomReading, SystemHeadroom
+from memwarden.admission.ledger.ledger import Ledger, admit
 from memwarden.errors import DoesNotFit, NotAdmitted, ReadError, SettingsError
 from memwarden.model.limits import Constraint, Limit
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from memwarden.testing import FakeClock, ProcTree
 
 pytest.importorskip("fcntl", reason="a ledger needs file locks")
@@ -27,9 +27,9 @@ class Machine:
 
     def look(self, quick=False):
         if not self.known:
-            return Look(None, None)
+            return HeadroomReading(None, None)
         machine = Constraint(Limit(self.total, "machine"), self.taken + (self.reclaimable if quick else 0))
-        return Look(machine, machine)
+        return HeadroomReading(machine, machine)
 
     def held(self, who):
         return self.holds.get(who.pid)
@@ -352,7 +352,7 @@ def test_the_headroom_is_the_least_along_the_path(tmp_path):
     tree.write("sys/cgroup.controllers", "memory\n")
     for path, limit in (("a", 2000 * MIB), ("a/b", "max")):
         tree.group(path, memory__current=500 * MIB, memory__max=limit, memory__stat=stat)
-    surroundings = SystemSurroundings(ProcProbe(tree.proc), tree.proc, tree.sys)
+    surroundings = SystemHeadroom(ProcProbe(tree.proc), tree.proc, tree.sys)
     thorough = surroundings.look()
     assert thorough.nearest == Constraint(Limit(2000 * MIB, "cgroup /a"), 200 * MIB)
     assert thorough.smallest == thorough.nearest
@@ -369,7 +369,7 @@ def test_what_a_process_holds_is_its_own_memory(tmp_path):
     tree = ProcTree(tmp_path)
     tree.process(9, start=3, rss=50 * MIB, shared=20 * MIB)
     probe = ProcProbe(tree.proc)
-    surroundings = SystemSurroundings(probe, tree.proc, tree.sys)
+    surroundings = SystemHeadroom(probe, tree.proc, tree.sys)
     key = probe.key_of(9)
     assert surroundings.held(key) == 30 * MIB
     assert surroundings.held(key._replace(start=4)) is None

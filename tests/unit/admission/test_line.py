@@ -5,11 +5,11 @@ import select
 
 import pytest
 
-from memwarden.admission.ledger import Ledger
-from memwarden.admission.surroundings import Look
+from memwarden.admission.ledger.headroom import HeadroomReading
+from memwarden.admission.ledger.ledger import Ledger
 from memwarden.errors import DoesNotFit
 from memwarden.model.limits import Constraint, Limit
-from memwarden.readers.identity import ProcProbe
+from memwarden.readers.linux.identity import ProcProbe
 from memwarden.testing import FakeClock, ProcTree
 
 pytest.importorskip("fcntl", reason="a ledger needs file locks")
@@ -22,7 +22,7 @@ class Machine:
 
     def look(self, quick=False):
         machine = Constraint(Limit(1000 * MIB, "machine"), 0)
-        return Look(machine, machine)
+        return HeadroomReading(machine, machine)
 
     def held(self, who):
         return None

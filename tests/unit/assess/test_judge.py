@@ -21,9 +21,9 @@ from memwarden.model.facts import (
     SystemMemory,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, LeakStage
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import Assessment, LeakStage
 
 TOTAL = 1000
 KEY = ProcessKey(10, 100)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from memwarden.assess.leak import LeakDetector, detector
-from memwarden.model.findings import LeakStage
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import LeakStage
 from support.leaks import Recording, cache, leaking, noisy, recordings, sawtooth, warmup, watched
 
 RECORDINGS = recordings()

@@ -10,11 +10,11 @@ import pytest
 from memwarden.assess import pressure
 from memwarden.assess.pressure import PressureDetector, bare_level, constraints
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, PsiLine, PsiStats, SystemMemory
-from memwarden.model.findings import PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import PressureLevel
 from memwarden.readers.collect import collect
-from memwarden.readers.meminfo import MeminfoReader
+from memwarden.readers.linux.meminfo import MeminfoReader
 from memwarden.testing import ProcTree
 from support.trees import GIB, MIB, container_v1, container_v2, groups_of, limited_from_above_v1, nested
 

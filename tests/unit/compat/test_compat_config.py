@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from memwarden.actions.collect import Collect
-from memwarden.compat import optimizer_service
 from memwarden.compat.config import VARIABLES, Config
-from memwarden.compat.optimizer_service import MemoryMonitoringService, MemoryOptimizer, autostart
+from memwarden.compat.support import optimizer_service
+from memwarden.compat.support.optimizer_service import MemoryMonitoringService, MemoryOptimizer, autostart
 from memwarden.errors import SettingsError
-from memwarden.guards.freeing import CollectEvery
+from memwarden.guards.budget.reclaim import CollectEvery
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
 from memwarden.model.units import GIB, MIB
 from memwarden.testing import FakeClock, ScriptedReader

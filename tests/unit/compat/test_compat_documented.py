@@ -9,18 +9,17 @@ import pytest
 from memwarden import compat
 from memwarden.compat import (
     config,
-    guarding,
     memory_init,
     memory_manager,
     memory_monitor,
     memory_optimizer,
-    optimizer_service,
     resource_manager,
     simple_memory_monitor,
 )
-from memwarden.compat.figures import whole_mb
 from memwarden.compat.memory_manager import MemoryPressureLevel
-from memwarden.compat.tracked import ProcessInfo
+from memwarden.compat.support import guarding, optimizer_service
+from memwarden.compat.support.process_info import ProcessInfo
+from memwarden.compat.support.readings import whole_mb
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "compat.md").read_text(encoding="utf-8")
 
@@ -60,9 +59,9 @@ def _offered():
 
 #: Names that a module serves though they live in another file.
 _HOMES = {
-    "MemoryMetrics": "memwarden.compat.metrics",
-    "MemoryAlert": "memwarden.compat.alert",
-    "MemoryPressureLevel": "memwarden.model.findings",
+    "MemoryMetrics": "memwarden.compat.support.metrics",
+    "MemoryAlert": "memwarden.compat.support.alert",
+    "MemoryPressureLevel": "memwarden.model.verdicts",
 }
 
 #: Parts that the page describes by what they do.

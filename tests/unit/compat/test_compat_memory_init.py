@@ -15,7 +15,7 @@ from memwarden.compat.memory_init import (
     shutdown_memory_management_system,
 )
 from memwarden.compat.memory_manager import MemoryMonitor
-from memwarden.compat.tracked import Tracked
+from memwarden.compat.support.process_info import TrackedProcesses
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader
 
@@ -32,7 +32,7 @@ def use(monkeypatch, tmp_path):
 
     def put(facts):
         monitor = MemoryMonitor(
-            sources=lambda: [ScriptedReader([facts])], clock=FakeClock(), tracked=Tracked(proc=tree.proc)
+            sources=lambda: [ScriptedReader([facts])], clock=FakeClock(), tracked=TrackedProcesses(proc=tree.proc)
         )
         monkeypatch.setattr(memory_manager, "_monitor", monitor)
         return monitor, tree

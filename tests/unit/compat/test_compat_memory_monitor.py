@@ -19,11 +19,11 @@ from memwarden.compat.memory_monitor import (
     log_worker_memory_summary,
 )
 from memwarden.errors import ExtraMissing, ReadError, SettingsError
-from memwarden.guards.freeing import Freed
+from memwarden.guards.budget.reclaim import Freed
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, SystemMemory
 from memwarden.model.sample import Sample
 from memwarden.policy.rules import Policy, Rule
-from memwarden.readers.census import Census
+from memwarden.readers.gc_objects import GcObjects
 from memwarden.testing import ScriptedReader
 from support.kernel import MIB, Kernel, unreadable
 
@@ -56,7 +56,7 @@ def container(rss=256 * MIB, limit=4 * GIB, used=1 << 30):
 def made(kernel, *found, **options):
     """A monitor over that kernel, whose looks find this; and 127,453 objects."""
     reader = ScriptedReader(found or [container()])
-    options.setdefault("objects", Census(count=lambda: 127_453, monotonic=lambda: 0.0))
+    options.setdefault("objects", GcObjects(count=lambda: 127_453, monotonic=lambda: 0.0))
     options.setdefault("enable_gc", False)
     return MemoryMonitor(task_name=TASK, sources=lambda: [reader], board=kernel.board(), **options)
 
@@ -177,7 +177,7 @@ def test_objects_are_counted_on_a_ration(kernel, heard):
         times[0] += 0.1
         return next(counts)
 
-    monitor = made(kernel, objects=Census(count=count, monotonic=lambda: times[0]))
+    monitor = made(kernel, objects=GcObjects(count=count, monotonic=lambda: times[0]))
     monitor.start_monitoring()
     times[0] += 90
     monitor.checkpoint("later")
@@ -333,7 +333,7 @@ def test_thresholds_can_be_set(kernel, heard):
     kernel.spike(301 * MIB)
     monitor.finish_monitoring()
     assert [record.levelname for record in heard.records] == ["WARNING"] * 3
-    rule = Rule.from_plain({"name": "threshold", "when": "process.rss > 3000MiB", "then": "notify", "rest": 0})
+    rule = Rule.from_dict({"name": "threshold", "when": "process.rss > 3000MiB", "then": "notify", "rest": 0})
     policy, judge = Policy([rule]), PressureDetector()
     fired = []
     for now, rss in enumerate((3000 * MIB, 3000 * MIB + 4096)):

@@ -10,13 +10,13 @@ import pytest
 from memwarden.compat import memory_optimizer
 from memwarden.compat.memory_optimizer import MemoryMetrics, MemoryTracker, memory_profile
 from memwarden.errors import SettingsError
-from memwarden.guards import profile, tracker
-from memwarden.guards.call import Call
+from memwarden.guards.measure import profile, tracker
+from memwarden.guards.measure.measurement import Measurement
 from memwarden.model.facts import SystemMemory
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
-from memwarden.readers.census import Census
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
+from memwarden.readers.gc_objects import GcObjects
 from support.kernel import MIB, Kernel
 
 GIB = 1 << 30
@@ -34,7 +34,7 @@ def old(kernel):
     assessment = Assessment(PressureLevel.LOW, PressureLevel.LOW, Constraint(limit, GIB // 4), limit, 768 * MIB, 0.0)
     system = SystemMemory(4 * GIB, 3 * GIB, 3 * GIB, 0, GIB, GIB - MIB)
     reading = Reading(Sample(wall=50.0, monotonic=5.0, late=0.0, system=system), assessment)
-    census = Census(count=lambda: 1000, monotonic=lambda: 0.0)
+    census = GcObjects(count=lambda: 1000, monotonic=lambda: 0.0)
     return MemoryTracker(
         tracker.MemoryTracker(look=lambda: reading, objects=census, wall=lambda: 50.0, board=kernel.board())
     )
@@ -122,7 +122,7 @@ def test_the_report_has_a_verdict(kernel, old, capsys, size, verdict):
 @pytest.mark.contract("S3-26")
 def test_profiling_can_be_switched_by_its_variable(kernel, monkeypatch, caplog):
     """No: the function stays as it is. Not said: it is profiled, since somebody asked for it. Nonsense is refused."""
-    monkeypatch.setattr(profile, "Call", lambda *arguments: Call(*arguments, board=kernel.board()))
+    monkeypatch.setattr(profile, "Measurement", lambda *arguments: Measurement(*arguments, board=kernel.board()))
     caplog.set_level(logging.INFO, "memwarden")
 
     def work():

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from memwarden.compat import resource_manager
-from memwarden.guards.resources import job, register
+from memwarden.guards.resources.managed import job, register
 
 
 @pytest.mark.contract("S1-69")

@@ -16,7 +16,6 @@ import pytest
 
 from memwarden import ReadError, RecordError, SettingsError
 from memwarden.compat import simple_memory_monitor
-from memwarden.compat.processes import largest_processes
 from memwarden.compat.simple_memory_monitor import (
     MemoryAlert,
     MemoryMetrics,
@@ -25,6 +24,7 @@ from memwarden.compat.simple_memory_monitor import (
     get_monitor,
     reset_monitor,
 )
+from memwarden.compat.support.processes import largest_processes
 from memwarden.model.facts import CgroupMemory, SystemMemory
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader
 

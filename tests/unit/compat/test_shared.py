@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from memwarden.compat.memory_manager import MemoryMonitor
-from memwarden.compat.shared import Member, shared
 from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
+from memwarden.compat.support.shared import Member, shared
 from memwarden.model.events import EventKind
 from memwarden.testing import FakeClock, ScriptedReader
 

@@ -9,7 +9,7 @@ import pytest
 from memwarden.contain import polling
 from memwarden.contain.polling import LONGEST, SHORTEST, PollingCeiling
 from memwarden.model.units import MIB
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import FakeClock, ProcTree
 
 

@@ -11,9 +11,9 @@ from memwarden.model.events import EventKind
 from memwarden.model.units import MIB
 from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
-from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.process import ProcessReader
-from memwarden.readers.psi import PsiReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import ProcessReader
+from memwarden.readers.linux.psi import PsiReader
 from memwarden.testing import FakeClock, ProcTree
 from support.engine import Keeper
 
@@ -112,8 +112,8 @@ def test_an_alert_rests_before_it_is_repeated(world: World) -> None:
 def test_the_table_is_data(world: World) -> None:
     """Written out and read again it is the same, so that a file can hold another one."""
     rules = preset("worker").rules
-    assert [Rule.from_plain(each.to_plain()) for each in rules] == list(rules)
-    softer = [Rule.from_plain(each.to_plain() | {"when": "used > 50%"}) for each in rules[:1]]
+    assert [Rule.from_dict(each.to_dict()) for each in rules] == list(rules)
+    softer = [Rule.from_dict(each.to_dict() | {"when": "used > 50%"}) for each in rules[:1]]
     with world.warden:
         world.warden.use_rules(softer)
         world.be(left=3900)

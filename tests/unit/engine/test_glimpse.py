@@ -12,13 +12,13 @@ from memwarden.assess.pressure import PressureDetector
 from memwarden.engine.tick import Tick
 from memwarden.engine.warden import Warden
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import PressureLevel
 from memwarden.model.limits import Limit
+from memwarden.model.verdicts import PressureLevel
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Reader
-from memwarden.readers.cgroup import CgroupReader
-from memwarden.readers.meminfo import MeminfoReader
-from memwarden.readers.process import ProcessReader
+from memwarden.readers.linux.cgroup import CgroupReader
+from memwarden.readers.linux.meminfo import MeminfoReader
+from memwarden.readers.linux.process import ProcessReader
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader
 from support.trees import container_v2
 

@@ -13,8 +13,8 @@ from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import SystemMemory
-from memwarden.model.findings import PressureLevel, Reading
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import PressureLevel, Reading
 from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import VAST, Keeper
@@ -31,7 +31,7 @@ def reading(now: float, used: int) -> Event:
 
 def start(rules: Iterable[Rule] = (), **details: Any) -> Event:
     """The beginning of a watch."""
-    plain = [rule.to_plain() for rule in rules]
+    plain = [rule.to_dict() for rule in rules]
     return Event(EventKind.START, WALL, 0.0, "", None, {"rules": plain, **details})
 
 
@@ -62,7 +62,7 @@ def test_what_was_done_stands_beside_what_would_be_done() -> None:
 
 def test_other_rules_take_the_place_of_those_in_the_record() -> None:
     """Those that were put in force later, too."""
-    later = Event(EventKind.RULES, WALL, 5.0, "", None, {"rules": [RULE.to_plain()]})
+    later = Event(EventKind.RULES, WALL, 5.0, "", None, {"rules": [RULE.to_dict()]})
     events = [start([RULE]), reading(1, 850), decision(1), later, reading(6, 950), decision(6, repeat=1)]
     new = Rule(name="new", when="used > 90%", then="collect")
     assert decided(Replay([new]).run(events)) == [
@@ -126,7 +126,7 @@ def test_a_step_that_never_answered_is_waited_for() -> None:
         pytest.param({}, True, id="the record does not know the action"),
         pytest.param({"reversible": ["pause"]}, True, id="it could be taken back then"),
         pytest.param({"reversible": []}, True, id="nothing was said of it"),
-        pytest.param({"rules": [RULE.to_plain() | {"then": ["pause"]}]}, False, id="it could not be taken back then"),
+        pytest.param({"rules": [RULE.to_dict() | {"then": ["pause"]}]}, False, id="it could not be taken back then"),
     ],
 )
 def test_whether_an_action_can_be_taken_back_is_as_it_was_then(details: dict[str, Any], undone: bool) -> None:
@@ -173,8 +173,8 @@ def test_a_record_holds_the_rules_that_were_in_force() -> None:
     assert (first["interval_seconds"], first["goes_on"], again["goes_on"]) == (1.0, False, True)
     [replaced] = keeper.of(EventKind.RULES)
     assert replaced.details is not None
-    assert replaced.details["rules"] == [RULE.to_plain()]
-    assert again["rules"] == [RULE.to_plain()]
+    assert replaced.details["rules"] == [RULE.to_dict()]
+    assert again["rules"] == [RULE.to_dict()]
 
 
 def test_every_look_is_for_those_who_ask_for_it() -> None:

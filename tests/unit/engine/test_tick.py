@@ -12,9 +12,9 @@ from memwarden.engine.tick import Tick
 from memwarden.errors import ReadError
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap, ProcessKey, ProcessMemory
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Detector, Reader
 from memwarden.testing import FakeClock, ScriptedReader

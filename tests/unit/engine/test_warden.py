@@ -18,11 +18,11 @@ from memwarden.errors import ReadError, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessKey, ProcessMemory, ProgramMemory, SystemMemory
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Limit
-from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.model.serialize import iso
 from memwarden.model.units import MIB
+from memwarden.model.verdicts import Assessment, PressureLevel
 from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
 from memwarden.records.statistics import Statistics
@@ -872,7 +872,7 @@ def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> 
 
 @pytest.mark.contract("S2-8", "S2-14")
 def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
-    """Up to the newest sample, though samples linger; the first who counts; nobody counts unless asked to."""
+    """Up to the newest sample, though samples max_delay; the first who counts; nobody counts unless asked to."""
     counted = Statistics(window=2)
     shares = (0.1, 0.96, 0.96, 0.5)
 
@@ -895,7 +895,7 @@ def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
             shown = figures["readings"], round(figures["current_ratio"], 6)
             assert shown == (seconds + 1, shares[seconds])
     status = json.loads(json.dumps(warden.status(), allow_nan=False))["statistics"]
-    assert status == counted.as_plain()
+    assert status == counted.as_dict()
     assert (status["average_ratio"], status["peak_ratio"]) == (pytest.approx(0.73), pytest.approx(0.96))
     assert status["alerts"] == 1
     assert status["peak_time"] == iso(1_700_000_001.0)

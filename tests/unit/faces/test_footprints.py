@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.footprint_store import FootprintStore
-from memwarden.admission.kinds import host_class
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.store import FootprintStore
+from memwarden.admission.footprints.task_key import host_class
 from memwarden.faces.cli import USAGE, main
-from memwarden.model.footprints import Kind
+from memwarden.model.footprints import TaskKey
 from memwarden.model.units import GIB, MIB
 from memwarden.testing import FakeClock
 
@@ -25,9 +25,9 @@ def path(tmp_path: Path) -> str:
         store = FootprintStore(tmp_path / "f.db", host=host, wall=clock.wall, monotonic=clock.monotonic)
         footprints = Footprints(budget=GIB, slots=8, store=store)
         for size in range(10, 50):
-            footprints.observe(Kind("batch.resize", "0123456789ab"), size, (20 + 2 * size) * MIB, 1.0)
+            footprints.observe(TaskKey("batch.resize", "0123456789ab"), size, (20 + 2 * size) * MIB, 1.0)
             footprints.observe("<ask> & \x07", None, 100 * MIB, 1.0)
-        footprints.observe(Kind("batch.resize", "0123456789ab"), 60, 400 * MIB, 1.0, "killed_at")
+        footprints.observe(TaskKey("batch.resize", "0123456789ab"), 60, 400 * MIB, 1.0, "killed_at")
         footprints.observe("killed", None, 400 * MIB, 1.0, "killed_at")
         footprints.close()
     return str(tmp_path / "f.db")

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from memwarden.admission.ledger import Ledger
-from memwarden.admission.places import ledger_path
+from memwarden.admission.ledger.ledger import Ledger
+from memwarden.admission.ledger.paths import ledger_path
 from memwarden.faces.cli import main
 
 pytest.importorskip("fcntl", reason="a ledger needs file locks")

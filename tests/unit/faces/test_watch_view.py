@@ -11,10 +11,10 @@ import pytest
 
 from memwarden.assess.pressure import PressureDetector
 from memwarden.faces import render
-from memwarden.faces.cli import lines
-from memwarden.faces.cli.course import Course, told
-from memwarden.faces.cli.table import Line, table
-from memwarden.faces.cli.view import view
+from memwarden.faces.cli.live import plain_output
+from memwarden.faces.cli.live.dashboard import view
+from memwarden.faces.cli.live.table import Line, table
+from memwarden.faces.cli.live.watch_state import WatchState, told
 from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import (
@@ -30,11 +30,11 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import GIB, MIB
-from memwarden.readers.commandlines import CommandLines
+from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Reading, Trend
+from memwarden.readers.command_lines import CommandLines
 
 WALL = 1_700_000_000.0
 ROOT, CHILD = ProcessKey(4242, 1), ProcessKey(4250, 2)
@@ -83,8 +83,8 @@ def machine_reading(at: float = 0.0) -> Reading:
     return Reading(sample, assessment(0.25, PressureLevel.LOW, Limit(8 * GIB, "machine")))
 
 
-def course(*readings: Reading, interval: float = 1.0) -> Course:
-    made = Course(interval, NoCommands())
+def course(*readings: Reading, interval: float = 1.0) -> WatchState:
+    made = WatchState(interval, NoCommands())
     for reading in readings:
         made.take(reading)
     return made
@@ -161,7 +161,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, height: int, blocks: boo
 
 def test_before_the_first_reading_there_is_a_title() -> None:
     """And nothing that could be taken for a figure."""
-    assert text(view(Course(1.0, NoCommands()), "this machine", 40, 10)) == f"{'this machine':<31}looking …"
+    assert text(view(WatchState(1.0, NoCommands()), "this machine", 40, 10)) == f"{'this machine':<31}looking …"
 
 
 def test_what_a_process_calls_itself_cannot_speak_to_the_terminal() -> None:
@@ -174,8 +174,8 @@ def test_what_a_process_calls_itself_cannot_speak_to_the_terminal() -> None:
     assert all(part.isprintable() for line in drawn for part, _ in line)
     assert "?[2J?" in text(drawn)
     assert made.reading is not None
-    assert lines.line(made, made.reading).isprintable()
-    assert str(lines.event_line(made.events[-1])).isprintable()
+    assert plain_output.line(made, made.reading).isprintable()
+    assert str(plain_output.event_line(made.events[-1])).isprintable()
 
 
 def test_wide_characters_keep_the_columns() -> None:
@@ -228,10 +228,10 @@ def test_plain_lines_stand_in_columns() -> None:
     machine = course(machine_reading())
     assert machine.reading is not None
     printed = [
-        lines.header(),
-        lines.line(made, made.reading),
-        lines.line(machine, machine.reading),
-        lines.line(course(bare), bare),
+        plain_output.header(),
+        plain_output.line(made, made.reading),
+        plain_output.line(machine, machine.reading),
+        plain_output.line(course(bare), bare),
     ]
     assert "\n".join(printed) == PLAIN
 
@@ -265,7 +265,7 @@ def test_events_are_told_once_and_in_a_sentence() -> None:
 
 def test_a_watch_of_days_does_not_grow() -> None:
     """Points, events and first sizes are bounded, whoever comes and goes."""
-    made = Course(0.01, NoCommands())
+    made = WatchState(0.01, NoCommands())
     for at in range(6000):
         key = ProcessKey(at + 1, at)
         tree = TreeMemory(key, (key,), ("x",), (MIB + at,), ())
@@ -336,7 +336,7 @@ def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
         for number, used in enumerate((5, 23))
     )
     sample = Sample(WALL, 1000.0, system=SYSTEM, gpus=cards)
-    made = Course(1.0, NoCommands())
+    made = WatchState(1.0, NoCommands())
     made.take(Reading(sample, PressureDetector().assess(sample)))
     shown = text(view(made, "this machine", 110, 20))
     assert "CRITICAL   95.8%  23.00 GiB of 24 GiB  gpu 1" in shown

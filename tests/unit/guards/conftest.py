@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
     """The system's temporary directory, for this test."""
-    from memwarden.guards import tempfiles
+    from memwarden.guards.resources import tempfiles
 
     folder = tmp_path / "system-tmp"
     folder.mkdir()
@@ -23,8 +23,8 @@ def temporary(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def nothing_is_held():
     """What a test left in a job of its thread goes, and the next one finds none."""
-    from memwarden.guards import jobs
+    from memwarden.guards.resources import resource_scope
 
     yield
-    for each in list(jobs._busy):
+    for each in list(resource_scope._busy):
         each.let_go()

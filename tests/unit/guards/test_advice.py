@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 
-from memwarden.guards.advice import advice
+from memwarden.guards.measure.advice import advice
 from memwarden.model.calls import CallGrowth
-from memwarden.model.findings import Trend
 from memwarden.model.units import GIB, MIB
+from memwarden.model.verdicts import Trend
 
 STABLE, RISING = Trend("stable", 20, 0.9, 0.0), Trend("increasing", 20, 0.99, 1000.0)
 

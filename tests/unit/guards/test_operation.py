@@ -4,12 +4,12 @@
 
 import pytest
 
-from memwarden.admission.footprint import Footprints
-from memwarden.admission.ledger import Ledger
+from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.ledger.ledger import Ledger
 from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, RecordError, SettingsError
-from memwarden.guards import operation
-from memwarden.guards.guard import Guard
-from memwarden.guards.operation import memory_constrained_operation
+from memwarden.guards.budget import operation
+from memwarden.guards.budget.memory_guard import Guard
+from memwarden.guards.budget.operation import memory_constrained_operation
 from memwarden.model.units import GIB, MIB
 from support.guards import Scene
 
@@ -139,7 +139,7 @@ def test_where_no_ledger_can_be_it_goes_by_what_is_left(scene, monkeypatch, capl
         raise RecordError("no file locks", path="x")
 
     monkeypatch.setattr(operation, "admit", refuse)
-    monkeypatch.setattr(operation, "here_now", lambda: scene.here)
+    monkeypatch.setattr(operation, "guard_context", lambda: scene.here)
     scene.left.headroom = 300 * MIB
     with memory_constrained_operation("200MiB") as under_way:
         assert under_way.reservation is None

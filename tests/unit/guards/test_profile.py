@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from memwarden.errors import ExtraMissing, SettingsError
-from memwarden.guards import profile, tally
-from memwarden.guards.call import Call
-from memwarden.guards.profile import (
+from memwarden.guards.measure import call_stats, profile
+from memwarden.guards.measure.measurement import Measurement
+from memwarden.guards.measure.profile import (
     clear_profile,
     memory_profile,
     profile_report,
@@ -25,8 +25,8 @@ from support.kernel import MIB, Kernel
 def kernel(monkeypatch, caplog):
     """Memory is the test's, and so are the tallies; the log is heard."""
     kernel = Kernel()
-    monkeypatch.setattr(profile, "Call", functools.partial(Call, board=kernel.board()))
-    monkeypatch.setattr(tally, "_tallies", {})
+    monkeypatch.setattr(profile, "Measurement", functools.partial(Measurement, board=kernel.board()))
+    monkeypatch.setattr(call_stats, "_tallies", {})
     caplog.set_level(logging.INFO, "memwarden")
     return kernel
 
@@ -70,7 +70,7 @@ def test_what_was_not_alone_failed_or_was_sampled_is_said(caplog):
     kernel = Kernel(grants=False)
     log = profile._Log(None)
     caplog.set_level(logging.INFO, "memwarden")
-    load = Call("load", on_end=log, board=kernel.board())
+    load = Measurement("load", on_end=log, board=kernel.board())
     load.__enter__()
     load._note("other")
     load.__exit__(ValueError, ValueError("wrong"), None)

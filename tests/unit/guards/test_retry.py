@@ -6,9 +6,9 @@ import weakref
 import pytest
 
 from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, SettingsError
-from memwarden.guards import freeing
-from memwarden.guards.modes import LADDER, Mode
-from memwarden.guards.retry import with_less
+from memwarden.guards.budget import reclaim
+from memwarden.guards.budget.profiles import LADDER, Profile
+from memwarden.guards.budget.retry import with_less
 
 
 class Big:
@@ -22,15 +22,15 @@ def test_the_next_smaller_mode_succeeds_and_the_attempts_are_told():
 
     def work(mode):
         tried.append(mode)
-        if mode is Mode.FULL_QUALITY:
+        if mode is Profile.FULL_QUALITY:
             raise MemoryError("large")
-        if mode is Mode.BALANCED:
+        if mode is Profile.BALANCED:
             raise LimitExceeded("over", limit=10, used=11)
         return f"done at {mode.value}"
 
-    result = with_less(work, Mode.FULL_QUALITY)
+    result = with_less(work, Profile.FULL_QUALITY)
     assert result.value == "done at memory_optimized"
-    assert (result.plan, result.reduced) == (Mode.MEMORY_OPTIMIZED, True)
+    assert (result.plan, result.reduced) == (Profile.MEMORY_OPTIMIZED, True)
     assert tried == list(LADDER[:3])
     assert [attempt.error for attempt in result.attempts] == ["MemoryError: large", "LimitExceeded: over", ""]
 
@@ -43,7 +43,7 @@ def test_the_last_failure_reaches_the_caller_with_all_attempts():
         raise MemoryError(mode.value)
 
     with pytest.raises(MemoryError, match="survival") as caught:
-        with_less(work, Mode.BALANCED)
+        with_less(work, Profile.BALANCED)
     assert [attempt.plan for attempt in caught.value.attempts] == list(LADDER[1:])
     assert [note.split(":")[0] for note in caught.value.__notes__] == [f"tried {mode.name}" for mode in LADDER[1:]]
 
@@ -57,7 +57,7 @@ def test_attempts_are_bounded_further():
         raise NotAdmitted("no room")
 
     with pytest.raises(NotAdmitted):
-        with_less(work, Mode.FULL_QUALITY, attempts=2)
+        with_less(work, Profile.FULL_QUALITY, attempts=2)
     assert tried == list(LADDER[:2])
 
 
@@ -86,7 +86,7 @@ def test_other_errors_are_not_tried_again(error):
         raise error
 
     with pytest.raises(type(error)):
-        with_less(work, Mode.FULL_QUALITY)
+        with_less(work, Profile.FULL_QUALITY)
     assert len(tried) == 1
 
 
@@ -106,14 +106,14 @@ def test_what_the_failed_try_made_is_gone_before_the_next():
         cached = Big()
         cache.append(cached)
         alive.extend(map(weakref.ref, (local, cycle, cached)))
-        if mode is not Mode.SURVIVAL:
+        if mode is not Profile.SURVIVAL:
             deeper([local])
         return 1
 
-    take_off = freeing.caches.register(cache.clear, "test")
+    take_off = reclaim.caches.register(cache.clear, "test")
     gc.disable()
     try:
-        assert with_less(work, Mode.FULL_QUALITY).value == 1
+        assert with_less(work, Profile.FULL_QUALITY).value == 1
     finally:
         gc.enable()
         take_off()
@@ -134,9 +134,9 @@ def test_work_that_is_still_to_be_done_is_refused():
         return 1
 
     with pytest.raises(SettingsError, match="coroutine"):
-        with_less(work, Mode.SURVIVAL)
+        with_less(work, Profile.SURVIVAL)
     with pytest.raises(SettingsError, match="generator"):
-        with_less(lambda mode: (each for each in "abc"), Mode.SURVIVAL)
+        with_less(lambda mode: (each for each in "abc"), Profile.SURVIVAL)
 
 
 @pytest.mark.parametrize(

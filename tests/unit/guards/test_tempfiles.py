@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memwarden.errors import ActionFailed, SettingsError
-from memwarden.guards import tempfiles
-from memwarden.guards.tempfiles import make_directory, make_file
+from memwarden.guards.resources import tempfiles
+from memwarden.guards.resources.tempfiles import make_directory, make_file
 
 pytest.importorskip("fcntl", reason="temporary files are locked on POSIX systems alone")
 
@@ -193,7 +193,7 @@ def test_without_locks_files_are_removed_all_the_same(temporary, monkeypatch):
     def refuse(*_, **__):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(tempfiles.reaper, "lock", refuse)
+    monkeypatch.setattr(tempfiles.stale_tempfiles, "lock", refuse)
     made = make_file()
     assert os.path.exists(made.path)
     assert made.remove() == ""

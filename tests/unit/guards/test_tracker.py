@@ -4,14 +4,14 @@ import threading
 
 import pytest
 
-from memwarden.guards.call import Call
-from memwarden.guards.tracker import MemoryTracker
+from memwarden.guards.measure.measurement import Measurement
+from memwarden.guards.measure.tracker import MemoryTracker
 from memwarden.model.calls import CallGrowth
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
-from memwarden.readers.census import Census
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
+from memwarden.readers.gc_objects import GcObjects
 from support.kernel import MIB, Kernel
 
 GIB = 1 << 30
@@ -38,7 +38,7 @@ def world(kernel):
     board = kernel.board()
 
     def make(**options):
-        census = Census(count=count, monotonic=lambda: 0.0)
+        census = GcObjects(count=count, monotonic=lambda: 0.0)
         return MemoryTracker(look=lambda: reading, objects=census, wall=lambda: 50.0, board=board, **options)
 
     make.board = board
@@ -111,7 +111,7 @@ def test_the_analysis_has_advice_from_measured_functions(kernel, world):
 def test_counting_objects_makes_no_peak(kernel, world):
     """The list that counting makes is in no snapshot, and in no call that runs meanwhile."""
     tracker = world()
-    with Call("load", board=world.board) as load:
+    with Measurement("load", board=world.board) as load:
         tracker.set_baseline()
         tracker.take_snapshot("one")
     assert tracker.peak == load.peak == 100 * MIB
@@ -157,7 +157,7 @@ def test_one_that_is_forgotten_measures_no_longer(world):
     tracker = world()
     tracker.take_snapshot()
     del tracker
-    with Call("load", board=world.board):
+    with Measurement("load", board=world.board):
         assert len(world.board.marks) == 1
 
 

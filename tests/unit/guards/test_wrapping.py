@@ -7,8 +7,8 @@ import inspect
 import pytest
 
 from memwarden.errors import SettingsError
-from memwarden.guards.call import Call
-from memwarden.guards.wrapping import kind_of, name_of, wrap
+from memwarden.guards.measure.measurement import Measurement
+from memwarden.guards.measure.wrapping import kind_of, name_of, wrap
 from support.kernel import MIB, Kernel
 
 
@@ -22,7 +22,7 @@ class Bench:
         self.on = True
 
     def __call__(self, function):
-        make = lambda: Call(name_of(function), on_end=self.told.append, board=self.board)  # noqa: E731
+        make = lambda: Measurement(name_of(function), on_end=self.told.append, board=self.board)  # noqa: E731
         return wrap(function, make, lambda: self.on)
 
 
@@ -231,7 +231,7 @@ def test_what_a_consumer_holds_is_not_the_generators(bench):
 
     for _ in steps():
         bench.kernel.hold(610 * MIB)
-        with Call("consumer", board=bench.board) as consumer:
+        with Measurement("consumer", board=bench.board) as consumer:
             pass
     (memory,) = bench.told
     assert (memory.growth, memory.shared, consumer.memory.shared) == (20 * MIB, (), ())

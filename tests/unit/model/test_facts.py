@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, SystemMemory, TreeMemory
-from memwarden.model.findings import Assessment, PressureLevel
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel
 from support.values import BARE, FULL, KEY, LIMIT, PROCESS, TREE
 
 

@@ -12,7 +12,7 @@ import pytest
 from memwarden.engine.warden import Warden
 from memwarden.model import log
 from memwarden.model.events import Event, EventKind
-from memwarden.model.plain import from_plain
+from memwarden.model.serialize import from_dict
 from memwarden.policy.rules import Rule
 from memwarden.records.log import LogRecorder
 from memwarden.testing import FakeClock, ScriptedReader, gone
@@ -47,7 +47,7 @@ def test_whoever_logs_uses_one_shape(caplog: pytest.LogCaptureFixture) -> None:
     for record in told:
         of = carried(record)
         assert of.keys() == KEYS
-        event = from_plain(json.loads(json.dumps(of["memwarden"], allow_nan=False)))
+        event = from_dict(json.loads(json.dumps(of["memwarden"], allow_nan=False)))
         assert event.kind.value == of["memwarden_kind"]
         assert of["memwarden_level"] == (event.value.level.value if event.kind is EventKind.LEVEL else None)
         assert of["memwarden_rule"] == ("high" if event.kind is EventKind.DECISION else None)

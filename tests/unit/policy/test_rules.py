@@ -22,11 +22,11 @@ from memwarden.model.facts import (
     SystemMemory,
     TreeMemory,
 )
-from memwarden.model.findings import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Trend
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
-from memwarden.policy.measures import MEASURES
+from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Trend
+from memwarden.policy.metrics import MEASURES
 from memwarden.policy.presets import EMERGENCY, PRESETS, interval_for, preset
 from memwarden.policy.rules import ANSWER_SECONDS, Policy, Rule
 
@@ -491,18 +491,18 @@ def test_a_rule_can_be_read_aloud(made: Rule, text: str) -> None:
 )
 def test_a_rule_goes_to_a_file_and_back(made: Rule) -> None:
     """Equal to what it was, and without what is default."""
-    plain = made.to_plain()
-    assert Rule.from_plain(plain) == made
+    plain = made.to_dict()
+    assert Rule.from_dict(plain) == made
     assert "severity" not in plain or plain["severity"] != "warning"
 
 
 def test_a_rule_in_a_file_with_a_word_too_many_is_refused() -> None:
     """A misspelt key would else be a rule that quietly means something else."""
     with pytest.raises(SettingsError, match=r"rule 'a': unknown key 'sustian'; known: for, name"):
-        Rule.from_plain({"name": "a", "when": "used > 1B", "then": "notify", "sustian": 3})
+        Rule.from_dict({"name": "a", "when": "used > 1B", "then": "notify", "sustian": 3})
     with pytest.raises(SettingsError, match="'when' is missing"):
-        Rule.from_plain({"name": "a", "then": "notify"})
-    assert Rule.from_plain({"name": "a", "when": "used > 1B", "then": "notify", "for": "2s"}).sustain == 2.0
+        Rule.from_dict({"name": "a", "then": "notify"})
+    assert Rule.from_dict({"name": "a", "when": "used > 1B", "then": "notify", "for": "2s"}).sustain == 2.0
 
 
 @pytest.mark.contract("S2-44", "S2-45", "S2-46", "S2-55")

@@ -10,7 +10,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory
-from memwarden.readers.cgroup import CgroupReader, locate
+from memwarden.readers.linux.cgroup import CgroupReader, locate
 from memwarden.testing import ProcTree
 from support.trees import (
     CONTAINER,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers.files import KeptFile, read_error, read_once
+from memwarden.readers.linux.files import KeptFile, read_error, read_once
 from support.trees import descriptors
 
 

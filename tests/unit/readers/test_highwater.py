@@ -3,8 +3,8 @@
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers import highwater
-from memwarden.readers.highwater import StatusHighWater, remember, remembered
+from memwarden.readers.linux import highwater
+from memwarden.readers.linux.highwater import StatusHighWater, remember, remembered
 
 STATUS = b"""Name:\tpython
 Groups:\t%s

@@ -11,8 +11,8 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TopProcesses
-from memwarden.readers import machine as machine_module
-from memwarden.readers.machine import MachineReader
+from memwarden.readers.linux import machine as machine_module
+from memwarden.readers.linux.machine import MachineReader
 from memwarden.testing import ProcTree
 from support.trees import HOSTILE_NAMES, MIB, CountedTree, descriptors, ended_files_are_gone
 

@@ -6,7 +6,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import SystemMemory
-from memwarden.readers.meminfo import MeminfoReader
+from memwarden.readers.linux.meminfo import MeminfoReader
 from memwarden.testing import ProcTree
 from support.trees import GIB, MIB, bare_metal, container_v2
 

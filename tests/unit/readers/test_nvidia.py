@@ -8,8 +8,8 @@ import pytest
 
 from memwarden.assess.pressure import PressureDetector
 from memwarden.errors import ReadError
-from memwarden.model.findings import PressureLevel
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import PressureLevel
 from memwarden.readers.nvidia import NvidiaReader
 
 GIB = 1 << 30

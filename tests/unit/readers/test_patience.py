@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers import cgroup, process
-from memwarden.readers.cgroup import CgroupReader
-from memwarden.readers.process import ProcessReader
+from memwarden.readers.linux import cgroup, process
+from memwarden.readers.linux.cgroup import CgroupReader
+from memwarden.readers.linux.process import ProcessReader
 from memwarden.testing import ProcTree
 from support.trees import MIB, v2_group, v2_line
 

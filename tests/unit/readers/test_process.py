@@ -7,7 +7,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.process import PAGE, ProcessReader, Stat, parse_statm, read_pss, read_stat
+from memwarden.readers.linux.process import PAGE, ProcessReader, Stat, parse_statm, read_pss, read_stat
 from memwarden.testing import ProcTree
 from support.trees import HOSTILE_NAMES, MIB, own_process
 

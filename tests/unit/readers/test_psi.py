@@ -8,8 +8,8 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import PsiLine, PsiStats
-from memwarden.model.plain import to_plain
-from memwarden.readers.psi import PsiReader, parse_psi
+from memwarden.model.serialize import to_dict
+from memwarden.readers.linux.psi import PsiReader, parse_psi
 from memwarden.testing import ProcTree
 from support.trees import bare_metal, container_v2, descriptors, hybrid, nested
 
@@ -39,7 +39,7 @@ def test_shares_go_from_0_to_1_and_totals_are_seconds() -> None:
 
 def test_a_record_says_the_units() -> None:
     """What is waited is seconds, and shares have no unit."""
-    written = to_plain(parse_psi(BUSY, "machine", "f"))
+    written = to_dict(parse_psi(BUSY, "machine", "f"))
     assert written["some"] == {"avg10": 0.5199, "avg60": 0.1169, "avg300": 0.0253, "waited_seconds": 8.229952}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux.tree import TreeReader
 from memwarden.testing import ProcTree
 from support.trees import HOSTILE_NAMES, MIB, CountedTree, descriptors
 

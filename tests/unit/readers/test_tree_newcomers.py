@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from memwarden.model.facts import ProcessKey
-from memwarden.readers import tree as tree_module
-from memwarden.readers.pids import Numbers, PidCounter, PidList
-from memwarden.readers.tree import TreeReader
+from memwarden.readers.linux import tree as tree_module
+from memwarden.readers.linux.new_pids import Numbers, PidCounter, PidList
+from memwarden.readers.linux.tree import TreeReader
 from support.trees import CountedTree
 
 

@@ -10,8 +10,15 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory
-from memwarden.readers import wakeups
-from memwarden.readers.wakeups import EventsFile, GroupEvent, StallTrigger, UsageThresholds, own_wakeups, thresholds
+from memwarden.readers.linux import wakeups
+from memwarden.readers.linux.wakeups import (
+    EventsFile,
+    GroupEvent,
+    StallTrigger,
+    UsageThresholds,
+    own_wakeups,
+    thresholds,
+)
 from memwarden.testing import ProcTree
 from support.trees import (
     MIB,

@@ -11,7 +11,7 @@ import pytest
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.plain import from_plain
+from memwarden.model.serialize import from_dict
 from memwarden.records.log import LogRecorder
 from support.values import CLEARING, DECISION, EVENT, FULL, OUTCOME, READING, WALL
 
@@ -53,7 +53,7 @@ def test_the_whole_event_travels_as_json(kept: Kept, value: Any) -> None:
     LogRecorder().record(told)
     (record,) = kept.records
     assert record.name == "memwarden"
-    assert from_plain(json.loads(json.dumps(record.memwarden, allow_nan=False))) == told
+    assert from_dict(json.loads(json.dumps(record.memwarden, allow_nan=False))) == told
 
 
 def test_no_key_collides_with_an_attribute_of_a_log_record(kept: Kept) -> None:

@@ -15,12 +15,12 @@ import pytest
 
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 from memwarden.records import sqlite as module
-from memwarden.records.database import Database
 from memwarden.records.sqlite import Spread, SqliteRecorder, read_history, read_rollups
+from memwarden.records.sqlite_connection import SqliteConnection
 from memwarden.testing import FakeClock
 from support.trees import descriptors
 from support.values import EVENT, FULL, PROCESS, READING, WALL
@@ -419,7 +419,7 @@ def test_a_locked_database_is_waited_for_and_then_said(
     path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waited comes in when the lock is gone; what was said to be lost does not."""
-    monkeypatch.setattr("memwarden.records.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("memwarden.records.sqlite_connection.BUSY_SECONDS", 0.05)
     recorder.at(kind=EventKind.START, message="start")
     recorder.close()
     recorder.at(message="waits")
@@ -755,7 +755,7 @@ def test_the_reader_of_this_process_does_not_disturb_its_writer(path: Path, reco
 
 def test_a_database_is_given_up_after_an_interruption(path: Path) -> None:
     """No transaction stays open behind it."""
-    database = Database(str(path), lambda db: None, writes=True)
+    database = SqliteConnection(str(path), lambda db: None, writes=True)
     with pytest.raises(KeyboardInterrupt), database.turn():
         raise database.connection().execute("BEGIN IMMEDIATE") and KeyboardInterrupt
     with database.turn():

@@ -11,10 +11,10 @@ import pytest
 
 from memwarden.errors import SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.findings import Assessment, PressureLevel, Reading
 from memwarden.model.limits import Constraint, Limit
-from memwarden.model.plain import iso
 from memwarden.model.sample import Sample
+from memwarden.model.serialize import iso
+from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 from memwarden.protocols import Recorder
 from memwarden.records.statistics import Figures, Peak, Statistics
 from support.values import CLEARING, DECISION, WALL
@@ -71,7 +71,7 @@ def test_the_window_holds_a_hundred_readings() -> None:
 def test_nothing_is_invented() -> None:
     """Before the first reading, and for one that could not be read; the mean is of those that could."""
     assert Statistics().figures == Figures()
-    assert Statistics().as_plain() == {
+    assert Statistics().as_dict() == {
         "schema": 1,
         "type": "statistics",
         "readings": 0,
@@ -92,7 +92,7 @@ def test_the_time_at_each_level_is_counted() -> None:
         told(EventKind.STOP), told(EventKind.START), sample(1, 1000.0, low), sample(1, 1001.0, low),
         sample(1, 500.0, low),
     )  # fmt: skip
-    assert made.as_plain()["level_seconds"] == {"low": 6.0, "moderate": 0.0, "high": 3.5, "critical": 0.0}
+    assert made.as_dict()["level_seconds"] == {"low": 6.0, "moderate": 0.0, "high": 3.5, "critical": 0.0}
 
 
 @pytest.mark.contract("S2-14")
@@ -112,7 +112,7 @@ def test_alerts_are_counted_once_an_episode() -> None:
 def test_as_plain_says_its_units() -> None:
     """Everything, as JSON holds it."""
     made = fed(sample(900, 1.0), sample(300, 2.0), window=7)
-    plain = json.loads(json.dumps(made.as_plain(), allow_nan=False))
+    plain = json.loads(json.dumps(made.as_dict(), allow_nan=False))
     assert plain == {
         "schema": 1,
         "type": "statistics",
@@ -167,7 +167,7 @@ def test_figures_can_be_read_while_they_are_made() -> None:
             figures = made.figures
             if figures.current is not None and not figures.current == figures.average == (figures.used or 0) / 1000:
                 faults.append(figures)
-            made.as_plain()
+            made.as_dict()
 
     thread = threading.Thread(target=read)
     thread.start()

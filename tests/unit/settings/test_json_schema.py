@@ -120,12 +120,12 @@ def test_the_policy_knows_the_same_rules_and_presets() -> None:
 def test_a_rule_goes_through_a_file(preset: Preset, tmp_path: Path) -> None:
     """Every rule of every preset, as it writes itself, is a fine settings file."""
     path = tmp_path / "memwarden.toml"
-    rows = [f"{key} = {json.dumps(value)}\n" for rule in preset.rules for key, value in rule.to_plain().items()]
+    rows = [f"{key} = {json.dumps(value)}\n" for rule in preset.rules for key, value in rule.to_dict().items()]
     heads = ["[[rules]]\n" if row.startswith("name = ") else "" for row in rows]
     path.write_text("".join(head + row for head, row in zip(heads, rows, strict=True)))
-    told = read(str(path), {}, judge=Rule.from_plain)
+    told = read(str(path), {}, judge=Rule.from_dict)
     assert told.faults == ()
-    assert tuple(map(Rule.from_plain, told.rules)) == preset.rules
+    assert tuple(map(Rule.from_dict, told.rules)) == preset.rules
     assert all(allows(RULE_PROPERTIES[key], value) for rule in told.rules for key, value in rule.items())
 
 

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import click
 
     from memwarden.errors import LaunchError, MemwardenError
-    from memwarden.faces.cli.commands import group
+    from memwarden.faces.cli.command_group import group
 
     _need_standard_streams()
     args = list(sys.argv[1:] if arguments is None else arguments)

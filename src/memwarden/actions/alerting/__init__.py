@@ -1,0 +1,1 @@
+"""Alerts to people and services: an ordered queue for each receiver, HTTP webhooks, Apprise."""

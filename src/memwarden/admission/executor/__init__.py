@@ -1,0 +1,1 @@
+"""A `concurrent.futures.Executor` that keeps its tasks within a memory budget."""

@@ -1,0 +1,1 @@
+"""Peak memory of tasks, learned from earlier tasks of the same kind."""

@@ -1,0 +1,1 @@
+"""Reservations of memory that all processes of a host or container share."""

@@ -1,0 +1,1 @@
+"""Shapes and conversions that several of the compat modules share."""

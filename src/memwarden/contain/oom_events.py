@@ -1,0 +1,77 @@
+"""Whether the kernel's out-of-memory killer struck between two moments, and where."""
+
+from __future__ import annotations
+
+from memwarden.errors import ReadError
+from memwarden.model.facts import CgroupMemory
+from memwarden.readers.linux.cgroup import CgroupReader, keyed_number, locate
+from memwarden.readers.linux.files import read_once
+
+
+class OomEvents:
+    """Remembers the kill counters of our own path and of the machine from when it was made."""
+
+    def __init__(self, proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> None:
+        self._proc, self._sys = proc, sys_fs_cgroup
+        groups, self._machine = self._count()
+        self._kills = {group.path: group.oom_kills or 0 for group in groups}
+        self._full = self._at_their_limit()
+
+    def _count(self) -> tuple[list[CgroupMemory], int]:
+        reader = CgroupReader(proc=self._proc, sys_fs_cgroup=self._sys)
+        try:
+            groups, _ = reader.look()
+        except ReadError:
+            groups = ()
+        finally:
+            reader.close()
+        # The root's counter is the machine's: it says nothing about where.
+        limited = [group for group in groups if group.limit is not None]
+        try:
+            data = read_once("vmstat", f"{self._proc}/vmstat", 16384)
+            at = data.find(b"\noom_kill ")
+            machine = int(data[at + 10 :].split(None, 1)[0]) if at >= 0 else 0
+        except (ReadError, ValueError):
+            machine = 0
+        return limited, machine
+
+    def _at_their_limit(self) -> dict[str, int]:
+        """How often each group (version 2, Linux 5.2) was itself the one at its limit.
+
+        A kill is counted in the victim's group and in all above it, wherever the limit stands.
+        """
+        times: dict[str, int] = {}
+        try:
+            ancestors = locate(proc=self._proc, sys_fs_cgroup=self._sys).ancestors
+        except ReadError:
+            return times
+        for path, directory in ancestors:
+            try:
+                where = f"{directory}/memory.events.local"
+                times[path] = keyed_number(read_once("events", where, 512), b"oom", where) or 0
+            except ReadError:
+                continue
+        return times
+
+    def seen(self, below: bool = False) -> str:
+        """Where it struck since: the path of the group that was at its limit, ``"machine"``, or ``""``.
+
+        ``below``: it struck in a group below ours, for want of memory above that.
+        """
+        groups, machine = self._count()
+        for at, victim in enumerate(groups):
+            if (victim.oom_kills or 0) > self._kills.get(victim.path, 0):
+                return self._culprit(groups[at:])
+        if below and groups:
+            return self._culprit(groups)
+        return "machine" if machine > self._machine else ""
+
+    def _culprit(self, path: list[CgroupMemory]) -> str:
+        """Whose limit it was, of the victim's group and those above it."""
+        full = self._at_their_limit()
+        for group in path:
+            if full.get(group.path, 0) > self._full.get(group.path, 0):
+                return group.path
+        # Version 1 gives every group the smallest limit of its path: it stands where that is met last.
+        same = [group for group in path if group.version == 1 and group.limit == path[0].limit]
+        return (same or path)[-1 if same else 0].path

@@ -1,0 +1,231 @@
+"""Memory groups of our own: where they may stand, whose they are, and how they go away.
+
+A group is made only where no limit is escaped and nobody else's accounting is disturbed: below a group
+that was given by name, at the top of the mounted hierarchy (on a host the root, in a container the
+container's own group), or, when a limit stands on our own path below that, below our own group. In version
+2 a group with processes cannot hand memory on; the next one above may serve, up to the one with the limit.
+
+Whose a group is: its maker holds a lock (``flock``) on its directory for as long as it lives, so a group
+that can be locked was left by a monitor that was killed. This holds across pid namespaces, where pids
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+from memwarden.contain.kernel import key_of, send
+from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
+from memwarden.model.facts import ProcessKey
+from memwarden.readers.linux.cgroup import CgroupReader, locate
+from memwarden.readers.linux.files import read_once
+
+PARENT = "memwarden"
+
+
+def write(directory: str, name: str, value: str) -> None:
+    """Write a control file. Raises OSError."""
+    fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def parent_for(version: int, given: str | None) -> str:
+    """The directory in which a group may be made. Raises :class:`CeilingUnavailable`."""
+    try:
+        location = locate()
+    except ReadError as error:
+        raise CeilingUnavailable(f"no memory controller can be seen: {error}") from None
+    if location.mount.version != version:
+        raise CeilingUnavailable(f"the memory controller is on cgroup version {location.mount.version} here")
+    if given is not None:
+        if not os.path.isfile(os.path.join(given, "cgroup.procs")):
+            raise CeilingUnavailable(f"--cgroup {given}: not a control group")
+        return os.path.abspath(given)
+    below_top = location.ancestors[:-1]
+    if version == 1:
+        return location.directory if _limited(below_top) else location.mount.point
+    if not any(_limits(directory) for _, directory in below_top):
+        return location.mount.point
+    for _, directory in below_top:
+        if hands_memory_down(directory):
+            return directory
+        if _limits(directory):
+            break  # above it that limit would be escaped
+    return location.directory
+
+
+def _limited(below_top: list[tuple[str, str]]) -> bool:
+    paths = {path for path, _ in below_top}
+    with contextlib.closing(CgroupReader()) as reader:
+        groups, _ = reader.look()
+    return any(group.limit is not None and group.path in paths for group in groups)
+
+
+def _limits(directory: str) -> bool:
+    """Whether a version 2 group limits memory, be it by slowing down."""
+    for name in ("memory.max", "memory.high"):
+        with contextlib.suppress(ReadError):
+            if not read_once(name, f"{directory}/{name}", 64).startswith(b"max"):
+                return True
+    return False
+
+
+def hands_memory_down(directory: str) -> bool:
+    """Whether groups below a version 2 group can have limits. Raises :class:`ReadError` for no such group."""
+    return b"memory" in read_once("controllers", f"{directory}/cgroup.subtree_control", 512).split()
+
+
+def need_entry(parent: str) -> None:
+    """Raise :class:`CeilingUnavailable` where a process of ours may not be moved below ``parent`` (version 2).
+
+    The kernel asks for the right to write ``cgroup.procs`` of the nearest group above both where the process
+    is and where it goes to.
+    """
+    try:
+        location = locate()
+    except ReadError:
+        return
+    shared = os.path.commonpath([location.directory, os.path.realpath(parent)])
+    procs = f"{shared}/cgroup.procs"
+    if os.path.exists(procs) and not os.access(procs, os.W_OK, effective_ids=True):
+        raise CeilingUnavailable(
+            f"a process from {location.directory} may not enter a group below {parent}: {procs} cannot be written;"
+            " start memwarden inside a group that was delegated to you, and name that with --cgroup"
+        )
+
+
+class OwnCgroup:
+    """A group that we made, locked, and remove. ``path`` is its directory."""
+
+    def __init__(self, parent: str) -> None:
+        """Make a group below ``parent``/memwarden. Raises :class:`CeilingUnavailable`."""
+        if fcntl is None:
+            raise CeilingUnavailable("this system has no file locks, without which a group cannot be made safely")
+        home = os.path.join(parent, PARENT)
+        self._lock = -1
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(home)
+            sweep(home)
+            for number in range(100):
+                self.path = os.path.join(home, f"run-{os.getpid()}-{time.monotonic_ns()}-{number}")
+                os.mkdir(self.path)
+                if self._take():
+                    return
+            raise CeilingUnavailable(f"{home}: groups made there vanish at once")
+        except OSError as error:
+            raise CeilingUnavailable(f"no group can be made in {parent}: {error.strerror}") from None
+
+    def _take(self) -> bool:
+        """Lock the group; False when a sweep took it between making and locking."""
+        try:
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if os.path.isdir(self.path):
+            return True
+        os.close(self._lock)
+        return False
+
+    def pids(self) -> list[int]:
+        """The processes in this group and in groups that were made below it."""
+        return group_pids(self.path)
+
+    def members(self) -> list[ProcessKey]:
+        """The same, identified; those that end meanwhile are left out."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(ReadError):
+                found.append(key_of(pid))
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL to each member that is there now."""
+        for key in self.members():
+            # Still in the group after its identity was taken: it is one of ours, whatever its pid was before.
+            if key.pid in self.pids():
+                with contextlib.suppress(ActionFailed):
+                    send(key, signal.SIGKILL)
+
+    def close(self, patience: float = 1.0) -> bool:
+        """Remove the group; False when it is not empty (it stays, and is removed by a later start)."""
+        gone = False
+        until = time.monotonic() + patience
+        while True:
+            try:
+                _remove(self.path)
+                gone = True
+                break
+            except FileNotFoundError:
+                gone = True
+                break
+            except OSError:
+                # A killed process leaves its group a moment after its parent was told.
+                if time.monotonic() > until or self.pids():
+                    break
+                time.sleep(0.005)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if gone:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self.path))  # fails while another monitor has a group there
+        return gone
+
+
+def group_pids(path: str) -> list[int]:
+    """The pids in a group and below it; empty when it is gone."""
+    pids: list[int] = []
+    for directory, _, files in os.walk(path):
+        if "cgroup.procs" in files:
+            with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                pids += [int(line) for line in file]
+    return pids
+
+
+def _remove(path: str) -> None:
+    for directory, _, _ in os.walk(path, topdown=False):
+        os.rmdir(directory)
+
+
+def sweep(home: str) -> list[str]:
+    """Remove groups that a killed monitor left; returns those that still hold processes.
+
+    Such a group is thawed and gets the kernel's own killer back, so that nothing in it waits for a monitor for ever.
+    """
+    occupied = []
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(home):
+            path = os.path.join(home, entry)
+            if not entry.startswith("run-") or not os.path.isdir(path):
+                continue
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if group_pids(path):
+                    occupied.append(path)
+                    for name in ("memory.oom_control", "cgroup.freeze"):
+                        if os.path.exists(f"{path}/{name}"):
+                            write(path, name, "0")
+                else:
+                    _remove(path)
+            except OSError:
+                pass  # locked: its maker lives
+            finally:
+                os.close(fd)
+    return occupied

@@ -1,0 +1,219 @@
+"""A group for many workers, in which the kernel holds those who ask for too much until somebody decides.
+
+Unlike a :class:`~memwarden.contain.ceiling.Ceiling` it does not end what reaches its limit: it says so, and whoever
+supervises the workers chooses. The limit moves with the budget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Sequence
+from typing import Protocol
+
+from memwarden.contain.cgroup1 import Cgroup1Ceiling
+from memwarden.contain.own_cgroup import OwnCgroup, hands_memory_down, need_entry, parent_for, write
+from memwarden.errors import CeilingUnavailable, ReadError
+from memwarden.model.units import MIB
+from memwarden.readers.linux.cgroup import keyed_number
+from memwarden.readers.linux.files import KeptFile
+
+#: Between the limit at which version 2 slows a group down and the one at which it kills.
+_ROOM_TO_STOP = 8 * MIB
+#: A charge may fail though so much less is used: each processor charges 64 pages in advance, or one of 2 MiB, and what
+#: one tries for in vain another finds taken meanwhile. (``memory.failcnt`` says nothing: 0 in 6.18.)
+_CHARGED_IN_ADVANCE = 8 * MIB
+
+
+class WorkerCgroup(Protocol):
+    """What the kernel does about the workers while nobody looks."""
+
+    @property
+    def kind(self) -> str:
+        """``"cgroup1"``, ``"cgroup2"`` or ``"polling"``: nothing but looking."""
+        ...
+
+    @property
+    def joins(self) -> Sequence[str]:
+        """``cgroup.procs`` files that a worker writes itself into."""
+        ...
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        """(descriptor, poll events) that tell that the limit was reached."""
+        ...
+
+    def hold(self, limit: int) -> None:
+        """The workers together get so many bytes from now on, as far as they have not got more already."""
+        ...
+
+    def stuck(self) -> bool:
+        """Whether somebody wants more at this moment, and is held by the kernel."""
+        ...
+
+    def kernel_kills(self) -> int:
+        """How often the kernel killed in it since it was made."""
+        ...
+
+    def refused(self) -> bool:
+        """Whether the kernel may have failed system calls for want of memory since this was asked last."""
+        ...
+
+    def close(self) -> None:
+        """Give the group back."""
+        ...
+
+
+class NoWorkerCgroup:
+    """No group is to be had: only looking holds the workers. ``reason`` says why."""
+
+    kind = "polling"
+    joins: Sequence[str] = ()
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        return ()
+
+    def hold(self, limit: int) -> None:
+        pass
+
+    def stuck(self) -> bool:
+        return False
+
+    def kernel_kills(self) -> int:
+        return 0
+
+    def refused(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class WorkerCgroupV1:
+    """A version 1 group whose killer is off: who asks for more than there is waits in the kernel."""
+
+    kind = "cgroup1"
+
+    def __init__(self, limit: int, given: str | None = None) -> None:
+        self._group = Cgroup1Ceiling(limit, given)
+        self.joins = self._group.joins
+        self._most = KeptFile("most", f"{os.path.dirname(self.joins[0])}/memory.max_usage_in_bytes", 64)
+        self._limit = limit
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        return self._group.watched()
+
+    def hold(self, limit: int) -> None:
+        with contextlib.suppress(OSError):  # below what is used: it stays at what it was
+            self._group.set_limit(limit)
+            self._limit = limit
+
+    def stuck(self) -> bool:
+        self._group.reached()  # takes the event
+        return self._group.stands_still()
+
+    def kernel_kills(self) -> int:
+        return self._group.members_killed()
+
+    def refused(self) -> bool:
+        # A page fault of the task's own waits for memory; one inside of read() or send() makes that fail.
+        try:
+            if int(self._most.read()) < self._limit - _CHARGED_IN_ADVANCE:
+                return False
+            write(os.path.dirname(self._most.path), "memory.max_usage_in_bytes", "0")  # begins anew at what is used
+        except (OSError, ReadError):
+            return False
+        return True
+
+    def close(self) -> None:
+        self._most.close()
+        self._group.close()
+
+
+class WorkerCgroupV2:
+    """A version 2 group: at ``memory.high`` the kernel slows down, a little above (``memory.max``) it kills one."""
+
+    kind = "cgroup2"
+
+    def __init__(self, limit: int, given: str | None = None) -> None:
+        parent = parent_for(2, given)
+        try:
+            if not hands_memory_down(parent):
+                raise CeilingUnavailable(f"{parent} does not hand the memory controller down (cgroup.subtree_control)")
+        except ReadError as error:
+            raise CeilingUnavailable(str(error)) from None
+        need_entry(parent)
+        self._own = OwnCgroup(parent)
+        self._path = path = self._own.path
+        self._events = KeptFile("events", f"{path}/memory.events", 512)
+        self._current = KeptFile("current", f"{path}/memory.current", 64)
+        self._notice = -1
+        self._limit = limit
+        self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
+        try:
+            write(os.path.dirname(path), "cgroup.subtree_control", "+memory")
+            self._write(limit)
+            with contextlib.suppress(FileNotFoundError):  # no swap in this kernel
+                write(path, "memory.swap.max", "0")
+            self._notice = os.open(f"{path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            self._high = self._count(b"high")
+        except OSError as error:
+            self.close()
+            raise CeilingUnavailable(f"the group {path} cannot be set up: {error.strerror}") from None
+
+    def _write(self, limit: int) -> None:
+        write(self._path, "memory.high", str(limit))
+        write(self._path, "memory.max", str(limit + _ROOM_TO_STOP))
+
+    def watched(self) -> Sequence[tuple[int, int]]:
+        return ((self._notice, select.POLLPRI),)
+
+    def hold(self, limit: int) -> None:
+        # Lowering memory.max below what is used would have the kernel kill; high only slows down.
+        with contextlib.suppress(OSError, ValueError):
+            if int(self._current.read()) < limit:
+                self._write(limit)
+                self._limit = limit
+
+    def _count(self, key: bytes) -> int:
+        try:
+            return keyed_number(self._events.read(), key, self._events.path) or 0
+        except ReadError:
+            return 0  # the group is gone
+
+    def stuck(self) -> bool:
+        with contextlib.suppress(OSError):
+            os.pread(self._notice, 512, 0)  # reading is what arms the next notice
+        high = self._count(b"high")
+        moved, self._high = high != self._high, high
+        with contextlib.suppress(OSError, ValueError, ReadError):
+            return moved and int(self._current.read()) >= self._limit - MIB
+        return False
+
+    def kernel_kills(self) -> int:
+        return self._count(b"oom_kill")
+
+    def refused(self) -> bool:
+        return False  # it slows down, and kills
+
+    def close(self) -> None:
+        self._events.close()
+        self._current.close()
+        if self._notice >= 0:
+            os.close(self._notice)
+            self._notice = -1
+        self._own.close(patience=0.0 if self._own.pids() else 1.0)
+
+
+def worker_cgroup(limit: int, given: str | None = None) -> WorkerCgroup:
+    """The best that this machine grants."""
+    reasons = []
+    for make in (WorkerCgroupV2, WorkerCgroupV1):
+        try:
+            return make(limit, given)
+        except CeilingUnavailable as error:
+            reasons.append(str(error))
+    return NoWorkerCgroup("; ".join(reasons))

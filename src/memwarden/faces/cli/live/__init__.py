@@ -1,0 +1,1 @@
+"""Live terminal views and their plain-text counterpart."""

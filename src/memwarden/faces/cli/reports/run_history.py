@@ -1,0 +1,113 @@
+"""What a run looked like: its peak and who made it, its levels, and its course for the chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from memwarden.contain.own_cgroup import PARENT
+from memwarden.errors import ReadError
+from memwarden.model.events import Event, EventKind
+from memwarden.model.exits import Evidence
+from memwarden.model.facts import ProcessMemory, TreeMemory
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.verdicts import Assessment, PressureLevel
+from memwarden.protocols import Reader
+
+#: Points kept for the chart; when they are twice as many, neighbours are joined (the larger stays).
+_POINTS = 240
+
+
+def read_while_alive(reader: Reader) -> Mapping[str, Any]:
+    """What the reader reads; nothing, and no gap, when its process has ended, as every command does."""
+    try:
+        return reader.read()
+    except ReadError as error:
+        if error.why not in ("gone", "absent"):
+            raise
+        return {}
+
+
+class Groups:
+    """The groups of a command, for as long as it lives.
+
+    ``limit`` is what was asked for where our group is of version 2: there ``memory.max`` is higher by the
+    parting reserve.
+    """
+
+    name = "cgroup"
+
+    def __init__(self, reader: Reader, limit: Limit | None = None) -> None:
+        self._reader, self._limit = reader, limit
+
+    def read(self) -> Mapping[str, Any]:
+        facts = read_while_alive(self._reader)
+        groups = facts.get("cgroups")
+        if self._limit is None or not groups or f"/{PARENT}/run-" not in groups[0].path:
+            return facts
+        return {**facts, "cgroups": (groups[0]._replace(limit=self._limit.bytes), *groups[1:])}
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class RunHistory:
+    """Reads the tree through ``reader`` on every look (not only the recorded ones), and remembers.
+
+    Stands among the warden's readers, and subscribes to its events.
+    """
+
+    name = "tree"
+
+    def __init__(self, reader: Reader, monotonic: Callable[[], float]) -> None:
+        self._reader, self._monotonic = reader, monotonic
+        self.begun = monotonic()
+        self.peak = 0
+        self.peak_tree: TreeMemory | None = None
+        self.points: list[tuple[float, int]] = [(0.0, 0)]
+        self.levels: list[tuple[float, Assessment]] = []
+        self.troubles: list[str] = []
+        self.processes: set[Any] = set()
+
+    def read(self) -> Mapping[str, Any]:
+        facts = read_while_alive(self._reader)
+        if "tree" not in facts:
+            return facts
+        tree: TreeMemory = facts["tree"]
+        total = tree.total
+        self.processes.update(tree.keys)
+        if total > self.peak:
+            self.peak, self.peak_tree = total, tree
+        self.mark(self._monotonic(), total)
+        return facts
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def receive(self, event: Event) -> None:
+        """Take in an event of the warden, on its worker thread."""
+        if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
+            self.levels.append((event.monotonic - self.begun, event.value))
+        elif event.kind is EventKind.TROUBLE:
+            self.troubles.append(event.message)
+
+    def reached(self, evidence: Evidence, limit: Limit) -> None:
+        """The moment at the limit, which the ceiling saw and our own looks may have missed: full is CRITICAL."""
+        self.mark(evidence.monotonic, evidence.used)
+        if self.levels and self.levels[-1][1].level is PressureLevel.CRITICAL:
+            return
+        since = evidence.monotonic
+        binding = Constraint(limit, evidence.used)
+        critical = Assessment(PressureLevel.CRITICAL, PressureLevel.CRITICAL, binding, limit, 0, since)
+        self.levels.append((since - self.begun, critical))
+
+    def mark(self, monotonic: float, used: int) -> None:
+        """A point for the chart."""
+        self.points.append((max(0.0, monotonic - self.begun), used))
+        if len(self.points) >= 2 * _POINTS:
+            pairs = zip(self.points[::2], self.points[1::2], strict=False)
+            self.points = [max(pair, key=lambda point: point[1]) for pair in pairs]
+
+    def largest(self, most: int = 3) -> list[ProcessMemory]:
+        """The members that held most at the peak."""
+        return [] if self.peak_tree is None else self.peak_tree.rows()[:most]

@@ -1,0 +1,1 @@
+"""Budgets for blocks, admitted operations, and smaller plans when memory is short."""

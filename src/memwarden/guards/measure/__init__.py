@@ -1,0 +1,1 @@
+"""Measurements of calls and programs: peaks, growth, leaks, allocating lines."""

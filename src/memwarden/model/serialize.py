@@ -1,0 +1,233 @@
+"""Values to plain dicts and back: what is written says its units.
+
+A written value is ``{"schema": 1, "type": "sample", "time": "2026-11-21T04:05:06.000007+01:00", …}``.
+Field names gain their unit on the way out (``rss`` becomes ``rss_bytes``, ``late`` becomes
+``late_seconds``) and lose it on the way in; the wall clock becomes ISO 8601 with its offset. Absent
+facts (None) are left out. Unknown keys are passed over, so that a newer writer does not stop an older
+reader; a newer *schema* does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import types
+import typing
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from memwarden.errors import SettingsError
+from memwarden.model import events, facts, limits, sample, verdicts
+
+SCHEMA = 1
+
+_BYTES = frozenset(
+    [
+        "total",
+        "available",
+        "free",
+        "cached",
+        "swap_total",
+        "swap_free",
+        "rss",
+        "vms",
+        "vms_limit",
+        "anon",
+        "shared",
+        "swap",
+        "peak",
+        "usage",
+        "limit",
+        "reclaimable",
+        "swap_limit",
+        "used",
+        "pss",
+        "uss",
+        "base",
+        "floor",
+        "retained",
+    ]
+)
+_SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited", "lasted", "low", "mid", "high"))
+
+_TYPES: dict[str, type] = {
+    "reading": verdicts.Reading,
+    "sample": sample.Sample,
+    "assessment": verdicts.Assessment,
+    "trend": verdicts.Trend,
+    "forecast": verdicts.Forecast,
+    "leak": verdicts.LeakVerdict,
+    "event": events.Event,
+    "gap": facts.Gap,
+    "process": facts.ProcessMemory,
+    "tree": facts.TreeMemory,
+    "cgroup": facts.CgroupMemory,
+    "system": facts.SystemMemory,
+    "gpu": facts.GpuMemory,
+    "psi": facts.PsiStats,
+    "shares": facts.ShareMemory,
+    "top": facts.TopProcesses,
+    "directory": facts.DirectoryUsage,
+    "program": facts.ProgramMemory,
+    "limit": limits.Limit,
+}
+#: Where further types are, of what a plain watch never makes.
+_RARE = ("memwarden.model.decisions", "memwarden.model.exits")
+_NAMES: dict[type, str] = {cls: name for name, cls in _TYPES.items()}
+
+
+@cache
+def types_by_name() -> dict[str, type]:
+    """The types that can be written, by the name they are written under."""
+    from memwarden.model import decisions, exits
+
+    rare = {
+        "decision": decisions.Decision,
+        "outcome": decisions.Outcome,
+        "clearing": decisions.Clearing,
+        "exit": exits.ExitReport,
+    }
+    _NAMES.update({cls: name for name, cls in rare.items()})
+    return {**_TYPES, **rare}
+
+
+def name_of(cls: type) -> str | None:
+    """The name that a type is written under; None where it has none."""
+    found = _NAMES.get(cls)
+    if found is None and cls.__module__ in _RARE:
+        types_by_name()
+        found = _NAMES.get(cls)
+    return found
+
+
+_second: tuple[float, object, str, str] = (math.nan, None, "", "")
+
+
+def iso(wall: float) -> str:
+    """Seconds since the epoch as ISO 8601 local time with microseconds and the offset of that moment."""
+    global _second
+    known, zone, beginning, offset = _second
+    fraction, second = math.modf(wall)
+    microseconds = round(fraction * 1e6)
+    if not 0 <= microseconds < 1_000_000:  # rounded up into the next second, or before 1970
+        second += microseconds // 1_000_000
+        microseconds %= 1_000_000
+    if second != known or zone is not time.tzname:  # all moments of a second share this; time.tzset makes new names
+        local = time.localtime(second)
+        minutes, seconds = divmod(abs(local.tm_gmtoff), 60)
+        offset = f"{'-' if local.tm_gmtoff < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
+        if seconds:
+            offset += f":{seconds:02}"
+        beginning = f"{local.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', local)}"
+        _second = second, time.tzname, beginning, offset
+    return f"{beginning}.{microseconds:06d}{offset}"
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """One of :data:`TYPES` as a dict that JSON can hold."""
+    return {"schema": SCHEMA, "type": name_of(type(value)), **dict_fields(value)}
+
+
+def from_dict(plain: Any) -> Any:
+    """The value that :func:`to_dict` wrote. Raises :class:`SettingsError` where it is none."""
+    if not isinstance(plain, dict):
+        raise SettingsError(f"record: not an object but {type(plain).__name__}")
+    schema, name = plain.get("schema"), plain.get("type")
+    if not isinstance(schema, int):
+        raise SettingsError("record: it names no schema")
+    if schema > SCHEMA:
+        raise SettingsError(f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it")
+    if not isinstance(name, str) or name not in types_by_name():
+        raise SettingsError(f"record: type {name!r} is not known")
+    try:
+        return _read(types_by_name()[name], plain)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
+
+
+def key_of(field: str, value: Any) -> str:
+    """The name that a field is written under: with its unit. ``value`` is one of its values, or their type."""
+    if field == "wall":
+        return "time"
+    if field in _SECONDS and field != "seconds":
+        return field + "_seconds"
+    if field in _BYTES and not hasattr(value, "_fields"):  # a limit in bytes, or a Limit
+        return field + "_bytes"
+    return field
+
+
+def dict_fields(value: Any) -> dict[str, Any]:
+    """The fields of a value, without its name."""
+    plain = {}
+    cls: Any = type(value)
+    for field in fields_of(cls):
+        item = getattr(value, field)
+        if item is None:
+            continue
+        plain[key_of(field, item)] = iso(item) if field == "wall" else write(item)
+    return plain
+
+
+def write(item: Any) -> Any:
+    """Any item as something that JSON can hold."""
+    if isinstance(item, Enum):
+        return item.value
+    if isinstance(item, float):
+        return item if math.isfinite(item) else None  # JSON has no word for NaN and infinity
+    if item is None or isinstance(item, str | int):
+        return item
+    if isinstance(item, dict):
+        return {str(key): write(each) for key, each in item.items()}
+    if hasattr(item, "_fields"):
+        # The name lets a field of any type (an event's value) find its way back.
+        if name := name_of(type(item)):
+            return {"type": name, **dict_fields(item)}
+        return dict_fields(item)
+    if isinstance(item, tuple | list):
+        return [write(each) for each in item]
+    return str(item)
+
+
+@cache
+def fields_of(cls: Any) -> dict[str, Any]:
+    """The fields of a type and the type of each, in order."""
+    hints = get_type_hints(cls)
+    return {name: hints[name] for name in cls._fields}
+
+
+def _read(hint: Any, plain: Any) -> Any:
+    origin = get_origin(hint)
+    if hint is Any:
+        named = isinstance(plain, dict) and plain.get("type") in types_by_name()
+        return _read(types_by_name()[plain["type"]], plain) if named else plain
+    if origin in (types.UnionType, Union):
+        if plain is None:
+            return None
+        return _read(next(each for each in get_args(hint) if each is not types.NoneType), plain)
+    if origin is tuple:
+        return tuple(_read(get_args(hint)[0], each) for each in plain)
+    if origin is dict:
+        return dict(plain)
+    if hint in (int, float, str, bool):
+        return typing.cast(Any, hint)(plain)
+    if issubclass(hint, Enum):
+        return hint(plain)
+    made = {}
+    for field, each in fields_of(hint).items():
+        for key in (field, field + "_bytes", field + "_seconds"):
+            if key in plain:
+                made[field] = _read(each, plain[key])
+                break
+        else:
+            if field == "wall":
+                from datetime import datetime
+
+                made[field] = datetime.fromisoformat(plain["time"]).timestamp()
+            elif _optional(each):
+                made[field] = None
+    return hint(**made)
+
+
+def _optional(hint: Any) -> bool:
+    return get_origin(hint) in (types.UnionType, Union) and types.NoneType in get_args(hint)

@@ -1,0 +1,159 @@
+"""Who a process is: pid and start time, and who descends from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from memwarden.errors import ReadError
+from memwarden.model.facts import ProcessKey
+from memwarden.readers.linux.process import Stat, read_stat
+
+#: The start times of processes are given in these parts of a second.
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+class ProcProbe:
+    """Identities from a ``/proc``, for those who act: whatever is not certain is left out."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+
+    def key_of(self, pid: int) -> ProcessKey:
+        """The identity of whoever has this pid now. Raises :class:`ReadError`."""
+        return ProcessKey(pid, read_stat(pid, self._proc).start)
+
+    def own(self) -> ProcessKey:
+        """This process."""
+        return self.key_of(os.getpid())
+
+    def alive(self, key: ProcessKey) -> bool:
+        """Whether this very process still runs (one that waits to be reaped does not)."""
+        try:
+            stat = read_stat(key.pid, self._proc)
+        except ReadError:
+            return False
+        if stat.start != key.start:
+            return False
+        return stat.state not in "ZX" or len(self._threads(key.pid)) > 1  # its first thread may end before the others
+
+    def stopped(self, key: ProcessKey) -> bool:
+        """Whether this very process stands still, with every thread: by SIGSTOP or under a debugger."""
+        try:
+            stat = read_stat(key.pid, self._proc)
+            if stat.start != key.start or stat.state not in "TtZ":
+                return False
+            threads = self._threads(key.pid)
+            states = [stat.state] if len(threads) == 1 else [self._state(key.pid, thread) for thread in threads]
+        except ReadError:
+            return False
+        return bool(set(states) & set("Tt")) and set(states) <= set("TtZX")
+
+    def children(self, key: ProcessKey) -> list[ProcessKey]:
+        """The children of this very process, each certain to be one; empty when it is gone or another one.
+
+        A pid may have been given to a stranger between two reads. So the list is read through an open
+        directory, which never shows a later process, and who is on it is believed when it is older than the
+        list, or when its parent is still this process afterwards.
+        """
+        try:
+            folder = os.open(f"{self._proc}/{key.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return []
+        try:
+            if self._start(folder) != key.start:
+                return []
+            begun = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+            older, younger = [], []
+            for pid in self._listed(folder, key.pid):
+                try:
+                    stat = read_stat(pid, self._proc)
+                except ReadError:
+                    continue
+                if stat.start < begun:
+                    older.append(ProcessKey(pid, stat.start))
+                elif stat.ppid == key.pid:
+                    younger.append(ProcessKey(pid, stat.start))
+            return older + younger if not younger or self._start(folder) == key.start else older
+        finally:
+            os.close(folder)
+
+    def session(self, key: ProcessKey) -> list[ProcessKey]:
+        """The other members of the session that this very process leads; empty when it leads none.
+
+        A session is entered by being forked in it alone. So these descend from its leader, and those whose parents have
+        ended are among them. A leader that has ended keeps its number, and leads, until somebody has waited for it.
+        """
+        found = []
+        if self._proc != "/proc" or not _in_session(key.pid, key.pid):
+            return []
+        for name in os.listdir(self._proc):
+            if name.isdecimal() and _in_session(int(name), key.pid):
+                with contextlib.suppress(ReadError):
+                    other = self.key_of(int(name))
+                    # Asked again: the pid may have changed hands in between.
+                    if _in_session(other.pid, key.pid) and self.key_of(other.pid) == other:
+                        found.append(other)
+        try:
+            leads = self.key_of(key.pid) == key
+        except ReadError:
+            leads = False
+        return [other for other in found if other != key] if leads else []
+
+    def _listed(self, folder: int, parent: int) -> list[int]:
+        pids: list[int] = []
+        lists = False  # not where the kernel was built without CONFIG_PROC_CHILDREN
+        try:
+            tasks = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        except OSError:
+            return []
+        try:
+            for thread in os.listdir(tasks):
+                with contextlib.suppress(OSError):  # a thread that has just ended
+                    pids += map(int, _read(f"{thread}/children", tasks).split())
+                    lists = True
+        finally:
+            os.close(tasks)
+        if lists or self._start(folder) is None:
+            return pids
+        for name in os.listdir(self._proc):
+            if name.isdecimal():
+                with contextlib.suppress(ReadError):
+                    if read_stat(name, self._proc).ppid == parent:
+                        pids.append(int(name))
+        return [] if self._start(folder) is None else pids
+
+    def _start(self, folder: int) -> int | None:
+        try:
+            return Stat(_read("stat", folder), "stat").start
+        except (OSError, ReadError):
+            return None
+
+    def _threads(self, pid: int) -> list[str]:
+        try:
+            return os.listdir(f"{self._proc}/{pid}/task")
+        except OSError:
+            return []
+
+    def _state(self, pid: int, thread: str) -> str:
+        return read_stat(f"{pid}/task/{thread}", self._proc).state
+
+
+def _in_session(pid: int, leader: int) -> bool:
+    try:
+        return os.getsid(pid) == leader
+    except OSError:
+        return False
+
+
+def _read(name: str, folder: int) -> bytes:
+    """A small file below an open directory: read on until nothing comes (``children`` gives a page at a time)."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        data = b""
+        while part := os.read(fd, 4096):
+            data += part
+        return data
+    finally:
+        os.close(fd)

@@ -1,0 +1,111 @@
+"""The machine's memory, from ``/proc/meminfo``."""
+
+from __future__ import annotations
+
+from struct import Struct, error
+from typing import Any
+
+from memwarden.errors import ReadError
+from memwarden.model.facts import SystemMemory
+from memwarden.readers.linux.files import KeptFile, pread
+
+_KEYS = (
+    b"MemTotal:",
+    b"\nMemFree:",
+    b"\nMemAvailable:",
+    b"\nBuffers:",
+    b"\nCached:",
+    b"\nSwapTotal:",
+    b"\nSwapFree:",
+    b"\nShmem:",
+)
+
+#: Bytes read behind the last wanted number: lines that move by some digits are still whole.
+_SLACK = 64
+
+
+class MeminfoReader:
+    """Reads :class:`SystemMemory`. Only the wanted lines are parsed: the whole file costs ten times as much.
+
+    Where each number stands is remembered. The kernel pads numbers to eight digits and writes larger ones wider, so
+    lines move on machines with more than 95 GiB. Then a slice holds a colon or a letter and is no number, or (moved
+    by one to the left) still the whole number: the lines are looked for again, or need not be.
+    """
+
+    name = "meminfo"
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._file = KeptFile("meminfo", f"{proc}/meminfo")
+        self._all = self._ends = Struct("")  # all numbers; the whole and what is left alone
+
+    def read(self) -> dict[str, Any]:
+        """``{"system": SystemMemory}``; raises :class:`ReadError`."""
+        try:
+            return self.facts(pread(self._file.fd, self._all.size + _SLACK, 0))
+        except OSError:  # not open yet, or wrong
+            return {"system": self._parse(self._file.read())}
+
+    def glance(self) -> tuple[bytes, float, int] | None:
+        """See :class:`memwarden.protocols.Glancer`."""
+        try:
+            data = pread(self._file.fd, self._all.size + _SLACK, 0)
+            total, available = map(int, self._ends.unpack_from(data))
+        except (OSError, ValueError, error):
+            return None
+        return data, (total - available) / total, available << 10
+
+    def facts(self, raw: bytes) -> dict[str, Any]:
+        """What was read, as facts."""
+        try:
+            total, free, available, buffers, cached, swap_total, swap_free, shared = map(
+                int, self._all.unpack_from(raw)
+            )
+        except (ValueError, error):  # not known yet, moved, or wrong
+            return {"system": self._parse(raw if self._all.size and len(raw) > _SLACK else self._file.read())}
+        cached += buffers - shared  # Cached counts shared memory, which cannot be dropped
+        return {
+            "system": SystemMemory(
+                total << 10,
+                available << 10,
+                free << 10,
+                cached << 10 if cached > 0 else 0,
+                swap_total << 10,
+                swap_free << 10,
+            )
+        }
+
+    def memory(self) -> SystemMemory:
+        """The fact alone."""
+        system: SystemMemory = self.read()["system"]
+        return system
+
+    def _parse(self, data: bytes) -> SystemMemory:
+        """The slow way: find each line, and remember where the numbers stand, from behind the colon to the unit."""
+        places, numbers = [], []
+        for key in _KEYS:
+            at = data.find(key)
+            end = data.find(b" kB", at)
+            try:
+                if at < 0 or end < 0:
+                    raise ValueError
+                numbers.append(int(data[at + len(key) : end]) << 10)
+            except ValueError:
+                line = key.strip().decode()
+                raise ReadError("meminfo", self._file.path, "malformed", f"no number after {line}") from None
+            places.append((at + len(key), end))
+        if places == sorted(places):  # as in every kernel so far
+            # With the last unit, so that a file that was cut there is seen.
+            self._all, self._ends = _layout(places, "3x"), _layout([places[0], places[2]])
+        total, free, available, buffers, cached, swap_total, swap_free, shared = numbers
+        return SystemMemory(total, available, free, max(0, cached + buffers - shared), swap_total, swap_free)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._file.close()
+
+
+def _layout(places: list[tuple[int, int]], rest: str = "") -> Struct:
+    ends = [0, *(end for _, end in places)]
+    return Struct(
+        "".join(f"{start - last}x{end - start}s" for (start, end), last in zip(places, ends, strict=False)) + rest
+    )

@@ -1,0 +1,256 @@
+"""One process, from ``/proc/PID``.
+
+``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs,
+so a reader that looks often reads it less often (``patience``). On Linux 6.2 and later (until the fix of
+2025) both may be some pages a processor off; near a limit :mod:`memwarden.contain` confirms with a counter
+that is not.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
+
+from memwarden.errors import ReadError
+from memwarden.model.facts import ProcessKey, ProcessMemory
+from memwarden.readers.linux.files import KeptFile, pread, read_once
+from memwarden.readers.linux.highwater import remembered
+
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def parse_statm(data: bytes, where: str) -> tuple[int, int, int]:
+    """Virtual, resident and shared size in bytes from ``statm``."""
+    try:
+        # Unpacking asks for a fourth field: without one the third may have been cut.
+        virtual, resident, shared, _ = data.split(None, 3)
+        return int(virtual) * PAGE, int(resident) * PAGE, int(shared) * PAGE
+    except ValueError:
+        raise ReadError("statm", where, "malformed", f"{data[:40]!r}") from None
+
+
+class Stat:
+    """The fields of ``/proc/PID/stat`` that identify a process."""
+
+    __slots__ = ("name", "pid", "ppid", "rss", "start", "state")
+
+    def __init__(self, data: bytes, where: str) -> None:
+        # The name stands in parentheses and may hold any byte, parentheses and line ends included,
+        # so the fields are counted from the last closing one.
+        opened, closed = data.find(b"("), data.rfind(b")")
+        fields = data[closed + 2 :].split(None, 22)
+        try:
+            if opened < 0 or closed < opened or len(fields) < 23:  # without a next field the last may be cut
+                raise ValueError
+            self.pid = int(data[:opened])
+            self.name = data[opened + 1 : closed].decode("utf-8", "replace")
+            self.state = fields[0].decode()
+            self.ppid = int(fields[1])
+            self.start = int(fields[19])
+            self.rss = int(fields[21]) * PAGE
+        except (IndexError, ValueError):
+            raise ReadError("stat", where, "malformed", f"{data[:60]!r}") from None
+
+
+def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
+    """Who a pid is now. Raises :class:`ReadError` (``gone`` when there is no such process)."""
+    path = f"{proc}/{pid}/stat"
+    try:
+        return Stat(read_once("stat", path, 1024), path)
+    except ReadError as error:
+        if error.why == "absent" and os.path.isdir(proc):
+            raise ReadError("process", f"{proc}/{pid}", "gone", "no process has this pid") from None
+        raise
+
+
+def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
+    """The proportional share of a process: its pages, each divided by how many map it.
+
+    ``field`` may ask for a part of it: ``Pss_Anon``, ``Pss_File`` or ``Pss_Shmem`` (Linux 5.4; where there is none, all
+    of it is taken). The kernel walks the page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot
+    path. Raises :class:`ReadError`.
+    """
+    path = f"{proc}/{pid}/smaps_rollup"
+    data = read_once("smaps_rollup", path)
+    return _kilobytes("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
+
+
+def read_shmem(pid: int, proc: str = "/proc") -> int:
+    """Resident bytes of a process in shared memory: shared anonymous maps and files in ``tmpfs`` (Linux 4.5).
+
+    15 µs. Raises :class:`ReadError`.
+    """
+    path = f"{proc}/{pid}/status"
+    return _kilobytes("status", path, read_once("status", path), "RssShmem")
+
+
+def _kilobytes(what: str, path: str, data: bytes, field: str) -> int:
+    at = data.find(f"\n{field}:".encode())
+    try:
+        if at < 0:
+            raise ValueError
+        return int(data[at + len(field) + 2 : data.index(b" kB", at)]) * 1024
+    except ValueError:
+        raise ReadError(what, path, "malformed", f"{data[:60]!r}") from None
+
+
+class ProcessReader:
+    """Reads :class:`ProcessMemory` of one process (the own one where no pid is given).
+
+    Sizes are read anew each time. The swapped part, the name, the limit and what the kernel remembers as the peak
+    may be ``patience`` seconds old.
+    """
+
+    name = "process"
+
+    def __init__(self, pid: int | None = None, proc: str = "/proc", *, patience: float = 0.0) -> None:
+        self._proc, self._patience = proc, patience
+        self._full: ProcessMemory | None = None
+        self._due = 0.0
+        self._who: int | str = "self" if pid is None else pid
+        self._files: tuple[KeptFile, KeptFile] | None = None
+        self._key: ProcessKey | None = None
+        self._process_name = ""
+        self._shown_name = b""
+
+    def read(self) -> dict[str, Any]:
+        """``{"process": ProcessMemory}``; raises :class:`ReadError`."""
+        full = self._full
+        if full is None or self._files is None or monotonic() >= self._due:
+            return {"process": self._renewed()}
+        file = self._files[0]
+        try:
+            data = pread(file.fd, 128, 0)
+        except OSError:
+            data = file.read()  # which says what is wrong
+        return self.facts((full, data))
+
+    def glance(self) -> tuple[tuple[ProcessMemory, bytes], float, int | None] | None:
+        """See :class:`memwarden.protocols.Glancer`."""
+        full = self._full
+        if full is None or full.vms_limit is not None or self._files is None or monotonic() >= self._due:
+            return None
+        try:
+            data = pread(self._files[0].fd, 128, 0)
+        except OSError:
+            return None
+        return None if data[:2] == b"0 " else ((full, data), 0.0, None)
+
+    def facts(self, raw: tuple[ProcessMemory, bytes]) -> dict[str, Any]:
+        """What was read, as facts. Raises :class:`ReadError`."""
+        (key, name, _, _, _, _, swap, peak, vms_limit), data = raw
+        where = f"{self._proc}/{key.pid}/statm"
+        virtual, resident, shared = parse_statm(data, where)
+        if not virtual:
+            self._full = None
+            raise ReadError("process", where, "gone", "it has ended and waits to be reaped")
+        if peak is None or resident > peak:
+            peak = resident
+        shown = ProcessMemory(key, name, resident, virtual, resident - shared, shared, swap, peak, vms_limit)
+        return {"process": shown}
+
+    def memory(self) -> ProcessMemory:
+        """The fact alone."""
+        process: ProcessMemory = self.read()["process"]
+        return process
+
+    def _renewed(self) -> ProcessMemory:
+        full = self._status()
+        if self._patience > 0:
+            statm = self._open()[0]
+            statm.read()  # opens it
+            self._full, self._due = full, monotonic() + self._patience
+        return full
+
+    def resident(self) -> int:
+        """The resident size alone, at the cost of one system call."""
+        file = self._files[0] if self._files is not None else self._open()[0]
+        try:
+            _, pages, _ = pread(file.fd, 128, 0).split(None, 2)
+            return int(pages) * PAGE
+        except (OSError, ValueError):
+            return parse_statm(file.read(), file.path)[1]  # which says what is wrong
+
+    def _status(self) -> ProcessMemory:
+        """Everything that ``status`` tells."""
+        file = self._open()[1]
+        data = file.read()
+        number = self._number
+        rss = number(data, b"\nVmRSS:")
+        if rss is None:
+            if b"\nState:\tZ" in data:
+                raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
+            raise ReadError("status", file.path, "malformed", "no VmRSS line")
+        shown = data[: data.find(b"\n")]
+        if shown != self._shown_name:  # it changes at exec; stat alone shows it without escapes
+            self._process_name, self._shown_name = self._identify().name, shown
+        files, shmem = number(data, b"\nRssFile:"), number(data, b"\nRssShmem:")
+        assert self._key is not None
+        peak = number(data, b"\nVmHWM:")
+        if peak is not None and self._proc == "/proc" and self._key.pid == os.getpid():
+            peak = max(peak, remembered())
+        return ProcessMemory(
+            self._key,
+            self._process_name,
+            rss,
+            number(data, b"\nVmSize:"),
+            number(data, b"\nRssAnon:"),
+            None if files is None or shmem is None else files + shmem,
+            number(data, b"\nVmSwap:"),
+            peak,
+            self._vms_limit(),
+        )
+
+    def _vms_limit(self) -> int | None:
+        if self._proc != "/proc" or not hasattr(resource, "prlimit"):
+            return None  # a recorded tree: the limits of this machine's processes are not its own
+        try:
+            soft, _ = resource.prlimit(0 if self._who == "self" else int(self._who), resource.RLIMIT_AS)
+        except OSError:
+            return None  # another user's process; the limit then is simply not known
+        return None if soft == resource.RLIM_INFINITY else soft
+
+    def _open(self) -> tuple[KeptFile, KeptFile]:
+        if self._files is None:
+            # "self" is resolved now: a kept /proc/self would go on showing the parent after a fork.
+            if self._who == "self":
+                self._key = None
+            stat = self._identify()
+            self._key, self._process_name, self._shown_name = ProcessKey(stat.pid, stat.start), stat.name, b""
+            base = f"{self._proc}/{stat.pid}"
+            self._files = (
+                KeptFile("statm", f"{base}/statm", 128),
+                KeptFile("status", f"{base}/status"),
+            )
+        return self._files
+
+    def _identify(self) -> Stat:
+        """Who it is now. Raises :class:`ReadError` (``gone``) for a later process with the same pid."""
+        stat = read_stat(self._who, self._proc)
+        if self._key is not None and stat.start != self._key.start:
+            raise ReadError("process", f"{self._proc}/{stat.pid}", "gone", "the pid belongs to another process now")
+        return stat
+
+    def _number(self, data: bytes, key: bytes) -> int | None:
+        at = data.find(key)
+        if at < 0:
+            return None
+        try:
+            return int(data[at + len(key) : data.index(b" kB", at)]) * 1024
+        except ValueError:
+            line = key.strip().decode()
+            raise ReadError(
+                "status", f"{self._proc}/{self._who}/status", "malformed", f"no number after {line}"
+            ) from None
+
+    def close(self) -> None:
+        """Give the descriptors back; the next read finds the process anew."""
+        for file in self._files or ():
+            file.close()
+        self._files = self._full = None

@@ -1,0 +1,186 @@
+"""A batch's report: what is written down, and what it looks like."""
+
+import io
+import json
+import os
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from memwarden.admission.batch.progress import ProgressLine, progress_text
+from memwarden.admission.batch.report_text import columns
+from memwarden.admission.executor.batch_report import BatchStats
+from memwarden.errors import RecordError, SettingsError
+from memwarden.model.units import MIB
+
+
+def batch(seconds=10.0, name="big <one>\x1b"):
+    """Three tasks at once, of which one is paused and then ended."""
+    kept = BatchStats()
+    kept.submitted = 5
+    kept.begin(100.0)
+    steps = 50
+    for step in range(steps + 1):
+        now = 100.0 + seconds * step / steps
+        used = 150 * MIB if step == 25 else (2 * step) * MIB
+        kept.note(now, 3, int(20 <= step < 25), 2, 90 * MIB, used, 128 * MIB)
+    kept.kills, kept.pauses, kept.finished, kept.failed = 1, 1, 4, 1
+    kept.setback(100.0 + seconds / 2, 3, name, "work", 120 * MIB, 90 * MIB, "nobody could go on", again=True)
+    return kept.report(128 * MIB, "polling", 4, 0)
+
+
+def test_the_course_is_kept_in_few_moments():
+    """However long it takes, from the first to the very last."""
+    kept = BatchStats()
+    kept.begin(0.0)
+    for step in range(100_000):
+        kept.note(step * 0.02, 1, 0, 0, 0, step, 1)
+    report = kept.report(1, "polling", 1, 0)
+    assert len(report.moments) < 2100
+    assert report.moments[0].seconds == 0.0
+    assert report.moments[-1].used == 99_999
+    assert report.makespan == pytest.approx(1999.98)
+
+
+def test_a_short_peak_is_seen_in_every_width():
+    """Each column has the most of its share of time; before the first moment there is nothing."""
+    report = batch()
+    for count in (7, 40, 300):
+        drawn = columns(report.moments, count)
+        assert len(drawn) == count
+        assert max(each.used for each in drawn) == 150 * MIB
+    late = columns(report.moments[10:], 100)
+    assert late[0].used == 0
+
+
+def test_text_says_it_all():
+    """Figures, course and setbacks; nothing in a name speaks to the terminal."""
+    text = batch().text()
+    for words in (
+        "4 of 5 done, 1 failed, in 10.0 s",
+        "128.0 MiB, held by polling",
+        "150.0 MiB used at most",
+        "3.0 in the mean, 3 at most, of 4 workers",
+        "1 paused",
+        "1 put back",
+        "at 5.0 s    big <one>?: nobody could go on; had 120.0 MiB of 90.0 MiB; put back",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 90
+    assert batch().text(blocks=False).isascii()
+
+
+def test_a_batch_of_nothing_can_be_shown():
+    """Nothing ran, or it was over before anybody looked."""
+    nothing = BatchStats().report(MIB, "polling", 2, 0)
+    assert "0 of 0 done" in nothing.text()
+    ElementTree.fromstring(nothing.svg())
+    json.dumps(nothing.as_dict())
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 10.0, 1000.0, 1e6])
+def test_the_picture_is_whole(seconds):
+    """It is XML, fetches and runs nothing, names the setback, and keeps everything inside of its frame."""
+    text = batch(seconds).svg()
+    root = ElementTree.fromstring(text)
+    assert root.get("viewBox") == "0 0 840 470"
+    titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert "big <one>?: nobody could go on" in titles
+    assert not re.search(r"<script|href|url\(|@import", text)
+    for x in re.findall(r'x="([\d.-]+)"', text):
+        assert 0 <= float(x) <= 840
+    for y in re.findall(r"[VM ]([\d.-]+)(?=[HVz])", text):
+        assert 0 <= float(y) <= 470
+    assert "prefers-color-scheme:dark" in text
+
+
+def test_the_picture_tells_used_from_reserved_and_budget():
+    """The peak stands above the budget's line, as it was."""
+    text = batch().svg()
+    (used,) = re.findall(r'class="used" d="M[\d.]+ [\d.]+(\S*)"', text)
+    highest = min(float(y) for y in re.findall(r"V([\d.]+)", used))
+    (budget,) = re.findall(r'class="budget" d="M[\d.]+ ([\d.]+)H', text)
+    assert highest < float(budget)
+
+
+@pytest.mark.parametrize("name", ["report.txt", "report.JSON", "report.svg"])
+def test_a_report_is_saved_whole(tmp_path, name):
+    """By the ending of its name, over what was there before."""
+    path = tmp_path / name
+    path.write_text("before")
+    batch().save(path)
+    assert path.read_text()[:4] in ("batc", '{"sc', "<svg")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_report_that_cannot_be_saved_is_told(tmp_path):
+    """And nothing half is left."""
+    with pytest.raises(SettingsError, match=r"\.svg"):
+        batch().save(tmp_path / "report.png")
+    (tmp_path / "report.txt").mkdir()
+    with pytest.raises(RecordError):
+        batch().save(tmp_path / "report.txt")
+    assert os.listdir(tmp_path) == ["report.txt"]
+
+
+def test_a_notebook_shows_the_picture():
+    """By the name that notebooks ask for."""
+    report = batch()
+    assert report._repr_svg_() == report.svg()
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_progress_is_one_line(monkeypatch):
+    """Drawn over itself, out of the way for others, and left as it was at last."""
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    line = ProgressLine(lambda width, blocks: f"{'█' if blocks else '#'} 1/2", stream)
+    line.start()
+    with line.aside():
+        stream.write("other\n")
+    line.stop()
+    assert stream.getvalue().endswith("\r█ 1/2\033[K\n")
+    assert stream.getvalue().count("\n") == 2
+
+
+def test_progress_can_be_erased(monkeypatch):
+    """Where something else is said at the end."""
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    line = ProgressLine(lambda width, blocks: "half", stream)
+    line._draw()
+    line.start()
+    line.stop(leave=False)
+    assert stream.getvalue() == "\rhalf\033[K\r\033[K"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), None])
+def test_no_progress_where_there_is_no_terminal(stream, monkeypatch):
+    """Neither a line nor a thread."""
+    monkeypatch.setattr("sys.stderr", stream)
+    line = ProgressLine(lambda width, blocks: "half")
+    line.start()
+    assert line._thread is None
+    line.stop()
+    assert stream is None or stream.getvalue() == ""
+
+
+def test_progress_says_what_there_is_room_for():
+    """The count first, the time last."""
+    report = batch()
+    whole = progress_text(report, 200, False, name="executor", ended=2, failed=1, total=5)
+    assert whole == (
+        "executor  2/5 ########------------  1 failed  3 at work  100.0 MiB of 128.0 MiB  1 put back  10.0 s"
+    )
+    assert progress_text(report, 40, True, name="executor", ended=2, failed=1, total=5) == (
+        "executor  2/5 ████████░░░░░░░░░░░░"
+    )

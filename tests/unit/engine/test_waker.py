@@ -1,0 +1,390 @@
+"""The bell: rings, the kernel's wake-ups (pipes stand for them), and the descriptors behind them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import memwarden.engine.waker as bells
+from memwarden.engine.waker import DEAF_SECONDS, LONGEST_SECONDS, Waker
+from memwarden.model.facts import CgroupMemory
+from support.engine import SOON
+from support.trees import descriptors
+
+LINUX = sys.platform == "linux"
+KERNEL = pytest.mark.skipif(not LINUX, reason="only Linux wakes those who wait for memory")
+
+
+class Pipe:
+    """A wake-up that a test fires; ``dead``: its group is gone."""
+
+    events = getattr(select, "POLLIN", 1)
+
+    def __init__(self, name: str = "pipe") -> None:
+        self.name = name
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.dead, self.cleared, self.closed = False, 0, 0
+        self.followed: list[object] = []
+
+    def fire(self) -> None:
+        """Something happened."""
+        os.write(self._write, b"x")
+
+    def fileno(self) -> int:
+        """What to poll."""
+        return self._read
+
+    def clear(self) -> bool:
+        """Take note."""
+        self.cleared += 1
+        os.read(self._read, 4096)
+        return not self.dead
+
+    def follow(self, groups: object) -> None:
+        """Remembered in ``followed``."""
+        self.followed.append(groups)
+
+    def close(self) -> None:
+        """Both ends."""
+        self.closed += 1
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = self._write = -1
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A wake-up."""
+    made = Pipe()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["deaf to the kernel", pytest.param("listening", marks=KERNEL)])
+def bell(request: pytest.FixtureRequest) -> Iterator[Waker]:
+    """A bell; with a wake-up that never fires, and without."""
+    made = Waker()
+    if request.param == "listening":
+        made.listen([Pipe()])  # type: ignore[list-item]
+    yield made
+    made.close()
+
+
+def later(call: Callable[[], object]) -> threading.Thread:
+    """Call on another thread, once this one had time to wait."""
+    thread = threading.Timer(0.02, call)
+    thread.start()
+    return thread
+
+
+def test_it_rings_until_it_is_cleared(bell: Waker) -> None:
+    """Before the wait, during it, and at every wait until somebody clears; then a wait takes its time."""
+    assert not bell.is_set()
+    assert not bell.wait(0.001)
+    bell.set()
+    bell.set()
+    assert bell.is_set()
+    assert bell.wait(SOON)
+    assert bell.wait(SOON)
+    bell.clear()
+    assert not bell.is_set()
+    begun = time.monotonic()
+    assert not bell.wait(0.02)
+    assert time.monotonic() - begun >= 0.019
+    ringing = later(bell.set)
+    assert bell.wait(SOON)
+    assert not bell.woken
+    ringing.join()
+
+
+def test_a_ring_ends_a_wait_of_a_year(bell: Waker) -> None:
+    """However long the interval, stop() is prompt: a poll by itself takes no more than 24 days."""
+    ringing = later(bell.set)
+    begun = time.monotonic()
+    assert bell.wait(365 * 86400.0)
+    assert time.monotonic() - begun < SOON
+    ringing.join()
+
+
+@KERNEL
+def test_a_poll_of_a_year_is_made_of_days(pipe: Pipe) -> None:
+    """And together they take the year, not a day."""
+    bell, asked = Waker(), []
+
+    class Poll:
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            asked.append(milliseconds)
+            return []
+
+    bell.listen([pipe])  # type: ignore[list-item]
+    bell._poll = Poll()
+    assert not bell.wait(2.5 * LONGEST_SECONDS)
+    assert asked == [LONGEST_SECONDS * 1000, LONGEST_SECONDS * 1000, LONGEST_SECONDS * 500]
+    bell.close()
+
+
+def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Waker) -> None:
+    """What was rung for is seen after the clear, every wait ends, and none ends early without a ring."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    rung = [0, 0, 0]
+    done = threading.Event()
+
+    def ringer(number: int) -> None:
+        for _ in range(2000):
+            rung[number] += 1
+            bell.set()
+        done.set()
+
+    threads = [threading.Thread(target=ringer, args=(number,)) for number in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        seen: list[int] = []
+        early = 0
+        while seen != [2000, 2000, 2000]:
+            before = time.monotonic()
+            if bell.wait(SOON):
+                bell.clear()
+                seen = list(rung)  # as a warden reads the new interval
+            elif time.monotonic() - before < SOON / 2:
+                early += 1
+            else:
+                pytest.fail(f"a ring was lost: {seen}")
+    finally:
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    assert early == 0
+    if bell.is_set():
+        bell.clear()
+    while bell.wait(0.001):  # who rang while another ring was cleared rings once more, and not for ever
+        bell.clear()
+    assert not bell.wait(0.001)
+
+
+@KERNEL
+def test_the_kernel_wakes_without_a_ring(pipe: Pipe) -> None:
+    """The wait ends, says why, and takes note of the event so that the next one can wake."""
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    assert bell.listening == ("pipe",)
+    firing = later(pipe.fire)
+    assert not bell.wait(SOON)
+    assert bell.woken
+    assert pipe.cleared == 1
+    firing.join()
+    bell.close()
+
+
+@KERNEL
+def test_a_wake_up_and_a_ring_at_once_count_as_both(pipe: Pipe) -> None:
+    """Neither hides the other."""
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    pipe.fire()
+    later(bell.set).join()
+    assert bell.wait(SOON)  # a ring is looked at first
+    bell.clear()
+    assert not bell.wait(SOON)
+    assert bell.woken
+    bell.close()
+
+
+@KERNEL
+def test_a_ring_from_before_it_listened_still_rings(pipe: Pipe) -> None:
+    """A stop that comes while wake-ups are being registered is not forgotten."""
+    bell = Waker()
+    bell.set()
+    bell.listen([pipe])  # type: ignore[list-item]
+    assert bell.wait(SOON)
+    bell.clear()
+    assert not bell.wait(0.001)
+    bell.close()
+
+
+@KERNEL
+def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that thrashes tells without end: looks come a hundred times a second at most, yet a ring is heard."""
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    pipe.fire()
+    assert not bell.wait(SOON)
+    wakes = 0
+    begun = time.monotonic()
+    while time.monotonic() - begun < 10 * DEAF_SECONDS:
+        pipe.fire()
+        assert not bell.wait(SOON)
+        wakes += bell.woken
+    assert 1 <= wakes <= 11
+    # A clock that stands still keeps it deaf: a ring ends the wait all the same, and a short time-out is kept.
+    monkeypatch.setattr(bells, "monotonic", lambda: bell._heard)
+    pipe.fire()
+    begun = time.monotonic()
+    assert not bell.wait(DEAF_SECONDS / 2)
+    assert time.monotonic() - begun >= DEAF_SECONDS / 2 - 0.001
+    assert not bell.woken
+    bell.set()
+    assert bell.wait(DEAF_SECONDS / 2)
+    bell.close()
+
+
+@KERNEL
+def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
+    """It wakes for the last time, is given back and told of no more; the others stay."""
+    other = Pipe("other")
+    bell = Waker()
+    bell.listen([pipe, other])  # type: ignore[list-item]
+    pipe.dead = True
+    pipe.fire()
+    assert not bell.wait(SOON)
+    assert bell.woken
+    assert (pipe.closed, bell.listening) == (1, ("other",))
+    assert not bell.wait(3 * DEAF_SECONDS)
+    assert not bell.woken
+    other.fire()
+    assert not bell.wait(SOON)
+    assert bell.woken
+    bell.close()
+    assert other.closed == 1
+
+
+@KERNEL
+def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
+    """Thresholds are to follow the file cache."""
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    groups: list[CgroupMemory] = []
+    bell.follow(groups)
+    assert pipe.followed == [groups]
+    bell.close()
+    bell.follow(groups)
+    assert len(pipe.followed) == 1
+
+
+@KERNEL
+def test_closing_gives_every_descriptor_back(pipe: Pipe) -> None:
+    """Also twice; a ring or a wait afterwards harms nobody."""
+    before = descriptors()
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    assert descriptors() == before + 1
+    bell.close()
+    bell.close()
+    assert descriptors() == before - 2
+    assert bell.listening == ()
+    bell.set()
+    assert bell.wait(SOON)
+
+
+@KERNEL
+def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
+    """Closing waits for the ring that is under way: its number may be a file of the program right after."""
+    ringing, go_on = threading.Event(), threading.Event()
+    bell = Waker()
+    bell.listen([Pipe()])  # type: ignore[list-item]
+    write = os.eventfd_write
+
+    def slow(fd: int, value: int) -> None:
+        ringing.set()
+        assert go_on.wait(SOON)
+        write(fd, value)  # raises where it was closed meanwhile
+
+    failed: list[BaseException] = []
+
+    def ring() -> None:
+        try:
+            bell.set()
+        except BaseException as error:
+            failed.append(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "eventfd_write", slow)
+        ringer, closer = threading.Thread(target=ring), threading.Thread(target=bell.close)
+        ringer.start()
+        assert ringing.wait(SOON)
+        closer.start()
+        closer.join(0.02)
+        assert closer.is_alive()
+        go_on.set()
+        ringer.join(SOON)
+        closer.join(SOON)
+    assert not failed
+    assert not closer.is_alive()
+
+
+@KERNEL
+def test_in_a_child_it_can_be_closed_whoever_held_it(pipe: Pipe) -> None:
+    """A thread that rang when the process forked did not come along; the copies go, the parent's stay."""
+    before = set(os.listdir("/proc/self/fd"))
+    bell = Waker()
+    bell.listen([pipe])  # type: ignore[list-item]
+    with bell._writing:
+        pid = os.fork()
+        if pid == 0:
+            closing = threading.Thread(target=bell.after_fork, daemon=True)  # not the thread that holds the lock
+            closing.start()
+            closing.join(SOON)
+            # Not their number: what others have open may close itself in a child, too.
+            os._exit(0 if not closing.is_alive() and set(os.listdir("/proc/self/fd")) <= before else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    pipe.fire()
+    assert not bell.wait(SOON)
+    assert bell.woken
+    bell.close()
+
+
+@KERNEL
+def test_without_a_descriptor_left_it_goes_on_by_time(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wake-ups are given back, nothing is claimed, and a ring still ends the wait at once."""
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "eventfd", none_left)
+    bell = Waker()
+    with pytest.raises(OSError, match="open files"):
+        bell.listen([pipe])  # type: ignore[list-item]
+    assert (pipe.closed, bell.listening) == (1, ())
+    ringing = later(bell.set)
+    assert bell.wait(SOON)
+    ringing.join()
+
+
+def test_nothing_to_listen_to_costs_nothing() -> None:
+    """Where the kernel refuses everything there is no descriptor, and no poll."""
+    before = descriptors()
+    bell = Waker()
+    bell.listen([])
+    assert descriptors() == before
+    assert not bell.wait(0.001)
+
+
+@KERNEL
+def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor stays the bell's until the ring is over: its number may be another file's a moment later."""
+    bell = Waker()
+    bell.listen([Pipe()])
+    closing = threading.Thread(target=bell.close)
+    write = os.eventfd_write
+
+    def slowly(fd: int, value: int) -> None:
+        closing.start()
+        closing.join(0.05)
+        assert select.select([], [fd], [], 0)[1] == [fd]  # raises where it is closed
+        write(fd, value)
+
+    monkeypatch.setattr(os, "eventfd_write", slowly)
+    bell.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    bell.set()  # and there is nothing left to write to
+    assert bell.is_set()

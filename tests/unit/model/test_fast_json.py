@@ -1,0 +1,78 @@
+"""Values as JSON text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from memwarden.model.events import Event, EventKind
+from memwarden.model.fast_json import to_json
+from memwarden.model.serialize import to_dict, types_by_name
+from support.values import BARE, DECISION, EVENT, FULL, GROUP, PROCESS, PSI, READING, SAMPLE, WALL
+
+
+def plainly(value: Any) -> str:
+    """The same text by the general way."""
+    return json.dumps(to_dict(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@pytest.mark.parametrize("value", FULL + BARE, ids=lambda value: type(value).__name__)
+def test_the_text_is_that_of_the_plain_value(value: Any) -> None:
+    """To the letter, for every type in full and with nothing but what it must have."""
+    assert to_json(value) == plainly(value)
+
+
+def test_every_type_is_among_them() -> None:
+    """Else a new one could be forgotten above."""
+    assert {type(value) for value in FULL} == set(types_by_name().values())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        EVENT._replace(message='a "quote", a \\, a \n, a \x00, an é, a \U0001f600 and a \ud800'),
+        PROCESS._replace(name="{not} a %s format {0}"),
+        PROCESS._replace(rss=1.5),
+        PROCESS._replace(rss=math.nan),
+        PROCESS._replace(rss=True),
+        PROCESS._replace(swap="lots"),
+        GROUP._replace(usage=1 << 80, path=b"bytes"),
+        PSI._replace(some=PSI.some._replace(avg10=math.inf)),
+        PSI._replace(some=PSI.some._replace(avg10=0)),
+        SAMPLE._replace(monotonic=math.nan, late=-0.0),
+        SAMPLE._replace(gaps=[("a", "tuple"), "words"]),
+        SAMPLE._replace(monotonic=1e300, late=5e-324),
+        READING._replace(assessment=None),
+        DECISION._replace(repeat=None, details={"nan": math.nan, "inner": SAMPLE}),
+        Event(kind=EventKind.TROUBLE, wall=WALL, monotonic=1.0, value={"any": [PROCESS, 1.5, None]}),
+        Event(kind=EventKind.TROUBLE, wall=WALL, monotonic=1.0, value=(1, "a")),
+        Event(kind=EventKind.TROUBLE, wall=WALL, monotonic=1.0, value=object),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_no_type_allows_is_written_all_the_same(value: Any) -> None:
+    """Readers and rules of others may put anything into a field: the text stays JSON, and the same."""
+    assert to_json(value) == plainly(value)
+    json.loads(to_json(value))
+
+
+@pytest.mark.parametrize(
+    "wall",
+    [
+        0.0,
+        0.5,
+        1.9999996,
+        1.9999994,
+        1_700_000_000.0,
+        1_700_000_000.9999999,
+        1_700_000_000.0000005,
+        1_711_846_799.999,
+        -1.5,
+    ],
+)
+def test_times_are_rounded_as_the_general_way_rounds_them(wall: float) -> None:
+    """Also into the next second."""
+    assert to_json(EVENT._replace(wall=wall)) == plainly(EVENT._replace(wall=wall))

@@ -50,6 +50,7 @@ def _ask_for_death_signal(number: int) -> None:
     try:
         import ctypes
 
+        # As memwarden.process.death_signal does it; with -I -S that module cannot be imported.
         ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
     except (ImportError, AttributeError, OSError):
         pass  # a Python without ctypes: the command then outlives a starter that is killed

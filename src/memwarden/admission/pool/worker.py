@@ -32,6 +32,7 @@ from memwarden.admission.pool.connection import (
     insist,
     next_task,
 )
+from memwarden.process.death_signal import die_with_parent
 
 #: A kernel that must kill takes a worker, whose task can be put back, before anything that was not told to be preferred
 #: (0 is usual, 1000 the most; raising one's own needs no privilege).
@@ -144,17 +145,7 @@ def _settle(starter: int) -> None:
         if int(file.read()) < OOM_SCORE:
             file.write(b"%d" % OOM_SCORE)
     if starter:
-        die_with_parent()
-        if os.getppid() != starter:
-            os._exit(1)
-
-
-def die_with_parent() -> None:
-    """SIGKILL for this process when the thread that made it ends (Linux 2.3.15); nothing where Python has no ctypes."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+        die_with_parent(starter)
 
 
 def _trim() -> None:

@@ -36,6 +36,7 @@ from memwarden.guards.limit.chunked_pickle import Incoming, NotSent, Outgoing
 from memwarden.guards.limit.limit_monitor import lookout
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB, size_text
+from memwarden.process.death_signal import die_with_parent
 from memwarden.readers.factory import own_resident
 from memwarden.readers.linux.cgroup import locate
 
@@ -288,21 +289,12 @@ def _fork(task: Task, function: Callable[..., Any], args: Any, options: Any, rea
     try:
         os.close(reading)
         gc.freeze()  # a collection changes each object that it looks at, and with that copies the parent's memory
-        _die_with(parent)
+        die_with_parent(parent)
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)  # a signal to the child is no news for the parent's event loop
         _work(task, lambda: (function, args, options), writing)
     finally:
         os._exit(70)
-
-
-def _die_with(parent: int) -> None:
-    with suppress(ImportError, AttributeError, OSError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(137)
 
 
 def _start(task: Task, parcel: BinaryIO, writing: int) -> Any:

@@ -19,7 +19,7 @@ import sys
 import time
 from concurrent.futures import as_completed
 
-from memwarden import BudgetedExecutor, MemwardenError
+from memwarden import BudgetedExecutor, MemwardenError, report_text, save_report
 
 ENLARGED = 4  # times, each side
 
@@ -55,12 +55,12 @@ def main() -> int:
             bright = sum(future.result() for future in as_completed(futures))
         report = executor.report()
         if options.report:
-            report.save(options.report)
+            save_report(report, options.report)
     except MemwardenError as error:
         print(f"resize_batch: {error}", file=sys.stderr)
         return 1
     print(f"{bright} bright pixels in {options.images} images")
-    print(report.text())
+    print(report_text(report))
     return 0
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from memwarden.actions.alerting.alerts import Alerts as Alerts
     from memwarden.actions.alerting.webhook import Webhook as Webhook
+    from memwarden.admission.batch.report_plot import report_plot as report_plot
+    from memwarden.admission.batch.report_text import report_text as report_text
+    from memwarden.admission.batch.save_report import save_report as save_report
     from memwarden.admission.executor.batch_report import BatchReport as BatchReport
     from memwarden.admission.executor.executor import BudgetedExecutor as BudgetedExecutor
     from memwarden.admission.ledger.ledger import Ledger as Ledger
@@ -67,6 +70,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "actions.alerting.alerts": "Alerts",
     "actions.alerting.webhook": "Webhook",
+    "admission.batch.report_plot": "report_plot",
+    "admission.batch.report_text": "report_text",
+    "admission.batch.save_report": "save_report",
     "admission.executor.batch_report": "BatchReport",
     "admission.executor.executor": "BudgetedExecutor",
     "admission.ledger.ledger": "Ledger admit",

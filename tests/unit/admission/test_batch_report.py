@@ -8,9 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from memwarden.admission.batch.progress import ProgressLine, progress_text
-from memwarden.admission.batch.report_text import columns
+from memwarden.admission.batch.report_plot import report_plot
+from memwarden.admission.batch.report_text import columns, report_text
+from memwarden.admission.batch.save_report import save_report
 from memwarden.admission.executor.batch_report import BatchStats
+from memwarden.admission.executor.progress import ProgressLine, progress_text
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.units import MIB
 
@@ -56,7 +58,7 @@ def test_a_short_peak_is_seen_in_every_width():
 
 def test_text_says_it_all():
     """Figures, course and setbacks; nothing in a name speaks to the terminal."""
-    text = batch().text()
+    text = report_text(batch())
     for words in (
         "4 of 5 done, 1 failed, in 10.0 s",
         "128.0 MiB, held by polling",
@@ -68,21 +70,21 @@ def test_text_says_it_all():
     ):
         assert words in text
     assert max(map(len, text.splitlines())) <= 90
-    assert batch().text(blocks=False).isascii()
+    assert report_text(batch(), blocks=False).isascii()
 
 
 def test_a_batch_of_nothing_can_be_shown():
     """Nothing ran, or it was over before anybody looked."""
     nothing = BatchStats().report(MIB, "polling", 2, 0)
-    assert "0 of 0 done" in nothing.text()
-    ElementTree.fromstring(nothing.svg())
+    assert "0 of 0 done" in report_text(nothing)
+    ElementTree.fromstring(report_plot(nothing))
     json.dumps(nothing.as_dict())
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.3, 10.0, 1000.0, 1e6])
 def test_the_picture_is_whole(seconds):
     """It is XML, fetches and runs nothing, names the setback, and keeps everything inside of its frame."""
-    text = batch(seconds).svg()
+    text = report_plot(batch(seconds))
     root = ElementTree.fromstring(text)
     assert root.get("viewBox") == "0 0 840 470"
     titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
@@ -97,7 +99,7 @@ def test_the_picture_is_whole(seconds):
 
 def test_the_picture_tells_used_from_reserved_and_budget():
     """The peak stands above the budget's line, as it was."""
-    text = batch().svg()
+    text = report_plot(batch())
     (used,) = re.findall(r'class="used" d="M[\d.]+ [\d.]+(\S*)"', text)
     highest = min(float(y) for y in re.findall(r"V([\d.]+)", used))
     (budget,) = re.findall(r'class="budget" d="M[\d.]+ ([\d.]+)H', text)
@@ -109,7 +111,7 @@ def test_a_report_is_saved_whole(tmp_path, name):
     """By the ending of its name, over what was there before."""
     path = tmp_path / name
     path.write_text("before")
-    batch().save(path)
+    save_report(batch(), path)
     assert path.read_text()[:4] in ("batc", '{"sc', "<svg")
     assert os.listdir(tmp_path) == [name]
 
@@ -117,17 +119,11 @@ def test_a_report_is_saved_whole(tmp_path, name):
 def test_a_report_that_cannot_be_saved_is_told(tmp_path):
     """And nothing half is left."""
     with pytest.raises(SettingsError, match=r"\.svg"):
-        batch().save(tmp_path / "report.png")
+        save_report(batch(), tmp_path / "report.png")
     (tmp_path / "report.txt").mkdir()
     with pytest.raises(RecordError):
-        batch().save(tmp_path / "report.txt")
+        save_report(batch(), tmp_path / "report.txt")
     assert os.listdir(tmp_path) == ["report.txt"]
-
-
-def test_a_notebook_shows_the_picture():
-    """By the name that notebooks ask for."""
-    report = batch()
-    assert report._repr_svg_() == report.svg()
 
 
 class Terminal(io.StringIO):

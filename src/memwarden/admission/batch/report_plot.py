@@ -34,7 +34,7 @@ _STYLE = """
 """
 
 
-def picture(report: BatchReport) -> str:
+def report_plot(report: BatchReport) -> str:
     """The picture."""
     return "\n".join(
         [

@@ -14,7 +14,7 @@ _TOLD = 20
 _ROWS = 4
 
 
-def text(report: BatchReport, width: int, *, blocks: bool) -> str:
+def report_text(report: BatchReport, width: int = 80, *, blocks: bool = True) -> str:
     """The figures, the course over time, and each setback."""
     lines = [f"{title:<11} {words}".rstrip() for title, words in _figures(report)]
     if len(report.moments) > 1:

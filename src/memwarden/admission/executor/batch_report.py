@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
 from typing import Any, NamedTuple
 
-from memwarden.errors import RecordError, SettingsError
 from memwarden.model.serialize import iso
 
 #: Moments that are kept; with more, every second one goes.
@@ -105,49 +101,6 @@ class BatchReport(NamedTuple):
             for each in self.setbacks
         ]
         return {"schema": 1, "type": "batch", **told}
-
-    def text(self, width: int = 80, *, blocks: bool = True) -> str:
-        """For people: figures, the course over time, and each setback. ``blocks``: with characters beyond ASCII."""
-        from memwarden.admission.batch.report_text import text
-
-        return text(self, width, blocks=blocks)
-
-    def svg(self) -> str:
-        """The course over time as a picture that stands by itself."""
-        from memwarden.admission.batch.report_plot import picture
-
-        return picture(self)
-
-    def _repr_svg_(self) -> str:
-        """What a notebook shows of it."""
-        return self.svg()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file, whole: text, JSON or a picture, as the name ends with ``.txt``, ``.json`` or ``.svg``.
-
-        Raises :class:`SettingsError` for another ending, :class:`RecordError` where it cannot be written.
-        """
-        name = os.fspath(path)
-        kind = report_kind(name)
-        said = json.dumps(self.as_dict()) if kind == "json" else self.svg() if kind == "svg" else self.text(100)
-        growing = f"{name}.{os.getpid()}.part"
-        try:
-            with open(growing, "w", encoding="utf-8") as file:
-                file.write(f"{said}\n")
-            os.replace(growing, name)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(growing)
-            words = f"{name}: {error.strerror or error}; the report was not written"
-            raise RecordError(words, path=name) from None
-
-
-def report_kind(path: str) -> str:
-    """``"txt"``, ``"json"`` or ``"svg"``: what a report of that name is. Raises :class:`SettingsError`."""
-    kind = os.path.splitext(path)[1].lower().removeprefix(".")
-    if kind not in ("txt", "json", "svg"):
-        raise SettingsError(f"{path}: a report is text, JSON or a picture; let its name end with .txt, .json or .svg")
-    return kind
 
 
 class BatchStats:

@@ -15,10 +15,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from memwarden.admission.batch.progress import ProgressLine, progress_text
 from memwarden.admission.executor import scheduler
 from memwarden.admission.executor.batch_report import BatchReport, BatchStats
 from memwarden.admission.executor.footprint_thread import CompletedTask, FootprintThread
+from memwarden.admission.executor.progress import ProgressLine, progress_text
 from memwarden.admission.executor.reservations import ReservationClient
 from memwarden.admission.executor.result_thread import ResultThread
 from memwarden.admission.executor.scheduler import Directive, DirectiveKind, PendingTask, RunningTask

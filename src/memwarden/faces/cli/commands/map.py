@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, NamedTuple
 from memwarden.admission.batch.command_result import CommandResult
 from memwarden.admission.batch.commands import Template, input_bytes, run_commands
 from memwarden.admission.batch.manifest import Manifest
-from memwarden.admission.batch.progress import ProgressLine, progress_text
-from memwarden.admission.executor.batch_report import BatchReport, report_kind
+from memwarden.admission.batch.save_report import report_format, save_report
+from memwarden.admission.executor.batch_report import BatchReport
 from memwarden.admission.executor.executor import ATTEMPTS, BudgetedExecutor
+from memwarden.admission.executor.progress import ProgressLine, progress_text
 from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.errors import ActionFailed, RecordError, SettingsError
 from memwarden.faces import render
@@ -120,7 +121,7 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions
             raise ActionFailed(f"the workers cannot go on: {error}") from None
     report = executor.report()
     for path in wishes.reports:
-        report.save(path)
+        save_report(report, path)
     if wishes.as_json:
         _say_json(_summary(command, tally, report, wishes))
     elif not settings.quiet:
@@ -219,7 +220,7 @@ def _check(wishes: MapOptions) -> None:
     if wishes.replace == "":
         raise SettingsError("--replace: must not be empty")
     for path in wishes.reports:
-        report_kind(path)
+        report_format(path)
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise RecordError(f"--report {path}: there is no folder {folder}", path=path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from memwarden.process.fork_hooks import ENGINE, at_fork
 
 #: How long a fork waits for descriptors that are being opened.
 FORK_PATIENCE_SECONDS = 1.0
@@ -65,5 +66,4 @@ def _end() -> None:
         warden.stop()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
+at_fork(ENGINE, before=_before, parent=_parent, child=_child)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from memwarden.errors import RecordError
+from memwarden.process.fork_hooks import RECORDS, at_fork
 from memwarden.records.paths import make_private
 
 if TYPE_CHECKING:
@@ -255,5 +256,4 @@ def _after_fork_in_child() -> None:
             database._pid = -1  # a grandchild may get the number of an ancestor that is gone
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(RECORDS, before=_before_fork, parent=_after_fork_in_parent, child=_after_fork_in_child)

@@ -19,6 +19,7 @@ from typing import Any
 
 from memwarden.model import log
 from memwarden.model.decisions import Decision, Outcome
+from memwarden.process.fork_hooks import ACTIONS, at_fork
 
 #: Alerts that wait at most: days of a receiver's absence, and some 10 MB.
 MOST = 10_000
@@ -351,5 +352,4 @@ def _child() -> None:
         outbox.check_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+at_fork(ACTIONS, child=_child)

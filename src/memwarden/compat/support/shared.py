@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 import time
 import weakref
@@ -24,6 +23,7 @@ from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.units import parse_duration
 from memwarden.policy.rules import Rule
+from memwarden.process.fork_hooks import COMPAT, at_fork
 from memwarden.protocols import Clock
 
 #: The clock of everybody who brings none.
@@ -247,5 +247,4 @@ def _child() -> None:
         each.renounce()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+at_fork(COMPAT, child=_child)

@@ -24,6 +24,7 @@ from memwarden.guards.limit.limited_region import LEEWAY, LimitedRegion, OtherTh
 from memwarden.guards.limit.page_faults import own_faults
 from memwarden.guards.limit.poll_thread import PollThread
 from memwarden.model.units import MIB
+from memwarden.process.fork_hooks import GUARDS, at_fork
 from memwarden.readers.linux.process import PAGE
 
 #: Bytes a second that memory is reckoned to fill at, and within what times the next look comes. One thread faults in
@@ -292,9 +293,9 @@ def _private(statm: bytes) -> int:
 
 lookout = LimitMonitor()
 atexit.register(lookout.close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lookout.before_fork,
-        after_in_parent=lookout.after_fork_in_parent,
-        after_in_child=lookout.after_fork_in_child,
-    )
+at_fork(
+    GUARDS,
+    before=lookout.before_fork,
+    parent=lookout.after_fork_in_parent,
+    child=lookout.after_fork_in_child,
+)

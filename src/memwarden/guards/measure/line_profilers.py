@@ -15,6 +15,7 @@ from typing import Literal
 
 from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.calls import AllocationLine
+from memwarden.process.fork_hooks import GUARDS, at_fork
 
 #: Who may be asked.
 Profiler = Literal["tracemalloc", "memray"]
@@ -33,8 +34,7 @@ def _child() -> None:
     _lock, _memray_busy = threading.Lock(), False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+at_fork(GUARDS, child=_child)
 
 
 def profiler(name: str) -> Callable[[int, Lines], AbstractContextManager[None]]:

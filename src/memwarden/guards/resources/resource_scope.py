@@ -12,7 +12,6 @@ use ``job.run`` for what belongs to it.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 from collections import Counter
@@ -23,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from memwarden.model.log import warn
 from memwarden.process.exit_hooks import arm, call_at_exit
-from memwarden.process.fork_hooks import reset_after_fork
+from memwarden.process.fork_hooks import GUARDS, at_fork, reset_after_fork
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -261,5 +260,4 @@ def _child() -> None:
     _busy.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)  # after the jobs' own: they are to outlive that
+at_fork(GUARDS, child=_child)  # after the scopes themselves, which must exist until then

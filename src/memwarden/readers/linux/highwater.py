@@ -8,11 +8,11 @@ kernel's mark alone, and so does a parent that asks with ``wait4`` what its chil
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Protocol
 
 from memwarden.errors import ReadError
+from memwarden.process.fork_hooks import READERS, at_fork
 from memwarden.readers.linux.files import KeptFile, pread
 
 #: The figures stand in the first 700 bytes; before them a list of groups may be long.
@@ -38,8 +38,7 @@ def _child() -> None:
     _remembered = 0  # the mark of a child begins with what it holds, too
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_child)
+at_fork(READERS, child=_child)
 
 
 class HighWater(Protocol):

@@ -9,8 +9,9 @@ import stat
 import zlib
 from collections.abc import Mapping
 
-from memwarden.admission.ledger.reservation_file import boot, is_abandoned, namespace
+from memwarden.admission.ledger.reservation_file import boot, is_abandoned
 from memwarden.errors import ReadError, RecordError
+from memwarden.process.namespaces import namespace
 from memwarden.readers.linux.cgroup import locate
 from memwarden.records.paths import make_private, state_directory
 

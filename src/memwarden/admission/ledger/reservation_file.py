@@ -43,6 +43,7 @@ from memwarden.errors import ReadError, RecordError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.log import warn
 from memwarden.process.fork_hooks import reset_after_fork
+from memwarden.process.namespaces import namespace
 from memwarden.protocols import IdentityProbe
 from memwarden.readers.linux.files import read_once
 
@@ -143,13 +144,6 @@ def boot() -> str:
     with contextlib.suppress(ReadError):
         return read_once("boot_id", "/proc/sys/kernel/random/boot_id", 64).decode("ascii", "replace").strip()
     return ""
-
-
-def namespace(kind: str) -> int:
-    """The number of this process's namespace (``pid``, ``cgroup``); 0 where there are none."""
-    with contextlib.suppress(OSError):
-        return os.stat(f"/proc/self/ns/{kind}").st_ino
-    return 0
 
 
 def is_abandoned(path: str) -> bool:

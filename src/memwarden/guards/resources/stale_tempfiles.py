@@ -27,6 +27,7 @@ except ImportError:  # not a POSIX system
 from memwarden.errors import MemwardenError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.log import debug
+from memwarden.process.namespaces import namespace
 from memwarden.readers.factory import own_probe
 
 #: A run directory's name: pid, start time and pid namespace of its owner, and a random word.
@@ -38,13 +39,6 @@ _OUT = re.compile(r"out-([0-9a-f]{16})")
 def owner_word(key: ProcessKey, pidns: int) -> str:
     """How a run directory of this process begins; a random word follows."""
     return f"run-{key.pid:x}-{key.start:x}-{pidns:x}-"
-
-
-def pid_namespace() -> int:
-    """The number of the namespace in which this process's pid means something; 0 where there are none."""
-    with contextlib.suppress(OSError):
-        return os.stat("/proc/self/ns/pid").st_ino
-    return 0
 
 
 def own_key() -> ProcessKey:
@@ -105,7 +99,7 @@ def _lives(match: re.Match[str]) -> bool:
     pid, start, pidns = (int(each, 16) for each in match.groups())
     owner = ProcessKey(pid, start)
     # This process's own identity, but not a directory of its own: of the program that it was before an exec.
-    if not start or pidns != pid_namespace() or owner == own_key():
+    if not start or pidns != namespace("pid") or owner == own_key():
         return False
     try:
         return own_probe().alive(owner)

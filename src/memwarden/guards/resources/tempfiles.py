@@ -22,6 +22,7 @@ from memwarden.guards.resources import stale_tempfiles
 from memwarden.model.log import debug, warn
 from memwarden.process.exit_hooks import arm, call_at_exit
 from memwarden.process.fork_hooks import reset_after_fork
+from memwarden.process.namespaces import namespace
 from memwarden.process.watchdog import Watchdog
 
 PREFIX = "memwarden-"
@@ -68,7 +69,7 @@ class _Run:
     """A run directory, locked where that can be. It stays until the end: removing one may cost milliseconds."""
 
     def __init__(self, home: str) -> None:
-        word = stale_tempfiles.owner_word(stale_tempfiles.own_key(), stale_tempfiles.pid_namespace())
+        word = stale_tempfiles.owner_word(stale_tempfiles.own_key(), namespace("pid"))
         while True:
             self.path = os.path.join(home, word + os.urandom(4).hex())
             try:
@@ -175,7 +176,7 @@ class _Own:
             key = stale_tempfiles.own_key()
             with opening():
                 sentinel = self.sentinels[home] = Watchdog(_REMOVE, home)
-            word = stale_tempfiles.owner_word(key, stale_tempfiles.pid_namespace())
+            word = stale_tempfiles.owner_word(key, namespace("pid"))
             if not all(sentinel.tell(str(each)) for each in (key.pid, key.start, word)):
                 warn("no shell can be started: after a kill temporary files stay until the next start")
 

@@ -25,7 +25,7 @@ def private():
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
 case, log, looks = sys.argv[1], sys.argv[2], int(sys.argv[3])
 empty = private()
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 if case != "memory_manager":
     from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
 if case != "simple_memory_monitor":
@@ -38,7 +38,7 @@ class Counting:
         return {}
     def close(self):
         pass
-sources = lambda: [*own_sources(), Counting()]
+sources = lambda: [*default_readers(), Counting()]
 def run(interval):
     if case != "memory_manager":
         simple = SimpleMemoryMonitor(interval, 0.0, log, sources=sources)

@@ -175,7 +175,7 @@ def system(c: Any) -> Iterator[Group]:
     import psutil
 
     from memwarden.errors import ReadError
-    from memwarden.readers.factory import PATIENCE
+    from memwarden.readers.factory import MAX_AGE
     from memwarden.readers.linux.cgroup import CgroupReader
     from memwarden.readers.linux.meminfo import MeminfoReader
 
@@ -186,7 +186,7 @@ def system(c: Any) -> Iterator[Group]:
         "(a) machine's memory",
         samplers | {"memwarden": timed(machine.read), "psutil.virtual_memory()": timed(psutil.virtual_memory)},
     )
-    group = CgroupReader(patience=PATIENCE)  # as the engine has it
+    group = CgroupReader(max_age=MAX_AGE)  # as the engine has it
     try:
         group.read()
     except ReadError as error:
@@ -217,10 +217,10 @@ def own_size(c: Any) -> Iterator[Group]:
     """(b)."""
     import psutil
 
-    from memwarden.readers.factory import PATIENCE
+    from memwarden.readers.factory import MAX_AGE
     from memwarden.readers.linux.process import ProcessReader
 
-    reader, kept = ProcessReader(patience=PATIENCE), psutil.Process()
+    reader, kept = ProcessReader(max_age=MAX_AGE), psutil.Process()
     (statm,) = opened("/proc/self/statm")
     yield Group(
         "(b) own resident size",

@@ -81,7 +81,7 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
         """
         from memwarden.compat.memory_manager import MemoryMonitor
         from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
-        from memwarden.readers.factory import own_sources
+        from memwarden.readers.factory import default_readers
 
         class Counting:
             name, looks = "counting", 0
@@ -92,7 +92,7 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
                 pass
 
         def sources():
-            return [*own_sources(), Counting()]
+            return [*default_readers(), Counting()]
 
         def cost(looks):
             first, begun = Counting.looks, time.process_time()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="figures are rea
 PROGRAM = """
 import gc, json, os, sys
 from memwarden.model.events import Event, EventKind
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 from memwarden.engine.warden import Warden
 from memwarden.records.jsonl import JsonlRecorder
 from memwarden.records.log import LogRecorder

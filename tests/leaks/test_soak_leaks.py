@@ -23,7 +23,7 @@ PROGRAM = """
 import gc, json, os, sys, threading, time
 from memwarden import JsonlRecorder, Rule, SqliteRecorder, Warden
 from memwarden.model.decisions import Outcome
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 
 folder, looks, kind, size = sys.argv[1], int(sys.argv[2]), sys.argv[3], 1 << 20
 jsonl = JsonlRecorder(f"{folder}/record.jsonl", max_bytes=size, keep=2)
@@ -65,7 +65,7 @@ class Swinging:
         pass
 
 counting, undoing = Counting(), Undoing()
-readers, recorders, rules, actions = [*own_sources(), counting], [jsonl], [], []
+readers, recorders, rules, actions = [*default_readers(), counting], [jsonl], [], []
 if kind == "rules":
     readers.append(Swinging())
     recorders.append(

@@ -24,7 +24,7 @@ TOLERANCE = 512 * 1024
 PRELUDE = """
 import gc, json, os, sys, threading
 from memwarden import JsonlRecorder, Warden
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 
 record = sys.argv[1]
 
@@ -125,7 +125,7 @@ def test_two_thousand_looks_take_no_memory(tmp_path: Path) -> None:
     seen = outcome(
         """
         counting = Counting()
-        warden = Warden([*own_sources(), counting], interval=0.001, recorders=[JsonlRecorder(record)])
+        warden = Warden([*default_readers(), counting], interval=0.001, recorders=[JsonlRecorder(record)])
         warden.subscribe(lambda event: None)
         with warden:
             counting.until(500)  # caches fill, the allocator settles

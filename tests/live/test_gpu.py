@@ -6,7 +6,7 @@ import pytest
 
 from memwarden.engine.warden import Warden
 from memwarden.errors import ExtraMissing, ReadError
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 from memwarden.readers.nvidia import NvidiaReader
 
 
@@ -26,6 +26,6 @@ def test_a_real_card_is_read_and_judged() -> None:
     [gpu, *_] = reader.read()["gpus"]
     assert 0 <= gpu.used <= gpu.total
     assert abs(gpu.used + gpu.free - gpu.total) < gpu.total * 0.05
-    reading = Warden([*own_sources(), reader]).look()
+    reading = Warden([*default_readers(), reader]).look()
     assert gpu.uuid in {each.uuid for each in reading.sample.gpus}
     reader.close()

@@ -74,10 +74,10 @@ def test_the_whole_stream_runs_there(platform, tmp_path):
 {POOR}
 from memwarden import JsonlRecorder, Rule, Warden
 from memwarden.readers.portable import PortableMachine, PortableShares
-from memwarden.readers.factory import own_sources, tree_source
+from memwarden.readers.factory import default_readers, tree_reader
 from memwarden.records.jsonl import read_lines
 path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
-readers = [*own_sources(), tree_source(os.getpid()), PortableMachine(), PortableShares()]
+readers = [*default_readers(), tree_reader(os.getpid()), PortableMachine(), PortableShares()]
 log = logging.getLogger("memwarden")
 heard = []
 log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: heard.append(record.levelname)}})())
@@ -126,8 +126,8 @@ def test_registered_processes_are_told_apart_and_ended_there(platform):
 {POOR}
 from memwarden.process.signals import KILL, send
 from memwarden.errors import TargetChanged
-from memwarden.readers.factory import own_probe
-probe = own_probe()
+from memwarden.readers.factory import identity_probe
+probe = identity_probe()
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 key = probe.key_of(child.pid)
 seen = [probe.alive(key), key in probe.children(probe.own()), probe.stopped(key), probe.own().pid == os.getpid()]

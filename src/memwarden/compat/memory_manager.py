@@ -22,7 +22,7 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.units import MIB, parse_duration
 from memwarden.model.verdicts import PressureLevel, Reading
 from memwarden.protocols import Clock
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 
 #: The levels: ``"low"`` below 70 %, ``"moderate"`` from 70, ``"high"`` from 80, ``"critical"`` above 90.
 MemoryPressureLevel = PressureLevel
@@ -57,7 +57,7 @@ class MemoryMonitor:
         self,
         update_interval: float = 2.0,
         *,
-        sources: Sources = own_sources,
+        sources: Sources = default_readers,
         clock: Clock | None = None,
         tracked: TrackedProcesses | None = None,
     ) -> None:

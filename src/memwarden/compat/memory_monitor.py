@@ -41,7 +41,7 @@ from memwarden.guards.measure.tracker import MemoryTracker
 from memwarden.model import log
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Reading
-from memwarden.readers.factory import own_sources, tree_source
+from memwarden.readers.factory import default_readers, tree_reader
 from memwarden.readers.gc_objects import GcObjects, census
 from memwarden.readers.linux.process import read_pss
 
@@ -70,7 +70,7 @@ class MemoryMonitor:
         task_id: str = "",
         peak_warning_mb: float = PEAK_WARNING_MB,
         percent_warning: float = PERCENT_WARNING,
-        sources: Sources = own_sources,
+        sources: Sources = default_readers,
         objects: GcObjects = census,
         board: PeakScopes = marks,
     ) -> None:
@@ -225,7 +225,7 @@ class MemoryMonitor:
         log.logger().log(_WARNING if high else _INFO, "%s", prefix + line, extra=extra)
 
 
-def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sources = own_sources) -> bool:
+def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sources = default_readers) -> bool:
     """Whether this process holds no more than that; False, with a warning in the log, when it does.
 
     A reading that fails is told as an error, and then nothing is said against it: True.
@@ -243,7 +243,7 @@ def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sourc
     return True
 
 
-def get_system_memory_summary(*, sources: Sources = own_sources) -> dict[str, Any]:
+def get_system_memory_summary(*, sources: Sources = default_readers) -> dict[str, Any]:
     """Memory and swap of the container where it has a limit, else of the machine; in GB of 2**30 bytes.
 
     None is what could not be read; ``gaps`` say why. ``available_gb`` is the least that container and machine leave.
@@ -267,7 +267,7 @@ def get_system_memory_summary(*, sources: Sources = own_sources) -> dict[str, An
     }
 
 
-def log_worker_memory_summary(*, sources: Sources = own_sources) -> None:
+def log_worker_memory_summary(*, sources: Sources = default_readers) -> None:
     """Log one line about this process as it stands."""
     sample, assessment = read_now(sources)
     whole, rss = denominator(sample), resident(sample)
@@ -282,7 +282,7 @@ def log_worker_memory_summary(*, sources: Sources = own_sources) -> None:
 def _children() -> int:
     """What all below this process hold; shared pages count once for each."""
     me = os.getpid()
-    with closing(tree_source(me)) as reader:
+    with closing(tree_reader(me)) as reader:
         rows = reader.read()["tree"].rows()
     return sum(row.rss for row in rows if row.key.pid != me)
 

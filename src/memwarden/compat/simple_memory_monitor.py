@@ -32,7 +32,7 @@ from memwarden.errors import ReadError, SettingsError
 from memwarden.model.units import parse_duration
 from memwarden.policy.presets import interval_for
 from memwarden.protocols import Clock
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 from memwarden.records.paths import state_directory
 
 __all__ = [
@@ -65,7 +65,7 @@ class SimpleMemoryMonitor:
         *,
         alert_callback: AlertCallback | None = None,
         utc_offset: bool = False,
-        sources: Sources = own_sources,
+        sources: Sources = default_readers,
         clock: Clock | None = None,
     ) -> None:
         parse_duration(check_interval_seconds)

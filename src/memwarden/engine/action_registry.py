@@ -32,9 +32,9 @@ class ActionRegistry:
     def targets(self) -> Targets:
         """The processes that may be paused and ended."""
         from memwarden.actions.targets import Targets
-        from memwarden.readers.factory import own_probe
+        from memwarden.readers.factory import identity_probe
 
-        return Targets(own_probe())
+        return Targets(identity_probe())
 
     @cached_property
     def caches(self) -> Caches:
@@ -57,16 +57,16 @@ class ActionRegistry:
 
     @cached_property
     def _resident(self) -> Callable[[], int] | None:
-        from memwarden.readers.factory import own_resident
+        from memwarden.readers.factory import rss_function
 
-        return own_resident()
+        return rss_function()
 
     @cached_property
     def _standard(self) -> dict[str, Action]:
         from memwarden.actions.registry import standard_actions
-        from memwarden.readers.factory import own_probe
+        from memwarden.readers.factory import identity_probe
 
-        made = standard_actions(self.targets, own_probe(), self.caches, self.gate, self._resident)
+        made = standard_actions(self.targets, identity_probe(), self.caches, self.gate, self._resident)
         return {action.name: action for action in made}
 
     def policy(self, rules: Sequence[Rule]) -> Policy:

@@ -25,7 +25,7 @@ from memwarden.model.serialize import iso, to_dict
 from memwarden.model.units import parse_duration
 from memwarden.model.verdicts import Reading
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
-from memwarden.readers.factory import own_sources
+from memwarden.readers.factory import default_readers
 from memwarden.readers.self_report import SelfReportReader, Tell
 
 if TYPE_CHECKING:  # imported where there are rules
@@ -135,7 +135,7 @@ class Warden:
         self._patience, self._eager = patience, eager
         self._shortest = parse_duration(shortest)
         self._remedies = ActionRegistry(actions, dry_run)
-        sources = tuple(own_sources() if readers is None else readers)
+        sources = tuple(default_readers() if readers is None else readers)
         if readers is None or program is not None:
             sources = (*sources, SelfReportReader(program, self._remedies.fills))
         self._tick = Tick(sources, self._detector, None, self._clock, asked)

@@ -1,4 +1,4 @@
-"""Which readers see what on this platform."""
+"""Choice of readers for this platform."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import sys
 from collections.abc import Callable
 
 from memwarden.protocols import IdentityProbe, Reader
+from memwarden.readers.peak import PeakReader, recorded_peak
 
-#: Seconds that a figure which decides nothing may be old: a peak, a swapped part, the kinds of a group that is far
-#: from its limit. What is judged is read at each look.
-PATIENCE = 10.0
+#: Seconds that a figure which no verdict depends on may be old: a peak, a swapped part, the kinds of memory of a
+#: group far below its limit. Figures that are judged are read at each sample.
+MAX_AGE = 10.0
 
 
-def _lacks_proc(portable: bool) -> bool:
+def _lacks_proc(portable: bool = False) -> bool:
     return portable or sys.platform != "linux"
 
 
-def own_sources(*, portable: bool = False) -> list[Reader]:
-    """This process, its memory group, the machine. ``portable`` chooses psutil's readers on Linux, too."""
+def default_readers(*, portable: bool = False) -> list[Reader]:
+    """Return readers of this process, its control group and the machine; ``portable`` forces psutil on Linux."""
     if _lacks_proc(portable):
         from memwarden.readers.portable import PortableReader
 
@@ -26,11 +27,11 @@ def own_sources(*, portable: bool = False) -> list[Reader]:
     from memwarden.readers.linux.meminfo import MeminfoReader
     from memwarden.readers.linux.process import ProcessReader
 
-    return [MeminfoReader(), ProcessReader(patience=PATIENCE), CgroupReader(patience=PATIENCE)]
+    return [MeminfoReader(), ProcessReader(max_age=MAX_AGE), CgroupReader(max_age=MAX_AGE)]
 
 
-def tree_source(pid: int, *, portable: bool = False) -> Reader:
-    """The tree of a process."""
+def tree_reader(pid: int, *, portable: bool = False) -> Reader:
+    """Return a reader of the process tree below ``pid``."""
     if _lacks_proc(portable):
         from memwarden.readers.portable import PortableTree
 
@@ -40,24 +41,24 @@ def tree_source(pid: int, *, portable: bool = False) -> Reader:
     return TreeReader(pid)
 
 
-def own_resident() -> Callable[[], int] | None:
-    """What gives the resident size of this process; None where nothing does cheaply. Keeps nothing open."""
-    if _lacks_proc(False):
+def rss_function() -> Callable[[], int] | None:
+    """Return a function that reads this process's resident size; None where that is not cheap. Keeps no descriptor."""
+    if _lacks_proc():
         return None
     from memwarden.readers.linux.process import ProcessReader
 
-    def resident() -> int:
-        reader = ProcessReader()  # a kept one would go on showing the parent in a child after fork
+    def rss() -> int:
+        reader = ProcessReader()  # a kept one would show the parent in a child after fork
         try:
             return reader.resident()
         finally:
             reader.close()
 
-    return resident
+    return rss
 
 
-def own_probe(*, portable: bool = False) -> IdentityProbe:
-    """Who tells processes apart here."""
+def identity_probe(*, portable: bool = False) -> IdentityProbe:
+    """Return the probe that tells processes apart on this platform."""
     if _lacks_proc(portable):
         from memwarden.readers.portable import PortableProbe
 
@@ -65,3 +66,23 @@ def own_probe(*, portable: bool = False) -> IdentityProbe:
     from memwarden.readers.linux.identity import ProcProbe
 
     return ProcProbe()
+
+
+def peak_reader() -> PeakReader:
+    """Return the reader of this process's peak mark on this platform."""
+    if _lacks_proc():
+        from memwarden.readers.portable import PortablePeakReader
+
+        return PortablePeakReader()
+    from memwarden.readers.linux.peak_status import StatusPeakReader
+
+    return StatusPeakReader()
+
+
+def process_peak() -> int:
+    """Return the highest resident size of this process in bytes, across resets. Raises :class:`ReadError`."""
+    reader = peak_reader()
+    try:
+        return max(recorded_peak(), reader.read()[0])
+    finally:
+        reader.close()

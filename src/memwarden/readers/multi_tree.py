@@ -9,7 +9,7 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
 from memwarden.protocols import Reader
 from memwarden.readers.exit_status import Exit
-from memwarden.readers.factory import tree_source
+from memwarden.readers.factory import tree_reader
 
 
 class End(NamedTuple):
@@ -59,7 +59,7 @@ class MultiTreeReader:
         pids: Iterable[int] = (),
         newcomers: Callable[[], Iterable[int]] | None = None,
         *,
-        reader: Callable[[int], Reader] = tree_source,
+        reader: Callable[[int], Reader] = tree_reader,
     ) -> None:
         self._reader = reader
         self._trees = {pid: _Tree(pid, reader(pid)) for pid in dict.fromkeys(pids)}

@@ -32,7 +32,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
-from memwarden.readers.linux.highwater import remembered
+from memwarden.readers.peak import recorded_peak
 
 if TYPE_CHECKING:
     import psutil
@@ -119,11 +119,11 @@ def _own_peak() -> int | None:
     if sys.platform == "win32" or resource is None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, remembered())
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, recorded_peak())
 
 
-class PortableHighWater:
-    """The highest resident size of this process; see :class:`~memwarden.readers.linux.highwater.HighWater`."""
+class PortablePeakReader:
+    """The highest resident size of this process; see :class:`~memwarden.readers.peak.PeakReader`."""
 
     def __init__(self) -> None:
         self._psutil = _need_psutil()

@@ -202,7 +202,7 @@ def test_two_loops_see_the_same_readings(warden: Warden, clock: FakeClock) -> No
 def test_the_front_door_watches_with_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """`memwarden.watch` is a warden's own `watch` with an interval and a stop."""
     clock = FakeClock()
-    monkeypatch.setattr("memwarden.engine.warden.own_sources", lambda: [ScriptedReader([5], VAST)])
+    monkeypatch.setattr("memwarden.engine.warden.default_readers", lambda: [ScriptedReader([5], VAST)])
     monkeypatch.setattr("memwarden.engine.warden.SystemClock", lambda: clock)
     stop = threading.Event()
     readings = memwarden.watch("2s", stop)

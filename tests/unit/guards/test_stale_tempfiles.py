@@ -48,7 +48,7 @@ def test_a_lock_alone_protects(tmp_path):
 
 def test_an_identity_alone_protects(tmp_path):
     """A living program that closed all of its descriptors has lost the lock, and still needs its files."""
-    parent = stale_tempfiles.own_probe().key_of(os.getppid())
+    parent = stale_tempfiles.identity_probe().key_of(os.getppid())
     folder = run_directory(tmp_path, parent)
     assert stale_tempfiles.reap(str(tmp_path)) == []
     assert (folder / "file").exists()
@@ -56,7 +56,7 @@ def test_an_identity_alone_protects(tmp_path):
 
 def test_a_pid_alone_does_not(tmp_path):
     """It was given to another process since: one with another start."""
-    parent = stale_tempfiles.own_probe().key_of(os.getppid())
+    parent = stale_tempfiles.identity_probe().key_of(os.getppid())
     folder = run_directory(tmp_path, parent._replace(start=parent.start - 1))
     assert stale_tempfiles.reap(str(tmp_path)) == [str(folder)]
 

@@ -159,16 +159,16 @@ def test_without_psutil_the_command_to_type_is_said(monkeypatch: pytest.MonkeyPa
 def test_each_platform_has_its_readers(platform: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Machine and process everywhere; on Linux the memory group too."""
     monkeypatch.setattr(sys, "platform", platform)
-    assert [reader.name for reader in factory.own_sources()] == names
+    assert [reader.name for reader in factory.default_readers()] == names
 
 
 def test_it_can_be_chosen_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     """To be tested there, and where /proc is closed."""
     monkeypatch.setattr(sys, "platform", "linux")
-    assert [reader.name for reader in factory.own_sources(portable=True)] == ["portable"]
-    assert factory.tree_source(1, portable=True).name == "portable_tree"
-    assert isinstance(factory.own_probe(portable=True), PortableProbe)
-    assert (factory.tree_source(1).name, type(factory.own_probe()).__name__) == ("tree", "ProcProbe")
+    assert [reader.name for reader in factory.default_readers(portable=True)] == ["portable"]
+    assert factory.tree_reader(1, portable=True).name == "portable_tree"
+    assert isinstance(factory.identity_probe(portable=True), PortableProbe)
+    assert (factory.tree_reader(1).name, type(factory.identity_probe()).__name__) == ("tree", "ProcProbe")
 
 
 # --- a machine of processes -----------------------------------------------------------------------------

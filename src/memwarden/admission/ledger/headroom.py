@@ -62,12 +62,12 @@ class SystemHeadroom:
             from memwarden.readers.linux.cgroup import CgroupReader
             from memwarden.readers.linux.meminfo import MeminfoReader
 
-            self._groups = CgroupReader(None, proc, sys_fs_cgroup, patience=_QUICK_SECONDS)
+            self._groups = CgroupReader(None, proc, sys_fs_cgroup, max_age=_QUICK_SECONDS)
             self._readers = [MeminfoReader(proc), self._groups]
         else:
-            from memwarden.readers.factory import own_sources
+            from memwarden.readers.factory import default_readers
 
-            self._readers = own_sources()
+            self._readers = default_readers()
         self._last = HeadroomReading(None, None)
         self._files: dict[ProcessKey, StatmFile] = {}
 

@@ -220,9 +220,9 @@ class Ledger:
         if not 0 <= patience < math.inf:
             raise SettingsError(f"patience {patience!r}: a number of seconds, 0 or more")
         if probe is None:
-            from memwarden.readers.factory import own_probe
+            from memwarden.readers.factory import identity_probe
 
-            probe = own_probe()
+            probe = identity_probe()
         if clock is None:
             from memwarden.engine.clock import SystemClock
 

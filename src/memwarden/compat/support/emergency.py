@@ -8,7 +8,7 @@ from memwarden.actions.registry import standard_actions
 from memwarden.actions.targets import Targets
 from memwarden.policy.presets import emergency
 from memwarden.policy.rules import Rule
-from memwarden.readers.factory import own_probe, own_resident
+from memwarden.readers.factory import identity_probe, rss_function
 from memwarden.readers.linux.identity import ProcProbe
 
 #: The levels of the old monitor and what each led to. Nobody is paused or ended below CRITICAL, and nobody at all
@@ -25,9 +25,9 @@ class Emergency:
     """The registers that its actions go by: processes, caches, and the gate that new work passes."""
 
     def __init__(self, proc: str | None = None) -> None:
-        probe = own_probe() if proc is None else ProcProbe(proc)
+        probe = identity_probe() if proc is None else ProcProbe(proc)
         self.targets, self.caches, self.gate = Targets(probe), Caches(), Gate()
-        self.actions = standard_actions(self.targets, probe, self.caches, self.gate, own_resident())
+        self.actions = standard_actions(self.targets, probe, self.caches, self.gate, rss_function())
 
     def take_back(self) -> None:
         """Let run on who was paused, and open the gate: nobody watches any more."""

@@ -25,7 +25,7 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.serialize import iso
 from memwarden.model.units import MIB
 from memwarden.protocols import Clock, Reader
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -237,7 +237,7 @@ def _chunk(size: int) -> int:
 
 
 def _current() -> float | None:
-    resident = own_resident()
+    resident = rss_function()
     return None if resident is None else _mb(resident())
 
 

@@ -10,7 +10,7 @@ from memwarden.compat.support.locks import Lock
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
-from memwarden.readers.factory import own_probe, tree_source
+from memwarden.readers.factory import identity_probe, tree_reader
 from memwarden.readers.linux.identity import ProcProbe
 from memwarden.readers.linux.tree import TreeReader
 
@@ -36,7 +36,7 @@ class TrackedProcesses:
 
     def __init__(self, targets: Targets | None = None, proc: str | None = None) -> None:
         if targets is None:
-            targets = Targets(own_probe() if proc is None else ProcProbe(proc))
+            targets = Targets(identity_probe() if proc is None else ProcProbe(proc))
         self.targets = targets
         self._proc = proc
         self._lock = Lock()
@@ -63,7 +63,7 @@ class TrackedProcesses:
 
     def _measure(self, target: Target, is_ffmpeg: bool) -> ProcessInfo:
         pid, proc = target.key.pid, self._proc
-        with contextlib.closing(tree_source(pid) if proc is None else TreeReader(pid, proc, keep=0)) as reader:
+        with contextlib.closing(tree_reader(pid) if proc is None else TreeReader(pid, proc, keep=0)) as reader:
             tree = reader.read()["tree"]
         if target.key not in tree.keys:
             raise ReadError("process", f"pid {pid}", "gone")

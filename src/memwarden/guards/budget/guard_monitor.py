@@ -19,7 +19,7 @@ from memwarden.model.sample import Sample
 from memwarden.model.verdicts import Assessment, PressureLevel
 from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.protocols import Clock
-from memwarden.readers.factory import own_probe
+from memwarden.readers.factory import identity_probe
 
 if TYPE_CHECKING:
     from memwarden.admission.ledger.headroom import Headroom
@@ -127,7 +127,7 @@ class GuardContext:
 
     def __init__(self, surroundings: Headroom | None = None, overseer: GuardMonitor | None = None) -> None:
         if surroundings is None:
-            surroundings = SystemHeadroom(own_probe())
+            surroundings = SystemHeadroom(identity_probe())
         self.overseer = GuardMonitor() if overseer is None else overseer
         self._surroundings, self._lock = surroundings, threading.Lock()
         self._last = HeadroomReading(None, None)

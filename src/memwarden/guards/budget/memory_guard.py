@@ -31,7 +31,7 @@ from memwarden.guards.budget.tree_usage import TreeUsage
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.units import MIB, parse_size, size_text
 from memwarden.model.verdicts import PressureLevel
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 
 if TYPE_CHECKING:
     from memwarden.protocols import Action
@@ -184,7 +184,7 @@ class Guard(Watched):
         raise self._error(short)
 
     def _remedies(self) -> list[Action]:
-        resident = own_resident()
+        resident = rss_function()
         return [Collect(resident=resident, generation=2), Trim(resident=resident), self._caches]
 
     def _short(self) -> Constraint | None:

@@ -18,13 +18,13 @@ from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, ReadError, SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.verdicts import PressureLevel
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 
 T = TypeVar("T")
 
 #: The caches of this process that may be cleared: ``caches.register(clear, name, level=…)``,
 #: ``caches.register_lru(function)``.
-caches = Caches(resident=own_resident())
+caches = Caches(resident=rss_function())
 
 #: With more young objects than this the passes over the young ones would cost as much as the full one.
 _MANY_YOUNG = 100_000
@@ -57,7 +57,7 @@ def force_garbage_collection(*, trim: bool = True, resident: Resident | None = N
     After single small tasks :class:`CollectEvery` is the better choice. ``resident`` gives the resident size in
     bytes; by default that of this process.
     """
-    measure = own_resident() if resident is None else resident
+    measure = rss_function() if resident is None else resident
     returned, begun = RssDelta(measure), time.monotonic()
     before = _size(measure)
     # The young ones first, so that it can be told what was freed where. That costs next to nothing, but where the
@@ -122,7 +122,7 @@ class CollectEvery:
             raise SettingsError(f"operations {operations!r}: a whole number, 1 or more, such as 1000")
         self.operations = operations
         self._level = level
-        self._collect = Collect(resident=own_resident()) if collect is None else collect
+        self._collect = Collect(resident=rss_function()) if collect is None else collect
         self._left, self._seen = operations, PressureLevel.LOW
 
     def done(self, count: int = 1) -> Outcome | None:

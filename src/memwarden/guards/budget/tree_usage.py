@@ -50,9 +50,9 @@ class TreeUsage:
         proportional: Proportional = _proportional,
     ) -> None:
         if tree is None:
-            from memwarden.readers.factory import tree_source
+            from memwarden.readers.factory import tree_reader
 
-            tree = tree_source(os.getpid())
+            tree = tree_reader(os.getpid())
         self._tree, self._monotonic, self._proportional = tree, monotonic, proportional
         self._met: dict[ProcessKey, float] = {}
         self._last: TreeMemory | None = None

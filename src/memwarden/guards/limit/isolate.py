@@ -37,7 +37,7 @@ from memwarden.guards.limit.limit_monitor import lookout
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB, size_text
 from memwarden.process.death_signal import die_with_parent
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 from memwarden.readers.linux.cgroup import locate
 
 #: The ceiling stands so far above the limit: the kernel's own memory for a process counts in a group.
@@ -266,7 +266,7 @@ def _ceiling(limit: int, *, fresh: bool) -> Ceiling:
             return obtain(limit, kind)[0]
         except CeilingUnavailable:
             continue
-    resident = own_resident()
+    resident = rss_function()
     assert resident is not None
     return obtain(limit + resident() + (_INTERPRETER if fresh else 0), "polling")[0]
 

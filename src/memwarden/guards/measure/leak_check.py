@@ -20,7 +20,7 @@ from memwarden.actions.rss_delta import noise
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.units import size_text
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 
 #: How many times it is looked.
 LOOKS = 5
@@ -52,7 +52,7 @@ def check_leaks(function: Callable[[], object], calls: int = 100, warm_up: int =
     if calls < LOOKS or warm_up < 0:
         raise SettingsError(f"calls {calls!r}, warm_up {warm_up!r}: at least {LOOKS} calls, and no negative warm-up")
     batch = calls // LOOKS
-    resident = own_resident()
+    resident = rss_function()
     blocks, sizes = array("q", [0] * (LOOKS + 1)), array("q", [0] * (LOOKS + 1))
 
     def look(number: int) -> None:

@@ -22,7 +22,8 @@ from typing import Any
 
 from memwarden.errors import ExtraMissing, ReadError
 from memwarden.process.fork_hooks import reset_after_fork
-from memwarden.readers.linux.highwater import HighWater, own_high_water, remember
+from memwarden.readers.factory import peak_reader
+from memwarden.readers.peak import PeakReader, record_peak
 
 #: How often the resident size is read where the kernel's mark cannot be set back.
 SAMPLE_SECONDS = 0.005
@@ -67,10 +68,10 @@ class PeakScopes:
     """Those that are open in this process. Any thread may open and close; safe where a signal's handler does, too."""
 
     def __init__(
-        self, water: Callable[[], HighWater] = own_high_water, reset: Callable[[], bool] = reset_kernel_mark
+        self, water: Callable[[], PeakReader] = peak_reader, reset: Callable[[], bool] = reset_kernel_mark
     ) -> None:
         self._make_water, self._reset = water, reset
-        self._water: HighWater | None = None
+        self._water: PeakReader | None = None
         # Reentrant: a finalizer or a handler may measure while we are at it, on this very thread.
         self.lock = threading.RLock()
         #: What is open, oldest first, and how many of them measure in the background. To be changed with the lock only.
@@ -173,7 +174,7 @@ class PeakScopes:
                 raise
             said, rss = water.read()
         self._said = said
-        remember(said)
+        record_peak(said)
         return (said if said > self._base else rss), rss
 
     def _fold(self) -> int:

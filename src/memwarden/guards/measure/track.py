@@ -15,7 +15,7 @@ from memwarden.guards.measure.call_stats import call_stats
 from memwarden.guards.measure.call_stats import growths as growths
 from memwarden.guards.measure.measurement import Measurement
 from memwarden.guards.measure.wrapping import name_of, wrap
-from memwarden.readers.linux.highwater import process_peak as process_peak
+from memwarden.readers.factory import process_peak as process_peak
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

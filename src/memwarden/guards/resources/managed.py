@@ -22,7 +22,7 @@ from memwarden.guards.resources.resource_scope import Handle, ResourceScope, cur
 from memwarden.guards.resources.tempfiles import PREFIX, TemporaryPath, make_directory, make_file
 from memwarden.model.limits import Limit
 from memwarden.model.log import warn
-from memwarden.readers.factory import own_resident
+from memwarden.readers.factory import rss_function
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ def force_memory_cleanup() -> Cleanup:
     import gc
 
     here = current_scope()
-    returned = RssDelta(own_resident())
+    returned = RssDelta(rss_function())
     done, wrong = here.let_go()
     for name, error in wrong:
         warn("job %s: %s could not be let go of: %r", here.name, name, error)

@@ -28,7 +28,7 @@ from memwarden.errors import MemwardenError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.log import debug
 from memwarden.process.namespaces import namespace
-from memwarden.readers.factory import own_probe
+from memwarden.readers.factory import identity_probe
 
 #: A run directory's name: pid, start time and pid namespace of its owner, and a random word.
 _RUN = re.compile(r"run-([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{8}")
@@ -44,7 +44,7 @@ def owner_word(key: ProcessKey, pidns: int) -> str:
 def own_key() -> ProcessKey:
     """This process; with a start time of 0 where nobody tells it."""
     try:
-        return own_probe().own()
+        return identity_probe().own()
     except MemwardenError:
         return ProcessKey(os.getpid(), 0)
 
@@ -102,7 +102,7 @@ def _lives(match: re.Match[str]) -> bool:
     if not start or pidns != namespace("pid") or owner == own_key():
         return False
     try:
-        return own_probe().alive(owner)
+        return identity_probe().alive(owner)
     except MemwardenError:  # nobody tells processes apart here: the lock alone decides
         return False
 

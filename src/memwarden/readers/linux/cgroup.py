@@ -9,7 +9,7 @@ together at face value finds nothing, or the wrong group.
 slab. That is the rule of the kernel's own MemAvailable, applied to a group. (Docker and Kubernetes leave
 active file pages in; a program that reads its files twice then looks as if it were about to die.)
 
-A group's usage costs 0.8 µs, everything else 15 to 20 µs more. A reader that looks often (``patience``) reads
+A group's usage costs 0.8 µs, everything else 15 to 20 µs more. A reader that looks often (``max_age``) reads
 a group in full only where that can change a verdict: from half of its limit on. Below, a level can only be
 LOW, whatever part of the usage can be reclaimed.
 """
@@ -298,7 +298,7 @@ _Glance = tuple[tuple[CgroupMemory, ...], tuple[int, ...], list[int]]
 class CgroupReader:
     """Reads the memory groups of a process (the own one where no pid is given), limits included.
 
-    What decides nothing may be ``patience`` seconds old, see above; so may a limit that was changed, and the
+    What decides nothing may be ``max_age`` seconds old, see above; so may a limit that was changed, and the
     process's place after it was moved.
     """
 
@@ -310,9 +310,9 @@ class CgroupReader:
         proc: str = "/proc",
         sys_fs_cgroup: str = "/sys/fs/cgroup",
         *,
-        patience: float = 0.0,
+        max_age: float = 0.0,
     ) -> None:
-        self._patience, self._due = patience, 0.0
+        self._max_age, self._due = max_age, 0.0
         self._who: int | str = "self" if pid is None else pid
         self._proc, self._sys = proc, sys_fs_cgroup
         self._membership: KeptFile | None = None
@@ -380,9 +380,9 @@ class CgroupReader:
                     again.append((group.usage, memory.limit))
                     places.append(len(found))
                 found.append(memory)
-        if self._patience > 0 and not gaps:
+        if self._max_age > 0 and not gaps:
             self._found, self._again, self._places = tuple(found), tuple(again), tuple(places)
-            self._due = monotonic() + self._patience
+            self._due = monotonic() + self._max_age
         return tuple(found), tuple(gaps)
 
     def _follow(self) -> None:

@@ -1,7 +1,7 @@
 """One process, from ``/proc/PID``.
 
 ``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs,
-so a reader that looks often reads it less often (``patience``). On Linux 6.2 and later (until the fix of
+so a reader that looks often reads it less often (``max_age``). On Linux 6.2 and later (until the fix of
 2025) both may be some pages a processor off; near a limit :mod:`memwarden.contain` confirms with a counter
 that is not.
 """
@@ -20,7 +20,7 @@ except ImportError:  # not a POSIX system
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.readers.linux.files import KeptFile, pread, read_once
-from memwarden.readers.linux.highwater import remembered
+from memwarden.readers.peak import recorded_peak
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -104,13 +104,13 @@ class ProcessReader:
     """Reads :class:`ProcessMemory` of one process (the own one where no pid is given).
 
     Sizes are read anew each time. The swapped part, the name, the limit and what the kernel remembers as the peak
-    may be ``patience`` seconds old.
+    may be ``max_age`` seconds old.
     """
 
     name = "process"
 
-    def __init__(self, pid: int | None = None, proc: str = "/proc", *, patience: float = 0.0) -> None:
-        self._proc, self._patience = proc, patience
+    def __init__(self, pid: int | None = None, proc: str = "/proc", *, max_age: float = 0.0) -> None:
+        self._proc, self._max_age = proc, max_age
         self._full: ProcessMemory | None = None
         self._due = 0.0
         self._who: int | str = "self" if pid is None else pid
@@ -162,10 +162,10 @@ class ProcessReader:
 
     def _renewed(self) -> ProcessMemory:
         full = self._status()
-        if self._patience > 0:
+        if self._max_age > 0:
             statm = self._open()[0]
             statm.read()  # opens it
-            self._full, self._due = full, monotonic() + self._patience
+            self._full, self._due = full, monotonic() + self._max_age
         return full
 
     def resident(self) -> int:
@@ -194,7 +194,7 @@ class ProcessReader:
         assert self._key is not None
         peak = number(data, b"\nVmHWM:")
         if peak is not None and self._proc == "/proc" and self._key.pid == os.getpid():
-            peak = max(peak, remembered())
+            peak = max(peak, recorded_peak())
         return ProcessMemory(
             self._key,
             self._process_name,

@@ -10,7 +10,7 @@ from typing import Any
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.facts import ProcessKey, TopProcesses
 from memwarden.protocols import Reader
-from memwarden.readers.factory import PATIENCE
+from memwarden.readers.factory import MAX_AGE
 from memwarden.readers.multi_tree import MultiTreeReader
 
 #: The part of a core that PSS may cost here: a watch that looks on shall not be seen itself.
@@ -135,7 +135,7 @@ def machine(top: int = TOP, budget: float = SHARES_BUDGET, longest: float = 0.1)
 
     largest = Largest(MachineReader(top))
     shares = WhileAlive(PssReader(largest.keys, budget=budget, longest=longest))
-    return Target([MeminfoReader(), CgroupReader(patience=PATIENCE), PsiReader(), largest, shares])
+    return Target([MeminfoReader(), CgroupReader(max_age=MAX_AGE), PsiReader(), largest, shares])
 
 
 def processes(pids: Sequence[int]) -> Target:
@@ -176,8 +176,8 @@ def _of(forest: MultiTreeReader, *, ends: bool) -> Target:
     readers: list[Reader] = [
         forest,
         MeminfoReader(),
-        Following("process", lambda pid: ProcessReader(pid, patience=PATIENCE), only),
-        Following("cgroup", lambda pid: CgroupReader(pid, patience=PATIENCE), first),
+        Following("process", lambda pid: ProcessReader(pid, max_age=MAX_AGE), only),
+        Following("cgroup", lambda pid: CgroupReader(pid, max_age=MAX_AGE), first),
         Following("psi", lambda pid: PsiReader(pid), first),
         WhileAlive(PssReader(lambda: forest.tree, budget=SHARES_BUDGET)),
     ]

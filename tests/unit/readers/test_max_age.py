@@ -27,7 +27,7 @@ def test_the_size_of_a_process_is_never_old(tmp_path: Path, now: list[float]) ->
     """And its peak is never below its size; the name waits for its time."""
     tree = ProcTree(tmp_path)
     tree.process(10, name="before", rss=10 * MIB, shared=MIB)
-    reader = ProcessReader(10, tree.proc, patience=5)
+    reader = ProcessReader(10, tree.proc, max_age=5)
     assert reader.memory().peak == 10 * MIB
     tree.process(10, name="after", rss=30 * MIB, shared=2 * MIB)
     seen = reader.memory()
@@ -40,7 +40,7 @@ def test_a_process_that_ended_is_gone_at_once(tmp_path: Path, now: list[float]) 
     """As a zombie, and afterwards."""
     tree = ProcTree(tmp_path)
     tree.process(10)
-    reader = ProcessReader(10, tree.proc, patience=5)
+    reader = ProcessReader(10, tree.proc, max_age=5)
     reader.memory()
     tree.process(10, state="Z", rss=0)
     with pytest.raises(ReadError, match="gone"):
@@ -58,7 +58,7 @@ def group(tmp_path: Path) -> ProcTree:
 
 def test_the_usage_of_a_group_is_never_old(group: ProcTree, now: list[float]) -> None:
     """Its limit may be, for as long as the reader may be patient."""
-    reader = CgroupReader(None, group.proc, group.sys, patience=5)
+    reader = CgroupReader(None, group.proc, group.sys, max_age=5)
     reader.look()
     v2_group(group, "", 300 * MIB, 700 * MIB)
     (seen,) = reader.read()["cgroups"]
@@ -71,7 +71,7 @@ def test_the_usage_of_a_group_is_never_old(group: ProcTree, now: list[float]) ->
 
 def test_from_half_of_its_limit_a_group_is_read_in_full(group: ProcTree, now: list[float]) -> None:
     """There it decides what part of the usage can be reclaimed."""
-    reader = CgroupReader(None, group.proc, group.sys, patience=5)
+    reader = CgroupReader(None, group.proc, group.sys, max_age=5)
     reader.look()
     v2_group(group, "", 500 * MIB, 700 * MIB)
     (seen,) = reader.read()["cgroups"]
@@ -79,8 +79,8 @@ def test_from_half_of_its_limit_a_group_is_read_in_full(group: ProcTree, now: li
 
 
 def test_a_group_that_is_removed_is_told_at_once(group: ProcTree, now: list[float]) -> None:
-    """Not after the patience."""
-    reader = CgroupReader(None, group.proc, group.sys, patience=5)
+    """Not after the max_age."""
+    reader = CgroupReader(None, group.proc, group.sys, max_age=5)
     reader.look()
     group.write("sys/memory.current", "torn")
     assert reader.read()["gaps"]

@@ -1,10 +1,11 @@
-"""The mark of this process, and what is remembered of it."""
+"""The peak mark of this process, and its record across resets."""
 
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.readers.linux import highwater
-from memwarden.readers.linux.highwater import StatusHighWater, remember, remembered
+from memwarden.readers import peak
+from memwarden.readers.linux.peak_status import StatusPeakReader
+from memwarden.readers.peak import record_peak, recorded_peak
 
 STATUS = b"""Name:\tpython
 Groups:\t%s
@@ -22,7 +23,7 @@ def water(tmp_path):
     def make(content):
         path = tmp_path / "status"
         path.write_bytes(content)
-        return StatusHighWater(str(path))
+        return StatusPeakReader(str(path))
 
     return make
 
@@ -64,14 +65,14 @@ def test_another_file_is_malformed(water, content):
 def test_no_file_is_absent(tmp_path):
     """As everywhere."""
     with pytest.raises(ReadError, match="absent"):
-        StatusHighWater(str(tmp_path / "none")).read()
+        StatusPeakReader(str(tmp_path / "none")).read()
 
 
-def test_the_largest_is_remembered(monkeypatch):
-    """Smaller ones change nothing; a child begins anew."""
-    monkeypatch.setattr(highwater, "_remembered", 0)
-    for peak in (10, 30, 20):
-        remember(peak)
-    assert remembered() == 30
-    highwater._child()
-    assert remembered() == 0
+def test_the_largest_mark_is_recorded(monkeypatch):
+    """Smaller ones change nothing; a child starts from 0."""
+    monkeypatch.setattr(peak, "_recorded", 0)
+    for each in (10, 30, 20):
+        record_peak(each)
+    assert recorded_peak() == 30
+    peak._child()
+    assert recorded_peak() == 0

@@ -4,17 +4,19 @@ import io
 import json
 import os
 import re
+import sys
 from xml.etree import ElementTree
 
 import pytest
 
+from memwarden.admission.batch.figure import render_figure
 from memwarden.admission.batch.report_plot import report_plot
 from memwarden.admission.batch.report_text import columns, report_text
 from memwarden.admission.batch.save_report import save_report
 from memwarden.admission.executor.batch_report import BatchStats
 from memwarden.admission.executor.progress import ProgressLine, progress_text
-from memwarden.errors import RecordError, SettingsError
-from memwarden.model.units import MIB
+from memwarden.errors import ExtraMissing, RecordError, SettingsError
+from memwarden.model.units import MIB, seconds_text
 
 
 def batch(seconds=10.0, name="big <one>\x1b"):
@@ -77,49 +79,62 @@ def test_a_batch_of_nothing_can_be_shown():
     """Nothing ran, or it was over before anybody looked."""
     nothing = BatchStats().report(MIB, "polling", 2, 0)
     assert "0 of 0 done" in report_text(nothing)
-    ElementTree.fromstring(report_plot(nothing))
+    ElementTree.fromstring(render_figure(report_plot(nothing), "svg"))
     json.dumps(nothing.as_dict())
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.3, 10.0, 1000.0, 1e6])
-def test_the_picture_is_whole(seconds):
-    """It is XML, fetches and runs nothing, names the setback, and keeps everything inside of its frame."""
-    text = report_plot(batch(seconds))
+def test_a_plot_names_its_axes_and_fetches_nothing(seconds):
+    """Title, units, legend and budget are there as text; the file is XML without links."""
+    text = render_figure(report_plot(batch(seconds)), "svg").decode()
     root = ElementTree.fromstring(text)
-    assert root.get("viewBox") == "0 0 840 470"
-    titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert "big <one>?: nobody could go on" in titles
-    assert not re.search(r"<script|href|url\(|@import", text)
-    for x in re.findall(r'x="([\d.-]+)"', text):
-        assert 0 <= float(x) <= 840
-    for y in re.findall(r"[VM ]([\d.-]+)(?=[HVz])", text):
-        assert 0 <= float(y) <= 470
-    assert "prefers-color-scheme:dark" in text
+    words = {"".join(each.itertext()).strip() for each in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert f"4 of 5 tasks in {seconds_text(seconds)}" in words
+    assert {"Memory (MiB)", "Tasks", "reserved", "used", "budget (128.0 MiB)", "task stopped, requeued"} <= words
+    assert any(each.startswith("Time (") for each in words)
+    assert not re.search(r"<script|@import|url\((?!#)|<image", text)
 
 
-def test_the_picture_tells_used_from_reserved_and_budget():
-    """The peak stands above the budget's line, as it was."""
-    text = report_plot(batch())
-    (used,) = re.findall(r'class="used" d="M[\d.]+ [\d.]+(\S*)"', text)
-    highest = min(float(y) for y in re.findall(r"V([\d.]+)", used))
-    (budget,) = re.findall(r'class="budget" d="M[\d.]+ ([\d.]+)H', text)
-    assert highest < float(budget)
+def test_a_plot_shows_used_reserved_and_budget():
+    """The peak is above the budget's line, as it was measured; the incident is marked."""
+    memory, tasks = report_plot(batch()).axes
+    budget = next(line for line in memory.lines if line.get_label().startswith("budget"))
+    reserved, used = memory.collections
+    assert max(used.get_paths()[0].vertices[:, 1]) == pytest.approx(150)
+    assert max(reserved.get_paths()[0].vertices[:, 1]) == pytest.approx(90)
+    assert set(budget.get_ydata()) == {128}
+    assert any(line.get_marker() == "v" and list(line.get_xdata()) == [5.0] for line in memory.lines)
+    assert memory.get_ylim()[1] > 150
+    assert [each.get_label() for each in tasks.collections] == ["paused", "running"]
 
 
-@pytest.mark.parametrize("name", ["report.txt", "report.JSON", "report.svg"])
+def test_the_same_report_gives_the_same_file():
+    """No date and no random identifiers."""
+    assert render_figure(report_plot(batch()), "svg") == render_figure(report_plot(batch()), "svg")
+
+
+def test_a_plot_without_matplotlib_names_the_command(monkeypatch, tmp_path):
+    """And no file is left."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ExtraMissing, match=re.escape("pip install 'memwarden[plot]'")):
+        save_report(batch(), tmp_path / "report.svg")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["report.txt", "report.JSON", "report.svg", "report.png"])
 def test_a_report_is_saved_whole(tmp_path, name):
     """By the ending of its name, over what was there before."""
     path = tmp_path / name
     path.write_text("before")
     save_report(batch(), path)
-    assert path.read_text()[:4] in ("batc", '{"sc', "<svg")
+    assert path.read_bytes()[:4] in (b"batc", b'{"sc', b"<?xm", b"\x89PNG")
     assert os.listdir(tmp_path) == [name]
 
 
 def test_a_report_that_cannot_be_saved_is_told(tmp_path):
     """And nothing half is left."""
     with pytest.raises(SettingsError, match=r"\.svg"):
-        save_report(batch(), tmp_path / "report.png")
+        save_report(batch(), tmp_path / "report.gif")
     (tmp_path / "report.txt").mkdir()
     with pytest.raises(RecordError):
         save_report(batch(), tmp_path / "report.txt")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from memwarden.admission.footprints.footprint import Footprints
-from memwarden.admission.footprints.store import FootprintStore
+from memwarden.admission.footprints.store import FootprintStore, stored
 from memwarden.admission.footprints.task_key import host_class
 from memwarden.faces.cli import USAGE, main
+from memwarden.faces.cli.commands.footprints import _described
+from memwarden.faces.cli.reports.footprint_plot import footprint_plot
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import GIB, MIB
 from memwarden.testing import FakeClock
@@ -56,20 +58,40 @@ def test_json_has_everything(path: str, capsys: pytest.CaptureFixture[str]) -> N
     assert resize["seen"].startswith("2023-11-1")
 
 
-def test_the_drawing_is_sound(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One mark a task, one triangle a kill, two lines; any name does no harm to it."""
+def test_a_plot_shows_tasks_kills_and_estimate(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One mark per task, one triangle per kill, two lines; no name breaks the file."""
     assert main(["footprints", path, "--plot", "resize"]) == 0
-    picture = ET.fromstring(capsys.readouterr().out)
-    space = "{http://www.w3.org/2000/svg}"
-    assert len(picture.findall(f"{space}circle")) == 41  # and one in the legend
-    texts = [each.text for each in picture.findall(f"{space}text")]
-    assert "batch.resize: peak against input size" in texts
-    assert {"0", "50 MiB", "100 MiB"} <= set(texts) or {"0", "100 MiB", "200 MiB"} <= set(texts)
+    assert {
+        "Peak memory of batch.resize",
+        "Input size",
+        "Memory (MiB)",
+        "finished (40)",
+        "killed at (1; need more)",
+        "median",
+        "reserved",
+    } <= _texts(capsys.readouterr().out)
     out = tmp_path / "a.svg"
     assert main(["footprints", path, "--plot", "<ask> & \x07", "--output", str(out)]) == 0
-    title = ET.fromstring(out.read_text()).find(f"{space}title")
-    assert title is not None
-    assert title.text == "<ask> & \N{REPLACEMENT CHARACTER}: peak against the order of tasks"
+    assert {"Peak memory of <ask> & ?", "Tasks in order"} <= _texts(out.read_text())
+    assert main(["footprints", path, "--plot", "resize", "--output", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def _texts(svg: str) -> set[str]:
+    root = ET.fromstring(svg)
+    return {"".join(each.itertext()).strip() for each in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_the_points_of_a_plot_are_the_tasks(path: str) -> None:
+    """Sizes across, bytes in the unit of the axis."""
+    (kind,) = [each for each in stored(path) if each.kind.name == "batch.resize" and each.host == host_class()]
+    (axes,) = footprint_plot(_described(kind)).axes
+    finished, killed, median, reserved = axes.lines
+    assert list(finished.get_xdata()) == list(range(10, 50))
+    assert list(finished.get_ydata()) == [20 + 2 * size for size in range(10, 50)]
+    assert (list(killed.get_xdata()), list(killed.get_ydata())) == ([60], [400])
+    assert all(high >= low for high, low in zip(reserved.get_ydata(), median.get_ydata(), strict=True))
+    assert axes.get_ylim()[1] > 400
 
 
 def test_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +107,7 @@ def test_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("nothing", "no kind of that name"), ("k", "several kinds"), ("killed", "none of them has finished")],
+    [("nothing", "no kind of that name"), ("k", "several kinds"), ("killed", "no task of this kind has finished")],
 )
 def test_a_kind_that_cannot_be_drawn(name: str, says: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said which there are."""

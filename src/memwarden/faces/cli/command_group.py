@@ -102,7 +102,9 @@ def run(command: tuple[str, ...], as_json: bool, **flags: Any) -> int:
 @click.option("--keep-going/--fail-fast", default=True, help="After a failure go on (default), or begin no more.")
 @click.option("--results", metavar="FILE", shell_complete=files_of, help="Write what came of each, a line of JSON.")
 @click.option("--resume", is_flag=True, help="Leave out what is done as --results says.")
-@click.option("--report", "reports", metavar="FILE", multiple=True, help="Write how it went: to a .txt, .json or .svg.")
+@click.option(
+    "--report", "reports", metavar="FILE", multiple=True, help="Write a report of the batch: .txt, .json, .svg or .png."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON line on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=programs)
 def map_command(command: tuple[str, ...], keep_going: bool, **flags: Any) -> int:

@@ -6,13 +6,14 @@ import json
 import os
 from typing import Any
 
+from memwarden.admission.batch.figure import render_figure
 from memwarden.admission.footprints.footprint import Footprint
 from memwarden.admission.footprints.regression import Costs
 from memwarden.admission.footprints.store import StoredKind, default_path, stored
 from memwarden.admission.footprints.task_key import host_class
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
-from memwarden.faces.cli.reports.svg_plot import Line, Points, scatter
+from memwarden.faces.cli.reports.footprint_plot import footprint_plot
 from memwarden.model.serialize import iso
 
 
@@ -30,38 +31,21 @@ def show(file: str | None, *, as_json: bool) -> int:
 
 
 def draw(file: str | None, name: str, output: str | None) -> int:
-    """Draw a kind; returns 0. Raises :class:`SettingsError` for a name that is none or several."""
+    """Draw one kind of task as SVG, or PNG for an ``output`` that ends with ``.png``; return 0.
+
+    Raises :class:`SettingsError` for a name that matches no kind or several, :class:`ExtraMissing` without the extra
+    ``plot``.
+    """
     path, kinds = _kinds(file)
-    told = _described(_named(kinds, name, path))
-    curve, points = told["curve"], told["points"]
-    if curve is None:
-        raise SettingsError(f"--plot {name}: none of them has finished")
-    sized = any(point["size"] is not None for point in points)
-
-    def across(at: int, size: float | None) -> float | None:
-        return size if sized else float(at)
-
-    finished = [(across(at, each["size"]), each["peak_bytes"]) for at, each in enumerate(points, 1)]
-    killed = [(across(len(points), each["size"]), each["at_least_bytes"]) for each in told["killed"]]
-    middle = [(each["size"], each["bytes"]) for each in curve["median"]]
-    if len(middle) < 2:
-        middle = [(0.0 if sized else 1.0, middle[0][1]), (max(x or 0.0 for x, _ in finished) or 1.0, middle[0][1])]
-    reserved = [(x, y * curve["reserve_ratio"]) for x, y in middle]
-    text = scatter(
-        f"{told['kind']}: peak against {'input size' if sized else 'the order of tasks'}",
-        curve["why"],
-        points=[
-            Points(f"finished ({len(points)})", [(x, y) for x, y in finished if x is not None]),
-            Points("killed at", [(x, y) for x, y in killed if x is not None], upwards=True),
-        ],
-        lines=[Line("half stay below", middle), Line("reserved", reserved, dashed=True)],
-    )
+    figure = footprint_plot(_described(_named(kinds, name, path)))
+    file_format = "png" if output is not None and output.lower().endswith(".png") else "svg"
+    content = render_figure(figure, file_format)
     if output is None:
-        print(text)
+        print(content.decode(), end="")
         return 0
     try:
-        with open(output, "w", encoding="utf-8") as target:
-            target.write(text)
+        with open(output, "wb") as target:
+            target.write(content)
     except OSError as error:
         raise RecordError(f"--output {output}: {error.strerror or error}", path=output) from None
     return 0

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from memwarden.admission.batch.command_result import CommandResult
 from memwarden.admission.batch.commands import Template, input_bytes, run_commands
+from memwarden.admission.batch.figure import require_matplotlib
 from memwarden.admission.batch.manifest import Manifest
 from memwarden.admission.batch.save_report import report_format, save_report
 from memwarden.admission.executor.batch_report import BatchReport
@@ -220,7 +221,8 @@ def _check(wishes: MapOptions) -> None:
     if wishes.replace == "":
         raise SettingsError("--replace: must not be empty")
     for path in wishes.reports:
-        report_format(path)
+        if report_format(path) in ("svg", "png"):
+            require_matplotlib()
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise RecordError(f"--report {path}: there is no folder {folder}", path=path)

@@ -170,9 +170,9 @@ def test_public_name_is_described(name: str) -> None:
 def test_exit_codes_are_those_of_the_command_line(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     told = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)}
-    assert told.keys() == {cli.LIMIT_ENDED_IT, cli.OWN_FAILURE, cli.NOT_EXECUTABLE, cli.NOT_FOUND}
+    assert told.keys() == {cli.KILLED_AT_LIMIT, cli.OWN_FAILURE, cli.NOT_EXECUTABLE, cli.NOT_FOUND}
     for code, meaning in (
-        (cli.LIMIT_ENDED_IT, "limit"),
+        (cli.KILLED_AT_LIMIT, "limit"),
         (cli.OWN_FAILURE, "memwarden itself"),
         (cli.NOT_EXECUTABLE, "cannot be executed"),
         (cli.NOT_FOUND, "not found"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from memwarden.faces.cli import LIMIT_ENDED_IT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
+from memwarden.faces.cli import KILLED_AT_LIMIT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
 from memwarden.model.events import Event, EventKind
 from memwarden.model.verdicts import Reading
 from memwarden.records.jsonl import read_lines
@@ -64,7 +64,7 @@ def test_a_signal_becomes_128_plus_its_number() -> None:
 def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
     """The report names the limit, what was used, by whom, what was done, the levels and the record."""
     result = run("--limit", "150MiB", "--", *python(HOG, 20, 200, 500))
-    assert result.returncode == LIMIT_ENDED_IT
+    assert result.returncode == KILLED_AT_LIMIT
     text = result.stderr
     assert re.search(r"^ended +ended by its limit of 150 MiB", text, re.MULTILINE)
     assert re.search(r"^peak +1[45]\d\.\d MiB", text, re.MULTILINE)
@@ -89,7 +89,7 @@ def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
     """Start, samples, levels, the decision and its outcome, and the ending, each a line with units in its keys."""
     path = tmp_path / "new folder" / "run.jsonl"
     result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 40, 400))
-    assert result.returncode == LIMIT_ENDED_IT
+    assert result.returncode == KILLED_AT_LIMIT
     events = list(read_lines(path))
     assert all(isinstance(event, Event) for event in events)
     kinds = [event.kind for event in events]
@@ -165,7 +165,7 @@ def test_other_commands_use_the_usual_code_for_bad_usage() -> None:
 def test_a_limit_too_small_to_start_says_so() -> None:
     """The verdict is the limit's, and the way out is named."""
     result = run("--limit", "1MiB", "--", sys.executable, "-c", "pass")
-    assert result.returncode == LIMIT_ENDED_IT
+    assert result.returncode == KILLED_AT_LIMIT
     assert "below what it needs to start" in result.stderr
 
 

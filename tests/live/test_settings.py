@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.faces.cli import LIMIT_ENDED_IT, OWN_FAILURE
+from memwarden.faces.cli import KILLED_AT_LIMIT, OWN_FAILURE
 from memwarden.records.sqlite import read_history
 from memwarden.settings import OPTIONS
 from memwarden.testing import HOG
@@ -98,7 +98,7 @@ HELD = ["--json", "--limit", "60MiB", "--ceiling", "polling"]
 #: Option, what is said, a command, further flags, and what must be so with it and not without it.
 Effect = tuple[str, str, list[str], list[str], Callable[[Done], bool]]
 EFFECTS: list[Effect] = [
-    ("limit", "100MiB", [*PYTHON, HOG, "20", "400", "300"], ["--quiet"], lambda done: done.code == LIMIT_ENDED_IT),
+    ("limit", "100MiB", [*PYTHON, HOG, "20", "400", "300"], ["--quiet"], lambda done: done.code == KILLED_AT_LIMIT),
     ("interval", "20ms", SLEEP, ["--json"], lambda done: done.samples > 8),
     ("record", "here.jsonl", ["true"], ["--quiet"], lambda done: (done.folder / "here.jsonl").exists()),
     ("live", "true", SLEEP, ["--quiet"], lambda done: "\033[1;" in done.err and "processes" in done.err),

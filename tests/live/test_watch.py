@@ -1,4 +1,4 @@
-"""``memwarden watch`` and ``memwarden top`` as a person or a script meets them."""
+"""``memwarden watch`` and ``memwarden top`` on terminals, in pipes and under signals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from memwarden.model.verdicts import Reading
 from memwarden.records.jsonl import read_lines
 
 MEMWARDEN = [sys.executable, "-c", "import sys; from memwarden.faces.cli import main; sys.exit(main())"]
-#: What a terminal is told to show the other screen and hide the cursor, and to take both back.
-OTHER, BACK, HIDE, SHOW = "\033[?1049h", "\033[?1049l", "\033[?25l", "\033[?25h"
+#: Escape sequences: alternate screen, normal screen, hide the cursor, show it.
+ALTERNATE, BACK, HIDE, SHOW = "\033[?1049h", "\033[?1049l", "\033[?25l", "\033[?25h"
 
 
 @pytest.fixture(autouse=True)
-def nobodys_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable and no file of whoever runs the tests."""
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable and no file of the user."""
     for name in [name for name in os.environ if name.startswith("MEMWARDEN_")] + ["NO_COLOR"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -42,14 +42,14 @@ def memwarden(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts programs, and ends them."""
+    """Start programs, and kill them at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*command: str, **more: Any) -> subprocess.Popen[str]:
+    def run(*command: str, **more: Any) -> subprocess.Popen[str]:
         started.append(subprocess.Popen(command, text=True, **more))
         return started[-1]
 
-    yield begin
+    yield run
     for each in started:
         each.kill()
         each.wait()
@@ -74,9 +74,9 @@ WAIT = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 def test_the_machine_in_lines() -> None:
     """Titles, one line for each interval in the same columns, and an end when the time is over."""
-    begun = time.monotonic()
+    started = time.monotonic()
     done = memwarden("watch", "--interval", "200ms", "--duration", "1s")
-    assert 1.0 <= time.monotonic() - begun < 10
+    assert 1.0 <= time.monotonic() - started < 10
     assert (done.returncode, done.stderr) == (0, "")
     titles, *rest = done.stdout.splitlines()
     readings = [line for line in rest if " event " not in line]
@@ -94,10 +94,10 @@ def test_json_is_read_back() -> None:
     """One value a line, in the schema of the records: readings with the machine, the group and five processes."""
     done = memwarden("watch", "--json", "--interval", "100ms", "--duration", "0.5s")
     assert done.returncode == 0
-    told = values(done.stdout)
-    readings = [each for each in told if isinstance(each, Reading)]
-    events = [each for each in told if isinstance(each, Event)]
-    assert len(readings) + len(events) == len(told)
+    shown = values(done.stdout)
+    readings = [each for each in shown if isinstance(each, Reading)]
+    events = [each for each in shown if isinstance(each, Event)]
+    assert len(readings) + len(events) == len(shown)
     assert 3 <= len(readings) <= 6
     sample = readings[-1].sample
     assert sample.system is not None
@@ -113,7 +113,7 @@ def test_json_is_read_back() -> None:
 
 
 def test_a_tree_by_pid(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """A process with its child: sizes, the peak of the root, PSS; the watch ends with the last, and says how."""
+    """A process and its child: sizes, the peak of the root, PSS; the watch stops with the last and reports its exit."""
     code = (
         "import os, sys, time\n"
         "kept = b'x' * (30 << 20)\n"
@@ -132,10 +132,10 @@ def test_a_tree_by_pid(start: Callable[..., subprocess.Popen[str]]) -> None:
         *MEMWARDEN, "watch", "--json", "--interval", "100ms", "--pid", str(program.pid), stdout=subprocess.PIPE
     )
     assert watch.stdout is not None
-    told = []
-    while len([each for each in told if isinstance(each, Reading)]) < 4:
-        told.append(from_dict(json.loads(watch.stdout.readline())))
-    sample = next(each for each in reversed(told) if isinstance(each, Reading)).sample
+    shown = []
+    while len([each for each in shown if isinstance(each, Reading)]) < 4:
+        shown.append(from_dict(json.loads(watch.stdout.readline())))
+    sample = next(each for each in reversed(shown) if isinstance(each, Reading)).sample
     assert sample.tree is not None
     assert sample.tree.root.pid == program.pid
     assert len(sample.tree.keys) == 2
@@ -149,13 +149,13 @@ def test_a_tree_by_pid(start: Callable[..., subprocess.Popen[str]]) -> None:
     rest = values(watch.communicate(timeout=20)[0])
     assert watch.returncode == 0
     [ending] = [each for each in rest if isinstance(each, Event) and each.kind is EventKind.ENDING]
-    assert f"[{program.pid}] has ended" in ending.message
+    assert f"[{program.pid}] " in ending.message
     if ending.value is not None:  # Linux 6.15 and later
         assert ending.value.code == 7
 
 
-def test_an_end_by_a_signal_is_told(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """In the plain lines, too: which process, and by what where the kernel tells (Linux 6.15)."""
+def test_a_kill_by_a_signal_is_shown(start: Callable[..., subprocess.Popen[str]]) -> None:
+    """In the plain lines, too: which process, and by what where the kernel reports it (Linux 6.15)."""
     program = start(*python(WAIT), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert program.stdout is not None
     program.stdout.readline()
@@ -169,10 +169,10 @@ def test_an_end_by_a_signal_is_told(start: Callable[..., subprocess.Popen[str]])
     last = rest.splitlines()[-1]
     assert watch.returncode == 0
     assert f"[{program.pid}] " in last
-    assert last.endswith(("was ended by SIGTERM", "has ended; how is not known"))
+    assert last.endswith(("was killed by SIGTERM", "ended; its exit status is not known"))
 
 
-def test_several_pids_are_one_forest(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_several_pids_are_one_tree(start: Callable[..., subprocess.Popen[str]]) -> None:
     """Each tree, a process of two of them once."""
     programs = [start("sleep", "60") for _ in range(2)]
     pids = [word for each in programs for word in ("--pid", str(each.pid))]
@@ -183,7 +183,7 @@ def test_several_pids_are_one_forest(start: Callable[..., subprocess.Popen[str]]
 
 
 def test_a_name_is_followed(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """Who comes joins, who ends leaves with a line, and the watch goes on when nobody is left."""
+    """New processes join, ended ones leave with a line, and the watch continues without any."""
     word = f"memwarden-test-{os.getpid()}"
     first = start(*python(WAIT, word), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     time.sleep(0.3)  # it has to be another program than ours first
@@ -222,8 +222,8 @@ def test_processes_are_listed_on_demand() -> None:
     assert "processes" in head
     assert titles.split()[:4] == ["pid", "process", "resident", "machine"]
     assert len(rows) == 3
-    told = values(memwarden("top", "-n", "3", "--json").stdout)
-    [reading] = told
+    shown = values(memwarden("top", "-n", "3", "--json").stdout)
+    [reading] = shown
     assert isinstance(reading, Reading)
     assert reading.sample.top is not None
     assert len(reading.sample.top.keys) == 3
@@ -285,7 +285,7 @@ def test_rules_are_followed_and_read_again(tmp_path: Path, start: Callable[..., 
     file.write_text(rule("third", "used > 0.002%", "collect"))
     until(EventKind.CLEARED, "first")
     outcome = until(EventKind.OUTCOME, "third")
-    assert "only looks on" in outcome.message
+    assert "only observes" in outcome.message
     assert not outcome.value.done
     assert len([each for each in seen if each.kind is EventKind.TROUBLE]) == 2
     watch.send_signal(signal.SIGINT)
@@ -304,14 +304,14 @@ def test_a_dry_run_says_so(tmp_path: Path) -> None:
 def test_a_preset_has_rules_and_an_interval() -> None:
     """Without an interval of one's own, the preset's counts: two seconds for video."""
     done = memwarden("watch", "--preset", "video", "--duration", "0.2s", "--json")
-    told = values(done.stdout)
-    assert any(isinstance(each, Event) and "every 2 s" in each.message for each in told)
-    assert any(isinstance(each, Event) and each.kind is EventKind.RULES for each in told)
+    shown = values(done.stdout)
+    assert any(isinstance(each, Event) and "every 2 s" in each.message for each in shown)
+    assert any(isinstance(each, Event) and each.kind is EventKind.RULES for each in shown)
 
 
 @pytest.mark.contract("X-28")
 @pytest.mark.parametrize("way", ["variable", "file"])
-def test_what_concerns_a_watch_alone_may_stand_in_variables_and_files(
+def test_options_of_a_watch_may_be_set_in_variables_and_files(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its duration and its preset."""
@@ -327,7 +327,7 @@ def test_what_concerns_a_watch_alone_may_stand_in_variables_and_files(
 
 
 def test_alerts_arrive(tmp_path: Path) -> None:
-    """A rule of a watch tells the webhook that is set."""
+    """A rule of a watch posts to the webhook that is set."""
     (tmp_path / "memwarden.toml").write_text(rule("early", "used > 0.001%", "webhook"))
     posted: list[bytes] = []
 
@@ -351,7 +351,7 @@ def test_alerts_arrive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["watch.jsonl", "watch.sqlite"])
 def test_a_watch_is_recorded(name: str, tmp_path: Path) -> None:
-    """The record holds what was shown: readings, events, and whom it was about; as lines, or as a history."""
+    """The record holds what was shown: readings, events, and the target; as lines, or as a history."""
     record = tmp_path / name
     assert memwarden("watch", "--record", str(record), "--interval", "100ms", "--duration", "0.4s").returncode == 0
     if name.endswith(".sqlite"):
@@ -372,7 +372,7 @@ def test_a_watch_is_recorded(name: str, tmp_path: Path) -> None:
         pytest.param(["watch", "--pid", "4194305"], 1, ["4194305", "no process"], id="a pid that is not there"),
         pytest.param(["watch", "--pid", "soon"], 2, ["--pid", "soon"], id="no pid at all"),
         pytest.param(["watch", "--pid", "0"], 2, ["--pid"], id="pid 0"),
-        pytest.param(["watch", "--name", "no-such-\x07-thing"], 1, ["no process", "no-such-"], id="nobody"),
+        pytest.param(["watch", "--name", "no-such-\x07-thing"], 1, ["no process", "no-such-"], id="no such process"),
         pytest.param(["watch", "--name", " "], 2, ["--name", "empty"], id="an empty name"),
         pytest.param(["watch", "--pid", "1", "--name", "x"], 2, ["--pid", "--name"], id="both"),
         pytest.param(["watch", "--record", "/proc/no/x"], 2, ["--record", "/proc/no/x"], id="a record that cannot be"),
@@ -393,7 +393,7 @@ def test_bad_input_gets_one_line(arguments: list[str], code: int, words: list[st
 
 
 def test_bad_rules_get_one_line(tmp_path: Path) -> None:
-    """A condition and an action that do not exist are told with the file, before anything is watched."""
+    """A condition and an action that do not exist are shown with the file, before anything is watched."""
     for text, word in ((rule("x", "usd > 1%"), "'usd'"), (rule("x", "used > 1%", "reboot"), "'reboot'")):
         (tmp_path / "memwarden.toml").write_text(text)
         done = memwarden("watch", "--duration", "1s")
@@ -410,7 +410,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(arguments: list[str]) -> 
 
 
 @pytest.mark.parametrize("arguments", [["watch", "--duration", "5s"], ["watch", "--json", "--duration", "5s"], ["top"]])
-def test_a_full_disk_is_told(arguments: list[str]) -> None:
+def test_a_full_disk_is_shown(arguments: list[str]) -> None:
     """Output that cannot be written is an error: one line, exit code 1."""
     with open("/dev/full", "w") as full:
         done = subprocess.run([*MEMWARDEN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
@@ -420,8 +420,8 @@ def test_a_full_disk_is_told(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_it(number: signal.Signals, start: Callable[..., subprocess.Popen[str]]) -> None:
-    """To look on no longer is no failure: exit code 0, no traceback, and what was told stands there."""
+def test_signals_stop_it(number: signal.Signals, start: Callable[..., subprocess.Popen[str]]) -> None:
+    """That is no failure: exit code 0, no traceback."""
     watch = start(*MEMWARDEN, "watch", "--interval", "50ms", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert watch.stdout is not None
     watch.stdout.readline()
@@ -431,8 +431,8 @@ def test_signals_end_it(number: signal.Signals, start: Callable[..., subprocess.
     assert (watch.returncode, error) == (0, "")
 
 
-def test_a_second_interrupt_ends_a_writer_that_hangs(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """Whoever reads our lines reads no more, and the pipe is full: Ctrl-C twice still ends it."""
+def test_a_second_interrupt_stops_a_blocked_writer(start: Callable[..., subprocess.Popen[str]]) -> None:
+    """The reader does not read and the pipe is full: Ctrl-C twice still stops it."""
     reader, writer = os.pipe()
     watch = start(*MEMWARDEN, "watch", "--json", "--interval", "10ms", stdout=writer, stderr=subprocess.DEVNULL)
     os.close(writer)
@@ -453,10 +453,10 @@ def test_a_second_interrupt_ends_a_writer_that_hangs(start: Callable[..., subpro
 
 
 def test_live_on_a_terminal(screen) -> None:
-    """On the other screen, without a cursor; Ctrl-C brings both back, leaves the last view, and exits with 0."""
+    """On the alternate screen, without a cursor; Ctrl-C brings both back, leaves the last view, and exits with 0."""
     on = screen(*MEMWARDEN, "watch", "--interval", "200ms")
     on.until(lambda seen: seen.count("this machine") > 2)
-    assert on.seen.startswith(OTHER)
+    assert on.seen.startswith(ALTERNATE)
     assert HIDE in on.seen
     on.type("\x03")
     assert on.wait() == 0
@@ -469,12 +469,12 @@ def test_live_on_a_terminal(screen) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_view_gives_the_terminal_back(number: signal.Signals, screen) -> None:
-    """A supervisor that ends it leaves no screen without a cursor behind."""
+    """A supervisor that stops it leaves no screen without a cursor behind."""
     on = screen(*MEMWARDEN, "watch")
     on.until(lambda seen: "this machine" in seen)
     os.kill(on.pid, number)
     assert on.wait() == 0
-    assert on.seen.rindex(BACK) > on.seen.rindex(OTHER)
+    assert on.seen.rindex(BACK) > on.seen.rindex(ALTERNATE)
     assert on.seen.rindex(SHOW) > on.seen.rindex(HIDE)
 
 
@@ -486,13 +486,13 @@ def test_ctrl_z_gives_the_terminal_back_meanwhile(screen) -> None:
     on.until(lambda seen: "this machine" in seen)
     on.type("\x1a")
     on.until(lambda seen: "Stopped" in seen)
-    assert on.seen.rindex(BACK) > on.seen.rindex(OTHER)
+    assert on.seen.rindex(BACK) > on.seen.rindex(ALTERNATE)
     assert on.seen.rindex(SHOW) > on.seen.rindex(HIDE)
-    before = on.seen.count(OTHER)
+    before = on.seen.count(ALTERNATE)
     on.type("fg\n")
-    on.until(lambda _: on.seen.count(OTHER) > before)
+    on.until(lambda _: on.seen.count(ALTERNATE) > before)
     on.type("\x03")
-    on.until(lambda _: on.seen.rindex(BACK) > on.seen.rindex(OTHER))
+    on.until(lambda _: on.seen.rindex(BACK) > on.seen.rindex(ALTERNATE))
     on.type("echo code=$?\n")
     on.until(lambda seen: "code=0" in seen)
     on.type("exit\n")
@@ -533,13 +533,13 @@ def test_top_is_live_on_a_terminal(screen) -> None:
     """Drawn again and again, until Ctrl-C; --once is a list."""
     on = screen(*MEMWARDEN, "top", "-n", "3", "--interval", "100ms")
     on.until(lambda seen: seen.count("memwarden top") > 2)
-    assert on.seen.startswith(OTHER)
+    assert on.seen.startswith(ALTERNATE)
     on.type("\x03")
     assert on.wait() == 0
     assert on.seen.rindex(SHOW) > on.seen.rindex(HIDE)
     on = screen(*MEMWARDEN, "top", "-n", "3", "--once")
     assert on.wait() == 0
-    assert OTHER not in on.seen
+    assert ALTERNATE not in on.seen
 
 
 def test_only_a_live_view_loads_rich() -> None:

@@ -1,4 +1,4 @@
-"""How a quantity looks: decided once, for every screen."""
+"""Quantities as text, bars and charts, the same in all output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from memwarden.model.text import printable as printable
 from memwarden.model.units import seconds_text, size_text
 from memwarden.model.verdicts import LeakStage, PressureLevel
 
-#: A level's colour, in the words that terminals have.
+#: Terminal colour of each pressure level.
 COLOURS = {
     PressureLevel.LOW: "green",
     PressureLevel.MODERATE: "yellow",
     PressureLevel.HIGH: "bright_red",
     PressureLevel.CRITICAL: "red",
 }
-#: The colour of a leak verdict.
+#: Terminal colour of each leak verdict.
 LEAK_COLOURS = {LeakStage.NONE: "green", LeakStage.SUSPECTED: "yellow", LeakStage.CONFIRMED: "red"}
-#: A level's sign, fuller the nearer the limit is, so that it is told without colour, too.
+#: Glyph of each pressure level, so that levels differ without colour, too.
 GLYPHS = {
     PressureLevel.LOW: "░",
     PressureLevel.MODERATE: "▒",
@@ -29,7 +29,7 @@ GLYPHS = {
     PressureLevel.CRITICAL: "█",
 }
 _ASCII_GLYPHS = dict(zip(PressureLevel, ".-=#", strict=True))
-#: Bytes as text: the same in every message and on every screen.
+#: Bytes as text: ``512.0 MiB``.
 size = size_text
 #: A duration as text: ``12 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 03 min``.
 seconds = seconds_text
@@ -40,29 +40,29 @@ _ASCII = "  ..::##@"
 
 
 def limit(count: int) -> str:
-    """A limit as it would be written: whole numbers without a fraction."""
+    """Return a limit as text, whole numbers without a fraction: ``512 MiB``."""
     text = size(count)
     number, unit = text.split(" ")
     return f"{float(number):g} {unit}"
 
 
 def clock(wall: float) -> str:
-    """A time of day."""
+    """Return the local time of day."""
     return datetime.fromtimestamp(wall).astimezone().strftime("%H:%M:%S")
 
 
 def glyph(level: PressureLevel, *, blocks: bool = True) -> str:
-    """A level's sign."""
+    """Return the glyph of a pressure level."""
     return (GLYPHS if blocks else _ASCII_GLYPHS)[level]
 
 
 def growth(count: int) -> str:
-    """A change in bytes, with its sign; ``0 B`` where nothing changed."""
+    """Return a change in bytes with its sign; ``0 B`` for no change."""
     return f"{'+' if count > 0 else '-' if count else ''}{size(abs(count))}"
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a text takes: East Asian wide characters two, combining ones none."""
+    """Return the width of a text on a terminal: East Asian wide characters take two columns, combining ones none."""
     if text.isascii():
         return len(text)
     return sum(_cells(each) for each in text)
@@ -75,7 +75,7 @@ def _cells(character: str) -> int:
 
 
 def fit(text: str, width: int) -> str:
-    """The text in exactly so many columns: cut, or filled up with blanks."""
+    """Return the text cut or padded to a width in columns."""
     if cells(text) > width:
         kept, used = [], 0
         for each in text:
@@ -88,7 +88,7 @@ def fit(text: str, width: int) -> str:
 
 
 def bar(share: float, width: int, *, blocks: bool = True) -> tuple[str, str]:
-    """A share as a bar ``width`` wide: the filled and the empty part. Something is never nothing."""
+    """Return a bar of a ratio: its filled and its empty part. A ratio above 0 fills at least one step."""
     share = min(1.0, max(0.0, share))
     if not blocks:
         filled = min(width, round(share * width) or (share > 0))
@@ -100,7 +100,7 @@ def bar(share: float, width: int, *, blocks: bool = True) -> tuple[str, str]:
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Whether the stream takes block characters (a log in ASCII or an old console does not)."""
+    """Return True where the stream can encode block characters (an ASCII log or an old console cannot)."""
     try:
         "▁█─".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -109,7 +109,7 @@ def can_draw(stream: TextIO) -> bool:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Colour goes to terminals that have it, unless NO_COLOR is set (no-color.org)."""
+    """Return True for a terminal with colours, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -122,20 +122,19 @@ def chart(
     blocks: bool = True,
     span: float | None = None,
 ) -> list[str]:
-    """Bytes over time as a small area chart; ``points`` are (seconds, bytes) in order, ``ceiling`` a line on top.
+    """Return an area chart of ``points``, which are (seconds, bytes) in order; ``ceiling`` is on the scale.
 
-    Each column shows the largest value of its share of time, so that a short peak is never lost; a share
-    without a point repeats the one before. With ``span`` the chart shows that many seconds up to the last point,
-    and stands still but for what moves on: its columns are multiples of their width in time, and empty before the
-    first point.
+    A column shows the largest value of its time, or repeats the column before. With ``span`` the chart shows that many
+    seconds up to the last point, empty before the first one; columns are aligned to multiples of their width in time,
+    so that the chart scrolls and does not flicker.
     """
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return []
-    begin, end = points[0][0], points[-1][0]
+    start, end = points[0][0], points[-1][0]
     columns: list[int | None] = [None] * width
     for when, used in points:
         if span is None:
-            at = min(width - 1, int((when - begin) / (end - begin) * width))
+            at = min(width - 1, int((when - start) / (end - start) * width))
         else:
             at = width - 1 - int(end * width // span) + int(when * width // span)
             if at < 0:
@@ -155,6 +154,6 @@ def chart(
             eighths = round(used / most * rows * 8) - (row - 1) * 8
             cells.append(glyphs[max(0, min(8, eighths))])
         lines.append(f"{label:>10} {axis}{''.join(cells).rstrip()}")
-    told = seconds(end - begin) if span is None else f"last {seconds(span).removesuffix(' 00 s')}"
-    lines.append(f"{'0':>10} {corner}{line * (width - len(told) - 1)} {told}")
+    scale = seconds(end - start) if span is None else f"last {seconds(span).removesuffix(' 00 s')}"
+    lines.append(f"{'0':>10} {corner}{line * (width - len(scale) - 1)} {scale}")
     return lines

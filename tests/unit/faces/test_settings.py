@@ -107,9 +107,9 @@ def test_check_finds_nothing_wrong(here: Path, capsys: pytest.CaptureFixture[str
     assert main(["settings", "check"]) == 0
     assert main(["settings", "check", "memwarden.toml"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "no settings file here; the environment is fine",
-        f"{here}/memwarden.toml: fine",
-        "memwarden.toml: fine",
+        "no settings file; no errors in the environment",
+        f"{here}/memwarden.toml: no errors",
+        "memwarden.toml: no errors",
     ]
 
 

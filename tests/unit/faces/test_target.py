@@ -1,4 +1,4 @@
-"""Whom a watch follows."""
+"""Readers of a watch's target."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from memwarden.testing import ScriptedReader, gone
 ABSENT = ReadError("psi", "/proc/pressure/memory", "absent", "no such count")
 
 
-def test_the_next_one_is_followed_when_the_first_has_ended() -> None:
-    """The reader of the first is closed; where nobody is left nothing is read."""
+def test_the_next_process_is_read_when_the_first_has_ended() -> None:
+    """The reader of the first is closed; without a process nothing is read."""
     readers = {1: ScriptedReader([1]), 2: ScriptedReader([2])}
     order: list[int | None] = [1, 1, 2, None]
     following = Following("cgroup", readers.__getitem__, lambda: order.pop(0))
@@ -30,8 +30,8 @@ def test_the_next_one_is_followed_when_the_first_has_ended() -> None:
 @pytest.mark.parametrize(
     ("error", "alive", "gap"), [(gone(), True, False), (ABSENT, False, False), (ABSENT, True, True)]
 )
-def test_what_ended_with_its_process_is_no_gap(error: ReadError, alive: bool, gap: bool) -> None:
-    """What this system does not have is one, and is told."""
+def test_a_file_that_is_gone_with_its_process_is_no_gap(error: ReadError, alive: bool, gap: bool) -> None:
+    """A file that this system lacks is one."""
     following = Following("psi", lambda _: ScriptedReader([error]), lambda: 1, lambda _: alive)
     if gap:
         with pytest.raises(ReadError):
@@ -40,15 +40,15 @@ def test_what_ended_with_its_process_is_no_gap(error: ReadError, alive: bool, ga
         assert following.read() == {}
 
 
-def test_shares_of_nobody_are_no_gap() -> None:
-    """But a kernel that has no such file is."""
+def test_shares_of_ended_processes_are_no_gap() -> None:
+    """A missing file of the kernel is one."""
     assert WhileAlive(ScriptedReader([gone()])).read() == {}
     with pytest.raises(ReadError):
         WhileAlive(ScriptedReader([ABSENT])).read()
 
 
-def test_the_largest_are_known_to_whoever_reads_more_of_them() -> None:
-    """Nobody is known before the first look, and after one that failed."""
+def test_the_keys_of_the_largest_processes_are_kept() -> None:
+    """There are none before the first reading, and after one that failed."""
     top = TopProcesses(1, (ProcessKey(1, 1),), ("x",), (1,), (0,))
     script: list[Any] = [{"top": top}, ABSENT]
     largest = Largest(ScriptedReader(script))
@@ -61,5 +61,5 @@ def test_the_largest_are_known_to_whoever_reads_more_of_them() -> None:
 
 
 def test_our_own_process_is_not_the_machine() -> None:
-    """Elsewhere one reader tells of both."""
+    """The portable reader reads both."""
     assert set(MachineOnly(ScriptedReader([{"system": None, "process": None}])).read()) == {"system"}

@@ -1,4 +1,4 @@
-"""What a watch looks like, to the letter, for readings that a test owns."""
+"""Exact views and lines of a watch, for readings that a test makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memwarden.faces import render
 from memwarden.faces.cli.live import plain_output
 from memwarden.faces.cli.live.dashboard import view
 from memwarden.faces.cli.live.table import Line, table
-from memwarden.faces.cli.live.watch_state import WatchState, told
+from memwarden.faces.cli.live.watch_state import WatchState, event_text
 from memwarden.model.decisions import Clearing, Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import (
@@ -56,7 +56,7 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class NoCommands(CommandLines):
-    """Nobody's command line is read."""
+    """Command lines that are not read."""
 
     def of(self, key: ProcessKey) -> str:
         return f"python3 serve.py --number {key.pid}"
@@ -83,10 +83,10 @@ def machine_reading(at: float = 0.0) -> Reading:
     return Reading(sample, assessment(0.25, PressureLevel.LOW, Limit(8 * GIB, "machine")))
 
 
-def course(*readings: Reading, interval: float = 1.0) -> WatchState:
+def state(*readings: Reading, interval: float = 1.0) -> WatchState:
     made = WatchState(interval, NoCommands())
     for reading in readings:
-        made.take(reading)
+        made.add(reading)
     return made
 
 
@@ -94,7 +94,7 @@ def text(drawn: list[Line]) -> str:
     return "\n".join("".join(part for part, _ in line).rstrip() for line in drawn)
 
 
-TREE = course(*[tree_reading(float(at), (400 + at) * MIB) for at in range(31)])
+TREE = state(*[tree_reading(float(at), (400 + at) * MIB) for at in range(31)])
 DECIDED = Decision(rule="early", action="notify", reason="used is 94 %", wall=WALL + 30, monotonic=1030.0)
 TREE.events.append(Event(EventKind.DECISION, WALL + 30, 1030.0, DECIDED.reason, DECIDED))
 
@@ -123,7 +123,7 @@ resident 0 └──────────────────────
 
 
 def test_a_tree_on_a_usual_terminal() -> None:
-    """Level, bar, figures with their words, the course, the processes and what happened: all on 24 lines."""
+    """Level, bar, figures with their labels, the chart, the processes and the events: all on 24 lines."""
     assert text(view(TREE, "serve[4242]", 100, 20)) == WIDE
 
 
@@ -150,7 +150,7 @@ def test_a_tree_on_a_small_terminal() -> None:
 def test_no_line_is_wider_than_the_terminal(width: int, height: int, blocks: bool) -> None:
     """Nor are there more lines than it has rows, in any script; without block characters all of ours is ASCII."""
     gap = Gap("psi", "/proc/pressure/memory", "absent", "日本語 " * 40)
-    for made in (TREE, course(machine_reading(), machine_reading(2.0)), course(tree_reading(0.0, MIB, gaps=(gap,)))):
+    for made in (TREE, state(machine_reading(), machine_reading(2.0)), state(tree_reading(0.0, MIB, gaps=(gap,)))):
         drawn = view(made, "serve[4242]", width, height, blocks=blocks)
         assert len(drawn) <= height
         for line in drawn:
@@ -161,14 +161,14 @@ def test_no_line_is_wider_than_the_terminal(width: int, height: int, blocks: boo
 
 def test_before_the_first_reading_there_is_a_title() -> None:
     """And nothing that could be taken for a figure."""
-    assert text(view(WatchState(1.0, NoCommands()), "this machine", 40, 10)) == f"{'this machine':<31}looking …"
+    assert text(view(WatchState(1.0, NoCommands()), "this machine", 40, 10)) == f"{'this machine':<31}reading …"
 
 
-def test_what_a_process_calls_itself_cannot_speak_to_the_terminal() -> None:
+def test_names_of_processes_cannot_control_the_terminal() -> None:
     """Escape sequences and line ends in names, paths and reasons are shown as question marks."""
     evil = "\033[2J\n\x9bm"
     tree = TreeMemory(ROOT, (ROOT,), (evil,), (MIB,), ())
-    made = course(tree_reading(0.0, MIB, tree=tree, gaps=(Gap("psi", evil, "absent", evil),)))
+    made = state(tree_reading(0.0, MIB, tree=tree, gaps=(Gap("psi", evil, "absent", evil),)))
     made.events.append(Event(EventKind.TROUBLE, WALL, 0.0, evil))
     drawn = view(made, "x", 120, 40)
     assert all(part.isprintable() for line in drawn for part, _ in line)
@@ -190,8 +190,8 @@ def test_wide_characters_keep_the_columns() -> None:
     assert places[0] == places[1]
 
 
-def test_columns_go_from_the_right_where_room_is_short() -> None:
-    """The command goes first, resident size stays longest."""
+def test_columns_are_left_out_from_the_right_on_a_narrow_terminal() -> None:
+    """The command is left out first, resident size last."""
     reading = machine_reading()
     assert reading.sample.top is not None
     seen = []
@@ -206,10 +206,10 @@ def test_columns_go_from_the_right_where_room_is_short() -> None:
     ]
 
 
-def test_a_gap_is_told_in_words() -> None:
-    """What is missing, where and why, with the way out that the reader knows."""
+def test_a_gap_is_shown_as_text() -> None:
+    """What is missing, where and why, with the way out."""
     gap = Gap("shares", "/proc/PID/smaps_rollup", "denied", "pid 1: root can read it")
-    drawn = text(view(course(tree_reading(0.0, MIB, gaps=(gap,))), "x", 100, 24))
+    drawn = text(view(state(tree_reading(0.0, MIB, gaps=(gap,))), "x", 100, 24))
     assert "missing shares, denied at /proc/PID/smaps_rollup: pid 1: root can read it" in drawn
 
 
@@ -220,29 +220,29 @@ time     level     share       used      limit  available       swap stalls    w
 22:13:20 LOW           -          -          -          -          -      -          -           -         - -"""  # noqa: E501
 
 
-def test_plain_lines_stand_in_columns() -> None:
+def test_plain_lines_have_columns() -> None:
     """The same columns for a tree, for the machine and for nothing at all; no value but the last holds a blank."""
-    made = course(tree_reading(0.0, 400 * MIB), tree_reading(1.0, 410 * MIB))
+    made = state(tree_reading(0.0, 400 * MIB), tree_reading(1.0, 410 * MIB))
     assert made.reading is not None
     bare = Reading(Sample(WALL, 1.0), Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0))
-    machine = course(machine_reading())
+    machine = state(machine_reading())
     assert machine.reading is not None
     printed = [
         plain_output.header(),
         plain_output.line(made, made.reading),
         plain_output.line(machine, machine.reading),
-        plain_output.line(course(bare), bare),
+        plain_output.line(state(bare), bare),
     ]
     assert "\n".join(printed) == PLAIN
 
 
-def test_events_are_told_once_and_in_a_sentence() -> None:
-    """A decision with its rule and action, a rehearsal as one, a clearing with its length; no doubled telling."""
+def test_events_are_shown_once_and_as_a_sentence() -> None:
+    """A decision with its rule and action, a rehearsal as one, a clearing with its length; nothing twice."""
     rehearsed = DECIDED._replace(dry_run=True, repeat=2)
     cases = {
         "decision early: used is 94 % -> notify": Event(EventKind.DECISION, WALL, 0.0, "", DECIDED),
         "decision early: used is 94 % -> notify (dry run), time 3": Event(EventKind.DECISION, WALL, 0.0, "", rehearsed),
-        "decision early: used is 94 % -> take back notify": Event(
+        "decision early: used is 94 % -> undo notify": Event(
             EventKind.DECISION, WALL, 0.0, "", DECIDED._replace(undo=True)
         ),
         "cleared early after 12.0 s: back": Event(
@@ -256,20 +256,20 @@ def test_events_are_told_once_and_in_a_sentence() -> None:
         ),
     }
     for sentence, event in cases.items():
-        words = told(event)
+        words = event_text(event)
         assert words is not None
         assert " ".join(words) == sentence
-    assert told(Event(EventKind.OUTCOME, WALL, 0.0, "", Outcome(DECIDED, True, "told"))) is None
-    assert told(Event(EventKind.SAMPLE, WALL, 0.0, "", machine_reading())) is None
+    assert event_text(Event(EventKind.OUTCOME, WALL, 0.0, "", Outcome(DECIDED, True, "shown"))) is None
+    assert event_text(Event(EventKind.SAMPLE, WALL, 0.0, "", machine_reading())) is None
 
 
 def test_a_watch_of_days_does_not_grow() -> None:
-    """Points, events and first sizes are bounded, whoever comes and goes."""
+    """Points, events and first sizes are bounded, however many processes come and go."""
     made = WatchState(0.01, NoCommands())
     for at in range(6000):
         key = ProcessKey(at + 1, at)
         tree = TreeMemory(key, (key,), ("x",), (MIB + at,), ())
-        made.take(tree_reading(at * 0.1, MIB, tree=tree))
+        made.add(tree_reading(at * 0.1, MIB, tree=tree))
         made.events.append(Event(EventKind.TROUBLE, WALL, 0.0, "x"))
     assert len(made.points("watched")) <= 1200
     assert len(made.events) <= 64
@@ -278,8 +278,8 @@ def test_a_watch_of_days_does_not_grow() -> None:
     assert made.peak == MIB + 5999
 
 
-def test_the_chart_stands_still_but_for_what_moves_on() -> None:
-    """With a span, columns are the same seconds of the clock at every look: two seconds move all by one, no more."""
+def test_the_chart_only_scrolls() -> None:
+    """With a span, columns are the same seconds of the clock in every view: two seconds move all by one, no more."""
     points = [(float(at), (at * 5 % 7 + 1) * MIB) for at in range(100, 160)]
     before = render.chart(points, 8 * MIB, width=30, rows=3, span=60.0)
     after = render.chart([*points, (160.0, MIB), (161.0, MIB)], 8 * MIB, width=30, rows=3, span=60.0)
@@ -288,7 +288,7 @@ def test_the_chart_stands_still_but_for_what_moves_on() -> None:
     assert before[-1].endswith("last 1 min")
 
 
-def test_a_chart_with_a_span_is_empty_before_it_began() -> None:
+def test_a_chart_with_a_span_is_empty_before_its_first_point() -> None:
     """Ten seconds of a minute take a sixth of the width, at the right."""
     line = render.chart([(100.0, MIB), (109.0, MIB)], None, width=60, rows=1, span=60.0)[0]
     assert line == f"{'1.0 MiB':>10} │{' ' * 50}{'█' * 10}"
@@ -337,26 +337,26 @@ def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
     )
     sample = Sample(WALL, 1000.0, system=SYSTEM, gpus=cards)
     made = WatchState(1.0, NoCommands())
-    made.take(Reading(sample, PressureDetector().assess(sample)))
+    made.add(Reading(sample, PressureDetector().assess(sample)))
     shown = text(view(made, "this machine", 110, 20))
     assert "CRITICAL   95.8%  23.00 GiB of 24 GiB  gpu 1" in shown
     assert "gpu 0 5.00 GiB of 24 GiB   gpu 1 23.00 GiB of 24 GiB" in shown
 
 
-def test_a_leak_is_told_with_its_reason_and_the_time_left() -> None:
+def test_a_leak_is_shown_with_its_reason_and_the_time_left() -> None:
     """In words, on as many lines as there is room for; a card's name too, and nothing where there is nothing to say."""
     forecast = Forecast(6900.0, 8000.0, 10900.0, 0.8, "serve[4242]")
     reason = "the floor rose 250 MiB in 2.1 h (from 200 MiB to 450 MiB) in about 125 steps, the largest 1% of it"
     leak = LeakVerdict(LeakStage.CONFIRMED, reason, 200 * MIB, 450 * MIB, 7500.0, forecast, "serve[4242]")
     sample, found = tree_reading(0.0, 400 * MIB)
     judged = found._replace(trend=Trend("increasing", 90, 0.99, 3e4), leak=leak, forecast=forecast)
-    shown = text(view(course(Reading(sample, judged)), "t", 100, 40))
+    shown = text(view(state(Reading(sample, judged)), "t", 100, 40))
     assert "leak CONFIRMED serve[4242]: the floor rose 250 MiB in 2.1 h" in shown
     assert "the largest 1% of it" in shown
     assert "trend increasing   full in 1.9 h to 3.0 h (serve[4242])" in shown.replace("\n", "   ")
-    small = view(course(Reading(sample, judged)), "t", 60, 12)
+    small = view(state(Reading(sample, judged)), "t", 60, 12)
     assert len(small) <= 12
     assert sum("leak CONFIRMED" in text([line]) for line in small) == 1
     calm = found._replace(trend=Trend("stable", 90, 0.9, 0.0), leak=leak._replace(stage=LeakStage.NONE), forecast=None)
-    quiet = text(view(course(Reading(sample, calm)), "t", 100, 40))
+    quiet = text(view(state(Reading(sample, calm)), "t", 100, 40))
     assert not any(word in quiet for word in ("leak", "trend", "full in"))

@@ -1,16 +1,16 @@
-"""The ``memwarden`` command. This is the one place that turns errors into exit codes.
+"""The ``memwarden`` command. Only this module turns errors into exit codes.
 
 ===== ==========================================================================
 code  meaning
 ===== ==========================================================================
 N     ``run``: the command's own exit code
-128+N ``run``: the command was ended by signal N
-123   ``run``: the limit ended it (memwarden, or the kernel at memwarden's ceiling)
-125   ``run``: memwarden itself could not do its work: a bad option, no ceiling
+128+N ``run``: the command was killed by signal N
+123   ``run``: killed at its limit (by memwarden, or by the kernel at memwarden's ceiling)
+125   ``run``: memwarden failed: a bad option, no ceiling
 126   ``run``, ``map``: the command was found but cannot be executed
 127   ``run``, ``map``: the command was not found
-130   ended by Ctrl-C; ``map``: 128+N for another signal
-0, 1  other commands: fine; not fine
+130   stopped by Ctrl-C; ``map``: 128+N for another signal
+0, 1  other commands: success; failure
 2     other commands: a bad option or argument
 ===== ==========================================================================
 """
@@ -21,11 +21,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-LIMIT_ENDED_IT, OWN_FAILURE, NOT_EXECUTABLE, NOT_FOUND, USAGE = 123, 125, 126, 127, 2
+KILLED_AT_LIMIT, OWN_FAILURE, NOT_EXECUTABLE, NOT_FOUND, USAGE = 123, 125, 126, 127, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (the console script exits with it)."""
+    """Run the command line; return the exit code."""
     import click
 
     from memwarden.errors import LaunchError, MemwardenError
@@ -43,34 +43,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         known = args[:1] if args and args[0] in group.commands else []
         where = " ".join(["memwarden", *known])
-        _complain(f"{where}: {error.format_message().rstrip('.')}; see {where} --help")
+        _print_error(f"{where}: {error.format_message().rstrip('.')}; see {where} --help")
         return OWN_FAILURE if running else USAGE
     except LaunchError as error:
-        _complain(f"memwarden {args[0]}: {error}")
+        _print_error(f"memwarden {args[0]}: {error}")
         if error.stage != "exec":
             return OWN_FAILURE
         import errno
 
         return NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
     except MemwardenError as error:
-        _complain(f"memwarden{f' {args[0]}' if args[:1] in (['run'], ['map']) else ''}: {error}")
+        _print_error(f"memwarden{f' {args[0]}' if args[:1] in (['run'], ['map']) else ''}: {error}")
         return OWN_FAILURE if running else USAGE
     except (click.Abort, KeyboardInterrupt):
         return 130
 
 
 def _need_standard_streams() -> None:
-    """Where our starter has closed one of the first three descriptors, put nothing there.
+    """Open /dev/null for each of the first three descriptors that the parent has closed.
 
-    Else the next file that is opened would get its number, and somebody's report would go into it.
+    Else the next opened file would get its number, and output would be written into that file.
     """
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
             setattr(sys, name, open(fd, "r" if fd == 0 else "w", closefd=False))  # noqa: SIM115
 
 
-def _complain(line: str) -> None:
+def _print_error(line: str) -> None:
     print(line.replace("\n", " "), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a shell offers after TAB."""
+"""Shell completion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def print_script(shell: str) -> int:
-    """Print the script that the shell has to source."""
+    """Print the script that the shell sources."""
     cls = get_completion_class(shell)
     assert cls is not None
     completer = cls(click.Command("memwarden"), {}, "memwarden", "_MEMWARDEN_COMPLETE")
@@ -26,32 +26,36 @@ def print_script(shell: str) -> int:
 
 
 def values_of(option: Option) -> Completer:
-    """What may stand after an option's flag."""
+    """Return the completer of an option's values."""
     if option.kind.is_path:
         return directories_of if option.unit == "DIRECTORY" else files_of
     known = option.kind.known if isinstance(option.kind, Choice) else ()
-    return lambda context, parameter, begun: [CompletionItem(word) for word in known if word.startswith(begun)]
+    return lambda context, parameter, incomplete: [
+        CompletionItem(word) for word in known if word.startswith(incomplete)
+    ]
 
 
-def files_of(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The shell's own completion of files."""
-    return [CompletionItem(begun, type="file")]
+def files_of(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the shell's own completion of files."""
+    return [CompletionItem(incomplete, type="file")]
 
 
-def directories_of(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The shell's own completion of directories."""
-    return [CompletionItem(begun, type="dir")]
+def directories_of(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the shell's own completion of directories."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
-def programs(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Programs by name for the first word of a command; files for the others, and where a path was begun."""
-    if context.params.get("command") or not begun or os.sep in begun:
-        return files_of(context, parameter, begun)
+def programs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return programs for the first word of a command; files for further words and for paths."""
+    if context.params.get("command") or not incomplete or os.sep in incomplete:
+        return files_of(context, parameter, incomplete)
     found = set()
     for folder in os.get_exec_path():
         try:
             with os.scandir(folder) as entries:
-                found |= {each.name for each in entries if each.name.startswith(begun) and os.access(each, os.X_OK)}
+                found |= {
+                    each.name for each in entries if each.name.startswith(incomplete) and os.access(each, os.X_OK)
+                }
         except OSError:
             continue
-    return [CompletionItem(name) for name in sorted(found)] or files_of(context, parameter, begun)
+    return [CompletionItem(name) for name in sorted(found)] or files_of(context, parameter, incomplete)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from memwarden.assess.summary import HEADROOM, Summarizer, Summary
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
-from memwarden.faces.cli.live.screen import Output
+from memwarden.faces.cli.live.tui import Output
 from memwarden.model.serialize import SCHEMA, iso
 from memwarden.model.verdicts import PressureLevel
 from memwarden.records.history import History

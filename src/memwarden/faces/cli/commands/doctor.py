@@ -1,4 +1,4 @@
-"""``memwarden doctor``: what this machine grants, tried and not guessed, and why not more."""
+"""``memwarden doctor``: the limits, ceilings and readings that this machine supports, each tested."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from memwarden.settings import resolve
 
 
 def examine(flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Print what is granted; returns 0, or 1 when no ceiling can be had (in the group that was given)."""
+    """Print what is supported; return 1 where no ceiling can be enforced (below the given group), else 0."""
     settings = resolve(flags, os.environ)
     findings = _findings(settings.cgroup)
     if as_json:
         print(json.dumps(findings, indent=2))
     else:
         print(_text(findings))
-    wanted = [each for each in findings["ceilings"] if settings.cgroup is None or each["kind"] != "polling"]
-    return 0 if any(each["granted"] for each in wanted) else 1
+    usable = [each for each in findings["ceilings"] if settings.cgroup is None or each["kind"] != "polling"]
+    return 0 if any(each["granted"] for each in usable) else 1
 
 
 def _findings(cgroup: str | None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _findings(cgroup: str | None) -> dict[str, Any]:
         "groups": _groups(reading),
         "gaps": [gap._asdict() for gap in reading.sample.gaps],
         "ceilings": _ceilings(cgroup),
-        "facts": _sources(),
+        "facts": _features(),
         "wakeups": _wakeups(),
         "records": os.path.join(state_directory(), "runs"),
     }
@@ -74,10 +74,7 @@ def _groups(reading: Reading) -> list[dict[str, Any]]:
 
 def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     if sys.platform != "linux":
-        reason = "only Linux is held to limits so far"
-        if sys.platform == "win32":
-            reason += "; a ceiling by job objects is written and was never run (docs/platforms.md)"
-        return [{"kind": "any", "granted": False, "reason": reason, "afterwards": ""}]
+        return [{"kind": "any", "granted": False, "reason": "limits are enforced on Linux only", "afterwards": ""}]
     from memwarden.contain.capabilities import survey
 
     return [
@@ -86,7 +83,7 @@ def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def _sources() -> list[dict[str, Any]]:
+def _features() -> list[dict[str, Any]]:
     if sys.platform != "linux":
         return []
     from memwarden.contain.kernel_features import survey_kernel_features
@@ -136,7 +133,7 @@ def _text(findings: Mapping[str, Any]) -> str:
         lines.append(f"  {mark(each['granted'])}  {each['kind']:<10} {each['reason']}".rstrip())
         if each["granted"]:
             lines.append(f"                  if memwarden is killed: {each['afterwards']}")
-    lines += ["", "Facts"]
+    lines += ["", "Readings"]
     for each in findings["facts"]:
         lines.append(f"  {mark(each['granted'])}  {each['name']}")
         if not each["granted"]:

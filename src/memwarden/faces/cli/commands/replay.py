@@ -11,8 +11,8 @@ from memwarden.engine.replay import JUDGED, Replay, Told
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.configured_actions import rules_of
-from memwarden.faces.cli.live.screen import Output
-from memwarden.faces.cli.live.watch_state import told
+from memwarden.faces.cli.live.tui import Output
+from memwarden.faces.cli.live.watch_state import event_text
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import EventKind
 from memwarden.model.serialize import SCHEMA, iso, to_dict
@@ -76,7 +76,7 @@ def _standard() -> Policy:
 
 
 def _line(each: Told) -> str:
-    words = told(each.event)
+    words = event_text(each.event)
     word, sentence = (each.event.kind.value, each.event.message) if words is None else words
     return f"{_MARKS[each.live, each.replayed]} {iso(each.event.wall)[:19].replace('T', ' ')} {word} {sentence}"
 

@@ -1,4 +1,4 @@
-"""``memwarden settings``: what is in force and why, what is wrong with a file, and what may stand in one."""
+"""``memwarden settings``: the values with their sources, the errors of a file, and the JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from memwarden.settings import OPTIONS, Fault, Option, Settings, environment_fau
 
 
 def show(flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Print every option, its value, and where it came from; returns 0. Raises :class:`SettingsError`."""
+    """Print every option with its value and source; return 0. Raises :class:`SettingsError`."""
     settings = resolve(flags, os.environ)
-    print(json.dumps(_plain(settings), indent=2, allow_nan=False) if as_json else _text(settings))
+    print(json.dumps(_as_dict(settings), indent=2, allow_nan=False) if as_json else _text(settings))
     return 0
 
 
 def check(file: str | None, *, as_json: bool) -> int:
-    """Print every fault of the file (else of the one in force, and of the environment); returns 1 when there is one."""
+    """Print the errors of a file (by default the one that applies, and the environment); return 1 if there are any."""
     faults: list[Fault] = []
     skipped: tuple[str, ...] = ()
     if file is None:
@@ -35,7 +35,7 @@ def check(file: str | None, *, as_json: bool) -> int:
     else:
         lines = [*map(str, faults), *(f"skipped {each}" for each in skipped)]
         if not faults:
-            lines.append("no settings file here; the environment is fine" if file is None else f"{file}: fine")
+            lines.append("no settings file; no errors in the environment" if file is None else f"{file}: no errors")
         print("\n".join(lines))
     return 1 if faults else 0
 
@@ -46,14 +46,14 @@ def print_schema() -> int:
     return 0
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
-    told = {}
+def _as_dict(settings: Settings) -> dict[str, Any]:
+    options = {}
     for option in OPTIONS:
         value, source = getattr(settings, option.name), settings.sources[option.name]
         shown = {"set": bool(value)} if option.secret else {"value": value}
-        told[option.name] = {**shown, "source": source.kind, "where": source.where}
+        options[option.name] = {**shown, "source": source.kind, "where": source.where}
     rules = [{key: "inf" if value == float("inf") else value for key, value in rule.items()} for rule in settings.rules]
-    return {"schema": 1, "options": told, "rules": rules, "skipped": settings.skipped}
+    return {"schema": 1, "options": options, "rules": rules, "skipped": settings.skipped}
 
 
 def _text(settings: Settings) -> str:
@@ -63,8 +63,8 @@ def _text(settings: Settings) -> str:
     ]
     where = str(settings.sources["rules"])
     rows += [("rules", f"{rule['name']}: {rule['when']}", where) for rule in settings.rules]
-    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}" for name, value, source in rows]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows]
     return "\n".join([*lines, *(f"skipped {each}" for each in settings.skipped)])
 
 

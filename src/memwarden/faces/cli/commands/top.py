@@ -7,13 +7,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from memwarden.engine.warden import Warden
 from memwarden.faces import render
-from memwarden.faces.cli.live.screen import Inbox, Output, Screen
-from memwarden.faces.cli.live.table import BOLD, DIM, Line, cut, own_group, table
+from memwarden.faces.cli.live.table import BOLD, DIM, Line, cut, gap_lines, own_group, table
 from memwarden.faces.cli.live.target import machine
+from memwarden.faces.cli.live.tui import Inbox, Output, Screen
 from memwarden.faces.cli.live.watch_state import shares
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessMemory
@@ -23,20 +23,21 @@ from memwarden.model.verdicts import Reading
 from memwarden.readers.command_lines import CommandLines
 from memwarden.settings import resolve
 
+T = TypeVar("T")
+
 INTERVAL = 1.0
-#: The part of a core that fair shares may cost while the list is drawn again and again.
+#: CPU budget of PSS in the live list, as a share of one core.
 _BUDGET = 0.002
-#: The fair share of a process is at most its resident size, and those of forks are much less: to find the largest
-#: by fair share, so many times more are read.
+#: Factor of processes to read for a ranking by PSS, which is at most the resident size, and much less in forks.
 _CANDIDATES = 4
-#: Where the list is made once there is no budget to keep, only an end to waiting, as soon as nothing more comes.
+#: Maximum seconds to wait for PSS of a list that is printed once, and seconds without a new figure.
 _ONCE_SECONDS, _STILL_SECONDS = 5.0, 0.3
-#: Columns where nobody says how many there are.
+#: Width where the terminal does not give one.
 _WIDTH = 120
 
 
 def top(flags: Mapping[str, Any], count: int, *, sort: str, once: bool, as_json: bool) -> int:
-    """Print or draw the list; returns the exit code. Raises :class:`MemwardenError`."""
+    """Print or draw the list; return the exit code. Raises :class:`MemwardenError`."""
     settings = resolve(flags, os.environ)
     most = count * _CANDIDATES if sort == "pss" else count
     if not once and not as_json and render.wants_colour(sys.stdout):
@@ -46,7 +47,7 @@ def top(flags: Mapping[str, Any], count: int, *, sort: str, once: bool, as_json:
         reading = _once(most)
         rows = ranked(reading.sample, sort)[:count]
         if as_json:
-            output.print(to_json(reading._replace(sample=_of(reading.sample, rows))))
+            output.print(to_json(reading._replace(sample=_only(reading.sample, rows))))
         else:
             width = shutil.get_terminal_size((_WIDTH, 24)).columns
             for line in listing(reading, rows, width, CommandLines()):
@@ -55,7 +56,7 @@ def top(flags: Mapping[str, Any], count: int, *, sort: str, once: bool, as_json:
 
 
 def ranked(sample: Sample, sort: str) -> list[ProcessMemory]:
-    """The processes of a sample, largest first; by fair share those come last whose share is not known."""
+    """Return the processes of a sample, largest first; sorted by PSS, those without a figure come last."""
     rows = [] if sample.top is None else sample.top.rows()
     if sort == "pss":
         known = shares(sample)
@@ -64,7 +65,7 @@ def ranked(sample: Sample, sort: str) -> list[ProcessMemory]:
 
 
 def listing(reading: Reading, rows: list[ProcessMemory], width: int, commands: CommandLines) -> list[Line]:
-    """What is printed and drawn: the machine, the container, and the processes."""
+    """Return the list: the machine, the container, the processes, and what is missing."""
     sample = reading.sample
     head: Line = []
     if sample.system is not None:
@@ -76,39 +77,41 @@ def listing(reading: Reading, rows: list[ProcessMemory], width: int, commands: C
         head += [("   container ", DIM), (f"{render.size(group.working_set)}{limit}", BOLD)]
     if sample.top is not None:
         head.append((f"   {sample.top.processes} processes", DIM))
-    lines = [cut(head, width), *table(sample, rows, width, command=commands.of)]
-    for gap in sample.gaps:
-        detail = f": {gap.detail}" if gap.detail else ""
-        words = render.printable(f"{gap.what}, {gap.why} at {gap.where}{detail}")
-        lines.append(cut([("missing ", "yellow"), (words, "")], width))
-    return lines
+    return [cut(head, width), *table(sample, rows, width, command=commands.of), *gap_lines(sample, width)]
 
 
-def _of(sample: Sample, rows: list[ProcessMemory]) -> Sample:
-    """The sample with these processes only, in this order."""
-    top, told = sample.top, sample.shares
+def _only(sample: Sample, rows: list[ProcessMemory]) -> Sample:
+    """Return the sample with these processes only, in this order."""
+    top, facts = sample.top, sample.shares
     if top is not None:
         at = {key: number for number, key in enumerate(top.keys)}
         order = [at[row.key] for row in rows]
-        shared = tuple([top.shared[number] for number in order]) if top.shared else ()
-        keys, names, rss = zip(*[(top.keys[n], top.names[n], top.rss[n]) for n in order], strict=True)
-        top = top._replace(keys=keys, names=names, rss=rss, shared=shared)
-    if told is not None:
-        wanted = {row.key for row in rows}
-        order = [number for number, key in enumerate(told.keys) if key in wanted]
-        told = told._replace(
-            keys=tuple([told.keys[number] for number in order]),
-            pss=tuple([told.pss[number] for number in order]) if told.pss else (),
-            uss=tuple([told.uss[number] for number in order]),
-            ages=tuple([told.ages[number] for number in order]),
+        top = top._replace(
+            keys=_pick(top.keys, order),
+            names=_pick(top.names, order),
+            rss=_pick(top.rss, order),
+            shared=_pick(top.shared, order),
         )
-    return sample._replace(top=top, shares=told)
+    if facts is not None:
+        listed = {row.key for row in rows}
+        order = [number for number, key in enumerate(facts.keys) if key in listed]
+        facts = facts._replace(
+            keys=_pick(facts.keys, order),
+            pss=_pick(facts.pss, order),
+            uss=_pick(facts.uss, order),
+            ages=_pick(facts.ages, order),
+        )
+    return sample._replace(top=top, shares=facts)
+
+
+def _pick(column: tuple[T, ...], order: list[int]) -> tuple[T, ...]:
+    return tuple([column[number] for number in order]) if column else ()
 
 
 def _once(most: int) -> Reading:
-    """One look, after as many as it takes until each fair share is known that can be."""
+    """Return the first reading with every PSS that can be measured."""
     warden = Warden(machine(most, budget=1.0, longest=_ONCE_SECONDS).readers)
-    began = since = time.monotonic()
+    started = since = time.monotonic()
     known = -1
     try:
         while True:
@@ -117,7 +120,7 @@ def _once(most: int) -> Reading:
             if count > known:
                 known, since = count, now
             listed = 0 if reading.sample.top is None else len(reading.sample.top.keys)
-            if count >= listed or now - since >= _STILL_SECONDS or now - began >= _ONCE_SECONDS:
+            if count >= listed or now - since >= _STILL_SECONDS or now - started >= _ONCE_SECONDS:
                 return reading
             time.sleep(0.005)
     finally:
@@ -137,17 +140,17 @@ def _live(most: int, count: int, sort: str, interval: float, duration: float | N
 
     screen = Screen(draw)
     warden = Warden(machine(most, budget=_BUDGET).readers, interval=interval, shortest=interval)
-    warden.subscribe(inbox.receive)
-    ends = None if duration is None else time.monotonic() + duration
+    warden.subscribe(inbox.put)
+    end = None if duration is None else time.monotonic() + duration
     with Output("top") as output:
         with inbox.signals(drawn=True), screen, warden:
-            while ends is None or time.monotonic() < ends:
-                item = inbox.take(3600.0 if ends is None else ends - time.monotonic())
+            while end is None or time.monotonic() < end:
+                item = inbox.get(3600.0 if end is None else end - time.monotonic())
                 if isinstance(item, Event):
                     if item.kind is EventKind.SAMPLE:
                         newest[:] = [item.value]
-                        screen.show()
-                elif item is not None and not screen.heed(item):
+                        screen.refresh()
+                elif item is not None and not screen.handle(item):
                     break
-        screen.leave(draw(screen.width, 24))
+        screen.print(draw(screen.width, 24))
     return output.code

@@ -1,7 +1,6 @@
-"""What a watch looks like on a terminal: a course as lines, cut to its width and height.
+"""The live view of a watch: its state as lines, cut to the width and height of the terminal.
 
-A line is a list of (text, style) pairs. What is left out on a small terminal is chosen here: columns from the right,
-then blank lines, the chart, events and processes.
+On a small terminal columns are left out from the right, then blank lines, the chart, events and processes.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from collections.abc import Callable, Sequence
 from memwarden.assess.reasons import left_words
 from memwarden.assess.trend import STABLE
 from memwarden.faces import render
-from memwarden.faces.cli.live.table import BOLD, DIM, Line, age, cut, own_group, table
-from memwarden.faces.cli.live.watch_state import WATCHED, WatchState, processes, shares, told
+from memwarden.faces.cli.live.table import BOLD, DIM, Line, age, cut, gap_lines, own_group, table
+from memwarden.faces.cli.live.watch_state import WATCHED, WatchState, event_text, processes, shares
 from memwarden.model.decisions import Decision
 from memwarden.model.events import EventKind
 from memwarden.model.sample import Sample
 from memwarden.model.verdicts import Assessment, LeakStage, LeakVerdict
 
-#: From this width on the bar stands beside its figures.
+#: Minimum width of the wide layout.
 _WIDE = 72
-#: A chart's rows, its axis included, and the fewest that are worth it.
+#: Rows of a chart with its axis, and their minimum.
 _CHART, _LEAST_CHART = 6, 4
-#: The columns that stand before a chart's first.
+#: Width of a chart's label and axis.
 _LABEL = 12
 
 _EVENT_STYLES = {
@@ -36,69 +35,69 @@ _EVENT_STYLES = {
 
 
 def view(
-    course: WatchState, title: str, width: int, height: int, *, blocks: bool = True, full: bool = False
+    state: WatchState, title: str, width: int, height: int, *, blocks: bool = True, final: bool = False
 ) -> list[Line]:
-    """The whole view, ``height`` lines at most. ``full`` leaves out what only a moving picture needs."""
-    reading = course.reading
+    """Return the view in at most ``height`` lines. ``final`` leaves out space that only a live view needs."""
+    reading = state.reading
     if reading is None:
-        return [_sides([(title, BOLD)], [("looking …" if blocks else "looking ...", DIM)], width)]
+        return [_sides([(title, BOLD)], [("reading …" if blocks else "reading ...", DIM)], width)]
     sample, assessment = reading
-    head = [_header(course, sample, title, width), *_level(assessment, width, blocks)]
-    head += _wrapped(_figures(course, sample, assessment), width)[: max(1, height // 5)]
+    head = [_header(state, sample, title, width), *_level(assessment, width, blocks)]
+    head += _wrapped(_figures(state, sample, assessment), width)[: max(1, height // 5)]
     head += _leak(assessment, width)[: max(1, height // 10)]
-    gaps = _gaps(sample, width)
-    rows = processes(sample)
-    listed = table(sample, rows, width, growth=course.growth_of, command=course.command_of)
-    events = _events(course, width)
-    chart = _chart(course, assessment, sample, width, blocks)
+    gaps = gap_lines(sample, width)
+    listed = table(sample, processes(sample), width, growth=state.growth_of, command=state.command_of)
+    events = _events(state, width)
+    chart = _chart(state, assessment, sample, width, blocks)
 
     left = height - len(head)
-    tabled = min(len(listed), 4, left) if len(listed) > 1 else 0
-    left -= tabled
-    shown = min(len(events), 1 + (left > 3), left)
-    left -= shown
-    gapped = min(len(gaps), left, 2)
-    left -= gapped
-    airy = left >= 3  # blank lines before the chart, the processes and what happened
-    left -= 3 if airy else 0
-    charted = min(_CHART, left) if chart and left >= _LEAST_CHART else 0
-    left -= charted
-    more = min(left, len(listed) - tabled) if tabled else 0
-    tabled, left = tabled + more, left - more
-    more = min(left, len(events) - shown, 6)
-    shown, left = shown + more, left - more
-    if charted and left > 0 and not full:
-        charted += min(left, 4)
 
-    air: list[Line] = [[]] if airy else []
-    drawn = chart(charted) if charted and chart else []
-    rest = len(listed) - tabled
-    if tabled > 1 and rest:
-        # The last row says how many are not shown.
-        listed = [*listed[: tabled - 1], [(f"{rest + 1} more"[:width], DIM)]]
-    lines = [*head, *(air if drawn else []), *drawn, *(air if tabled else []), *listed[:tabled]]
-    below = [*gaps[:gapped], *events[len(events) - shown :]]
-    if airy and below and len(lines) + len(below) < height:
-        lines.append([])
+    def take(count: int) -> int:
+        nonlocal left
+        taken = max(0, min(count, left))
+        left -= taken
+        return taken
+
+    rows = take(min(len(listed), 4)) if len(listed) > 1 else 0
+    shown = take(min(len(events), 1 + (left > 3)))
+    gaps = gaps[: take(min(len(gaps), 2))]
+    spaced = left >= 3  # a blank line before the chart, the processes and the events
+    take(3 if spaced else 0)
+    charted = take(_CHART) if chart and left >= _LEAST_CHART else 0
+    rows += take(len(listed) - rows) if rows else 0
+    shown += take(min(len(events) - shown, 6))
+    charted += take(4) if charted and not final else 0
+
+    blank: list[Line] = [[]] if spaced else []
+    if 1 < rows < len(listed):
+        listed[rows - 1] = [(f"{len(listed) - rows + 1} more"[:width], DIM)]
+    lines = head
+    if charted and chart:
+        lines += [*blank, *chart(charted)]
+    if rows:
+        lines += [*blank, *listed[:rows]]
+    below = [*gaps, *events[len(events) - shown :]]
+    if below and len(lines) + len(below) < height:
+        lines += blank
     return [*lines, *below][:height]
 
 
-def _header(course: WatchState, sample: Sample, title: str, width: int) -> Line:
+def _header(state: WatchState, sample: Sample, title: str, width: int) -> Line:
     left: Line = [("memwarden ", DIM), (title, BOLD)]
     if width >= _WIDE:
-        left.append((f"  every {course.interval:g} s, for {_clockwork(course.seconds)}", DIM))
+        left.append((f"  every {state.interval:g} s, for {_duration(state.seconds)}", DIM))
     return _sides(left, [(render.clock(sample.wall), DIM)], width)
 
 
-def _clockwork(seconds: float) -> str:
-    """How long it goes on: ``0:07``, ``1:02:03``."""
+def _duration(seconds: float) -> str:
+    """Return a duration as ``0:07`` or ``1:02:03``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _level(assessment: Assessment, width: int, blocks: bool) -> list[Line]:
-    """The level, how full the binding limit is, and which one that is."""
+    """Return the pressure level and the use of the binding limit."""
     colour = render.COLOURS[assessment.level]
     word: Line = [(f"{render.glyph(assessment.level, blocks=blocks)} {assessment.level.name}", f"bold {colour}")]
     binding = assessment.binding
@@ -115,8 +114,8 @@ def _level(assessment: Assessment, width: int, blocks: bool) -> list[Line]:
     return [cut(line, width), [(filled, colour), (empty, DIM)]]
 
 
-def _figures(course: WatchState, sample: Sample, assessment: Assessment) -> list[Line]:
-    """Each figure with its word; a list that may be broken between two of them."""
+def _figures(state: WatchState, sample: Sample, assessment: Assessment) -> list[Line]:
+    """Return the figures, each with its label; lines may break between two of them."""
     figures: list[Line] = []
 
     def add(word: str, text: str, style: str = "") -> None:
@@ -126,17 +125,17 @@ def _figures(course: WatchState, sample: Sample, assessment: Assessment) -> list
     if tree is not None:
         count = len(tree.keys)
         add("resident", f"{render.size(tree.total)} in {count} process{'es' if count != 1 else ''}", BOLD)
-        if course.growth is not None:
-            add("growth", render.growth(course.growth))
-        add("peak", render.size(max(course.peak, _root_peak(sample))))
+        if state.growth is not None:
+            add("growth", render.growth(state.growth))
+        add("peak", render.size(max(state.peak, _root_peak(sample))))
     if assessment.available is not None:
         add("available", render.size(assessment.available))
     if assessment.trend is not None and assessment.trend.word != STABLE:
         add("trend", assessment.trend.word)
     if assessment.forecast is not None:
         forecast = assessment.forecast
-        whose = f" ({render.printable(forecast.what)})" if forecast.what else ""
-        add("full in", f"{left_words(forecast).removeprefix('full in ')}{whose}")
+        of = f" ({render.printable(forecast.what)})" if forecast.what else ""
+        add("full in", f"{left_words(forecast).removeprefix('full in ')}{of}")
     if tree is not None:
         if tree.keys and all(key in measured for key in tree.keys):
             oldest = max(measured[key][1] for key in tree.keys)
@@ -163,14 +162,13 @@ def _figures(course: WatchState, sample: Sample, assessment: Assessment) -> list
     if group is not None and (binding is None or binding.limit.source != f"cgroup {group.path}"):
         limit = f" of {render.limit(group.limit)}" if group.limit is not None else ", no limit"
         add("container", f"{render.printable(group.path)} {render.size(group.working_set)}{limit}")
-    if sample.gpus:
-        for gpu in sample.gpus:
-            add(f"gpu {gpu.number}", f"{render.size(gpu.used)} of {render.limit(gpu.total)}")
+    for gpu in sample.gpus or ():
+        add(f"gpu {gpu.number}", f"{render.size(gpu.used)} of {render.limit(gpu.total)}")
     return figures
 
 
 def _leak(assessment: Assessment, width: int) -> list[Line]:
-    """The leak verdict with its reason, on as many lines as it needs; none where there is no leak."""
+    """Return the leak verdict with its reason; no line without a leak."""
     leak = assessment.leak
     if leak is None or leak.stage is LeakStage.NONE:
         return []
@@ -182,33 +180,33 @@ def _leak(assessment: Assessment, width: int) -> list[Line]:
 
 
 def _root_peak(sample: Sample) -> int:
-    """The kernel's own count of the highest, where it stands for all that is watched."""
+    """Return the kernel's peak of the process where it is the only one, else 0."""
     tree, process = sample.tree, sample.process
     alone = tree is not None and len(tree.keys) == 1 and process is not None and process.key == tree.keys[0]
     return (process.peak or 0) if alone and process is not None else 0
 
 
 def _chart(
-    course: WatchState, assessment: Assessment, sample: Sample, width: int, blocks: bool
+    state: WatchState, assessment: Assessment, sample: Sample, width: int, blocks: bool
 ) -> Callable[[int], list[Line]] | None:
-    """Draws the chart with so many rows, its axis included; None where there is none to draw."""
+    """Return a function that draws the chart in a number of rows with its axis; None without points."""
     binding = assessment.binding
     if sample.used is not None:
-        points, limit, what = course.points(WATCHED), None, "resident"
+        points, limit, what = state.points(WATCHED), None, "resident"
     elif binding is not None:
-        points, limit, what = course.points(binding.limit.source), binding.limit.bytes, "used"
+        points, limit, what = state.points(binding.limit.source), binding.limit.bytes, "used"
     else:
         return None
     wide = width - _LABEL - 1
     if len(points) < 2 or wide < 20:
         return None
     most = max(used for _, used in points)
-    # A limit far above would press the course flat; then the scale ends at the next round figure.
+    # A limit far above would flatten the chart; then the scale ends at the next round figure.
     ceiling = limit if limit is not None and most * 3 >= limit else _round_above(most)
     colour = render.COLOURS[assessment.level]
 
     def draw(rows: int) -> list[Line]:
-        lines = render.chart(points, ceiling, width=wide, rows=rows - 1, blocks=blocks, span=course.shown)
+        lines = render.chart(points, ceiling, width=wide, rows=rows - 1, blocks=blocks, span=state.chart_seconds)
         drawn: list[Line] = [[(line[:_LABEL], DIM), (line[_LABEL:], colour)] for line in lines[:-1]]
         return [*drawn, [(f"{what:<8}{lines[-1][8:]}"[:width], DIM)]]
 
@@ -216,32 +214,20 @@ def _chart(
 
 
 def _round_above(count: int) -> int:
-    """The next of 1, 1.5, 2, 3, 4, 6, 8 times a power of 1024 or 10 of it, so that a scale seldom changes."""
+    """Return the next of 1, 1.5, 2, 3, 4, 6 times a power of two, so that the scale seldom changes."""
     step = 1
     while step * 8 < count:
         step *= 2
     return next(step * each // 2 for each in (2, 3, 4, 6, 8, 12, 16) if step * each // 2 >= count)
 
 
-def _gaps(sample: Sample, width: int) -> list[Line]:
-    lines: list[Line] = []
-    for gap in sample.gaps:
-        detail = f": {gap.detail}" if gap.detail else ""
-        lines.append(
-            cut(
-                [("missing ", "yellow"), (render.printable(f"{gap.what}, {gap.why} at {gap.where}{detail}"), "")], width
-            )
-        )
-    return lines
-
-
-def _events(course: WatchState, width: int) -> list[Line]:
+def _events(state: WatchState, width: int) -> list[Line]:
     lines = []
-    for event in course.events:
-        words = told(event)
-        if words is None or event.kind is EventKind.GAP:  # a gap that lasts is shown as missing
+    for event in state.events:
+        text = event_text(event)
+        if text is None or event.kind is EventKind.GAP:  # a gap that lasts is shown as missing
             continue
-        word, sentence = words
+        kind, message = text
         style = _EVENT_STYLES.get(event.kind, "")
         if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
             style = render.COLOURS[event.value.level]
@@ -249,12 +235,12 @@ def _events(course: WatchState, width: int) -> list[Line]:
             style = render.LEAK_COLOURS[event.value.stage]
         elif isinstance(event.value, Decision) and event.value.severity == "critical" and not event.value.undo:
             style = "red"
-        lines.append(cut([(f"{render.clock(event.wall)} ", DIM), (f"{word} ", style or BOLD), (sentence, "")], width))
+        lines.append(cut([(f"{render.clock(event.wall)} ", DIM), (f"{kind} ", style or BOLD), (message, "")], width))
     return lines
 
 
 def _wrapped(figures: Sequence[Line], width: int) -> list[Line]:
-    """Figures one after another, on as many lines as they need."""
+    """Return the figures on as many lines as they need."""
     lines: list[Line] = []
     used = width
     for figure in figures:
@@ -269,9 +255,9 @@ def _wrapped(figures: Sequence[Line], width: int) -> list[Line]:
 
 
 def _sides(left: Line, right: Line, width: int) -> Line:
-    """One part at the left and one at the right; the right one goes where there is no room."""
+    """Return one part at the left and one at the right; a narrow line has the left part only."""
     ends = sum(render.cells(text) for text, _ in right)
-    begins = sum(render.cells(text) for text, _ in left)
-    if begins + 2 + ends > width:
+    starts = sum(render.cells(text) for text, _ in left)
+    if starts + 2 + ends > width:
         return [*cut(left, width - ends - 2), ("  ", ""), *right] if width > ends + 20 else cut(left, width)
-    return [*left, (" " * (width - begins - ends), ""), *right]
+    return [*left, (" " * (width - starts - ends), ""), *right]

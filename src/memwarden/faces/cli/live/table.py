@@ -1,4 +1,4 @@
-"""Processes as a table, with as many columns as there is room for."""
+"""Processes as a table with as many columns as fit the width."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from memwarden.faces import render
-from memwarden.faces.cli.live.watch_state import shares
+from memwarden.faces.cli.live.watch_state import gap_text, shares
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory
 from memwarden.model.sample import Sample
 
-#: A line of a screen: texts, each with its style.
+#: A line on a terminal: texts, each with its style.
 Line = list[tuple[str, str]]
 
 DIM, BOLD = "dim", "bold"
-#: Columns of a process's name, at most, and of a command line, at least.
+#: Maximum columns of a process's name, and minimum columns of a command line.
 _NAME, _COMMAND = 20, 20
-#: A growth that is worth a colour: so many bytes, and such a part of the process.
-_GREW, _GREW_PART = 1 << 20, 0.1
+#: Growth that is coloured: from this many bytes and this share of the process.
+_GREW, _GREW_SHARE = 1 << 20, 0.1
 
 
 class _Column(NamedTuple):
@@ -34,39 +34,41 @@ def table(
     growth: Callable[[ProcessMemory], int] | None = None,
     command: Callable[[ProcessKey], str] | None = None,
 ) -> list[Line]:
-    """The titles, and a line for each process; nothing where there is none.
+    """Return the titles and a line per process; no line without processes.
 
-    Where room is short the columns at the right go first. ``growth`` and ``command`` tell what the sample does not.
+    On a narrow terminal the right columns are left out first. ``growth`` and ``command`` add columns that the sample
+    does not contain.
     """
     if not rows:
         return []
     pids = max(5, max(len(str(row.key.pid)) for row in rows))
     names = min(_NAME, max(9, max(render.cells(row.name) for row in rows)))
     names = min(names, max(6, width - pids - 12))
-    room = width - pids - 1 - names
+    left = width - pids - 1 - names
     shown = []
     for column in _columns(sample, growth):
-        room -= column.width + 1
-        if room < 0:
+        left -= column.width + 1
+        if left < 0:
             break
         shown.append(column)
-    wide = max(0, room - 2)
-    told = command is not None and wide >= _COMMAND
-    titles = "".join(f" {column.title:>{column.width}}" for column in shown) + ("  command" if told else "")
+    command_width = max(0, left - 2)
+    if command_width < _COMMAND:
+        command = None
+    titles = "".join(f" {column.title:>{column.width}}" for column in shown) + ("  command" if command else "")
     lines: list[Line] = [[(f"{'pid':>{pids}} {'process':<{names}}{titles}", DIM)]]
     for row in rows:
         line: Line = [(f"{row.key.pid:>{pids}} ", DIM), (render.fit(render.printable(row.name), names), "")]
         for column in shown:
             text, style = column.of(row)
             line.append((f" {text:>{column.width}}", style))
-        if told and command is not None:
-            line.append((f"  {render.fit(render.printable(command(row.key)), wide).rstrip()}", DIM))
+        if command is not None:
+            line.append((f"  {render.fit(render.printable(command(row.key)), command_width).rstrip()}", DIM))
         lines.append(line)
     return [cut(line, width) for line in lines]
 
 
 def _columns(sample: Sample, growth: Callable[[ProcessMemory], int] | None) -> list[_Column]:
-    """Most wanted first."""
+    """Return the columns, the most important first."""
     measured = shares(sample)
     total = sample.system.total if sample.system is not None else 0
     group = own_group(sample)
@@ -78,29 +80,32 @@ def _columns(sample: Sample, growth: Callable[[ProcessMemory], int] | None) -> l
         known = measured.get(row.key)
         return (f"-{'':7}", DIM) if known is None else (f"{render.size(known[0])} {age(known[1]):>6}", "")
 
-    columns = [_Column("resident", 10, lambda row: (render.size(row.rss), BOLD))]
-    if growth is not None:
-        grew = growth
+    def grown(row: ProcessMemory) -> tuple[str, str]:
+        count = growth(row) if growth is not None else 0
+        return render.growth(count), "yellow" if count >= max(_GREW, row.rss * _GREW_SHARE) else "" if count else DIM
 
-        def grown(row: ProcessMemory) -> tuple[str, str]:
-            count = grew(row)
-            much = count >= max(_GREW, row.rss * _GREW_PART)
-            return render.growth(count), "yellow" if much else "" if count else DIM
+    def of_limit(row: ProcessMemory) -> tuple[str, str]:
+        return f"{row.rss / (group.limit if group and group.limit else 1):.0%}", ""
 
-        columns.append(_Column("growth", 11, grown))
-    if total:
-        columns.append(_Column("machine", 7, lambda row: (f"{row.rss / total:.1%}", "")))
-    if group is not None and group.limit:
-        limit = group.limit
-        columns.append(_Column("limit", 6, lambda row: (f"{row.rss / limit:.0%}", "")))
-    columns.append(_Column("pss    age", 17, pss))
-    columns.append(_Column("anonymous", 10, lambda row: size(row.anon)))
-    columns.append(_Column("shared", 10, lambda row: size(row.shared)))
-    return columns
+    columns = [
+        (True, _Column("resident", 10, lambda row: (render.size(row.rss), BOLD))),
+        (growth is not None, _Column("growth", 11, grown)),
+        (total > 0, _Column("machine", 7, lambda row: (f"{row.rss / total:.1%}", ""))),
+        (group is not None and bool(group.limit), _Column("limit", 6, of_limit)),
+        (True, _Column("pss    age", 17, pss)),
+        (True, _Column("anonymous", 10, lambda row: size(row.anon))),
+        (True, _Column("shared", 10, lambda row: size(row.shared))),
+    ]
+    return [column for known, column in columns if known]
+
+
+def gap_lines(sample: Sample, width: int) -> list[Line]:
+    """Return a line per gap of the sample."""
+    return [cut([("missing ", "yellow"), (gap_text(gap), "")], width) for gap in sample.gaps]
 
 
 def own_group(sample: Sample) -> CgroupMemory | None:
-    """The watched's own group; None where that is the whole machine's."""
+    """Return the target's own control group; None where that is the machine's root group."""
     if not sample.cgroups:
         return None
     group = sample.cgroups[0]
@@ -108,20 +113,20 @@ def own_group(sample: Sample) -> CgroupMemory | None:
 
 
 def age(seconds: float) -> str:
-    """How old a figure is: ``now``, ``3 s``, ``2 min``."""
+    """Return the age of a figure: ``now``, ``3 s``, ``2 min``."""
     if seconds < 1:
         return "now"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def cut(line: Line, width: int) -> Line:
-    """The line, no wider than that."""
+    """Return the line cut to a width."""
     made: Line = []
     for text, style in line:
-        wide = render.cells(text)
-        if wide > width:
+        used = render.cells(text)
+        if used > width:
             made.append((render.fit(text, width), style))
             break
         made.append((text, style))
-        width -= wide
+        width -= used
     return made

@@ -1,4 +1,4 @@
-"""Whom a watch follows: the readers for it, and what it is called."""
+"""The target of a watch (the machine, or processes by pid or name) and the readers for it."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from memwarden.protocols import Reader
 from memwarden.readers.factory import MAX_AGE
 from memwarden.readers.multi_tree import MultiTreeReader
 
-#: The part of a core that PSS may cost here: a watch that looks on shall not be seen itself.
+#: CPU budget of PSS, as a share of one core: a watch must not disturb what it watches.
 SHARES_BUDGET = 0.001
-#: Largest processes of a machine that are told.
+#: Number of the machine's processes in a reading.
 TOP = 5
 
 
 class Following:
-    """A reader of whoever is watched first; when that one has ended, of the next."""
+    """Reader of the first watched process; after its end, of the next."""
 
     def __init__(
         self,
         name: str,
         make: Callable[[int], Reader],
-        whom: Callable[[], int | None],
+        choose: Callable[[], int | None],
         alive: Callable[[int], bool] = lambda pid: os.path.exists(f"/proc/{pid}"),
     ) -> None:
         self.name = name
-        self._make, self._whom, self._alive = make, whom, alive
+        self._make, self._choose, self._alive = make, choose, alive
         self._pid: int | None = None
         self._reader: Reader | None = None
 
     def read(self) -> Mapping[str, Any]:
-        pid = self._whom()
+        pid = self._choose()
         if pid != self._pid:
             self.close()
             self._pid = pid
@@ -46,7 +46,7 @@ class Following:
                 self._reader = self._make(pid)
             return self._reader.read()
         except ReadError as error:
-            # What this system does not have is a gap; what has ended with its process is none.
+            # A file that this system lacks is a gap; one that is gone with its process is none.
             if error.why == "gone" or (error.why == "absent" and not self._alive(pid)):
                 return {}
             raise
@@ -57,12 +57,23 @@ class Following:
             self._reader = None
 
 
-class Largest:
-    """The largest processes, remembered for those who read more of them."""
+class _Wrapper:
+    """Base of the readers that change another reader's facts."""
 
     def __init__(self, reader: Reader) -> None:
         self.name, self._reader = reader.name, reader
-        self._top: TopProcesses | None = None
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Largest(_Wrapper):
+    """Reader of the largest processes that keeps their keys for the PSS reader."""
+
+    _top: TopProcesses | None = None
+
+    def keys(self) -> tuple[ProcessKey, ...] | None:
+        return None if self._top is None else self._top.keys
 
     def read(self) -> Mapping[str, Any]:
         self._top = None
@@ -70,33 +81,16 @@ class Largest:
         self._top = facts["top"]
         return facts
 
-    def keys(self) -> tuple[ProcessKey, ...] | None:
-        return None if self._top is None else self._top.keys
 
-    def close(self) -> None:
-        self._reader.close()
-
-
-class MachineOnly:
-    """A reader that tells of the machine, and not of our own process."""
-
-    name = "system"
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+class MachineOnly(_Wrapper):
+    """Reader of the machine, without the facts about our own process."""
 
     def read(self) -> Mapping[str, Any]:
         return {name: fact for name, fact in self._reader.read().items() if name != "process"}
 
-    def close(self) -> None:
-        self._reader.close()
 
-
-class WhileAlive:
-    """A reader whose processes may all have ended: that is no gap."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.name, self._reader = reader.name, reader
+class WhileAlive(_Wrapper):
+    """Reader whose processes may all be gone: that is no gap."""
 
     def read(self) -> Mapping[str, Any]:
         try:
@@ -106,23 +100,16 @@ class WhileAlive:
                 raise
             return {}
 
-    def close(self) -> None:
-        self._reader.close()
-
 
 class Target:
-    """What is watched. ``forest`` is None for the machine; ``ends`` says whether its end is the end of the watch."""
+    """Readers of a watch. ``trees`` is None for the machine; with ``ends`` the watch stops when no process is left."""
 
-    def __init__(self, readers: Sequence[Reader], forest: MultiTreeReader | None = None, *, ends: bool = False) -> None:
-        self.readers, self.forest, self.ends = tuple(readers), forest, ends
-
-    def add(self, reader: Reader) -> None:
-        """Read this, too."""
-        self.readers = (*self.readers, reader)
+    def __init__(self, readers: Sequence[Reader], trees: MultiTreeReader | None = None, *, ends: bool = False) -> None:
+        self.readers, self.trees, self.ends = tuple(readers), trees, ends
 
 
 def machine(top: int = TOP, budget: float = SHARES_BUDGET, longest: float = 0.1) -> Target:
-    """The machine, our own group in it, and its largest processes."""
+    """Target for the machine, our own control group, and the largest processes."""
     if sys.platform != "linux":
         from memwarden.readers.portable import PortableMachine, PortableReader
 
@@ -139,56 +126,54 @@ def machine(top: int = TOP, budget: float = SHARES_BUDGET, longest: float = 0.1)
 
 
 def processes(pids: Sequence[int]) -> Target:
-    """These processes with their trees, and the group of the first."""
+    """Target for processes with their trees, and the control group of the first."""
     return _of(MultiTreeReader(pids), ends=True)
 
 
 def named(text: str) -> Target:
-    """The processes of this name, those that come included. Raises :class:`SettingsError` where there is no /proc."""
+    """Target for the processes of a name, new ones included. Raises :class:`SettingsError` without /proc."""
     if sys.platform != "linux":
-        raise SettingsError("--name: needs Linux for now; --pid works here")
+        raise SettingsError("--name: needs Linux; use --pid here")
     from memwarden.readers.by_name import ProcessesByName
 
     return _of(MultiTreeReader(newcomers=ProcessesByName(text).find), ends=False)
 
 
-def _of(forest: MultiTreeReader, *, ends: bool) -> Target:
+def _of(trees: MultiTreeReader, *, ends: bool) -> Target:
     def first() -> int | None:
-        roots = forest.roots
-        if roots:
-            return roots[0].pid
-        return forest.tree.keys[0].pid if forest.tree is not None and forest.tree.keys else None
+        keys = trees.roots or (trees.tree.keys if trees.tree is not None else ())
+        return keys[0].pid if keys else None
 
     if sys.platform != "linux":
         from memwarden.readers.portable import PortableReader
 
-        return Target([forest, Following("process", PortableReader, first)], forest, ends=ends)
+        return Target([trees, Following("process", PortableReader, first)], trees, ends=ends)
     from memwarden.readers.linux.cgroup import CgroupReader
     from memwarden.readers.linux.meminfo import MeminfoReader
     from memwarden.readers.linux.process import ProcessReader
     from memwarden.readers.linux.psi import PsiReader
     from memwarden.readers.linux.pss import PssReader
 
-    def only() -> int | None:
-        roots = forest.roots
-        return roots[0].pid if len(roots) == 1 else None
-
     readers: list[Reader] = [
-        forest,
+        trees,
         MeminfoReader(),
-        Following("process", lambda pid: ProcessReader(pid, max_age=MAX_AGE), only),
+        Following(
+            "process",
+            lambda pid: ProcessReader(pid, max_age=MAX_AGE),
+            lambda: trees.roots[0].pid if len(trees.roots) == 1 else None,
+        ),
         Following("cgroup", lambda pid: CgroupReader(pid, max_age=MAX_AGE), first),
         Following("psi", lambda pid: PsiReader(pid), first),
-        WhileAlive(PssReader(lambda: forest.tree, budget=SHARES_BUDGET)),
+        WhileAlive(PssReader(lambda: trees.tree, budget=SHARES_BUDGET)),
     ]
-    return Target(readers, forest, ends=ends)
+    return Target(readers, trees, ends=ends)
 
 
-def must_be_there(subject: Target, sought: str) -> str:
-    """Look once; returns "" where somebody is there, else the sentence that says who is not."""
-    assert subject.forest is not None
+def find(target: Target, sought: str) -> str:
+    """Read the trees once; return "" where a process was found, else the message with the reason."""
+    assert target.trees is not None
     try:
-        facts = subject.forest.read()
+        facts = target.trees.read()
     except ReadError as error:
         return str(error)
     tree = facts.get("tree")

@@ -13,7 +13,7 @@ import click
 from memwarden.contain.capabilities import Capability
 from memwarden.contain.own_cgroup import PARENT
 from memwarden.faces import render
-from memwarden.faces.cli import LIMIT_ENDED_IT
+from memwarden.faces.cli import KILLED_AT_LIMIT
 from memwarden.faces.cli.reports.run_history import RunHistory
 from memwarden.model.exits import ExitReason, ExitReport
 from memwarden.model.facts import ProcessMemory
@@ -46,7 +46,7 @@ class RunReport:
         """What memwarden exits with."""
         ending = self.ending
         if ending.kind is ExitReason.LIMIT:
-            return LIMIT_ENDED_IT
+            return KILLED_AT_LIMIT
         return ending.code if ending.code is not None else 128 + (ending.signal or 0)
 
     @property

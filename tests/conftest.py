@@ -25,7 +25,7 @@ LINUX_ONLY = {
         "unit/compat/test_compat_memory_init.py::test_what_cannot_be_read_is_told_and_the_rest_stays",
         "unit/compat/test_compat_simple_memory_monitor.py::test_processes_that_cannot_be_read_are_told",
         "unit/engine/test_alert_table.py",
-        "unit/engine/test_glimpse.py",
+        "unit/engine/test_real_readers.py",
         "unit/readers/test_files.py",
         "unit/readers/test_peak.py",
         "unit/readers/test_machine.py",

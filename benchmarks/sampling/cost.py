@@ -227,7 +227,6 @@ def own_size(c: Any) -> Iterator[Group]:
         ({} if c is None else {FLOOR: in_c(c.resident, statm)})
         | {
             "memwarden": timed(reader.resident),  # the size alone, as the floor and psutil give it
-            "memwarden, glance of a calm look": timed(reader.glance),
             "memwarden, all of ProcessMemory": timed(reader.read),
             "psutil, kept object": timed(lambda: kept.memory_info().rss),
             "psutil, Process() each time": timed(lambda: psutil.Process().memory_info().rss),

@@ -5,9 +5,9 @@ threads of that process (``schedstat``, nanoseconds on a CPU), so that other loa
 after a warm-up. All monitors of one interval run side by side, and the median of the rounds is shown.
 
 ``psutil thread`` reads the same as ours (machine and swap, its process, usage and limit of each group on its path),
-judges one threshold, and writes the same JSON line: the same keys, with constants for what it does not know (trend, leak
-verdict, peak, reclaimable memory). ``bare pread thread`` is the least that Python can do, shown for comparison: two reads
-from kept descriptors and one short line.
+judges one threshold, and writes the same JSON line: the same keys, with constants for what it does not know (trend,
+leak verdict, peak, reclaimable memory). ``bare pread thread`` is the least that Python can do, for comparison: two
+reads from kept descriptors and one short line.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def first_sample(rounds: int) -> dict[str, tuple[float, float, float]]:
     return medians
 
 
-#: Promised: times the psutil thread, and the share of a core, at an interval (10 ms is shown, and nothing promised of it);
-#: CPU ms to the first judged sample; private MiB beyond the imports.
+#: Promised: times the psutil thread, and the share of a core, at an interval (10 ms is shown without a promise); CPU ms
+#: to the first judged sample; private MiB beyond the imports.
 RATIOS = {1.0: 1.3, 0.1: 1.0}
 SHARES = {1.0: 0.001}
 FIRST_MS, BEYOND_IMPORTS = 40.0, 3.0

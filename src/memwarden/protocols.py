@@ -56,26 +56,10 @@ class Reader(Protocol):
         ...
 
 
-class Glancer(Protocol):
-    """A reader that can read now and make facts later, for looks in which nothing can matter.
-
-    ``glance`` returns what was read as it was read, the largest share used of the limits that it knows of (never
-    less than the truth), and the bytes that the nearest of them leaves (None: it knows no limit). It returns None
-    where only ``read`` will do. ``facts`` makes of that what ``read`` would have returned; on any thread.
-    """
-
-    def glance(self) -> tuple[Any, float, int | None] | None: ...
-
-    def facts(self, raw: Any) -> Mapping[str, Any]: ...
-
-
 class Detector(Protocol):
     """Judges: from samples, in order, to a verdict. Asks no clock; the same samples give the same verdicts.
 
-    It may have ``calm()``: where samples that use less than some share of every limit change nothing, that share
-    and a function that judges such a sample without remembering it, on any thread; else None. With ``calm()`` it may
-    have ``due(now)``: whether a look at the asked interval, made now, is to be judged though it is calm. A warden calls
-    ``forget()``, where there is one, in a child after fork.
+    A warden calls ``forget()``, where there is one, in a child after fork.
     """
 
     def assess(self, sample: Sample) -> Assessment: ...

@@ -19,8 +19,7 @@ from memwarden.errors import ReadError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event
 from memwarden.model.facts import GpuMemory, ProcessKey, ProcessMemory, PsiLine, PsiStats, SystemMemory
-from memwarden.model.fast_json import to_json
-from memwarden.model.serialize import from_dict
+from memwarden.model.serialize import from_dict, to_json
 from memwarden.policy.rules import Rule
 from memwarden.records.history import History
 from memwarden.records.jsonl import JsonlRecorder

@@ -203,13 +203,6 @@ class Hysteresis:
         self._now = 0.0  # the same on a clock that never steps back
         self._mean = self._step = self._last = 0.0
 
-    @property
-    def quiet_below(self) -> float | None:
-        """Readings below this share change nothing as things stand, and need not be told; None: all must be."""
-        if self._then is None or self.level or self._last >= self._quiet_below:
-            return None
-        return self._quiet_below
-
     def update(self, t: float, percent: float) -> int:
         """Take in a reading in percent at ``t`` seconds; returns the level, 0 to 3."""
         return self.see(t, percent / 100)

@@ -8,8 +8,7 @@ is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from functools import partial
+from collections.abc import Hashable, Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -90,7 +89,6 @@ class Judge:
 
     def __init__(self) -> None:
         self._pressure = PressureDetector()
-        self._calm: tuple[object, _Told, Callable[[Sample], Assessment]] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -105,24 +103,10 @@ class Judge:
     def assess(self, sample: Sample) -> Assessment:
         """The verdict on the next sample."""
         found = self._pressure.assess(sample)
-        if not sample.between and self.due(sample.monotonic):
+        now = sample.monotonic
+        if not sample.between and not self._fed <= now < self._fed + LEAST_SECONDS:
             self._feed(sample, found.available)
         return found if self._told is None else _whole(found, self._told)
-
-    def due(self, now: float) -> bool:
-        """See :class:`memwarden.protocols.Detector`."""
-        return not self._fed <= now < self._fed + LEAST_SECONDS
-
-    def calm(self) -> tuple[float, Callable[[Sample], Assessment]] | None:
-        """See :class:`memwarden.protocols.Detector`."""
-        calm, told = self._pressure.calm(), self._told
-        if calm is None or told is None:
-            return calm
-        below, judge = calm
-        kept = self._calm
-        if kept is None or kept[0] is not judge or kept[1] is not told:
-            kept = self._calm = judge, told, partial(_judge, judge, told)
-        return below, kept[2]
 
     def _feed(self, sample: Sample, available: int | None) -> None:
         now = self._fed = sample.monotonic
@@ -215,8 +199,3 @@ def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:
 def _whole(found: Assessment, told: _Told) -> Assessment:
     level, raw, binding, effective, available, since, stalls, *_ = found
     return Assessment(level, raw, binding, effective, available, since, stalls, *told)
-
-
-def _judge(judge: Callable[[Sample], Assessment], told: _Told, sample: Sample) -> Assessment:
-    """The verdict on a sample that changes nothing."""
-    return _whole(judge(sample), told)

@@ -7,8 +7,7 @@ levels of the same kind beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from memwarden.assess.hysteresis import USED, levels, stall_levels
 from memwarden.model.facts import PsiStats
@@ -72,7 +71,6 @@ class PressureDetector:
         self._level = PressureLevel.LOW
         self._since = 0.0
         self._first = True
-        self._calm: Callable[[Sample], Assessment] = _judge  # type: ignore[assignment]
 
     def assess(self, sample: Sample) -> Assessment:
         """The verdict on the next sample. Where nothing could be read the last level stays."""
@@ -84,14 +82,8 @@ class PressureDetector:
         level = _LEVELS[self._levels.see(sample.monotonic, found.binding.ratio)]
         if self._first or level is not self._level:
             self._level, self._since, self._first = level, sample.monotonic, False
-            self._calm = partial(_judge, level=level, since=self._since)
             return found._replace(level=level, since=self._since)
         return found
-
-    def calm(self) -> tuple[float, Callable[[Sample], Assessment]] | None:
-        """See :class:`memwarden.protocols.Detector`."""
-        below = self._levels.quiet_below
-        return None if below is None else (below, self._calm)
 
 
 class _Stalls:

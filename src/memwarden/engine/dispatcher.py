@@ -13,15 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memwarden.errors import RecordError
 from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.protocols import Clock
-
-if TYPE_CHECKING:
-    from memwarden.engine.tick import Look
 
 Receiver = Callable[[Event], None]
 
@@ -43,7 +40,7 @@ class Subscription:
 class Message:
     """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
 
-    __slots__ = ("call", "event", "hands", "is_sample", "label")
+    __slots__ = ("between", "call", "event", "hands", "is_sample", "label")
 
     def __init__(
         self,
@@ -51,8 +48,11 @@ class Message:
         call: Callable[[], None] | None = None,
         label: str = "",
         hands: Sequence[Subscription] | None = None,
+        between: bool = False,
     ) -> None:
         self.event, self.call, self.label, self.hands = event, call, label, hands
+        #: Whether it is a sample between two of the asked interval.
+        self.between = between
         self.is_sample = event is not None and event.kind is EventKind.SAMPLE
 
 
@@ -79,7 +79,7 @@ class Dispatcher:
 
     def __init__(self, clock: Clock, most: int = 1024) -> None:
         self._clock, self._most = clock, most
-        self._queue: deque[Message | Look] = deque()
+        self._queue: deque[Message] = deque()
         self._samples = 0
         self._dropped = 0
         self._hands: list[Subscription] = []
@@ -138,8 +138,8 @@ class Dispatcher:
 
     # --- the sampler's side: never blocks on a receiver ---------------------------------------------
 
-    def send(self, parcel: Message | Look) -> None:
-        """Queue a parcel, or a look whose sample is to be told."""
+    def send(self, parcel: Message) -> None:
+        """Queue a message."""
         with self._condition:
             if parcel.is_sample:
                 if self._samples >= self._most:
@@ -153,11 +153,6 @@ class Dispatcher:
             else:
                 self._queue.append(parcel)
             self._condition.notify()
-
-    def send_between(self, look: Look) -> None:
-        """Queue a look for those who want every one."""
-        look.hands = self._look_hands
-        self.send(look)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything sent before is delivered."""
@@ -299,7 +294,7 @@ class Dispatcher:
                     continue
                 if self._dropped:
                     message = f"{self._dropped} samples were dropped: receivers are too slow"
-                    parcel: Message | Look = Message(self._trouble(EventKind.OVERFLOW, message))
+                    parcel = Message(self._trouble(EventKind.OVERFLOW, message))
                     self._dropped = 0
                 else:
                     parcel = self._queue.popleft()
@@ -307,8 +302,10 @@ class Dispatcher:
             if parcel.call is not None:
                 self._attempt(parcel.call, parcel.label)
             elif parcel.event is not None:
-                everybody = self._sample_hands if parcel.is_sample else self._hands
-                self._deliver(parcel.event, everybody if parcel.hands is None else parcel.hands)
+                hands = parcel.hands
+                if hands is None and parcel.is_sample:
+                    hands = self._look_hands if parcel.between else self._sample_hands
+                self._deliver(parcel.event, self._hands if hands is None else hands)
 
     def _deliver(self, event: Event, hands: Sequence[Subscription]) -> None:
         for at, hand in enumerate(hands, 1):

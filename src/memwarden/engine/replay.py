@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from memwarden.assess.judge import Judge
+from memwarden.engine import changes
 from memwarden.engine.clock import SystemClock
-from memwarden.engine.tick import Tick, told_of
+from memwarden.engine.tick import Tick
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
@@ -149,7 +150,7 @@ class Replay:
             return []
         decided = policy.replace(new, self._last)
         self._assumed += decided.decisions
-        return told_of(decided, self._last)
+        return changes.of_decided(self._last, decided)
 
     @staticmethod
     def _flush(told: list[Event], live: list[Event]) -> Iterator[Told]:

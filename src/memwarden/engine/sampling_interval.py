@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from memwarden.model.verdicts import Assessment
+
 ASSUMED_RATE = 1e9
 MEMORY_SECONDS = 60.0
 SHORTEST = 0.010
@@ -50,14 +52,11 @@ class FillRate:
         return max(seen, self.assumed) if young else seen
 
 
-def delay(available: int | None, unconfirmed: bool, rate: float, interval: float, shortest: float = SHORTEST) -> float:
-    """Seconds from a look that found so many bytes available to the next.
-
-    ``unconfirmed``: it found a level's edge crossed, and the level has not been entered yet.
-    """
-    wait = interval
+def delay(found: Assessment, rate: float, interval: float, shortest: float = SHORTEST) -> float:
+    """Return the seconds from a sample that was judged so to the next one."""
+    wait, available = interval, found.available
     if available is not None and rate > 0 and available < 2 * rate * wait:
         wait = available / 2 / rate
-    if unconfirmed and wait > CONFIRM_SECONDS:
-        wait = CONFIRM_SECONDS
+    if wait > CONFIRM_SECONDS and found.raw.rank > found.level.rank:
+        wait = CONFIRM_SECONDS  # a threshold was crossed, and its level has not been entered yet
     return max(wait, min(shortest, interval))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memwarden.assess.judge import Judge
-from memwarden.engine import lifecycle
+from memwarden.engine import changes, lifecycle
 from memwarden.engine.action_registry import ActionRegistry
 from memwarden.engine.clock import SystemClock
 from memwarden.engine.dispatcher import Dispatcher, Message, Receiver, label_of
 from memwarden.engine.sampling_interval import SHORTEST, FillRate, delay
-from memwarden.engine.tick import Look, Tick, plain_policy, told_of
+from memwarden.engine.tick import Tick
 from memwarden.engine.waker import Waker
 from memwarden.errors import SettingsError
 from memwarden.model import log
@@ -144,7 +144,7 @@ class Warden:
         self._new_policy: Policy | None = None
         self._outcomes: deque[tuple[float, Outcome]] = deque()  # each with the moment at which it was told
         self._rate = FillRate()
-        self._last: Look | None = None
+        self._last: Reading | None = None
         self._courier = Dispatcher(self._clock)
         if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
             self._courier.add(_to_log, "log", max_delay=math.inf)
@@ -258,7 +258,7 @@ class Warden:
                 details={
                     "interval_seconds": self.interval,
                     "goes_on": self._last is not None,
-                    **plain_policy(self._tick.policy),
+                    **changes.policy_to_dict(self._tick.policy),
                 }
             )
         )
@@ -340,21 +340,16 @@ class Warden:
         self._look(self._clock.monotonic(), record=False)
         self._courier.drain()
         assert self._last is not None
-        return self._last.reading()
+        return self._last
 
     def _look(self, due: float, record: bool, life: _Life | None = None) -> None:
         if self._outcomes or self._new_policy is not None:
             self._take_in()
         between = not record and life is not None
-        look = self._tick.glimpse(due, between)
-        if look is not None:
-            if life is None or not life.left:
-                self._take(look, record)
-            return
         reading, events, decisions = self._tick(due, between)
         if life is not None and life.left:
             return  # the run ended during this look: nobody is told of it any more
-        self._take(Look.of(reading), record)
+        self._take(reading, record)
         if life is not None and life.wake.listening and reading.sample.monotonic >= self._followed + FOLLOW_SECONDS:
             self._followed = reading.sample.monotonic
             life.wake.follow(reading.sample.cgroups)
@@ -363,14 +358,14 @@ class Warden:
         for decision in decisions:
             self._act(decision)
 
-    def _take(self, look: Look, record: bool) -> None:
-        self._last = look
-        if look.left is not None:
-            self._rate.see(look.monotonic, look.left)
-        if record and self._courier.takes_samples:
-            self._courier.send(look)
-        elif not record and self._courier.takes_looks:
-            self._courier.send_between(look)
+    def _take(self, reading: Reading, record: bool) -> None:
+        self._last = reading
+        sample, assessment = reading
+        if assessment.available is not None:
+            self._rate.see(sample.monotonic, assessment.available)
+        if self._courier.takes_samples if record else self._courier.takes_looks:
+            event = Event(EventKind.SAMPLE, sample.wall, sample.monotonic, "", reading)
+            self._courier.send(Message(event, between=not record))
 
     def _take_in(self) -> None:
         """What came from other threads since the last look: outcomes of actions, other rules."""
@@ -384,13 +379,13 @@ class Warden:
             return
         self._new_policy = None
         told = self._event(EventKind.RULES, "; ".join(map(str, new.rules)) or "no rules")
-        self._send(told._replace(details=plain_policy(new)))
+        self._send(told._replace(details=changes.policy_to_dict(new)))
         if policy is None or self._last is None:
             self._tick.policy = new
             return
-        sample = self._last.reading().sample
+        sample = self._last.sample
         decided = policy.replace(new, sample)
-        for event in told_of(decided, sample):
+        for event in changes.of_decided(sample, decided):
             self._send(event)
         for decision in decided.decisions:
             self._act(decision)
@@ -409,10 +404,9 @@ class Warden:
             now = clock.monotonic()
             if looked is None:
                 looked = max(due, now - SHORTEST)
-            look = self._last
             pace = interval
-            if works and look is not None:
-                pace = delay(look.left, look.unconfirmed, self._rate.rate(now), interval, self._shortest)
+            if works and self._last is not None:
+                pace = delay(self._last.assessment, self._rate.rate(now), interval, self._shortest)
             if self._eager:
                 pace = min(pace, max(SHORTEST, now - first))
             # Records keep to the grid of the asked interval: lateness does not add up. A point that passed
@@ -515,8 +509,7 @@ class Warden:
     @property
     def last(self) -> Reading | None:
         """The newest reading, None before the first look."""
-        last = self._last
-        return None if last is None else last.reading()
+        return self._last
 
     def watch(self, stop: Stop | None = None) -> Iterator[Reading]:
         """Readings at the asked interval, for as long as the warden runs and ``stop`` is not set.

@@ -13,6 +13,7 @@ import math
 import time
 import types
 import typing
+from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -125,8 +126,8 @@ def iso(wall: float) -> str:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """One of :data:`TYPES` as a dict that JSON can hold."""
-    return {"schema": SCHEMA, "type": name_of(type(value)), **dict_fields(value)}
+    """Return one of :data:`TYPES` as a dict that JSON can hold."""
+    return _add_fields({"schema": SCHEMA, "type": name_of(type(value))}, value)
 
 
 def from_dict(plain: Any) -> Any:
@@ -157,36 +158,55 @@ def key_of(field: str, value: Any) -> str:
     return field
 
 
-def dict_fields(value: Any) -> dict[str, Any]:
-    """The fields of a value, without its name."""
-    plain = {}
-    cls: Any = type(value)
-    for field in fields_of(cls):
-        item = getattr(value, field)
-        if item is None:
+@cache
+def _keys(cls: Any) -> tuple[tuple[str, str], ...]:
+    """The key of each field of a type: for a plain value, and for one of our types."""
+    return tuple((key_of(field, 0), key_of(field, cls)) for field in cls._fields)
+
+
+def _add_fields(plain: dict[str, Any], value: Any) -> dict[str, Any]:
+    for item, (key, structured) in zip(value, _keys(type(value)), strict=True):
+        kind = type(item)
+        if kind is int or kind is str:
+            plain[key] = item
+        elif item is None:
             continue
-        plain[key_of(field, item)] = iso(item) if field == "wall" else write(item)
+        elif key == "time":
+            plain[key] = iso(item)
+        else:
+            plain[structured if hasattr(kind, "_fields") else key] = _write(item)
     return plain
 
 
-def write(item: Any) -> Any:
-    """Any item as something that JSON can hold."""
+def _write(item: Any) -> Any:
+    """Return any item as something that JSON can hold."""
+    if isinstance(item, float):
+        return item if math.isfinite(item) else None  # JSON has neither NaN nor infinity
     if isinstance(item, Enum):
         return item.value
-    if isinstance(item, float):
-        return item if math.isfinite(item) else None  # JSON has no word for NaN and infinity
     if item is None or isinstance(item, str | int):
         return item
-    if isinstance(item, dict):
-        return {str(key): write(each) for key, each in item.items()}
     if hasattr(item, "_fields"):
-        # The name lets a field of any type (an event's value) find its way back.
-        if name := name_of(type(item)):
-            return {"type": name, **dict_fields(item)}
-        return dict_fields(item)
+        # The name lets a field of any type (an event's value) be read back.
+        name = name_of(type(item))
+        return _add_fields({"type": name} if name else {}, item)
     if isinstance(item, tuple | list):
-        return [write(each) for each in item]
+        return [_write(each) for each in item]
+    if isinstance(item, dict):
+        return {str(key): _write(each) for key, each in item.items()}
     return str(item)
+
+
+@cache
+def _encode() -> Callable[[Any], str]:
+    import json  # 2 ms, which a watch without a record does not pay
+
+    return json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def to_json(value: Any) -> str:
+    """Return one of :data:`TYPES` as one line of JSON."""
+    return _encode()(to_dict(value))
 
 
 @cache

@@ -42,13 +42,5 @@ class SelfReportReader:
             told = told._replace(collections=gc.get_stats()[-1]["collections"])
         return {"program": told}
 
-    def glance(self) -> tuple[None, float, int | None]:
-        """See :class:`memwarden.protocols.Glancer`: nothing here is near a limit."""
-        return None, 0.0, None
-
-    def facts(self, _: None) -> Mapping[str, Any]:
-        """What a glance saw: nothing."""
-        return {}
-
     def close(self) -> None:
         """Nothing is held."""

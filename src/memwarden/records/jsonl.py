@@ -19,8 +19,7 @@ from typing import Any
 
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.fast_json import to_json
-from memwarden.model.serialize import from_dict
+from memwarden.model.serialize import from_dict, to_json
 from memwarden.model.units import MIB
 
 

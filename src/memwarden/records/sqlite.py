@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memwarden.errors import RecordError, SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.fast_json import to_json
-from memwarden.model.serialize import from_dict
+from memwarden.model.serialize import from_dict, to_json
 from memwarden.model.units import MIB, parse_duration, parse_size
 from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 from memwarden.records.sqlite_connection import SqliteConnection, patiently

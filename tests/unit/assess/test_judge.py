@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from memwarden.assess.judge import LEAST_SECONDS, Judge
+from memwarden.assess.judge import Judge
 from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector
 from memwarden.assess.trend import TrendDetector
@@ -81,10 +81,8 @@ def test_looks_between_and_looks_that_come_too_fast_are_not_fed() -> None:
     first = judge.assess(look(0.0, 200))
     assert first.trend is not None
     assert first.trend.readings == 1
-    assert judge.due(LEAST_SECONDS)
     assert judge.assess(look(2.0, 300, between=True)).trend is first.trend
     for early in (0.1, 1.0):
-        assert not judge.due(early)
         assert judge.assess(look(early, 300)).trend is first.trend
     later = judge.assess(look(2.0 - 0.05, 300))  # the timer of a watch each second is a little early
     assert later.trend is not None
@@ -210,16 +208,3 @@ def test_what_the_program_tells_confirms_early_or_acquits() -> None:
         explained = straight(Judge(), lambda minute, every=every: ProgramMemory((filling(minute),), every))
         assert set(explained) == {LeakStage.NONE}
     assert straight(Judge(), lambda minute: ProgramMemory((empty(minute),), False)) == outside
-
-
-def test_a_calm_look_bears_what_was_judged_last() -> None:
-    """Made into values later, it is what it would have been."""
-    judge = Judge()
-    found = watched(judge, range(330), others=0)
-    calm = judge.calm()
-    assert calm is not None
-    sample = look(60.0 * 329 + 0.1, leaking(329), others=0)
-    assert calm[1](sample)[7:] == found[7:]
-    assert found.forecast is not None
-    watched(judge, range(330, 332), others=0)
-    assert calm[1](sample)[7:] == found[7:]

@@ -1,20 +1,18 @@
-"""When the next look is due."""
+"""When the next sample is due."""
 
 from __future__ import annotations
 
 import pytest
 
 from memwarden.engine.sampling_interval import ASSUMED_RATE, FillRate, delay
-from memwarden.engine.tick import Look
-from memwarden.model.sample import Sample
-from memwarden.model.verdicts import Assessment, PressureLevel, Reading
+from memwarden.model.verdicts import Assessment, PressureLevel
 
 LOW, HIGH, CRITICAL = PressureLevel.LOW, PressureLevel.HIGH, PressureLevel.CRITICAL
 
 
 def after(available: int | None, rate: float, interval: float, **more: float) -> float:
-    """The delay after a look that found so much headroom and nothing unconfirmed."""
-    return delay(available, False, rate, interval, **more)
+    """The delay after a sample with so much headroom and nothing unconfirmed."""
+    return delay(Assessment(LOW, LOW, None, None, available, 0.0), rate, interval, **more)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +48,7 @@ def test_an_unconfirmed_crossing_is_looked_at_again_in_one_second(
 ) -> None:
     """Only where the bare number stands above the level that is held."""
     verdict = Assessment(level, raw, None, None, 10**15, 0.0)
-    look = Look.of(Reading(Sample(0.0, 0.0), verdict))
-    assert delay(look.left, look.unconfirmed, 1.0, interval) == expected
+    assert delay(verdict, 1.0, interval) == expected
 
 
 def test_a_ceiling_that_is_enforced_may_be_looked_at_more_often_still() -> None:

@@ -85,3 +85,17 @@ def test_the_newest_figures_are_read(tmp_path: Path) -> None:
     tree.meminfo(available=GIB)
     assert (first, reader.memory().available) == (6 * GIB, GIB)
     reader.close()
+
+
+@pytest.mark.parametrize("rest", [1, 63, 64, 200])
+def test_numbers_that_move_are_found_again(tmp_path: Path, rest: int) -> None:
+    """A machine with more than 95 GiB writes wider numbers, and the lines behind them move."""
+    tree = ProcTree(tmp_path)
+    tree.meminfo(400 * GIB, 90 * GIB, SwapTotal=rest * 1024, SwapFree=rest * 1024)
+    reader = MeminfoReader(tree.proc)
+    seen = []
+    for available in (90, 96, 90, 399, 1):
+        tree.meminfo(400 * GIB, available * GIB, SwapTotal=rest * 1024, SwapFree=rest * 1024)
+        seen.append(reader.memory())
+    assert [each.available // GIB for each in seen] == [90, 96, 90, 399, 1]
+    assert {each.swap_free for each in seen} == {rest * 1024}

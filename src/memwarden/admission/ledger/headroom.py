@@ -76,8 +76,8 @@ class SystemHeadroom:
 
         A quick look takes the groups' usage as if none of it could be reclaimed, which costs a tenth.
         """
-        if quick and self._groups is not None and (seen := self._groups.glance()) is not None:
-            left = seen[2]
+        if quick and self._groups is not None and (seen := self._groups.usages()) is not None:
+            left = seen.headroom
             facts = collect(self._readers[:1])
             found = constraints(Sample(0.0, 0.0, system=facts.get("system")))
             if left is not None and (smallest := self._last.smallest) is not None:

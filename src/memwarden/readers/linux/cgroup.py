@@ -291,8 +291,14 @@ def keyed_number(data: bytes, key: bytes, where: str) -> int | None:
         raise ReadError(key.decode(), where, "malformed", f"{data[at : at + 40]!r}") from None
 
 
-#: The groups of a look in full, which of them were read again, and their usages.
-_Glance = tuple[tuple[CgroupMemory, ...], tuple[int, ...], list[int]]
+class GroupUsages(NamedTuple):
+    """Usages that were read again between two full readings, as if none of it could be reclaimed."""
+
+    usages: list[int]
+    #: The largest share used of a limit; never less than the truth.
+    share: float
+    #: Bytes that the nearest limit leaves; None where there is no limit.
+    headroom: int | None
 
 
 class CgroupReader:
@@ -325,33 +331,12 @@ class CgroupReader:
 
     def read(self) -> dict[str, Any]:
         """``{"cgroups": (CgroupMemory, …), "gaps": (…)}``, the own group first; raises :class:`ReadError`."""
-        seen = self.glance()
-        if seen is not None and seen[1] < 0.5:
-            return self.facts(seen[0])
-        groups, gaps = self.look()
-        return {"cgroups": groups, "gaps": gaps}
-
-    def glance(self) -> tuple[_Glance, float, int | None] | None:
-        """See :class:`memwarden.protocols.Glancer`: usages as they stand, as if nothing of them could be reclaimed."""
-        if monotonic() >= self._due:
-            return None
-        most, left, usages = 0.0, None, []
-        for file, limit in self._again:
-            try:
-                usage = int(pread(file.fd, 32, 0))
-            except (OSError, ValueError):
-                return None  # the look in full will say what it is
-            usages.append(usage)
-            if limit is not None:
-                most = max(most, usage / limit)
-                left = limit - usage if left is None else min(left, limit - usage)
-        return (self._found, self._places, usages), most, left
-
-    def facts(self, raw: _Glance) -> dict[str, Any]:
-        """The groups of the last look in full with these usages."""
-        full, places, usages = raw
-        found = list(full)
-        for at, usage in zip(places, usages, strict=True):
+        again = self.usages()
+        if again is None or again.share >= 0.5:
+            groups, gaps = self.look()
+            return {"cgroups": groups, "gaps": gaps}
+        found = list(self._found)
+        for at, usage in zip(self._places, again.usages, strict=True):
             path, version, _, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills = found[at]
             if peak is None or usage > peak:
                 peak = usage
@@ -359,6 +344,22 @@ class CgroupReader:
                 reclaimable = usage
             found[at] = CgroupMemory(path, version, usage, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills)
         return {"cgroups": tuple(found)}
+
+    def usages(self) -> GroupUsages | None:
+        """Read the usages alone, at a tenth of the cost; None where only a full reading will do."""
+        if monotonic() >= self._due:
+            return None
+        share, headroom, usages = 0.0, None, []
+        for file, limit in self._again:
+            try:
+                usage = int(pread(file.fd, 32, 0))
+            except (OSError, ValueError):
+                return None  # the full reading reports what is wrong
+            usages.append(usage)
+            if limit is not None:
+                share = max(share, usage / limit)
+                headroom = limit - usage if headroom is None else min(headroom, limit - usage)
+        return GroupUsages(usages, share, headroom)
 
     def look(self) -> tuple[tuple[CgroupMemory, ...], tuple[Gap, ...]]:
         """The groups as they are now. An ancestor that cannot be read is a gap; the rest still counts."""

@@ -36,32 +36,20 @@ class MeminfoReader:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._file = KeptFile("meminfo", f"{proc}/meminfo")
-        self._all = self._ends = Struct("")  # all numbers; the whole and what is left alone
+        self._numbers = Struct("")
 
     def read(self) -> dict[str, Any]:
         """``{"system": SystemMemory}``; raises :class:`ReadError`."""
         try:
-            return self.facts(pread(self._file.fd, self._all.size + _SLACK, 0))
+            data = pread(self._file.fd, self._numbers.size + _SLACK, 0)
         except OSError:  # not open yet, or wrong
             return {"system": self._parse(self._file.read())}
-
-    def glance(self) -> tuple[bytes, float, int] | None:
-        """See :class:`memwarden.protocols.Glancer`."""
-        try:
-            data = pread(self._file.fd, self._all.size + _SLACK, 0)
-            total, available = map(int, self._ends.unpack_from(data))
-        except (OSError, ValueError, error):
-            return None
-        return data, (total - available) / total, available << 10
-
-    def facts(self, raw: bytes) -> dict[str, Any]:
-        """What was read, as facts."""
         try:
             total, free, available, buffers, cached, swap_total, swap_free, shared = map(
-                int, self._all.unpack_from(raw)
+                int, self._numbers.unpack_from(data)
             )
         except (ValueError, error):  # not known yet, moved, or wrong
-            return {"system": self._parse(raw if self._all.size and len(raw) > _SLACK else self._file.read())}
+            return {"system": self._parse(data if self._numbers.size and len(data) > _SLACK else self._file.read())}
         cached += buffers - shared  # Cached counts shared memory, which cannot be dropped
         return {
             "system": SystemMemory(
@@ -95,7 +83,7 @@ class MeminfoReader:
             places.append((at + len(key), end))
         if places == sorted(places):  # as in every kernel so far
             # With the last unit, so that a file that was cut there is seen.
-            self._all, self._ends = _layout(places, "3x"), _layout([places[0], places[2]])
+            self._numbers = _layout(places, "3x")
         total, free, available, buffers, cached, swap_total, swap_free, shared = numbers
         return SystemMemory(total, available, free, max(0, cached + buffers - shared), swap_total, swap_free)
 
@@ -104,7 +92,7 @@ class MeminfoReader:
         self._file.close()
 
 
-def _layout(places: list[tuple[int, int]], rest: str = "") -> Struct:
+def _layout(places: list[tuple[int, int]], rest: str) -> Struct:
     ends = [0, *(end for _, end in places)]
     return Struct(
         "".join(f"{start - last}x{end - start}s" for (start, end), last in zip(places, ends, strict=False)) + rest

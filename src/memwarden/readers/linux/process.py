@@ -129,22 +129,7 @@ class ProcessReader:
             data = pread(file.fd, 128, 0)
         except OSError:
             data = file.read()  # which says what is wrong
-        return self.facts((full, data))
-
-    def glance(self) -> tuple[tuple[ProcessMemory, bytes], float, int | None] | None:
-        """See :class:`memwarden.protocols.Glancer`."""
-        full = self._full
-        if full is None or full.vms_limit is not None or self._files is None or monotonic() >= self._due:
-            return None
-        try:
-            data = pread(self._files[0].fd, 128, 0)
-        except OSError:
-            return None
-        return None if data[:2] == b"0 " else ((full, data), 0.0, None)
-
-    def facts(self, raw: tuple[ProcessMemory, bytes]) -> dict[str, Any]:
-        """What was read, as facts. Raises :class:`ReadError`."""
-        (key, name, _, _, _, _, swap, peak, vms_limit), data = raw
+        key, name, _, _, _, _, swap, peak, vms_limit = full
         where = f"{self._proc}/{key.pid}/statm"
         virtual, resident, shared = parse_statm(data, where)
         if not virtual:

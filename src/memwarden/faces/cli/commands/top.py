@@ -17,8 +17,8 @@ from memwarden.faces.cli.live.tui import Inbox, Output, Screen
 from memwarden.faces.cli.live.watch_state import shares
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import ProcessMemory
-from memwarden.model.fast_json import to_json
 from memwarden.model.sample import Sample
+from memwarden.model.serialize import to_json
 from memwarden.model.verdicts import Reading
 from memwarden.readers.command_lines import CommandLines
 from memwarden.settings import resolve

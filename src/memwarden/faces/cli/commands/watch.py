@@ -21,7 +21,7 @@ from memwarden.faces.cli.live.watch_state import WatchState
 from memwarden.model.decisions import Decision, Outcome
 from memwarden.model.events import Event, EventKind
 from memwarden.model.exits import ExitReason, ExitReport
-from memwarden.model.fast_json import to_json
+from memwarden.model.serialize import to_json
 from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Recorder

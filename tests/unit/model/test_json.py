@@ -9,25 +9,14 @@ from typing import Any
 import pytest
 
 from memwarden.model.events import Event, EventKind
-from memwarden.model.fast_json import to_json
-from memwarden.model.serialize import to_dict, types_by_name
+from memwarden.model.serialize import to_dict, to_json
 from support.values import BARE, DECISION, EVENT, FULL, GROUP, PROCESS, PSI, READING, SAMPLE, WALL
-
-
-def plainly(value: Any) -> str:
-    """The same text by the general way."""
-    return json.dumps(to_dict(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @pytest.mark.parametrize("value", FULL + BARE, ids=lambda value: type(value).__name__)
 def test_the_text_is_that_of_the_plain_value(value: Any) -> None:
-    """To the letter, for every type in full and with nothing but what it must have."""
-    assert to_json(value) == plainly(value)
-
-
-def test_every_type_is_among_them() -> None:
-    """Else a new one could be forgotten above."""
-    assert {type(value) for value in FULL} == set(types_by_name().values())
+    """For every type in full, and with nothing but what it must have."""
+    assert json.loads(to_json(value)) == to_dict(value)
 
 
 @pytest.mark.parametrize(
@@ -54,25 +43,7 @@ def test_every_type_is_among_them() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_no_type_allows_is_written_all_the_same(value: Any) -> None:
-    """Readers and rules of others may put anything into a field: the text stays JSON, and the same."""
-    assert to_json(value) == plainly(value)
-    json.loads(to_json(value))
-
-
-@pytest.mark.parametrize(
-    "wall",
-    [
-        0.0,
-        0.5,
-        1.9999996,
-        1.9999994,
-        1_700_000_000.0,
-        1_700_000_000.9999999,
-        1_700_000_000.0000005,
-        1_711_846_799.999,
-        -1.5,
-    ],
-)
-def test_times_are_rounded_as_the_general_way_rounds_them(wall: float) -> None:
-    """Also into the next second."""
-    assert to_json(EVENT._replace(wall=wall)) == plainly(EVENT._replace(wall=wall))
+    """Readers and rules of others may put anything into a field: the text stays JSON, on one line."""
+    text = to_json(value)
+    assert json.loads(text) == to_dict(value)
+    assert "\n" not in text

@@ -165,7 +165,8 @@ def _keys(cls: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _add_fields(plain: dict[str, Any], value: Any) -> dict[str, Any]:
-    for item, (key, structured) in zip(value, _keys(type(value)), strict=True):
+    cls: Any = type(value)
+    for item, (key, structured) in zip(value, _keys(cls), strict=True):
         kind = type(item)
         if kind is int or kind is str:
             plain[key] = item

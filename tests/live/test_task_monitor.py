@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from memwarden.compat.memory_monitor import MemoryMonitor
-from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.peak_rss import peak_scopes
 from memwarden.model.units import MIB
 from memwarden.testing import HOG
 from support.docker import Docker
@@ -62,7 +62,7 @@ def test_rss_is_this_process_and_its_children_stand_beside_it() -> None:
             after = MemoryMonitor("t").get_memory_info()["process"]
             child.communicate("")
     finally:
-        marks.release()
+        peak_scopes.release()
     assert after["rss_mb"] == pytest.approx(before["rss_mb"], abs=4)
     assert 40 < after["children_mb"] - before["children_mb"] < 80
     assert 0 < after["pss_mb"] <= after["rss_mb"] + 4

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from memwarden import MemoryTracker, memory_profile, track
+from memwarden import MemoryTracker, track
 from memwarden.actions.rss_delta import noise
-from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.peak_rss import peak_scopes
 from memwarden.guards.measure.track import growths, process_peak
 from memwarden.readers.linux.process import ProcessReader
 
@@ -40,12 +40,12 @@ def near(measured, size):
 @pytest.fixture(autouse=True)
 def nothing_is_left_open():
     """Whatever a test does, afterwards nobody measures, no thread looks, and no descriptor is kept."""
-    marks.release()
+    peak_scopes.release()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     yield
-    marks.release()
+    peak_scopes.release()
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert [mark for mark in marks.marks if mark.owner() is not None] == []
+    assert [mark for mark in peak_scopes.open_scopes if mark.owner() is not None] == []
     assert threading.active_count() == threads
 
 
@@ -172,7 +172,7 @@ def test_a_fork_inside():
                     spike(24)
                 outer.__exit__(None, None, None)
                 good = abs(inside.rise - 24 * MIB) < noise() and abs(outer.rise - 24 * MIB) < noise() + MIB
-                os.write(write, f"{good} {inside.memory.shared} {len(marks.marks)}".encode())
+                os.write(write, f"{good} {inside.memory.shared} {len(peak_scopes.open_scopes)}".encode())
             finally:
                 os._exit(0)
         os.close(write)
@@ -270,7 +270,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_ends_quietly(ending, refused):
     """Wherever it stands when the interpreter ends: its own exit code, not a word, and nothing that hangs."""
-    refuse = "from memwarden.guards.measure.peak_rss import marks; marks._reset = bool\n" if refused else ""
+    refuse = "from memwarden.guards.measure.peak_rss import peak_scopes; peak_scopes._reset = bool\n" if refused else ""
     program = f"import sys\nfrom memwarden import track\n{refuse}{ENDINGS[ending]}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=SHUTDOWN_SECONDS
@@ -280,7 +280,7 @@ def test_a_program_ends_quietly(ending, refused):
 
 def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
     """A thread looks while somebody measures: what is held for a while is seen."""
-    monkeypatch.setattr(marks, "_reset", bool)
+    monkeypatch.setattr(peak_scopes, "_reset", bool)
     spike(200)
     with track("held") as call:
         held = take(48)
@@ -288,7 +288,7 @@ def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
         held.close()
     near(call.rise, 48)
     assert call.memory.method == "sampled"
-    assert marks._sampler is None
+    assert peak_scopes._sampler is None
 
 
 @pytest.mark.contract("S3-2")
@@ -305,41 +305,3 @@ def test_a_tracker_knows_the_peak_between_its_points():
     near(snapshot.rss - tracker.baseline.rss, 16)
     assert snapshot.vms > snapshot.rss > 0
     assert snapshot.objects > 1000
-
-
-@pytest.fixture(scope="module")
-def memray(tmp_path_factory):
-    """Used once before: its unwinder keeps a pipe from then on, for as long as the process lives."""
-    memray = pytest.importorskip("memray", reason="memray is not installed")
-    with memray.Tracker(tmp_path_factory.mktemp("memray") / "first.bin"):
-        bytearray(MIB)
-
-
-@pytest.mark.usefixtures("memray")
-def test_memray_tells_the_lines():
-    """At the highest moment, native allocations included; a call during another one's is left alone."""
-    import logging
-
-    told = []
-    handler = type("Ear", (logging.Handler,), {"emit": lambda _, record: told.append(record)})()
-    log = logging.getLogger("memwarden")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-
-        @memory_profile(lines="memray", name="inner")
-        def inner():
-            return bytearray(4 * MIB)
-
-        @memory_profile(lines="memray", name="outer")
-        def outer():
-            return inner(), bytearray(8 * MIB)
-
-        outer()
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(logging.NOTSET)
-    (lines,) = [record for record in told if record.memwarden_kind == "lines"]
-    assert lines.getMessage().startswith("outer: ")
-    assert lines.memwarden[0]["file"] == __file__
-    assert lines.memwarden[0]["size"] >= 8 * MIB

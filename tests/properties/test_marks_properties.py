@@ -66,17 +66,17 @@ def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]])
     """Opened and closed in any order, forgotten, asked in between; and the process keeps its largest."""
     kernel = Remembering()
     told: list[int] = []
-    board = PeakScopes(lambda: kernel, kernel.reset)
+    scopes = PeakScopes(lambda: kernel, kernel.reset)
     open_now = []
     for what, value in steps:
         if what in ("hold", "spike"):
             getattr(kernel, what)(value * MIB)
         elif what == "unseen":
-            with board.unseen():
+            with scopes.excluded():
                 kernel.mark = max(kernel.mark, value * MIB)
         elif what == "open":
             owner = Owner(kernel.resident)
-            mark = board.open(owner, background=bool(value))
+            mark = scopes.open(owner, background=bool(value))
             assert mark.rss == kernel.resident
             kernel.watching.append(owner)
             open_now.append((owner, mark))
@@ -84,16 +84,16 @@ def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]])
             at = value % len(open_now)
             owner, mark = open_now[at]
             if what == "ask":
-                assert board.peak(mark) == (owner.peak, kernel.resident)
+                assert scopes.peak(mark) == (owner.peak, kernel.resident)
                 continue
             del open_now[at]
             kernel.watching.remove(owner)
             if what == "close":
-                assert board.close(mark) == (owner.peak, kernel.resident)
+                assert scopes.close(mark) == (owner.peak, kernel.resident)
             del owner, mark
         told.append(kernel.mark)
     for owner, mark in reversed(open_now):
-        assert board.close(mark)[0] == owner.peak
+        assert scopes.close(mark)[0] == owner.peak
 
 
 @given(STEPS)
@@ -101,24 +101,24 @@ def test_a_kernel_that_refuses_makes_nobody_lie(steps: list[tuple[str, int]]) ->
     """A peak is never more than there was, and never less than what was held at either end."""
     kernel = Remembering()
     kernel.grants = False
-    board = PeakScopes(lambda: kernel, kernel.reset)
+    scopes = PeakScopes(lambda: kernel, kernel.reset)
     open_now = []
     for what, value in steps:
         if what in ("hold", "spike"):
             getattr(kernel, what)(value * MIB)
         elif what == "open":
             owner = Owner(kernel.resident)
-            mark = board.open(owner)
+            mark = scopes.open(owner)
             assert not mark.exact
             kernel.watching.append(owner)
             open_now.append((owner, mark))
         elif what == "close" and open_now:
             owner, mark = open_now.pop(value % len(open_now))
             kernel.watching.remove(owner)
-            peak, after = board.close(mark)
+            peak, after = scopes.close(mark)
             assert max(mark.rss, after) <= peak <= owner.peak
     for _, mark in open_now:
-        board.drop(mark)
+        scopes.drop(mark)
 
 
 class Boom(BaseException):
@@ -129,7 +129,7 @@ class Boom(BaseException):
 def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, depth: int) -> None:
     """Raised before any line of our own, wherever that is: what is open afterwards closes by itself."""
     kernel = Kernel()
-    board = PeakScopes(lambda: kernel, kernel.reset)
+    scopes = PeakScopes(lambda: kernel, kernel.reset)
 
     def work(level: int) -> int:
         return call(level - 1) if level else 1
@@ -137,8 +137,8 @@ def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, de
     def rows(level: int):
         yield work(level - 1) if level else 1
 
-    wrapped = wrap(work, lambda: Measurement("work", board=board), lambda: True)
-    steps = wrap(rows, lambda: Measurement("rows", board=board), lambda: True)
+    wrapped = wrap(work, lambda: Measurement("work", scopes=scopes), lambda: True)
+    steps = wrap(rows, lambda: Measurement("rows", scopes=scopes), lambda: True)
 
     def call(level: int) -> int:
         return wrapped(level) if kind == "plain" else sum(steps(level))
@@ -163,11 +163,11 @@ def test_an_exception_in_any_place_leaves_nothing_open(after: int, kind: str, de
     finally:
         sys.settrace(before)
     gc.collect()
-    with Measurement("next", board=board) as following:
+    with Measurement("next", scopes=scopes) as following:
         kernel.spike(300 * MIB)
     assert following.peak == 300 * MIB
     assert following.memory.shared == ()
-    assert board.marks == []
+    assert scopes.open_scopes == []
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -175,9 +175,9 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
     """A finalizer or a signal's handler measures in the middle of our own code, on the same thread."""
     chance = random.Random(seed)
     kernel = Remembering()
-    board = PeakScopes(lambda: kernel, kernel.reset)
+    scopes = PeakScopes(lambda: kernel, kernel.reset)
     kernel.spike(1000 * MIB)
-    board.drop(board.open(board))
+    scopes.drop(scopes.open(scopes))
     busy = False
     original = kernel.read
 
@@ -187,11 +187,11 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
             busy = True
             try:
                 handler = Owner(kernel.resident)
-                mark = board.open(handler)
+                mark = scopes.open(handler)
                 kernel.watching.append(handler)
                 kernel.spike(chance.randrange(1, 1000) * MIB)
                 kernel.watching.remove(handler)
-                assert board.close(mark)[0] == handler.peak
+                assert scopes.close(mark)[0] == handler.peak
             finally:
                 busy = False
         return original()
@@ -200,14 +200,14 @@ def test_measuring_inside_measuring_is_harmless(seed: int) -> None:
     for _ in range(30):
         outer = Owner(kernel.resident)
         kernel.watching = []  # what a handler does while it begins is before it
-        outer_mark = board.open(outer)
+        outer_mark = scopes.open(outer)
         kernel.watching = [outer]
         kernel.hold(chance.randrange(1, 1000) * MIB)
         inner = Owner(kernel.resident)
-        inner_mark = board.open(inner)
+        inner_mark = scopes.open(inner)
         kernel.watching.append(inner)
         kernel.spike(chance.randrange(1, 1000) * MIB)
         kernel.watching.remove(inner)
-        assert board.close(inner_mark)[0] >= inner.peak
-        assert board.close(outer_mark)[0] >= outer.peak
-    assert board.marks == []
+        assert scopes.close(inner_mark)[0] >= inner.peak
+        assert scopes.close(outer_mark)[0] >= outer.peak
+    assert scopes.open_scopes == []

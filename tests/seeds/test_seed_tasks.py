@@ -9,7 +9,7 @@ import re
 import pytest
 
 from memwarden.compat import memory_monitor
-from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.peak_rss import peak_scopes
 
 MIB = 1 << 20
 LINE = re.compile(
@@ -25,7 +25,7 @@ def heard(caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(memory_monitor, "_rested", float("-inf"))
     yield caplog
-    marks.release()
+    peak_scopes.release()
 
 
 @pytest.mark.own_process

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from memwarden.guards.measure.peak_rss import marks
+from memwarden.guards.measure.peak_rss import peak_scopes
 from memwarden.guards.measure.profile import profile_report
 
 MIB = 1 << 20
@@ -17,7 +17,7 @@ MIB = 1 << 20
 def no_descriptor_is_kept():
     """Other tests count them."""
     yield
-    marks.release()
+    peak_scopes.release()
 
 
 @pytest.mark.contract("S3-1", "S3-2", "S3-6", "S3-7", "S3-8")

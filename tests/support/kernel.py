@@ -37,7 +37,7 @@ class Kernel:
     def close(self):
         """Nothing is held."""
 
-    def board(self):
+    def scopes(self):
         """Marks over this kernel."""
         return PeakScopes(lambda: self, self.reset)
 

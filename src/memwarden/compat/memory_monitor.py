@@ -36,7 +36,7 @@ from memwarden.compat.support.task_report import (
 from memwarden.errors import MemwardenError, ReadError, SettingsError
 from memwarden.guards.budget.reclaim import Freed
 from memwarden.guards.budget.reclaim import force_garbage_collection as _collect
-from memwarden.guards.measure.peak_rss import PeakScopes, marks
+from memwarden.guards.measure.peak_rss import PeakScopes, peak_scopes
 from memwarden.guards.measure.tracker import MemoryTracker
 from memwarden.model import log
 from memwarden.model.units import MIB
@@ -59,7 +59,7 @@ class MemoryMonitor:
 
     ``peak_warning_mb`` and ``percent_warning`` are what a task's peak and the process's share may be without a warning;
     ``task_id`` stands in the first of these. Monitors may be nested and used side by side: each has its own peak.
-    ``sources``, ``objects`` and ``board`` are there for tests. Raises :class:`SettingsError` for a bad threshold.
+    ``sources``, ``objects`` and ``scopes`` are there for tests. Raises :class:`SettingsError` for a bad threshold.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class MemoryMonitor:
         percent_warning: float = PERCENT_WARNING,
         sources: Sources = default_readers,
         objects: GcObjects = census,
-        board: PeakScopes = marks,
+        scopes: PeakScopes = peak_scopes,
     ) -> None:
         self.task_name, self.task_id, self.enable_gc = task_name, task_id, enable_gc
         self.peak_warning_mb = _above_zero("peak_warning_mb", peak_warning_mb)
         self.percent_warning = _above_zero("percent_warning", percent_warning)
         self._sources, self._census = sources, objects
         self._reading = nothing(ReadError("memory", "this process", "absent", "nobody has looked"))
-        self._tracker = MemoryTracker(look=self._given, objects=objects, board=board)
+        self._tracker = MemoryTracker(read=self._given, objects=objects, scopes=scopes)
         self._running = False
         self._start: int | None = None
         self._summary: dict[str, Any] | None = None

@@ -58,7 +58,7 @@ def made(kernel, *found, **options):
     reader = ScriptedReader(found or [container()])
     options.setdefault("objects", GcObjects(count=lambda: 127_453, monotonic=lambda: 0.0))
     options.setdefault("enable_gc", False)
-    return MemoryMonitor(task_name=TASK, sources=lambda: [reader], board=kernel.board(), **options)
+    return MemoryMonitor(task_name=TASK, sources=lambda: [reader], scopes=kernel.scopes(), **options)
 
 
 @pytest.mark.contract("S4-5", "S4-9", "S4-17", "X-31", "V-29")
@@ -125,15 +125,15 @@ def test_a_peak_between_two_points_is_seen(kernel):
 
 def test_tasks_within_tasks_have_their_own_peaks(kernel):
     """The inner one's is not above what was held while it ran; the outer one's is the highest of all."""
-    board, found = kernel.board(), ScriptedReader([container()])
-    outer, inner = (MemoryMonitor(name, False, sources=lambda: [found], board=board) for name in ("outer", "inner"))
+    scopes, found = kernel.scopes(), ScriptedReader([container()])
+    outer, inner = (MemoryMonitor(name, False, sources=lambda: [found], scopes=scopes) for name in ("outer", "inner"))
     outer.start_monitoring()
     kernel.spike(800 * MIB)
     inner.start_monitoring()
     kernel.spike(300 * MIB)
     assert inner.finish_monitoring()["peak_mb"] == 300.0
     assert outer.finish_monitoring()["peak_mb"] == 800.0
-    assert not board.marks, "nobody measures any longer"
+    assert not scopes.open_scopes, "nobody measures any longer"
 
 
 @pytest.mark.contract("S4-59", "S4-12", "S4-15", "S4-16")
@@ -198,7 +198,7 @@ def blind(kernel, **options):
     """A monitor that can read nothing at all."""
     kernel.fails = unreadable()
     reader = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])
-    return MemoryMonitor("t", False, sources=lambda: [reader], board=kernel.board(), **options)
+    return MemoryMonitor("t", False, sources=lambda: [reader], scopes=kernel.scopes(), **options)
 
 
 @pytest.mark.contract("W4-1", "S4-57")
@@ -251,7 +251,7 @@ def test_a_system_without_readers_is_told(kernel, heard):
     def sources():
         raise ExtraMissing("memory on this system", "portable")
 
-    MemoryMonitor("t", sources=sources, board=kernel.board()).start_monitoring()
+    MemoryMonitor("t", sources=sources, scopes=kernel.scopes()).start_monitoring()
     assert "RSS=256.0MB" in heard.messages[0]
     assert "pip install 'memwarden[portable]'" in heard.messages[0]
     assert check_memory_threshold(1, sources=sources)
@@ -274,7 +274,7 @@ def test_an_end_without_a_beginning_and_a_second_end(kernel, heard):
 
 def test_a_name_and_a_label_cannot_forge_a_line(kernel, heard):
     """Line breaks, escapes and percent signs are text."""
-    monitor = MemoryMonitor("a\nb %s", False, sources=lambda: [ScriptedReader([container()])], board=kernel.board())
+    monitor = MemoryMonitor("a\nb %s", False, sources=lambda: [ScriptedReader([container()])], scopes=kernel.scopes())
     monitor.start_monitoring()
     monitor.checkpoint("x\r\nMemory [a] FINISH\x1b[2J %d")
     monitor.checkpoint(7)

@@ -36,7 +36,7 @@ def old(kernel):
     reading = Reading(Sample(wall=50.0, monotonic=5.0, late=0.0, system=system), assessment)
     census = GcObjects(count=lambda: 1000, monotonic=lambda: 0.0)
     return MemoryTracker(
-        tracker.MemoryTracker(look=lambda: reading, objects=census, wall=lambda: 50.0, board=kernel.board())
+        tracker.MemoryTracker(read=lambda: reading, objects=census, wall=lambda: 50.0, scopes=kernel.scopes())
     )
 
 
@@ -86,8 +86,7 @@ def test_the_analysis_has_its_keys(kernel, old):
     assert analysis.pop("analysis_timestamp")[10] == "T"
     # Functions that other tests measured may stand before it.
     assert analysis.pop("recommendations")[-1] == (
-        "before 'two' memory peaked at 400.0 MiB, and 120.0 MiB of it were there afterwards: work on less at a time"
-        " there"
+        "before 'two' memory peaked at 400.0 MiB, and 120.0 MiB of it remained: process less at a time there"
     )
     assert analysis == {
         "snapshots_count": 2,
@@ -122,7 +121,7 @@ def test_the_report_has_a_verdict(kernel, old, capsys, size, verdict):
 @pytest.mark.contract("S3-26")
 def test_profiling_can_be_switched_by_its_variable(kernel, monkeypatch, caplog):
     """No: the function stays as it is. Not said: it is profiled, since somebody asked for it. Nonsense is refused."""
-    monkeypatch.setattr(profile, "Measurement", lambda *arguments: Measurement(*arguments, board=kernel.board()))
+    monkeypatch.setattr(profile, "Measurement", lambda *arguments: Measurement(*arguments, scopes=kernel.scopes()))
     caplog.set_level(logging.INFO, "memwarden")
 
     def work():

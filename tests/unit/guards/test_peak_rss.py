@@ -20,103 +20,103 @@ def kernel():
 
 def test_an_inner_one_hides_nothing_of_the_outer_one(kernel):
     """The inner begins after the outer's peak, sets the mark back, and the outer still knows."""
-    board, outer, inner = kernel.board(), Owner(), Owner()
-    first = board.open(outer)
+    scopes, outer, inner = kernel.scopes(), Owner(), Owner()
+    first = scopes.open(outer)
     kernel.spike(500 * MIB)
-    second = board.open(inner)
+    second = scopes.open(inner)
     kernel.spike(200 * MIB)
-    assert board.close(second) == (200 * MIB, 100 * MIB)
-    assert board.close(first) == (500 * MIB, 100 * MIB)
+    assert scopes.close(second) == (200 * MIB, 100 * MIB)
+    assert scopes.close(first) == (500 * MIB, 100 * MIB)
     assert first.rss == 100 * MIB
 
 
 def test_an_inner_peak_belongs_to_the_outer_one_too(kernel):
     """What was seen inside was seen around it."""
-    board, outer, inner = kernel.board(), Owner(), Owner()
-    first = board.open(outer)
-    second = board.open(inner)
+    scopes, outer, inner = kernel.scopes(), Owner(), Owner()
+    first = scopes.open(outer)
+    second = scopes.open(inner)
     kernel.spike(700 * MIB)
-    board.close(second)
-    third = board.open(inner)
-    board.close(third)
-    assert board.close(first)[0] == 700 * MIB
+    scopes.close(second)
+    third = scopes.open(inner)
+    scopes.close(third)
+    assert scopes.close(first)[0] == 700 * MIB
 
 
 def test_what_was_before_and_between_counts_for_nobody(kernel):
     """A peak of the past is not the next one's."""
-    board, owner = kernel.board(), Owner()
+    scopes, owner = kernel.scopes(), Owner()
     kernel.spike(900 * MIB)
     for _ in range(2):
-        mark = board.open(owner)
+        mark = scopes.open(owner)
         kernel.spike(150 * MIB)
-        assert board.close(mark)[0] == 150 * MIB
+        assert scopes.close(mark)[0] == 150 * MIB
         kernel.spike(800 * MIB)
 
 
 def test_one_that_ends_before_an_inner_one_has_its_own_peak(kernel):
     """Threads and tasks end in any order."""
-    board, one, other = kernel.board(), Owner(), Owner()
-    first = board.open(one)
-    second = board.open(other)
+    scopes, one, other = kernel.scopes(), Owner(), Owner()
+    first = scopes.open(one)
+    second = scopes.open(other)
     kernel.spike(300 * MIB)
-    third = board.open(other)
-    assert board.close(first)[0] == 300 * MIB
+    third = scopes.open(other)
+    assert scopes.close(first)[0] == 300 * MIB
     kernel.spike(600 * MIB)
-    assert board.close(third)[0] == 600 * MIB
-    assert board.close(second)[0] == 600 * MIB
+    assert scopes.close(third)[0] == 600 * MIB
+    assert scopes.close(second)[0] == 600 * MIB
 
 
 def test_the_peak_can_be_asked_for_meanwhile(kernel):
     """Without ending anything, and without losing it."""
-    board, owner = kernel.board(), Owner()
-    mark = board.open(owner)
+    scopes, owner = kernel.scopes(), Owner()
+    mark = scopes.open(owner)
     kernel.spike(250 * MIB)
-    assert board.peak(mark) == (250 * MIB, 100 * MIB)
-    assert board.close(mark)[0] == 250 * MIB
+    assert scopes.peak(mark) == (250 * MIB, 100 * MIB)
+    assert scopes.close(mark)[0] == 250 * MIB
 
 
 def test_one_that_was_forgotten_closes_by_itself(kernel):
     """An owner that is gone leaves its peak to who is around it, and stands in nobody's way."""
-    board, outer, inner = kernel.board(), Owner(), Owner()
-    first = board.open(outer)
-    board.open(inner)
+    scopes, outer, inner = kernel.scopes(), Owner(), Owner()
+    first = scopes.open(outer)
+    scopes.open(inner)
     kernel.spike(400 * MIB)
-    third = board.open(outer)
+    third = scopes.open(outer)
     del inner
-    board.close(third)
-    fourth = board.open(outer)
-    assert len(board.marks) == 2
-    board.close(fourth)
-    assert board.close(first)[0] == 400 * MIB
-    assert board.marks == []
+    scopes.close(third)
+    fourth = scopes.open(outer)
+    assert len(scopes.open_scopes) == 2
+    scopes.close(fourth)
+    assert scopes.close(first)[0] == 400 * MIB
+    assert scopes.open_scopes == []
 
 
 def test_closing_twice_changes_nothing(kernel):
     """What is closed is not in the list, and takes nobody else out of it."""
-    board, owner = kernel.board(), Owner()
-    first = board.open(owner)
-    second = board.open(owner)
-    board.close(second)
-    board.drop(second)
-    assert board.marks == [first]
+    scopes, owner = kernel.scopes(), Owner()
+    first = scopes.open(owner)
+    second = scopes.open(owner)
+    scopes.close(second)
+    scopes.drop(second)
+    assert scopes.open_scopes == [first]
 
 
 def test_what_cannot_be_read_is_said_and_nothing_stays_open(kernel):
     """At either end."""
-    board, owner = kernel.board(), Owner()
-    mark = board.open(owner)
+    scopes, owner = kernel.scopes(), Owner()
+    mark = scopes.open(owner)
     kernel.fails = unreadable()
     with pytest.raises(ReadError, match="absent"):
-        board.open(owner)
+        scopes.open(owner)
     with pytest.raises(ReadError, match="absent"):
-        board.close(mark)
-    assert board.marks == []
+        scopes.close(mark)
+    assert scopes.open_scopes == []
 
 
 def test_a_descriptor_that_was_lost_is_found_again(kernel):
     """A program that closes all descriptors: the first read says malformed, the second reads the file anew."""
-    board, owner = kernel.board(), Owner()
-    board.drop(board.open(owner))
+    scopes, owner = kernel.scopes(), Owner()
+    scopes.drop(scopes.open(owner))
 
     class Lost(Kernel):
         def read(self):
@@ -126,18 +126,18 @@ def test_a_descriptor_that_was_lost_is_found_again(kernel):
             return super().read()
 
     lost = Lost()
-    mark = lost.board().open(owner)
+    mark = lost.scopes().open(owner)
     assert (mark.rss, mark.exact) == (100 * MIB, True)
 
 
 def test_own_work_can_be_left_out(kernel):
     """What is taken inside counts for nobody that measures; what was before still does."""
-    board, owner = kernel.board(), Owner()
-    mark = board.open(owner)
+    scopes, owner = kernel.scopes(), Owner()
+    mark = scopes.open(owner)
     kernel.spike(200 * MIB)
-    with board.unseen():
+    with scopes.excluded():
         kernel.spike(900 * MIB)
-    assert board.close(mark)[0] == 200 * MIB
+    assert scopes.close(mark)[0] == 200 * MIB
 
 
 def test_without_psutil_elsewhere_it_is_a_fact_that_cannot_be_read():
@@ -161,40 +161,40 @@ def test_where_the_kernel_refuses_it_is_said_and_looked_at():
     """Peaks are those that were seen, and a new highest of the process is known all the same."""
     kernel = Kernel(grants=False)
     kernel.spike(900 * MIB)
-    board, owner = kernel.board(), Owner()
-    mark = board.open(owner)
+    scopes, owner = kernel.scopes(), Owner()
+    mark = scopes.open(owner)
     assert not mark.exact
     kernel.hold(300 * MIB)
-    assert board.sample()
+    assert scopes.sample()
     kernel.hold(100 * MIB)
-    assert board.close(mark)[0] == 300 * MIB
-    mark = board.open(owner)
+    assert scopes.close(mark)[0] == 300 * MIB
+    mark = scopes.open(owner)
     kernel.spike(950 * MIB)
-    assert board.close(mark)[0] == 950 * MIB
+    assert scopes.close(mark)[0] == 950 * MIB
 
 
 @pytest.mark.usefixtures("slow")
 def test_the_thread_that_looks_lives_as_long_as_somebody_measures():
     """One thread for all, and none afterwards."""
     before = set(threading.enumerate())
-    board, owner = Kernel(grants=False).board(), Owner()
-    marks = [board.open(owner) for _ in range(3)]
+    scopes, owner = Kernel(grants=False).scopes(), Owner()
+    marks = [scopes.open(owner) for _ in range(3)]
     (sampler,) = set(threading.enumerate()) - before
     assert sampler.daemon
     for mark in marks:
-        board.close(mark)
+        scopes.close(mark)
     assert not sampler.is_alive()
 
 
 @pytest.mark.usefixtures("slow")
 def test_the_thread_ends_when_all_are_forgotten():
     """A look finds nobody, and says so."""
-    board, owner = Kernel(grants=False).board(), Owner()
-    board.open(owner)
-    assert board.sample()
-    sampler = board._sampler
+    scopes, owner = Kernel(grants=False).scopes(), Owner()
+    scopes.open(owner)
+    assert scopes.sample()
+    sampler = scopes._sampler
     del owner
-    assert not board.sample()
+    assert not scopes.sample()
     sampler.stop()
 
 
@@ -204,44 +204,43 @@ def test_a_kernel_that_only_says_it_did_is_found_out():
     kernel = Kernel()
     kernel.reset = lambda: True
     kernel.spike(900 * MIB)
-    board, owner = kernel.board(), Owner()
+    scopes, owner = kernel.scopes(), Owner()
     for _ in range(5):
-        mark = board.open(owner)
+        mark = scopes.open(owner)
         assert not mark.exact
-        assert board.close(mark)[0] == 100 * MIB
+        assert scopes.close(mark)[0] == 100 * MIB
 
 
 @pytest.mark.usefixtures("slow")
 def test_one_that_was_disturbed_is_believed_the_next_time(kernel):
     """Another thread took as much again just when the mark was set back."""
-    board, owner, reset = kernel.board(), Owner(), kernel.reset
+    scopes, owner, reset = kernel.scopes(), Owner(), kernel.reset
     kernel.spike(900 * MIB)
-    board._reset = lambda: (reset(), kernel.spike(950 * MIB))[0]
-    mark = board.open(owner)
+    scopes._reset = lambda: (reset(), kernel.spike(950 * MIB))[0]
+    mark = scopes.open(owner)
     assert not mark.exact
-    board.close(mark)
-    board._reset = reset
-    mark = board.open(owner)
+    scopes.close(mark)
+    scopes._reset = reset
+    mark = scopes.open(owner)
     assert mark.exact
-    board.close(mark)
+    scopes.close(mark)
 
 
 def test_a_child_has_those_of_its_own_thread(kernel):
     """After a fork the others' are gone, no lock is held, and peaks count from the fork."""
-    board, owner, other, background = kernel.board(), Owner(), Owner(), Owner()
-    behind = board.open(background, background=True)
-    elsewhere = threading.Thread(target=board.open, args=(other,))
+    scopes, owner, other, background = kernel.scopes(), Owner(), Owner(), Owner()
+    behind = scopes.open(background, background=True)
+    elsewhere = threading.Thread(target=scopes.open, args=(other,))
     elsewhere.start()
     elsewhere.join()
-    mine = board.open(owner)
+    mine = scopes.open(owner)
     kernel.spike(500 * MIB)
-    holder = threading.Thread(target=board.lock.acquire)
+    holder = threading.Thread(target=scopes.lock.acquire)
     holder.start()
     holder.join()
     kernel.mark = kernel.resident
-    board.after_fork()
-    assert board.marks == [behind, mine]
-    assert board.background == 1
+    scopes.after_fork()
+    assert scopes.open_scopes == [behind, mine]
     kernel.spike(200 * MIB)
-    assert board.close(mine)[0] == 200 * MIB
-    assert board.close(behind)[0] == 200 * MIB
+    assert scopes.close(mine)[0] == 200 * MIB
+    assert scopes.close(behind)[0] == 200 * MIB

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from memwarden.guards.measure import tracker as tracker_module
 from memwarden.guards.measure.measurement import Measurement
 from memwarden.guards.measure.tracker import MemoryTracker
 from memwarden.model.calls import CallGrowth
@@ -35,13 +36,13 @@ def world(kernel):
         kernel.spike(900 * MIB)  # the list of objects
         return 1000
 
-    board = kernel.board()
+    scopes = kernel.scopes()
 
     def make(**options):
         census = GcObjects(count=count, monotonic=lambda: 0.0)
-        return MemoryTracker(look=lambda: reading, objects=census, wall=lambda: 50.0, board=board, **options)
+        return MemoryTracker(read=lambda: reading, objects=census, wall=lambda: 50.0, scopes=scopes, **options)
 
-    make.board = board
+    make.scopes = scopes
     return make
 
 
@@ -95,23 +96,24 @@ def test_the_analysis(kernel, world):
 
 
 @pytest.mark.contract("S3-47")
-def test_the_analysis_has_advice_from_measured_functions(kernel, world):
+def test_the_analysis_has_advice_from_measured_functions(kernel, world, monkeypatch):
     """By what stayed of their calls; the snapshots have a trend of their own."""
     points = tuple((number, number * MIB) for number in range(1, 41))
-    tracker = world(grown=lambda: [CallGrowth("load", 40, points)])
+    monkeypatch.setattr(tracker_module, "growths", lambda: [CallGrowth("load", 40, points)])
+    tracker = world()
     for size in range(100, 140):
         kernel.hold(size * MIB)
         tracker.take_snapshot()
     analysis = tracker.analyze()
-    assert analysis.trend.readings == 1  # the clock of this test stands still
-    assert analysis.advice[0].startswith("load keeps 1.0 MiB of each call, 40.0 MiB over 40 calls")
+    assert analysis.trend.readings == 1  # the clock of this test is stopped
+    assert analysis.advice[0].startswith("load grows by 1.0 MiB per call, 40.0 MiB over 40 calls")
 
 
 @pytest.mark.contract("W3-9")
 def test_counting_objects_makes_no_peak(kernel, world):
     """The list that counting makes is in no snapshot, and in no call that runs meanwhile."""
     tracker = world()
-    with Measurement("load", board=world.board) as load:
+    with Measurement("load", scopes=world.scopes) as load:
         tracker.set_baseline()
         tracker.take_snapshot("one")
     assert tracker.peak == load.peak == 100 * MIB
@@ -146,7 +148,7 @@ def test_it_ends_and_may_go_on(kernel, world):
     with world() as tracker:
         tracker.set_baseline()
         tracker.take_snapshot("one")
-    assert world.board.marks == []
+    assert world.scopes.open_scopes == []
     kernel.spike(300 * MIB)
     assert (tracker.peak, tracker.growth, len(tracker.snapshots)) == (100 * MIB, 0, 1)
     tracker.close()
@@ -157,8 +159,8 @@ def test_one_that_is_forgotten_measures_no_longer(world):
     tracker = world()
     tracker.take_snapshot()
     del tracker
-    with Measurement("load", board=world.board):
-        assert len(world.board.marks) == 1
+    with Measurement("load", scopes=world.scopes):
+        assert len(world.scopes.open_scopes) == 1
 
 
 def test_a_child_is_not_held_up_by_a_lock_of_its_parent(world):

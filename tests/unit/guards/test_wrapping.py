@@ -17,12 +17,12 @@ class Bench:
 
     def __init__(self):
         self.kernel = Kernel()
-        self.board = self.kernel.board()
+        self.scopes = self.kernel.scopes()
         self.told = []
         self.on = True
 
     def __call__(self, function):
-        make = lambda: Measurement(name_of(function), on_end=self.told.append, board=self.board)  # noqa: E731
+        make = lambda: Measurement(name_of(function), on_end=self.told.append, scopes=self.scopes)  # noqa: E731
         return wrap(function, make, lambda: self.on)
 
 
@@ -189,7 +189,7 @@ def test_a_generator_that_is_left_is_closed(bench):
     next(made)
     made.close()
     (memory,) = bench.told
-    assert (seen, memory.error, bench.board.marks) == (["closed"], "", [])
+    assert (seen, memory.error, bench.scopes.open_scopes) == (["closed"], "", [])
 
 
 def test_a_generator_that_was_never_begun_is_no_call(bench):
@@ -231,7 +231,7 @@ def test_what_a_consumer_holds_is_not_the_generators(bench):
 
     for _ in steps():
         bench.kernel.hold(610 * MIB)
-        with Measurement("consumer", board=bench.board) as consumer:
+        with Measurement("consumer", scopes=bench.scopes) as consumer:
             pass
     (memory,) = bench.told
     assert (memory.growth, memory.shared, consumer.memory.shared) == (20 * MIB, (), ())
@@ -266,7 +266,7 @@ def test_an_async_generator_gets_what_is_sent_and_thrown(bench):
     asyncio.run(main())
     assert seen == ["sent", "thrown", "closed", None, "closed"]
     assert [memory.error for memory in bench.told] == ["", ""]
-    assert bench.board.marks == []
+    assert bench.scopes.open_scopes == []
 
 
 def test_a_cancelled_task_ends_its_call(bench):
@@ -285,7 +285,7 @@ def test_a_cancelled_task_ends_its_call(bench):
 
     asyncio.run(main())
     (memory,) = bench.told
-    assert (memory.error, bench.board.marks) == ("CancelledError", [])
+    assert (memory.error, bench.scopes.open_scopes) == ("CancelledError", [])
 
 
 def test_tasks_beside_one_another_say_so(bench):

@@ -1,8 +1,8 @@
-"""What stays of a function that is called again and again: in blocks of Python's allocator, and in resident bytes.
+"""Memory that repeated calls of a function leave behind: allocator blocks, and resident bytes.
 
-Blocks are counted exactly, so that one small object a call is found. Large things do not come from that allocator:
-they are found in the resident size, where they are more than noise. Both are looked at several times, and only what
-grows each time counts: a cache that fills up and a table that is doubled once are no leaks.
+Blocks of Python's allocator are counted exactly, so that one small object per call is found. Large objects bypass that
+allocator and are found in the resident size, above its noise. Both are read several times, and only steady growth
+counts: a cache that fills up and a table that is doubled once are no leaks.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.units import size_text
 from memwarden.readers.factory import rss_function
 
-#: How many times it is looked.
-LOOKS = 5
+#: Batches of calls, with a reading after each.
+BATCHES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakCheck:
-    """What stays of each call."""
+    """Memory left by each call."""
 
     calls: int
-    #: Blocks of at most 512 bytes, the least of all looks: one that does not grow each time stays at 0.
+    #: Blocks of at most 512 bytes, from the batch that left fewest; 0 where one batch left none.
     blocks: float
-    #: Resident bytes; 0 where they did not grow each time, or not above noise; None where they cannot be read.
+    #: Resident bytes; 0 where they did not grow in each batch, or not above noise; None where they cannot be read.
     resident: float | None
-    #: Types of which there are more objects, and how many more for each call, the most first.
+    #: Types of which more objects exist, with the number per call, the largest first.
     types: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        told = [f"{self.blocks:.1f} blocks", "" if not self.resident else size_text(self.resident)]
+        leaked = [f"{self.blocks:.1f} blocks", "" if not self.resident else size_text(self.resident)]
         found = ", ".join(f"{count:.1f} {name}" for name, count in self.types)
-        return " and ".join(filter(None, told)) + " stay of each call" + (f": {found}" if found else "")
+        return " and ".join(filter(None, leaked)) + " stay of each call" + (f": {found}" if found else "")
 
 
 def check_leaks(function: Callable[[], object], calls: int = 100, warm_up: int = 10) -> LeakCheck:
-    """Call a function ``warm_up`` times, then ``calls`` times, and see what stays. What it raises is raised.
+    """Call a function ``warm_up`` times, then ``calls`` times, and return what each call left behind.
 
-    Raises :class:`~memwarden.errors.SettingsError` for less than 5 calls.
+    Raises :class:`~memwarden.errors.SettingsError` for fewer than 5 calls, and anything that the function raises.
     """
-    if calls < LOOKS or warm_up < 0:
-        raise SettingsError(f"calls {calls!r}, warm_up {warm_up!r}: at least {LOOKS} calls, and no negative warm-up")
-    batch = calls // LOOKS
+    if calls < BATCHES or warm_up < 0:
+        raise SettingsError(f"calls {calls!r}, warm_up {warm_up!r}: at least {BATCHES} calls, and no negative warm-up")
+    batch = calls // BATCHES
     resident = rss_function()
-    blocks, sizes = array("q", [0] * (LOOKS + 1)), array("q", [0] * (LOOKS + 1))
+    blocks, sizes = array("q", [0] * (BATCHES + 1)), array("q", [0] * (BATCHES + 1))
 
-    def look(number: int) -> None:
+    def read(number: int) -> None:
         gc.collect()
         with contextlib.suppress(ActionFailed):  # no glibc
             trim_allocator()
@@ -64,38 +64,38 @@ def check_leaks(function: Callable[[], object], calls: int = 100, warm_up: int =
 
     for _ in range(max(warm_up, 1)):
         function()
-    for number in range(LOOKS + 1):
-        look(number)
-    own = max(map(int.__sub__, blocks[1:], blocks[:-1]))  # what a look itself leaves
-    look(0)
-    for number in range(LOOKS):
+    for number in range(BATCHES + 1):
+        read(number)
+    own = max(map(int.__sub__, blocks[1:], blocks[:-1]))  # blocks that a reading itself leaves
+    read(0)
+    for number in range(BATCHES):
         for _ in range(batch):
             function()
-        look(number + 1)
+        read(number + 1)
     least = (min(after - before for before, after in pairwise(blocks)) - max(own, 0)) / batch
     grown = min(after - before for before, after in pairwise(sizes))
     steady = grown > 0 and sizes[-1] - sizes[0] >= noise()
-    stays = least if least >= 1 else 0.0
-    kept = None if resident is None else (sizes[-1] - sizes[0]) / (batch * LOOKS) if steady else 0.0
+    leaked = least if least >= 1 else 0.0
+    kept = None if resident is None else (sizes[-1] - sizes[0]) / (batch * BATCHES) if steady else 0.0
     return LeakCheck(
-        calls=batch * LOOKS,
-        blocks=stays,
+        calls=batch * BATCHES,
+        blocks=leaked,
         resident=kept,
-        types=_types(function, batch) if stays or kept else (),
+        types=_types(function, batch) if leaked or kept else (),
     )
 
 
 def _types(function: Callable[[], object], calls: int) -> tuple[tuple[str, float], ...]:
-    """Of what there is more after some calls more; only what the garbage collector knows."""
-    _census()  # the first one makes what is made once
-    before = _census()
+    """Return the types of which further calls leave more objects; only those that the garbage collector tracks."""
+    _count_types()  # the first count allocates caches of its own
+    before = _count_types()
     for _ in range(calls):
         function()
-    more = _census()
+    more = _count_types()
     more.subtract(before)
     return tuple((name, count / calls) for name, count in more.most_common(5) if count >= calls)
 
 
-def _census() -> Counter[str]:
+def _count_types() -> Counter[str]:
     gc.collect()
     return Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())

@@ -1,9 +1,9 @@
-"""``track``: what a block or a function held, exactly, while it ran.
+"""``track``: exact peak and growth of a block or a function.
 
-The peak is the kernel's own figure (see :mod:`memwarden.guards.measure.peak_rss`), so that a block which takes and gives back
-1 GiB in a millisecond is seen, at the cost of about two reads of ``/proc/self/status`` a call. There is one mark for
-the process: what other threads hold meanwhile is in it. Calls beside one another say so (``shared``); calls within
-one another each have their own peak.
+The peak is the kernel's (see :mod:`memwarden.guards.measure.peak_rss`), so that a block which takes and frees 1 GiB in
+a millisecond is seen, at the cost of about two reads of ``/proc/self/status`` per call. The figures are those of the
+process: memory of other threads counts, and calls that ran at the same time name each other (``shared``). Nested calls
+each have a peak of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Track(Measurement):
     __slots__ = ()
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """As a decorator: measures each call of the function under this name."""
+        """Decorate a function: measure each of its calls under this name."""
         measured: Callable[_P, _R] = _tracked(function, self.name)
         return measured
 
@@ -53,8 +53,8 @@ def track(target: Any = "block", /) -> Any:
         @track
         def load(): ...
 
-    Functions may be plain, coroutines, generators (measured while their own code runs) or asynchronous generators,
-    and class or static methods. The calls of a name are added up: :func:`memwarden.guards.measure.profile.profile_report`.
+    Functions may be plain, coroutines, generators (measured while their own code runs), asynchronous generators, and
+    class or static methods. The calls of a name are added up: :func:`memwarden.guards.measure.profile.profile_report`.
     """
     if isinstance(target, str):
         return Track(target, call_stats(target))
@@ -62,9 +62,5 @@ def track(target: Any = "block", /) -> Any:
 
 
 def _tracked(function: Any, name: str) -> Any:
-    known = call_stats(name)
-    return wrap(function, lambda: Measurement(name, known), _always)
-
-
-def _always() -> bool:
-    return True
+    stats = call_stats(name)
+    return wrap(function, lambda: Measurement(name, stats))

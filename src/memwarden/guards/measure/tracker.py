@@ -1,4 +1,4 @@
-"""``MemoryTracker``: a program's memory at points that it names, against a baseline, and the peaks between them."""
+"""``MemoryTracker``: labelled snapshots of a program's memory against a baseline, with the peaks between them."""
 
 from __future__ import annotations
 
@@ -6,70 +6,76 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from memwarden.assess.trend import trend_of
 from memwarden.engine.warden import Warden
-from memwarden.guards.measure.advice import advice
 from memwarden.guards.measure.call_stats import growths
-from memwarden.guards.measure.peak_rss import PeakScope, PeakScopes, marks
+from memwarden.guards.measure.peak_rss import PeakScope, PeakScopes, peak_scopes
 from memwarden.model.calls import CallGrowth
+from memwarden.model.units import MIB, size_text
 from memwarden.model.verdicts import Reading, Trend
 from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.readers.gc_objects import GcObjects, census
 
-#: Snapshots that are kept; the oldest go first.
+#: Snapshots that are kept; the oldest are dropped first.
 SNAPSHOTS = 1000
 #: A peak is a spike when it is above the average of the snapshots by this factor.
 SPIKE = 1.5
+#: Growth is reported from this much on, and from this share of all that grew.
+LEAST_GROWTH, GROWTH_SHARE = MIB, 0.1
+#: At most so many functions, and so many spikes, are named.
+MOST_NAMED = 3
+#: Less than this share of the limit available is reported.
+LITTLE_AVAILABLE = 0.2
 
 
 class Snapshot(NamedTuple):
-    """Memory at one point of a program. Sizes are bytes; None: it could not be read."""
+    """Memory at one point of a program. Sizes are bytes; None: could not be read."""
 
     label: str
     #: Seconds since the epoch.
     wall: float
-    #: Resident now, and the most that was resident since the snapshot before.
+    #: Resident now, and the highest resident size since the snapshot before.
     rss: int
     peak: int
     vms: int | None
-    #: What this process may still take, the limit that is nearest to being passed, and whose that is.
+    #: Bytes that this process may still take, the limit that leaves least, and its source.
     available: int | None
     limit: int | None
     source: str
     swap_used: int | None
-    #: Objects that the cycle collector knows, and how many seconds ago they were counted.
+    #: Objects that the garbage collector tracks, and how many seconds ago they were counted.
     objects: int
     objects_age: float
-    #: Resident against the baseline; None before there is one.
+    #: Resident less the baseline; None before there is one.
     delta: int | None
 
 
 class Analysis(NamedTuple):
-    """What the snapshots say together. Sizes are bytes."""
+    """Summary of the snapshots. Sizes are bytes."""
 
     snapshots: int
     #: Resident at the baseline; None where none was set.
     baseline: int | None
     current: int
-    #: The most that was resident since the baseline, or since the first snapshot.
+    #: Highest resident size since the baseline, or since the first snapshot.
     peak: int
     average: float
-    #: Between the first kept snapshot and the last, for each step.
+    #: Between the first kept snapshot and the last, per step.
     growth_per_snapshot: float
-    #: Snapshots before which, or at which, memory was above :data:`SPIKE` times the average.
+    #: Snapshots with a peak above :data:`SPIKE` times the average.
     spikes: tuple[Snapshot, ...]
     objects: int
     objects_age: float
-    #: Where the snapshots are going; its slope is bytes a second.
+    #: Trend of the resident size; its slope is bytes per second.
     trend: Trend
-    #: What could be done, computed from all this and from what stays of the calls of measured functions.
+    #: Suggestions, computed from all this and from the growth of measured functions.
     advice: tuple[str, ...]
 
 
-def _look() -> Reading:
+def _read() -> Reading:
     warden = Warden()
     try:
         return warden.look()
@@ -78,7 +84,7 @@ def _look() -> Reading:
 
 
 class MemoryTracker:
-    """Takes snapshots, and knows the peak between them from the kernel, not from looking often.
+    """Takes snapshots; the peaks between them are the kernel's and need no sampling.
 
     ::
 
@@ -88,8 +94,8 @@ class MemoryTracker:
         tracker.take_snapshot("loaded")
         print(tracker.growth, tracker.peak, tracker.analyze())
 
-    It begins with the first of these calls, and ends with :meth:`close`, with ``with``, or when it is forgotten. Any
-    thread may use it; after a fork peaks count from the fork. Where memory cannot be read these methods raise
+    It starts with the first of these calls, and stops with :meth:`close`, with ``with``, or when it is collected.
+    Thread-safe; after a fork peaks count from the fork. Where memory cannot be read these methods raise
     :class:`~memwarden.errors.ReadError`.
     """
 
@@ -97,24 +103,22 @@ class MemoryTracker:
         self,
         *,
         most: int = SNAPSHOTS,
-        look: Callable[[], Reading] = _look,
+        read: Callable[[], Reading] = _read,
         objects: GcObjects = census,
         wall: Callable[[], float] = time.time,
-        board: PeakScopes = marks,
-        grown: Callable[[], Iterable[CallGrowth]] = growths,
+        scopes: PeakScopes = peak_scopes,
     ) -> None:
-        self._look, self._census, self._wall, self._board = look, objects, wall, board
-        self._growths = grown
+        self._read, self._census, self._wall, self._scopes = read, objects, wall, scopes
         self._kept: deque[Snapshot] = deque(maxlen=most)
         self._baseline: Snapshot | None = None
         self._lock = threading.RLock()
-        #: What measures since the baseline, and what since the last snapshot.
+        #: The scopes since the baseline, and since the last snapshot.
         self._whole: PeakScope | None = None
         self._part: PeakScope | None = None
         reset_after_fork(self)
 
     def set_baseline(self) -> Snapshot:
-        """Count growth and peak from here; called again, from there."""
+        """Count growth and peak from now on; may be called again."""
         with self._lock:
             self.close()
             self._baseline = None
@@ -122,29 +126,28 @@ class MemoryTracker:
             return self._baseline
 
     def take_snapshot(self, label: str = "") -> Snapshot:
-        """Memory now, under a name of yours; kept."""
+        """Return memory now and keep it under a label."""
         with self._lock:
             snapshot = self._snapshot(label)
             self._kept.append(snapshot)
             return snapshot
 
     def now(self) -> Snapshot:
-        """Memory now, not kept; the next snapshot's peak counts from the one before all the same."""
+        """Return memory now without keeping it; the next snapshot's peak still counts from the one before."""
         with self._lock:
             return self._snapshot("", keep_part=True)
 
     def _snapshot(self, label: str, *, keep_part: bool = False) -> Snapshot:
-        if self._part is None:
-            self._begin()
+        self._start()
         part = self._part
         assert part is not None
-        peak, rss = self._board.peak(part)
+        peak, rss = self._scopes.peak(part)
         if not keep_part:
-            self._board.drop(part)
-            self._part = self._board.open(self, background=True)
-        with self._board.unseen() if self._census.due else contextlib.nullcontext():
+            self._scopes.drop(part)
+            self._part = self._scopes.open(self, background=True)
+        with self._scopes.excluded() if self._census.due else contextlib.nullcontext():
             objects, age = self._census.objects()
-        sample, assessment = self._look()
+        sample, assessment = self._read()
         binding = assessment.binding
         return Snapshot(
             label=label,
@@ -163,48 +166,48 @@ class MemoryTracker:
 
     @property
     def baseline(self) -> Snapshot | None:
-        """The one that growth is counted from."""
+        """The snapshot that growth is counted from."""
         return self._baseline
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """Those that were taken, oldest first."""
+        """The kept snapshots, oldest first."""
         with self._lock:
             return tuple(self._kept)
 
     @property
     def peak(self) -> int:
-        """The most that was resident since the baseline, up to now."""
-        with self._lock:
-            if self._whole is None:
-                self._begin()
-            assert self._whole is not None
-            return self._board.peak(self._whole)[0]
+        """Highest resident size since the baseline, up to now."""
+        return self._peak_and_rss()[0]
 
-    def _begin(self) -> None:
-        self._whole = self._board.open(self, background=True)
-        self._part = self._board.open(self, background=True)
+    def _peak_and_rss(self) -> tuple[int, int]:
+        with self._lock:
+            self._start()
+            assert self._whole is not None
+            return self._scopes.peak(self._whole)
+
+    def _start(self) -> None:
+        if self._whole is None:
+            self._whole = self._scopes.open(self, background=True)
+            self._part = self._scopes.open(self, background=True)
 
     @property
     def growth(self) -> int | None:
-        """Resident now against the baseline; None before there is one."""
+        """Resident now less the baseline; None before there is one."""
         return None if self._baseline is None else self.delta()
 
     def delta(self, since: str | None = None) -> int:
-        """Resident now against the newest snapshot of this name, or the baseline. Raises KeyError where none is."""
+        """Return resident now less the newest snapshot of this label, or the baseline. Raises KeyError for neither."""
         with self._lock:
             before = self._baseline
             if since is not None:
                 before = next((each for each in reversed(self._kept) if each.label == since), None)
             if before is None:
                 raise KeyError("no baseline was set" if since is None else f"no snapshot is called {since!r}")
-            if self._whole is None:
-                self._begin()
-            assert self._whole is not None
-            return self._board.peak(self._whole)[1] - before.rss
+            return self._peak_and_rss()[1] - before.rss
 
     def analyze(self) -> Analysis | None:
-        """What the snapshots say together; None for fewer than two."""
+        """Summarize the snapshots; None for fewer than two."""
         with self._lock:
             kept = tuple(self._kept)
             if len(kept) < 2:
@@ -223,15 +226,15 @@ class MemoryTracker:
                 objects=kept[-1].objects,
                 objects_age=kept[-1].objects_age,
                 trend=trend,
-                advice=advice(kept, spikes, trend, self._growths()),
+                advice=advice(kept, spikes, trend, growths()),
             )
 
     def close(self) -> None:
-        """Measure no longer; what was kept stays."""
+        """Stop measuring; the kept snapshots stay."""
         with self._lock:
-            for mark in (self._whole, self._part):
-                if mark is not None:
-                    self._board.drop(mark)
+            for scope in (self._whole, self._part):
+                if scope is not None:
+                    self._scopes.drop(scope)
             self._whole = self._part = None
 
     def __enter__(self) -> MemoryTracker:
@@ -241,5 +244,41 @@ class MemoryTracker:
         self.close()
 
     def after_fork(self) -> None:
-        """In a child: the lock may be held by a thread of the parent."""
+        """Replace the lock in a child, where a thread of the parent may hold it."""
         self._lock = threading.RLock()
+
+
+def advice(
+    snapshots: Sequence[Snapshot], spikes: Sequence[Snapshot], trend: Trend, calls: Iterable[CallGrowth]
+) -> tuple[str, ...]:
+    """Return suggestions, the most important first; none where nothing stands out.
+
+    ``calls`` is the growth of measured functions.
+    """
+    first, last = snapshots[0], snapshots[-1]
+    grown = last.rss - first.rss
+    found = []
+    if last.available is not None and last.limit and last.available < LITTLE_AVAILABLE * last.limit:
+        found.append(
+            f"{size_text(last.available)} of {size_text(last.limit)} ({last.source}) are available: raise the limit,"
+            " or process less at a time"
+        )
+    leaks = [(each.slope * each.calls, each.slope, each) for each in calls if each.slope is not None]
+    for total, slope, each in sorted(leaks, key=lambda leak: -leak[0])[:MOST_NAMED]:
+        if total >= max(LEAST_GROWTH, GROWTH_SHARE * grown):
+            found.append(
+                f"{each.name} grows by {size_text(slope)} per call, {size_text(total)} over {each.calls} calls:"
+                " look for a container that it only adds to"
+            )
+    if not found and trend.word == "increasing" and grown >= LEAST_GROWTH:
+        found.append(
+            f"memory grew by {size_text(grown)} over {len(snapshots)} snapshots, and no measured function accounts for"
+            " it: put @memory_profile on those that run between them"
+        )
+    for spike in sorted(spikes, key=lambda each: -each.peak)[:MOST_NAMED]:
+        name = repr(spike.label) if spike.label else "a snapshot"
+        found.append(
+            f"before {name} memory peaked at {size_text(spike.peak)}, and {size_text(spike.rss)} of it remained:"
+            " process less at a time there"
+        )
+    return tuple(found)

@@ -1,77 +1,59 @@
-"""Functions of every kind with something around each call, and still of their kind.
+"""Wrapping of functions of every kind that keeps their kind.
 
-A plain function and a coroutine are open from their call to their end. A generator is open while its own code runs,
-and not while its consumer works: between two steps it is suspended.
+A plain function and a coroutine are measured from their call to their end; a generator while its own code runs, and
+not while it is suspended between two items.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator
-from types import BuiltinFunctionType, TracebackType, WrapperDescriptorType
-from typing import Any, Protocol
+from types import BuiltinFunctionType, WrapperDescriptorType
+from typing import Any
 
 from memwarden.errors import SettingsError
+from memwarden.guards.measure.measurement import Measurement
 
-#: Flags of a function's code, as :mod:`inspect` has them, whose import costs more than all of this room's.
+#: Flags of a code object, as in :mod:`inspect`, which is not imported here for its cost.
 _KINDS = {0x200: "async generator", 0x80: "coroutine", 0x20: "generator"}
 _BUILT_IN = BuiltinFunctionType | WrapperDescriptorType
 
 
-class Around(Protocol):
-    """What stands around one call."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None: ...
-
-    def resume(self) -> None:
-        """A generator begins, or goes on."""
-        ...
-
-    def suspend(self) -> None:
-        """It has yielded, or is over."""
-        ...
-
-    def end(self, error: str = "") -> None:
-        """It is over; ``error`` is the type of the exception that ended it."""
-        ...
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial | classmethod | staticmethod):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    return function
 
 
 def name_of(function: Any) -> str:
-    """``module.qualified_name``, of whatever can be called."""
-    while isinstance(function, functools.partial | classmethod | staticmethod):
-        function = function.func if isinstance(function, functools.partial) else function.__func__
+    """Return ``module.qualified_name`` of any callable."""
+    function = _unwrapped(function)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if module else name
 
 
 def kind_of(function: Any) -> str:
-    """``"async generator"``, ``"generator"``, ``"coroutine"`` or ``"function"``."""
-    while isinstance(function, functools.partial | classmethod | staticmethod):
-        function = function.func if isinstance(function, functools.partial) else function.__func__
+    """Return ``"async generator"``, ``"generator"``, ``"coroutine"`` or ``"function"``."""
+    function = _unwrapped(function)
     if not hasattr(function, "__code__") and not isinstance(function, _BUILT_IN) and callable(function):
-        function = type(function).__call__  # an object that can be called is what its __call__ is
+        function = type(function).__call__  # a callable object is of the kind of its __call__
     if hasattr(function, "_is_coroutine_mark"):  # inspect.markcoroutinefunction, Python 3.12
         return "coroutine"
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
     return next((kind for flag, kind in _KINDS.items() if flags & flag), "function")
 
 
-def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> Any:
-    """``function`` with ``around()`` around each call for which ``on()`` is true; of the same kind.
+def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool] = lambda: True) -> Any:
+    """Return ``function`` with ``around()`` around each call for which ``on()`` is true; of the same kind.
 
-    For generators ``around()`` gives an :class:`Around`; for functions and coroutines a context manager will do.
-
-    A class method or static method stays one. Raises :class:`SettingsError` for what cannot be wrapped.
+    ``around()`` returns a :class:`Measurement` for generators, any context manager for functions and coroutines.
+    A class method or static method stays one. Raises :class:`SettingsError` for an object that cannot be wrapped.
     """
     if isinstance(function, classmethod | staticmethod):
         return type(function)(wrap(function.__func__, around, on))
     if isinstance(function, type):
-        raise SettingsError(f"{function.__qualname__} is a class: decorate its methods, __init__ for one")
+        raise SettingsError(f"{function.__qualname__} is a class: decorate its methods, for example __init__")
     if not callable(function):
         raise SettingsError(f"{function!r} cannot be called: decorate a function (below @property, not above it)")
     kind = kind_of(function)
@@ -91,7 +73,7 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> An
 
         @functools.wraps(function)
         def generator(*args: Any, **kwargs: Any) -> Any:
-            return (yield from _steps(function(*args, **kwargs), around() if on() else _NOTHING))
+            return (yield from _steps(function(*args, **kwargs), around() if on() else _UNMEASURED))
 
         return generator
 
@@ -100,7 +82,7 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> An
         @functools.wraps(function)
         async def async_generator(*args: Any, **kwargs: Any) -> Any:
             made = function(*args, **kwargs)
-            call = around() if on() else _NOTHING
+            call = around() if on() else _UNMEASURED
             method, value, error = made.asend, None, ""
             try:
                 while True:
@@ -125,7 +107,7 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> An
                         finally:
                             call.suspend()
                         raise
-                    except BaseException as thrown:  # noqa: BLE001 - it goes on into the generator
+                    except BaseException as thrown:  # noqa: BLE001 - passed on into the generator
                         method, value = made.athrow, thrown
             finally:
                 call.end(error)
@@ -142,8 +124,8 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool]) -> An
     return plain
 
 
-def _steps(made: Generator[Any, Any, Any], call: Around) -> Generator[Any, Any, Any]:
-    """A generator step by step: what comes in by ``send``, ``throw`` and ``close`` goes on to it."""
+def _steps(made: Generator[Any, Any, Any], call: Measurement | _Unmeasured) -> Generator[Any, Any, Any]:
+    """Run a generator step by step; ``send``, ``throw`` and ``close`` are passed on to it."""
     method: Callable[[Any], Any] = made.send
     value: Any = None
     error = ""
@@ -159,7 +141,7 @@ def _steps(made: Generator[Any, Any, Any], call: Around) -> Generator[Any, Any, 
                 raise
             finally:
                 call.suspend()
-                value = None  # else an exception that was thrown in would hold itself
+                value = None  # else an exception that was thrown in would refer to itself
             try:
                 value = yield item
                 method = made.send
@@ -170,18 +152,14 @@ def _steps(made: Generator[Any, Any, Any], call: Around) -> Generator[Any, Any, 
                 finally:
                     call.suspend()
                 raise
-            except BaseException as thrown:  # noqa: BLE001 - it goes on into the generator
+            except BaseException as thrown:  # noqa: BLE001 - passed on into the generator
                 method, value = made.throw, thrown
     finally:
         call.end(error)
 
 
-class _Nothing:
-    """Around calls that are not measured."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+class _Unmeasured:
+    """Takes the place of a measurement where measuring is off."""
 
     def resume(self) -> None: ...
 
@@ -190,4 +168,4 @@ class _Nothing:
     def end(self, error: str = "") -> None: ...
 
 
-_NOTHING = _Nothing()
+_UNMEASURED = _Unmeasured()

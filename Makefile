@@ -28,8 +28,8 @@ system:
 run: setup  ## the main job on a real program: once inside its limit, once growing past it
 	@scripts/demo.sh
 
-test: setup system lint types  ## every test; needs apt packages, which it names before it installs them
-	@scripts/test.sh
+test: setup system lint types  ## every test (ORDER=random SEED=1 for random order); names the apt packages it installs
+	@ORDER="$(ORDER)" SEED="$(SEED)" scripts/test.sh
 
 test-long: setup system  ## the slow proofs: 200 quiet runs, soaks, real time
 	$(BIN)/python -m pytest -m long

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Every test of `make test`: the suite, the documentation, and the package as a user gets it.
+# ORDER=random runs the suite in random order by SEED, a number, which is printed; without one by the time of day.
 set -eu
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -7,8 +8,15 @@ bin=.venv/bin
 echo "test: the documentation site, strictly"
 NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet --site-dir .cache/site
 
-echo "test: the suite"
-"$bin/python" -m pytest -m "not long" -q
+set -- -m "not long" -q
+if [ "${ORDER:-}" = random ]; then
+    SEED=${SEED:-$(date +%s)}
+    set -- "$@" -p randomly "--randomly-seed=$SEED"
+    echo "test: the suite, in random order; again: make test ORDER=random SEED=$SEED"
+else
+    echo "test: the suite"
+fi
+"$bin/python" -m pytest "$@"
 
 echo "test: a wheel in an empty environment"
 rm -rf .cache/wheel

@@ -210,7 +210,7 @@ def test_a_command_that_cannot_be_started_is_one_line(command, code, words):
         (["--resume"], b"", "--results"),
         (["--tag", "--output-dir", "out"], b"", "--tag"),
         (["--inputs", "missing"], b"", "--inputs missing: No such file"),
-        (["--report", "a.png"], b"", ".svg"),
+        (["--report", "a.gif"], b"", ".svg"),
         (["--report", "no/a.svg"], b"", "no folder"),
         (["--results", "no/results"], b"", "No such file"),
         (["--results", "/dev/null"], b"", "already"),

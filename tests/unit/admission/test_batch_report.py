@@ -1,6 +1,5 @@
 """A batch's report: what is written down, and what it looks like."""
 
-import io
 import json
 import os
 import re
@@ -14,7 +13,6 @@ from memwarden.admission.batch.report_plot import report_plot
 from memwarden.admission.batch.report_text import columns, report_text
 from memwarden.admission.batch.save_report import save_report
 from memwarden.admission.executor.batch_report import BatchStats
-from memwarden.admission.executor.progress import ProgressLine, progress_text
 from memwarden.errors import ExtraMissing, RecordError, SettingsError
 from memwarden.model.units import MIB, seconds_text
 
@@ -139,59 +137,3 @@ def test_a_report_that_cannot_be_saved_is_told(tmp_path):
     with pytest.raises(RecordError):
         save_report(batch(), tmp_path / "report.txt")
     assert os.listdir(tmp_path) == ["report.txt"]
-
-
-class Terminal(io.StringIO):
-    """Says that it is one."""
-
-    encoding = "utf-8"
-
-    def isatty(self):
-        return True
-
-
-def test_progress_is_one_line(monkeypatch):
-    """Drawn over itself, out of the way for others, and left as it was at last."""
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    line = ProgressLine(lambda width, blocks: f"{'█' if blocks else '#'} 1/2", stream)
-    line.start()
-    with line.aside():
-        stream.write("other\n")
-    line.stop()
-    assert stream.getvalue().endswith("\r█ 1/2\033[K\n")
-    assert stream.getvalue().count("\n") == 2
-
-
-def test_progress_can_be_erased(monkeypatch):
-    """Where something else is said at the end."""
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    line = ProgressLine(lambda width, blocks: "half", stream)
-    line._draw()
-    line.start()
-    line.stop(leave=False)
-    assert stream.getvalue() == "\rhalf\033[K\r\033[K"
-
-
-@pytest.mark.parametrize("stream", [io.StringIO(), None])
-def test_no_progress_where_there_is_no_terminal(stream, monkeypatch):
-    """Neither a line nor a thread."""
-    monkeypatch.setattr("sys.stderr", stream)
-    line = ProgressLine(lambda width, blocks: "half")
-    line.start()
-    assert line._thread is None
-    line.stop()
-    assert stream is None or stream.getvalue() == ""
-
-
-def test_progress_says_what_there_is_room_for():
-    """The count first, the time last."""
-    report = batch()
-    whole = progress_text(report, 200, False, name="executor", ended=2, failed=1, total=5)
-    assert whole == (
-        "executor  2/5 ########------------  1 failed  3 at work  100.0 MiB of 128.0 MiB  1 put back  10.0 s"
-    )
-    assert progress_text(report, 40, True, name="executor", ended=2, failed=1, total=5) == (
-        "executor  2/5 ████████░░░░░░░░░░░░"
-    )

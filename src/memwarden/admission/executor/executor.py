@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
     from memwarden.admission.executor.batch_report import BatchReport
+    from memwarden.admission.executor.progress import ProgressCallback
     from memwarden.protocols import Predictor
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class BudgetedExecutor(Executor):
 
     ``initializer``, ``initargs``, ``mp_context`` and ``max_tasks_per_child`` mean what they do in the standard library.
     ``cgroup`` is a group to hold the workers in, where none may be made otherwise (``False``: none). ``gate``: while it
-    is shut nothing new begins. ``progress``: where standard error is a terminal, a line there says how far it has come.
+    is shut nothing new begins. ``progress``: ``True`` draws a line where standard error is a terminal; a function is
+    called with the :class:`BatchReport` four times a second, in its own thread.
     Linux only.
     """
 
@@ -86,7 +88,7 @@ class BudgetedExecutor(Executor):
         ledger: Ledger | str | None = None,
         cgroup: str | bool | None = None,
         gate: Gate | None = None,
-        progress: bool = False,
+        progress: bool | ProgressCallback = False,
         name: str = "executor",
     ) -> None:
         if sys.platform != "linux":

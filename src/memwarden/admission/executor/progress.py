@@ -1,4 +1,4 @@
-"""How far a batch has come, as one line that is drawn anew."""
+"""Progress of a batch: a callback, called from its own thread, and one line for a terminal."""
 
 from __future__ import annotations
 
@@ -6,90 +6,62 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Callable
+from typing import TextIO, TypeAlias
 
 from memwarden.admission.executor.batch_report import BatchReport
 from memwarden.model.units import seconds_text, size_text
 
-#: Drawn at most so often, seconds: a person reads no faster.
-_EVERY = 0.25
-#: So long may a stream that takes nothing hold up the end.
-_PATIENCE = 1.0
-_BAR = 20
+ProgressCallback: TypeAlias = Callable[[BatchReport], object]
+
+#: Seconds between two calls; nobody reads faster.
+_INTERVAL = 0.25
+#: Seconds that :meth:`ProgressThread.stop` waits for a terminal that takes no output.
+_STOP_TIMEOUT = 1.0
 
 
-class ProgressLine:
-    """Draws ``text(width, blocks)`` on the last line of a terminal, from a thread of its own: the stream may block.
-
-    Where the stream is no terminal nothing is drawn, or with ``plain`` a line every so many seconds.
-    """
+class ProgressThread:
+    """Calls ``show(report())`` four times a second and once at the end. Output that blocks delays no task."""
 
     def __init__(
-        self, text: Callable[[int, bool], str], stream: TextIO | None = None, *, plain: float | None = None
+        self, report: Callable[[], BatchReport], show: ProgressCallback, close: Callable[[], object] = lambda: None
     ) -> None:
-        self._text = text
-        self._stream = sys.stderr if stream is None else stream
-        self._plain = plain
-        self._lock, self._ending = threading.Lock(), threading.Event()
-        self._drawn = ""
-        self._thread: threading.Thread | None = None
+        self._report, self._show, self._close = report, show, close
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memwarden-progress", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
-        if self._is_terminal() or self._plain is not None:
-            self._thread = threading.Thread(target=self._run, name="memwarden-progress", daemon=True)
-            self._thread.start()
+        """Start the thread."""
+        self._thread.start()
 
-    def stop(self, *, leave: bool = True) -> None:
-        """End; ``leave`` the line as it is at last, or erase it."""
-        if self._thread is None:
-            return
-        self._ending.set()
-        self._thread.join(_PATIENCE)
-        if not self._thread.is_alive() and self._is_terminal():
-            if leave:
-                self._draw()
-                self._write("\n" if self._drawn else "")
-            else:
-                self._erase()
-        self._thread = None
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Erased for as long as somebody else writes to the terminal."""
-        with self._lock:
-            self._erase()
-            yield
+    def stop(self) -> None:
+        """Show the last report, and end the thread."""
+        self._stopping.set()
+        self._thread.join(_STOP_TIMEOUT)
 
     def _run(self) -> None:
-        terminal = self._is_terminal()
-        while not self._ending.wait(_EVERY if terminal or self._plain is None else self._plain):
-            with self._lock:
-                if terminal:
-                    self._draw()
-                else:
-                    self._write(f"{self._text(120, False)}\n")
+        while not self._stopping.wait(_INTERVAL):
+            self._show(self._report())
+        self._show(self._report())
+        self._close()
 
-    def _draw(self) -> None:
+
+class TerminalLine:
+    """One line on a terminal, redrawn with each report."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self._name, self._stream = name, stream
+
+    def show(self, report: BatchReport) -> None:
+        """Redraw the line, cut to the terminal's width."""
         columns = 80
         with contextlib.suppress(OSError, ValueError):
             columns = os.get_terminal_size(self._stream.fileno()).columns or 80
-        text = self._text(columns - 1, _takes_blocks(self._stream))[: columns - 1]
-        if text != self._drawn:
-            self._write(f"\r{text}\033[K")
-            self._drawn = text
+        self._write(f"\r{progress_text(report, self._name)[: columns - 1]}\033[K")
 
-    def _erase(self) -> None:
-        if self._drawn:
-            self._write("\r\033[K")
-            self._drawn = ""
-
-    def _is_terminal(self) -> bool:
-        try:
-            return self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        except (AttributeError, ValueError):  # None under pythonw; closed
-            return False
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._write("\n")
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -97,31 +69,44 @@ class ProgressLine:
             self._stream.flush()
 
 
-def progress_text(
-    report: BatchReport, width: int, blocks: bool, *, name: str, ended: int, failed: int, total: int
-) -> str:
-    """How a batch stands, in one line; the less important of it is left out where there is no room."""
-    now = report.moments[-1] if report.moments else None
-    share = ended / total if total else 0.0
-    filled = round(share * _BAR)
-    bar = "█" * filled + "░" * (_BAR - filled) if blocks else "#" * filled + "-" * (_BAR - filled)
-    parts = [f"{name}  {ended}/{total} {bar}"]
-    if failed:
-        parts.append(f"{failed} failed")
-    if now is not None:
-        parts.append(f"{now.running - now.paused} at work" + (f", {now.paused} paused" if now.paused else ""))
-        parts.append(f"{size_text(now.used)} of {size_text(now.budget)}")
-    if report.requeues:
-        parts.append(f"{report.requeues} put back")
+def progress_thread(
+    progress: bool | ProgressCallback, name: str, report: Callable[[], BatchReport]
+) -> ProgressThread | None:
+    """Return what an executor's ``progress=`` asks for: nothing, a callback, or a line if stderr is a terminal."""
+    if callable(progress):
+        return ProgressThread(report, progress)
+    if not progress or not is_terminal(sys.stderr):
+        return None
+    line = TerminalLine(name, sys.stderr)
+    return ProgressThread(report, line.show, line.close)
+
+
+def progress_text(report: BatchReport, name: str) -> str:
+    """Return the progress of a batch in one line, the most important figures first."""
+    done = report.finished + report.failed + report.cancelled
+    parts = [f"{name}  {done}/{report.submitted}"]
+    if report.failed:
+        parts.append(f"{report.failed} failed")
+    parts.append(usage_text(report))
     parts.append(seconds_text(report.makespan))
-    while len(parts) > 1 and len("  ".join(parts)) > width:
-        parts.pop()
+    return "  ".join(filter(None, parts))
+
+
+def usage_text(report: BatchReport) -> str:
+    """Return the running tasks and their memory now; empty before the first one runs."""
+    if not report.moments:
+        return ""
+    now = report.moments[-1]
+    parts = [f"{now.running - now.paused} running" + (f", {now.paused} paused" if now.paused else "")]
+    parts.append(f"{size_text(now.used)} of {size_text(now.budget)}")
+    if report.requeues:
+        parts.append(f"{report.requeues} requeued")
     return "  ".join(parts)
 
 
-def _takes_blocks(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a line can be redrawn there."""
     try:
-        "█░".encode(stream.encoding or "ascii")
-    except (AttributeError, UnicodeEncodeError, LookupError):
+        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # closed
         return False
-    return True

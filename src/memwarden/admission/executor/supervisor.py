@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memwarden.admission.executor import scheduler
 from memwarden.admission.executor.batch_report import BatchReport, BatchStats
 from memwarden.admission.executor.footprint_thread import CompletedTask, FootprintThread
-from memwarden.admission.executor.progress import ProgressLine, progress_text
+from memwarden.admission.executor.progress import ProgressCallback, progress_thread
 from memwarden.admission.executor.reservations import ReservationClient
 from memwarden.admission.executor.result_thread import ResultThread
 from memwarden.admission.executor.scheduler import Directive, DirectiveKind, PendingTask, RunningTask
@@ -76,7 +76,7 @@ class Supervisor:
         attempts: int,
         tasks_per_child: int | None,
         label: str,
-        progress: bool = False,
+        progress: bool | ProgressCallback = False,
     ) -> None:
         self.workers = workers
         from concurrent.futures.process import BrokenProcessPool  # brings multiprocessing
@@ -108,7 +108,7 @@ class Supervisor:
         self._seconds = 1.0
         self._delivery, self._scholar = ResultThread(), FootprintThread(predictor, owned=owns_predictor)
         self._label = label
-        self._line = ProgressLine(self._progress) if progress else None
+        self._progress = progress_thread(progress, label, self.report)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="memwarden-executor", daemon=True)
         self._pid = os.getpid()
@@ -121,8 +121,8 @@ class Supervisor:
         self._delivery.start()
         self._scholar.start()
         self._thread.start()
-        if self._line is not None:
-            self._line.start()
+        if self._progress is not None:
+            self._progress.start()
 
     @property
     def backstop(self) -> str:
@@ -176,13 +176,6 @@ class Supervisor:
         """What has happened until now."""
         kills = self._kernel_kills
         return self.chronicle.report(self._purse.whole, self._backstop.kind, self.workers, kills)
-
-    def _progress(self, width: int, blocks: bool) -> str:
-        """How far it has come, for one line of a terminal."""
-        kept = self.chronicle
-        ended = kept.finished + kept.failed + kept.cancelled
-        counts = {"ended": ended, "failed": kept.failed, "total": kept.submitted}
-        return progress_text(self.report(), width, blocks, name=self._label, **counts)
 
     def after_fork(self) -> None:
         """In a child: neither threads nor workers are its own. Its copies of the connections are closed, so that the
@@ -685,8 +678,8 @@ class Supervisor:
                     self._delivery.failure(task.future, self.broken)
         self._staff.close(at_once=self.broken is not None)
         self._delivery.stop()
-        if self._line is not None:
-            self._line.stop()
+        if self._progress is not None:
+            self._progress.stop()
         self._scholar.stop()
         self._backstop.close()
         if self._wake_fd >= 0:

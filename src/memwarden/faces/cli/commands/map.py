@@ -13,7 +13,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from functools import partial
 from types import FrameType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,15 +23,13 @@ from memwarden.admission.batch.manifest import Manifest
 from memwarden.admission.batch.save_report import report_format, save_report
 from memwarden.admission.executor.batch_report import BatchReport
 from memwarden.admission.executor.executor import ATTEMPTS, BudgetedExecutor
-from memwarden.admission.executor.progress import ProgressLine, progress_text
 from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.errors import ActionFailed, RecordError, SettingsError
 from memwarden.faces import render
+from memwarden.faces.cli.live.batch_progress import BatchProgress
 from memwarden.faces.cli.staging import StagingDirectory
 from memwarden.settings import resolve
 
-#: Where standard error is no terminal, a line says this often how far it has come.
-_PLAIN_SECONDS = 30.0
 _PART = 1 << 16
 
 
@@ -77,6 +74,8 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions
             tally.left_out = (Counter(inputs) & manifest.done).total()
         from multiprocessing import get_context  # not on a system without processes to fork
 
+        progress = BatchProgress(len(inputs), lambda: (tally.left_out + tally.ended, tally.failed))
+        stack.callback(progress.close)
         executor = BudgetedExecutor(
             wishes.workers,
             budget=settings.limit,
@@ -85,10 +84,8 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions
             ledger=wishes.ledger,
             cgroup=settings.cgroup,
             name="map",
+            progress=False if settings.quiet else progress.show,
         )
-        line = ProgressLine(partial(_progress, executor, tally), plain=_PLAIN_SECONDS)
-        if not settings.quiet:
-            stack.callback(line.stop, leave=False)
         results = run_commands(
             command,
             inputs,
@@ -105,14 +102,12 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions
         try:
             with executor, contextlib.closing(results):
                 for result in results:
-                    with line.aside():
+                    with progress.hidden():
                         if wishes.output_dir is None:
                             _pass_on(result, wishes.tag)
                         if result.state != "done":
                             _say(f"{render.printable(result.input)}: {render.printable(result.why)}")
                     tally.take(result)
-                    if tally.ended == 1 and not settings.quiet:
-                        line.start()
         except _Stopped as stopped:
             tally.stopped = signal.Signals(stopped.number)
         except BrokenPipeError:  # nobody reads any more
@@ -301,18 +296,6 @@ def _copy(file: BinaryIO, stream: BinaryIO, mark: bytes | None) -> None:
         begins = part.endswith(b"\n")
     if not begins:
         stream.write(b"\n")
-
-
-def _progress(executor: BudgetedExecutor, tally: Tally, width: int, blocks: bool) -> str:
-    return progress_text(
-        executor.report(),
-        width,
-        blocks,
-        name="memwarden map",
-        ended=tally.left_out + tally.ended,
-        failed=tally.failed,
-        total=tally.inputs,
-    )
 
 
 def _say(text: str) -> None:

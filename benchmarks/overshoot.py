@@ -41,13 +41,14 @@ def trial(guard: str, program: str) -> float:
     with popen(
         PROGRAMS[program], limit=LIMIT, ceiling=guard, grace=0.5, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as command:
-        ending = command.wait()
-    assert ending is not None
-    assert ending.kind.value == "limit", ending
+        command.wait()
+        report = command.report
+    assert report is not None
+    assert report.reason.value == "limit", report
     if guard == "polling":
         return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 - _shared_pages() - LIMIT) / MIB
-    assert ending.peak is not None
-    return (ending.peak - LIMIT) / MIB
+    assert report.peak is not None
+    return (report.peak - LIMIT) / MIB
 
 
 def _shared_pages() -> int:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-# Behind `make test &` the shell has everybody ignore it, also the programs that tests interrupt.
+# Under `make test &` SIGINT is ignored, under `nohup` SIGHUP, and the programs that tests start inherit that. With a
+# handler here they get the default disposition at exec; the test run itself still survives SIGHUP.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 #: What is about Linux alone, and why: files below this folder, or single tests.
 LINUX_ONLY = {

@@ -184,7 +184,7 @@ def test_forks_at_any_moment_while_everything_is_busy() -> None:
     def chatter() -> None:
         while not stop.is_set():
             for warden in wardens:
-                warden.tell(Event(kind=EventKind.ENDING, wall=0.0, monotonic=0.0))
+                warden.tell(Event(kind=EventKind.EXIT, wall=0.0, monotonic=0.0))
                 warden.subscribe(lambda _: None)()
                 warden.status()
 

@@ -68,18 +68,19 @@ def test_the_best_ceiling_is_version_2() -> None:
 def test_a_program_past_its_limit_is_ended_within_one_mib(code: str) -> None:
     """Typed, with evidence, gently first, and not a page more than the parting reserve."""
     with popen(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, "cgroup2")
-    assert ending.peak is not None
-    print(f"{(ending.peak - 64 * MIB) / MIB:+.2f} MiB", ending.steps)
-    assert 64 * MIB <= ending.peak <= 65 * MIB
-    assert ending.evidence is not None
-    assert (ending.evidence.counted_by, ending.evidence.processes[0].key) == ("cgroup", command.key)
-    assert ending.evidence.used > 63 * MIB
-    assert "reached its limit" in ending.steps[0]
-    assert "SIGTERM" in ending.steps[1]
-    assert (ending.signal, ending.oom_where) == (signal.SIGTERM, "")
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.ceiling) == (ExitReason.LIMIT, "cgroup2")
+    assert report.peak is not None
+    print(f"{(report.peak - 64 * MIB) / MIB:+.2f} MiB", report.steps)
+    assert 64 * MIB <= report.peak <= 65 * MIB
+    assert report.evidence is not None
+    assert (report.evidence.counted_by, report.evidence.processes[0].key) == ("cgroup", command.key)
+    assert report.evidence.used > 63 * MIB
+    assert "reached its limit" in report.steps[0]
+    assert "SIGTERM" in report.steps[1]
+    assert (report.signal, report.oom_location) == (signal.SIGTERM, "")
     assert not alive(command.key)
 
 
@@ -94,11 +95,12 @@ while True:
     time.sleep(0.0005)
 """
     with popen(python(code), limit="48MiB", grace=5) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert (ending.kind, ending.code) == (ExitReason.LIMIT, 42), ending
-    assert ending.evidence is not None
-    assert ending.evidence.processes[0].rss > 30 * MIB
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code) == (ExitReason.LIMIT, 42), report
+    assert report.evidence is not None
+    assert report.evidence.processes[0].rss > 30 * MIB
 
 
 def test_the_whole_tree_goes_though_it_ignores_sigterm() -> None:
@@ -119,14 +121,15 @@ if os.getppid() == int(sys.argv[1]):
 time.sleep(1000)
 """
     with popen(python(code, os.getpid()), limit="64MiB", grace=0.5) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert (ending.kind, ending.signal) == (ExitReason.LIMIT, signal.SIGKILL)
-    assert ending.evidence is not None
-    assert len(ending.evidence.processes) == 3
-    assert not any(alive(process.key) for process in ending.evidence.processes)
-    assert ending.peak is not None
-    assert ending.peak <= 65 * MIB
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.signal) == (ExitReason.LIMIT, signal.SIGKILL)
+    assert report.evidence is not None
+    assert len(report.evidence.processes) == 3
+    assert not any(alive(process.key) for process in report.evidence.processes)
+    assert report.peak is not None
+    assert report.peak <= 65 * MIB
 
 
 def test_file_cache_is_no_reason_to_end(tmp_path: Path) -> None:
@@ -145,11 +148,12 @@ for number in range(3):
     os.unlink(f"{sys.argv[1]}/cache-{number}")
 """
     with popen(python(code, disk), limit="48MiB") as command:
-        ending = command.wait(90)
-    assert ending is not None
-    assert (ending.kind, ending.code) == (ExitReason.EXIT, 0), ending
-    assert ending.peak is not None
-    assert ending.peak >= 47 * MIB, "the cache never came to the limit: nothing was proven"
+        command.wait(90)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0), report
+    assert report.peak is not None
+    assert report.peak >= 47 * MIB, "the cache never came to the limit: nothing was proven"
 
 
 def test_a_program_near_its_limit_is_left_alone() -> None:
@@ -163,11 +167,12 @@ while int(open(f"/sys/fs/cgroup{group}/memory.current").read()) < 0.9 * (64 << 2
 time.sleep(1)
 """
     with popen(python(code), limit="64MiB") as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert (ending.kind, ending.code, ending.steps) == (ExitReason.EXIT, 0, ()), ending
-    assert ending.peak is not None
-    assert 0.9 * 64 * MIB <= ending.peak < 64 * MIB
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code, report.steps) == (ExitReason.EXITED, 0, ()), report
+    assert report.peak is not None
+    assert 0.9 * 64 * MIB <= report.peak < 64 * MIB
 
 
 def test_swap_is_no_way_around() -> None:
@@ -181,11 +186,12 @@ while True:
     time.sleep(0.002)
 """
     with popen(python(code), limit="48MiB", grace=0.5) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert ending.kind is ExitReason.LIMIT
-    assert ending.peak is not None
-    assert ending.peak <= 49 * MIB
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert report.reason is ExitReason.LIMIT
+    assert report.peak is not None
+    assert report.peak <= 49 * MIB
 
 
 def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
@@ -206,7 +212,7 @@ def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
     finally:
         monitor.send_signal(signal.SIGCONT)
     told = json.loads(monitor.communicate(timeout=30)[1].splitlines()[-1])
-    assert (monitor.returncode, told["ending"]["kind"], told["ending"]["oom_where"]) == (123, "limit", "ceiling")
+    assert (monitor.returncode, told["exit"]["reason"], told["exit"]["oom_location"]) == (123, "limit", "ceiling")
     assert told["peak_bytes"] <= 33 * MIB
 
 
@@ -268,12 +274,13 @@ def test_without_the_controller_handed_down_polling_takes_over() -> None:
     control.write_text("-memory")
     try:
         with popen(python("b'x' * 200_000_000"), limit="32MiB", grace=1) as command:
-            ending = command.wait(60)
+            command.wait(60)
+            report = command.report
         assert "memory" not in control.read_text()
     finally:
         control.write_text("+memory")
-    assert ending is not None
-    assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, "polling")
+    assert report is not None
+    assert (report.reason, report.ceiling) == (ExitReason.LIMIT, "polling")
     reasons = {grant.kind: grant.reason for grant in command.refused}
     assert "cgroup.subtree_control" in reasons["cgroup2"]
 
@@ -360,8 +367,8 @@ def test_a_kill_for_a_limit_above_is_not_told_as_ours(elsewhere: Path, options: 
         (inner / "memory.max").write_text(str(400 * MIB))
     code, told = run_inside(inner, *options, "--", *python("b'x' * 200_000_000"))
     assert code == 128 + signal.SIGKILL
-    assert (told["ending"]["kind"], told["ending"]["oom_where"]) == ("kernel_oom", "/mw-elsewhere")
-    assert told["ending"].get("ceiling") == ("cgroup2" if options else None)
+    assert (told["exit"]["reason"], told["exit"]["oom_location"]) == ("kernel_oom", "/mw-elsewhere")
+    assert told["exit"].get("ceiling") == ("cgroup2" if options else None)
     assert "48 MiB" in told["verdict"]
 
 
@@ -375,8 +382,9 @@ def test_a_group_given_by_name_serves_its_owner(elsewhere: Path) -> None:
 import sys
 from memwarden.contain.contained_process import popen
 with popen([sys.executable, "-c", "b'x' * 200_000_000"], limit="64MiB", cgroup={str(elsewhere)!r}) as command:
-    ending = command.wait(60)
-print(ending.kind.value, ending.ceiling)
+    command.wait(60)
+    report = command.report
+print(report.reason.value, report.ceiling)
 """
     join = f"open({str(elsewhere / 'entry' / 'cgroup.procs')!r}, 'w').write('0')"
     become = f"import os, sys; {join}; os.execvp('setpriv', {[*AS_USER, *python(code)]!r})"
@@ -450,8 +458,8 @@ def test_the_command_line_in_version_2(tmp_path: Path) -> None:
     result = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert result.returncode == 123, result.stderr
     told = json.loads(result.stderr.splitlines()[-1])
-    assert told["ending"]["ceiling"] == "cgroup2"
-    assert told["ending"]["signal"] in (signal.SIGTERM, signal.SIGKILL)
+    assert told["exit"]["ceiling"] == "cgroup2"
+    assert told["exit"]["signal"] in (signal.SIGTERM, signal.SIGKILL)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     effective = [line["value"]["assessment"]["effective"] for line in lines if line["kind"] == "sample"]
     assert {limit["bytes"] for limit in effective if "/memwarden/run-" in limit["source"]} == {64 * MIB}
@@ -463,5 +471,5 @@ def test_doctor_grants_version_2() -> None:
     assert result.returncode == 0, result.stderr
     grants = {each["kind"]: each for each in json.loads(result.stdout)["ceilings"]}
     assert (grants["cgroup2"]["granted"], grants["cgroup2"]["reason"]) == (True, "")
-    assert grants["cgroup2"]["afterwards"] == "a shell that waits for that ends the whole tree"
+    assert grants["cgroup2"]["if_killed"] == "a shell that waits for that ends the whole tree"
     assert not grants["cgroup1"]["granted"]

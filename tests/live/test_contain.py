@@ -68,15 +68,16 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
     over = []
     for _ in range(3):
         with popen(python(code, 100, 1000, 3000), limit="300MiB", ceiling=kind, grace=1) as command:
-            ending = command.wait(60)
-        assert ending is not None
-        assert (ending.kind, ending.ceiling) == (ExitReason.LIMIT, kind)
-        assert ending.evidence is not None
-        assert ending.evidence.used >= 299 * MIB
-        assert ending.evidence.processes[0].rss > 250 * MIB
+            command.wait(60)
+            report = command.report
+        assert report is not None
+        assert (report.reason, report.ceiling) == (ExitReason.LIMIT, kind)
+        assert report.evidence is not None
+        assert report.evidence.used >= 299 * MIB
+        assert report.evidence.processes[0].rss > 250 * MIB
         assert not alive(command.key)
-        assert ending.peak is not None
-        over.append(ending.peak - 300 * MIB)
+        assert report.peak is not None
+        over.append(report.peak - 300 * MIB)
         if over[-1] <= (1 if kind == "cgroup1" else 6) * MIB:
             return
     pytest.fail(f"too far past the limit, in MiB: {[each / MIB for each in over]}")
@@ -86,14 +87,15 @@ def test_a_program_that_grows_past_its_limit_is_ended_near_it(kind: str, code: s
 def test_the_whole_tree_goes_with_a_child_that_ignores_sigterm(kind: str) -> None:
     """Parent and child ignore SIGTERM; both are gone, by SIGKILL after it, and the steps say so."""
     with popen(python(IGNORES), limit="150MiB", ceiling=kind, grace=0.3) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert ending.kind is ExitReason.LIMIT
-    assert ending.signal == signal.SIGKILL
-    assert ending.evidence is not None
-    assert len(ending.evidence.processes) == 2
-    text = "\n".join(ending.steps)
-    assert text.index("SIGTERM") < text.index("SIGKILL") < text.index("nobody is left")
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert report.reason is ExitReason.LIMIT
+    assert report.signal == signal.SIGKILL
+    assert report.evidence is not None
+    assert len(report.evidence.processes) == 2
+    text = "\n".join(report.steps)
+    assert text.index("SIGTERM") < text.index("SIGKILL") < text.index("no process left")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,10 +113,11 @@ while len(kept) < 2000:
     time.sleep(0.002)
 """
     with popen(python(code), limit="64MiB", ceiling=kind, stdout=subprocess.DEVNULL, grace=5) as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert (ending.kind, ending.code) == (ExitReason.LIMIT, 42)
-    assert not any("SIGKILL" in step for step in ending.steps)
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code) == (ExitReason.LIMIT, 42)
+    assert not any("SIGKILL" in step for step in report.steps)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,9 +126,10 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
     code = "kept = [b'x' * 1048576 for _ in range(45)]"
     for _ in range(20):
         with popen(python(code), limit="80MiB", ceiling=kind) as command:
-            ending = command.wait(60)
-        assert ending is not None
-        assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
+            command.wait(60)
+            report = command.report
+        assert report is not None
+        assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0)
 
 
 @pytest.mark.long
@@ -135,9 +139,10 @@ def test_500_of_512_mib_is_left_alone_200_times(kind: str) -> None:
     for _ in range(200):
         with popen(python(HOG, 488, 0, 488), limit="512MiB", ceiling=kind, stdin=subprocess.DEVNULL,
                      stdout=subprocess.DEVNULL) as command:  # fmt: skip
-            ending = command.wait(60)
-        assert ending is not None
-        assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
+            command.wait(60)
+            report = command.report
+        assert report is not None
+        assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0)
 
 
 def test_shared_memory_counted_twice_is_no_reason_to_end() -> None:
@@ -163,13 +168,15 @@ os.read(0, 1)
     with popen(python(code), limit="200MiB", ceiling="polling", stdin=in_read, stdout=out_write) as command:
         assert b"".join(os.read(out_read, 1) for _ in range(7)) == b"." * 7  # all have touched every page
         assert sum(p.memory_info().rss for p in psutil.Process(command.pid).children()) > 400 * MIB
-        assert command.wait(0.5) is None  # looked at some hundred times meanwhile
+        with pytest.raises(subprocess.TimeoutExpired):  # polled some hundred times meanwhile
+            command.wait(0.5)
         os.close(in_write)
         for fd in (out_read, out_write, in_read):
             os.close(fd)
-        ending = command.wait(30)
-    assert ending is not None
-    assert (ending.kind, ending.code) == (ExitReason.EXIT, 0)
+        command.wait(30)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0)
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])
@@ -177,14 +184,58 @@ def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
     """The command's own exit code, and a signal of somebody else, are not mistaken for the limit."""
     limit = None if kind is None else "200MiB"
     with popen(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
-        ending = command.wait(30)
-    assert ending is not None
-    assert (ending.kind, ending.code, ending.signal) == (ExitReason.EXIT, 7, None)
+        command.wait(30)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code, report.signal) == (ExitReason.EXITED, 7, None)
     with popen(["sleep", "60"], limit=limit, ceiling=kind or "auto") as command:
         os.kill(command.pid, signal.SIGKILL)
-        ending = command.wait(30)
-    assert ending is not None
-    assert (ending.kind, ending.code, ending.signal) == (ExitReason.SIGNAL, None, signal.SIGKILL)
+        command.wait(30)
+        report = command.report
+    assert report is not None
+    assert (report.reason, report.exit_code, report.signal) == (ExitReason.SIGNALED, None, signal.SIGKILL)
+
+
+def test_it_has_the_methods_of_subprocess_popen() -> None:
+    """poll(), wait(), returncode, terminate() and kill() behave as those of subprocess.Popen, for the whole tree."""
+    script = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\nprint('ready', flush=True)\n"
+    reading, writing = os.pipe()
+    command = python(script + "while True: signal.pause()")
+    with popen(command, stdout=writing) as gentle, popen(command, stdout=writing) as hard:
+        lines = os.fdopen(reading)
+        assert [lines.readline(), lines.readline()] == ["ready\n"] * 2
+        assert gentle.args == tuple(command)
+        assert (gentle.poll(), gentle.returncode, gentle.report) == (None, None, None)
+        with pytest.raises(subprocess.TimeoutExpired):
+            gentle.wait(0.01)
+        gentle.terminate()
+        hard.kill()
+        assert (gentle.wait(20), gentle.poll(), gentle.returncode) == (5, 5, 5)
+        assert (hard.wait(20), hard.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
+    lines.close()
+    os.close(writing)
+    assert gentle.report is not None
+    assert (gentle.report.reason, gentle.report.returncode) == (ExitReason.EXITED, 5)
+    assert hard.report is not None
+    assert not any("SIGTERM" in step for step in hard.report.steps)
+
+
+def test_kill_cuts_the_grace_short() -> None:
+    """After terminate(), kill() does not wait for the grace."""
+    reading, writing = os.pipe()
+    script = (
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    with popen(python(script), stdout=writing, grace=60) as command:
+        lines = os.fdopen(reading)
+        assert lines.readline() == "ready\n"
+        command.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(0.2)
+        command.kill()
+        assert command.wait(20) == -signal.SIGKILL
+    lines.close()
+    os.close(writing)
 
 
 def test_leaving_the_block_ends_the_tree() -> None:
@@ -236,12 +287,13 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
     """
     try:
         with popen(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
-            ending = command.wait(30)
+            command.wait(30)
+            report = command.report
     except (LaunchError, CeilingUnavailable) as error:
         assert "memory" in str(error)  # noqa: PT017
         return
-    assert ending is not None
-    assert ending.kind is ExitReason.LIMIT or limit == "1MiB"
+    assert report is not None
+    assert report.reason is ExitReason.LIMIT or limit == "1MiB"
 
 
 def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
@@ -256,18 +308,20 @@ def test_a_command_is_a_list_of_words() -> None:
         popen("sleep 1")
 
 
-def test_the_ending_raises_for_those_who_catch_memory_errors() -> None:
-    """`except MemoryError` meets the limit; any other ending passes through."""
+def test_the_report_raises_a_memory_error() -> None:
+    """`except MemoryError` catches the limit; any other exit passes through."""
     with popen(python(ONE_CALL), limit="64MiB", grace=0.2) as command:
-        ending = command.wait(60)
-    assert ending is not None
+        command.wait(60)
+        report = command.report
+    assert report is not None
     with pytest.raises(MemoryError) as caught:
-        ending.raise_for_limit()
+        report.raise_for_limit()
     assert caught.value.limit == 64 * MIB
     with popen(["true"], limit="64MiB") as command:
-        ending = command.wait(60)
-    assert ending is not None
-    assert ending.raise_for_limit() is ending
+        command.wait(60)
+        report = command.report
+    assert report is not None
+    assert report.raise_for_limit() is report
 
 
 def test_a_signal_never_reaches_a_reused_pid() -> None:
@@ -359,10 +413,10 @@ def test_a_named_ceiling_that_cannot_be_had_says_why() -> None:
 
 
 def test_the_verdict_is_there_before_anybody_is_told() -> None:
-    """Who is woken by `on_ending` and asks at once must not be told "not yet"."""
+    """A caller that `on_exit` wakes up sees the exit at once."""
     reading, writing = os.pipe()
     found: list[bool] = []
-    command = popen(["cat"], limit="100MiB", stdin=reading, on_ending=lambda _: found.append(command._done.is_set()))
+    command = popen(["cat"], limit="100MiB", stdin=reading, on_exit=lambda _: found.append(command._done.is_set()))
     os.close(reading)
     os.close(writing)
     assert command.wait(30) is not None

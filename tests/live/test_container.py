@@ -69,8 +69,8 @@ def test_the_end_is_the_containers(docker: Docker) -> None:
         result, group = container.wait(), container.cgroup
     assert result.returncode == 128 + signal.SIGKILL, result.stderr
     told = json.loads(result.stderr.splitlines()[-1])
-    assert told["ending"]["kind"] == "kernel_oom"
-    assert told["ending"]["oom_where"] == group
+    assert told["exit"]["reason"] == "kernel_oom"
+    assert told["exit"]["oom_location"] == group
     assert "64 MiB" in told["verdict"]
     assert told["effective_limit_bytes"] == LIMIT
     levels = [level["level"] for level in told["levels"]]
@@ -92,7 +92,7 @@ def test_a_limit_of_our_own_inside_a_container(docker: Docker, own_groups: bool,
     assert result.returncode == 123, result.stderr
     told = json.loads(result.stderr.splitlines()[-1])
     print(f"{(told['peak_bytes'] - 40 * MIB) / MIB:+.2f} MiB past the limit by {kind}")
-    assert told["ending"]["ceiling"] == kind
+    assert told["exit"]["ceiling"] == kind
     assert told["peak_bytes"] <= 40 * MIB + most
     assert not result.oom_killed
     if kind == "polling":
@@ -108,7 +108,7 @@ def test_the_containers_own_end_is_not_told_as_our_limit(docker: Docker, own_gro
     with docker.start(argv, memory=LIMIT, env=STATE, own_groups=own_groups) as container:
         result, group = container.wait(), container.cgroup
     assert result.returncode == 128 + signal.SIGKILL, result.stderr
-    told = json.loads(result.stderr.splitlines()[-1])["ending"]
+    told = json.loads(result.stderr.splitlines()[-1])["exit"]
     assert (told["kind"], told["oom_where"], told["ceiling"]) == ("kernel_oom", group, kind)
 
 
@@ -137,8 +137,8 @@ print("zombies", zombies(), flush=True)
     assert result.returncode == 0, result.stderr
     assert "zombies 0" in result.stdout
     told = json.loads(result.stderr.splitlines()[-1])
-    assert any("outlived the command" in step for step in told["ending"]["steps"])
-    assert told["ending"]["left"] == []
+    assert any("outlived the command" in step for step in told["exit"]["steps"])
+    assert told["exit"]["survivors"] == []
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_the_verdict_is_left_for_the_supervisor(docker: Docker, tmp_path: Path) 
         memory=LIMIT * 2, env=STATE, host_config={"Binds": [f"{default}:/dev/termination-log"]},
     )  # fmt: skip
     assert result.returncode == 9, result.stderr
-    assert default.read_text().startswith("memwarden: ended by itself after ")
+    assert default.read_text().startswith("memwarden: exited with code 0 after ")
     result = docker.run(
         [*MEMWARDEN, "run", "--quiet", "--termination-log", str(asked), "--", "sh", "-c", "exit 9"],
         memory=LIMIT * 2, env=STATE, writable=[tmp_path],
     )  # fmt: skip
     assert result.returncode == 9, result.stderr
-    assert asked.read_text().startswith("memwarden: ended by itself after ")
+    assert asked.read_text().startswith("memwarden: exited with code 0 after ")
     assert "exit code 9" in asked.read_text()
 
 

@@ -239,7 +239,7 @@ def test_one_that_has_ended_is_left_as_it_is():
         process.stdin.close()
         assert process.stdout.read() == b"through\n"
         assert process.wait() == 3
-    assert (process.returncode, process.poll(), process.ending.kind) == (3, 3, ExitReason.EXIT)
+    assert (process.returncode, process.poll(), process.ending.reason) == (3, 3, ExitReason.EXITED)
 
 
 def test_waiting_can_be_bounded():
@@ -354,7 +354,7 @@ def test_the_old_memory_limit_limits():
     grows = f"{sys.executable} -c 'import time; x = bytearray(200 << 20); time.sleep(60)' & wait"
     with ffmpeg_process_manager(["sh", "-c", grows], memory_limit_mb=64) as process:
         process.wait()
-        assert process.ending.kind is ExitReason.LIMIT
+        assert process.ending.reason is ExitReason.LIMIT
         assert process.ending.limit.bytes == 64 << 20
 
 

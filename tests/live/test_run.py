@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from memwarden.faces.cli import KILLED_AT_LIMIT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
+from memwarden.faces.cli.exit_codes import KILLED_AT_LIMIT, NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
 from memwarden.model.events import Event, EventKind
 from memwarden.model.verdicts import Reading
 from memwarden.records.jsonl import read_lines
@@ -58,7 +58,7 @@ def test_a_signal_becomes_128_plus_its_number() -> None:
     """As shells tell it."""
     result = run("--json", "--", "sh", "-c", "kill -SEGV $$")
     assert result.returncode == 128 + signal.SIGSEGV
-    assert report(result)["ending"]["kind"] == "signal"
+    assert report(result)["exit"]["reason"] == "signaled"
 
 
 def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
@@ -66,11 +66,11 @@ def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
     result = run("--limit", "150MiB", "--", *python(HOG, 20, 200, 500))
     assert result.returncode == KILLED_AT_LIMIT
     text = result.stderr
-    assert re.search(r"^ended +ended by its limit of 150 MiB", text, re.MULTILINE)
+    assert re.search(r"^result +killed at its limit of 150 MiB after", text, re.MULTILINE)
     assert re.search(r"^peak +1[45]\d\.\d MiB", text, re.MULTILINE)
     assert re.search(r"1[45]\d\.\d MiB resident +python", text)
     assert re.search(r"^levels .*CRITICAL", text, re.MULTILINE)
-    assert re.search(r"^done .*reached its limit", text, re.MULTILINE)
+    assert re.search(r"^steps .*reached its limit", text, re.MULTILINE)
     assert "SIGTERM to pid" in text
     assert "█" in text
     assert "\033[" not in text, "no colour where there is no terminal"
@@ -86,7 +86,7 @@ def test_what_the_command_prints_is_untouched() -> None:
 
 
 def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
-    """Start, samples, levels, the decision and its outcome, and the ending, each a line with units in its keys."""
+    """Start, samples, levels, the decision and its outcome, and the exit, each a line with units in its keys."""
     path = tmp_path / "new folder" / "run.jsonl"
     result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 40, 400))
     assert result.returncode == KILLED_AT_LIMIT
@@ -94,7 +94,7 @@ def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
     assert all(isinstance(event, Event) for event in events)
     kinds = [event.kind for event in events]
     assert kinds[0] is EventKind.START
-    for kind in (EventKind.SAMPLE, EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME, EventKind.ENDING):
+    for kind in (EventKind.SAMPLE, EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME, EventKind.EXIT):
         assert kind in kinds
     readings = [event.value for event in events if event.kind is EventKind.SAMPLE]
     assert all(isinstance(reading, Reading) for reading in readings)
@@ -109,7 +109,7 @@ def test_json_is_one_line_for_a_machine() -> None:
         run("--json", "--limit", "1GiB", "--", *python("import time; kept = b'x' * (50 << 20); time.sleep(0.3)"))
     )
     assert told["exit_code"] == 0
-    assert told["ending"]["kind"] == "exit"
+    assert told["exit"]["reason"] == "exited"
     assert 50 << 20 < told["peak_bytes"] < 120 << 20
     assert told["effective_limit_bytes"] > 1 << 30
     assert told["levels"][0]["level"] == "low"
@@ -173,7 +173,7 @@ def test_a_limit_above_what_there_is_is_told() -> None:
     """A ceiling that can never be met is not a comfort."""
     result = run("--limit", "100TiB", "--", "true")
     assert result.returncode == 0
-    assert "above what there is" in result.stderr
+    assert "above the effective limit" in result.stderr
 
 
 def test_a_record_that_fills_the_disk_does_not_end_the_run() -> None:
@@ -268,6 +268,20 @@ def test_a_signal_to_memwarden_reaches_the_command(number: signal.Signals) -> No
         assert process.wait(20) == 77
 
 
+def test_under_nohup_a_hangup_stays_ignored() -> None:
+    """`nohup memwarden run` shields the command, too, unless that installs a handler of its own."""
+    code = "import signal\nprint(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, flush=True)\nsignal.pause()"
+    command = ["nohup", *MEMWARDEN, "run", "--quiet", "--", *python(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
 def test_orphans_are_counted_and_told() -> None:
     """A grandchild whose parent has gone stays in the tree, and one that lives on is named in the report."""
     code = """
@@ -281,7 +295,7 @@ os.wait()
 time.sleep(1)
 """
     told = report(run("--json", "--interval", "0.05", "--", *python(code)))
-    [left] = told["ending"]["left"]
+    [left] = told["exit"]["survivors"]
     try:
         assert left["rss_bytes"] > 80 << 20
         assert told["peak_bytes"] > 80 << 20
@@ -310,7 +324,7 @@ def test_ctrl_c_reaches_the_command_once_and_the_report_follows(screen) -> None:
     on.type("\x03")
     assert on.wait() == 9
     assert "interrupts: 1" in on.seen
-    assert "with exit code 9" in on.seen
+    assert "exited with code 9" in on.seen
     assert "\033[" in on.seen, "a terminal gets colour"
 
 
@@ -326,7 +340,7 @@ def test_ctrl_z_stops_both_and_fg_goes_on(screen) -> None:
     time.sleep(1.2)  # real: the command's own sleep must not go on meanwhile
     assert "\nfinished" not in on.text
     on.type("fg\n")
-    on.until(lambda seen: "with exit code 4" in seen)
+    on.until(lambda seen: "exited with code 4" in seen)
     on.type("echo code=$?\n")
     on.until(lambda seen: "code=4" in seen)
     on.type("exit\n")
@@ -353,7 +367,7 @@ def test_an_interactive_shell_can_be_watched(screen) -> None:
     on.until(lambda seen: "\n42" in seen)
     on.type("exit 6\n")
     assert on.wait() == 6
-    assert "with exit code 6" in on.seen
+    assert "exited with code 6" in on.seen
 
 
 def test_live_draws_on_the_last_row_only(screen) -> None:

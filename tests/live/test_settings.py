@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.faces.cli import KILLED_AT_LIMIT, OWN_FAILURE
+from memwarden.faces.cli.exit_codes import KILLED_AT_LIMIT, OWN_FAILURE
 from memwarden.records.sqlite import read_history
 from memwarden.settings import OPTIONS
 from memwarden.testing import HOG
@@ -58,7 +58,7 @@ class Done:
     @property
     def polls_as_told(self) -> bool:
         """Without looking for something better first."""
-        return self.report["ending"]["ceiling"] == "polling" and not self.report["better_ceilings_refused"]
+        return self.report["exit"]["ceiling"] == "polling" and not self.report["better_ceilings_refused"]
 
     @property
     def samples(self) -> int:
@@ -102,7 +102,7 @@ EFFECTS: list[Effect] = [
     ("interval", "20ms", SLEEP, ["--json"], lambda done: done.samples > 8),
     ("record", "here.jsonl", ["true"], ["--quiet"], lambda done: (done.folder / "here.jsonl").exists()),
     ("live", "true", SLEEP, ["--quiet"], lambda done: "\033[1;" in done.err and "processes" in done.err),
-    ("grace", "100ms", [*PYTHON, STAYS], HELD, lambda done: done.report["ending"]["seconds"] < 4),
+    ("grace", "100ms", [*PYTHON, STAYS], HELD, lambda done: done.report["exit"]["seconds"] < 4),
     ("ceiling", "polling", SLEEP, ["--json", "--limit", "1G"], lambda done: done.polls_as_told),
     ("cgroup", "/nonexistent", ["true"], ["--limit", "1G"], lambda done: done.code == OWN_FAILURE),
     ("quiet", "true", ["true"], [], lambda done: done.err == ""),

@@ -148,10 +148,10 @@ def test_a_tree_by_pid(start: Callable[..., subprocess.Popen[str]]) -> None:
     assert program.wait(20) == 7
     rest = values(watch.communicate(timeout=20)[0])
     assert watch.returncode == 0
-    [ending] = [each for each in rest if isinstance(each, Event) and each.kind is EventKind.ENDING]
+    [ending] = [each for each in rest if isinstance(each, Event) and each.kind is EventKind.EXIT]
     assert f"[{program.pid}] " in ending.message
     if ending.value is not None:  # Linux 6.15 and later
-        assert ending.value.code == 7
+        assert ending.value.exit_code == 7
 
 
 def test_a_kill_by_a_signal_is_shown(start: Callable[..., subprocess.Popen[str]]) -> None:

@@ -87,9 +87,9 @@ DECISION = Decision(
 )
 CLEARING = Clearing(rule="r", reason="because", wall=WALL, monotonic=6.0, seconds=1.0)
 OUTCOME = Outcome(decision=DECISION, done=True, message="logged", seconds=0.5)
-ENDING = ExitReport(
-    kind=ExitReason.LIMIT,
-    code=None,
+EXIT = ExitReport(
+    reason=ExitReason.LIMIT,
+    exit_code=None,
     signal=9,
     seconds=12.5,
     ceiling="cgroup2",
@@ -97,9 +97,9 @@ ENDING = ExitReport(
     peak=1000,
     peak_counted_by="cgroup",
     evidence=Evidence(monotonic=1.0, used=990, counted_by="pss", processes=(PROCESS, ProcessMemory(KEY, "x", 1))),
-    oom_where="machine",
-    steps=("froze", "ended"),
-    left=(PROCESS,),
+    oom_location="machine",
+    steps=("froze", "killed"),
+    survivors=(PROCESS,),
 )
 EVENT = Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message="m", value=READING, details={"n": 1})
 
@@ -112,7 +112,7 @@ FULL = (
     CLEARING,
     OUTCOME,
     EVENT,
-    ENDING,
+    EXIT,
     GAP,
     PROCESS,
     TREE,
@@ -134,7 +134,7 @@ BARE = (
     Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, 0.0),
     ProcessMemory(KEY, "", 0),
     CgroupMemory("/", 1, 0, None, 0),
-    ExitReport(kind=ExitReason.EXIT, code=0, signal=None, seconds=0.0),
+    ExitReport(reason=ExitReason.EXITED, exit_code=0, signal=None, seconds=0.0),
     Event(kind=EventKind.STOP, wall=WALL, monotonic=0.0),
     Decision(rule="", action="", reason="", wall=WALL, monotonic=0.0),
     TreeMemory(KEY, (), (), (), ()),

@@ -1,1 +1,1 @@
-"""A command under a ceiling: started, held to a limit from outside, ended with its whole tree, and explained."""
+"""Commands under a memory limit: started, limited from outside, stopped with the whole tree, and reported on."""

@@ -1,11 +1,11 @@
 """The exec launcher: a small process that becomes the command.
 
-Started as ``python -I -S _exec.py …`` and never imported. It joins the memory group, asks for a signal when
-its starter dies, undoes what Python did to signals, and execs. It is a process of its own, and not a
-``preexec_fn``, because code between fork and exec in a program with threads may deadlock.
+Started as ``python -I -S _exec.py …`` and never imported. It joins the memory group, asks for a death signal
+(PR_SET_PDEATHSIG), undoes what Python did to signals, and execs. It is a process and not a ``preexec_fn``, because
+code between fork and exec in a program with threads may deadlock.
 
-It imports no module that is not built in (but ctypes for the death signal), so that it starts in some ten
-milliseconds. What fails is written to the error pipe as ``STAGE ERRNO``; an empty pipe means success.
+It imports built-in modules only (and ctypes for the death signal), so that it starts in some ten milliseconds. A
+failure is written to the error pipe as ``STAGE ERRNO``; an empty pipe means success.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -14,9 +14,9 @@ import sys
 
 
 def main(argv: list[str]) -> None:
-    told, starter, death_signal, forget_ctype, blocked, joins = argv[1:7]
+    error_pipe, parent, death_signal, forget_ctype, blocked, joins = argv[1:7]
     groups, path, command = argv[7 : 7 + int(joins)], argv[7 + int(joins)], argv[8 + int(joins) :]
-    error_fd = int(told)
+    error_fd = int(error_pipe)
     posix.set_inheritable(error_fd, False)
     stage = "join"
     try:
@@ -26,12 +26,12 @@ def main(argv: list[str]) -> None:
             posix.close(fd)
         stage = "exec"
         if int(death_signal):
-            _ask_for_death_signal(int(death_signal))
-            if posix.getppid() != int(starter):  # it died before the signal was asked for
+            _set_death_signal(int(death_signal))
+            if posix.getppid() != int(parent):  # it died before the death signal was set
                 posix._exit(137)
         environment = dict(posix.environ)
         if int(forget_ctype):
-            # Python sets LC_CTYPE in the C locale (PEP 538); the command shall see what the user has set.
+            # Python sets LC_CTYPE in the C locale (PEP 538); the command gets the environment of the user.
             environment.pop(b"LC_CTYPE", None)
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them
             _signal.signal(number, _signal.SIG_DFL)
@@ -42,18 +42,18 @@ def main(argv: list[str]) -> None:
         try:
             posix.write(error_fd, b"%s %d" % (stage.encode(), number))
         except OSError:
-            pass  # so little memory that not even that can be told
+            pass  # too little memory even for that
     posix._exit(127)
 
 
-def _ask_for_death_signal(number: int) -> None:
+def _set_death_signal(number: int) -> None:
     try:
         import ctypes
 
         # As memwarden.process.death_signal does it; with -I -S that module cannot be imported.
         ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
     except (ImportError, AttributeError, OSError):
-        pass  # a Python without ctypes: the command then outlives a starter that is killed
+        pass  # a Python without ctypes: the command then outlives a parent that is killed
 
 
 main(sys.argv)

@@ -1,30 +1,33 @@
-"""What this machine grants for holding a command to a limit, tried and not guessed."""
+"""Capabilities of this machine: ceilings and kernel features, each tried and not guessed from versions."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from memwarden.contain.ceiling import Ceiling
 from memwarden.contain.cgroup1 import Cgroup1Ceiling
 from memwarden.contain.cgroup2 import Cgroup2Ceiling
 from memwarden.contain.polling import PollingCeiling
-from memwarden.errors import CeilingUnavailable, SettingsError
+from memwarden.errors import CeilingUnavailable, ReadError, SettingsError
 from memwarden.model.units import MIB
+from memwarden.readers.linux.process import read_pss
 
-#: The ways, best first.
+#: Kinds of ceilings, best first.
 KINDS = ("cgroup2", "cgroup1", "polling")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:
-    """One way, and whether it can be had; ``reason`` says why not."""
+    """One kind of ceiling: whether it can be had, and the ``reason`` if not."""
 
     kind: str
     granted: bool
     reason: str = ""
-    #: What protects the tree when the monitor itself is killed.
-    afterwards: str = ""
+    #: Protection of the tree after the monitor is killed, as a sentence.
+    if_killed: str = ""
 
 
 def obtain(
@@ -35,7 +38,7 @@ def obtain(
     adopter: int | None = None,
     strangers: Collection[int] = (),
 ) -> tuple[Ceiling, list[Capability]]:
-    """The best ceiling that can be had (or the one named), and why none of the better ones.
+    """Return the best ceiling that can be had (or the named one), and the better ones that cannot.
 
     Raises :class:`CeilingUnavailable` when the named one, or a group given by ``cgroup``, cannot be had.
     """
@@ -49,16 +52,16 @@ def obtain(
     refused: list[Capability] = []
     for each in KINDS if kind == "auto" else (kind,):
         if each == "polling" and cgroup is not None and kind == "auto":
-            break  # a group was asked for by name: falling back in silence would not be what was asked
+            break  # a group was asked for by name: no silent fallback
         try:
             return makers[each](), refused
         except CeilingUnavailable as error:
             refused.append(Capability(kind=each, granted=False, reason=str(error)))
-    raise CeilingUnavailable("; ".join(f"{grant.kind}: {grant.reason}" for grant in refused))
+    raise CeilingUnavailable("; ".join(f"{capability.kind}: {capability.reason}" for capability in refused))
 
 
 def survey(cgroup: str | None = None) -> list[Capability]:
-    """Every way, each really made and taken away again."""
+    """Create and remove a ceiling of each kind; return what could be had."""
     found = []
     for kind in KINDS:
         try:
@@ -66,6 +69,59 @@ def survey(cgroup: str | None = None) -> list[Capability]:
         except CeilingUnavailable as error:
             found.append(Capability(kind=kind, granted=False, reason=str(error).removeprefix(f"{kind}: ")))
             continue
-        found.append(Capability(kind=kind, granted=True, afterwards=ceiling.afterwards))
+        found.append(Capability(kind=kind, granted=True, if_killed=ceiling.if_killed))
         ceiling.close()
     return found
+
+
+class KernelFeature(NamedTuple):
+    """One feature of the kernel or of Python; ``missing`` says why it is absent (empty: present)."""
+
+    name: str
+    missing: str
+    #: Consequence of its absence.
+    otherwise: str
+
+
+def survey_kernel_features(proc: str = "/proc") -> list[KernelFeature]:
+    """Try each feature."""
+
+    def exists(path: str) -> str:
+        return "" if os.path.exists(path) else f"{path} is absent"
+
+    rows: tuple[tuple[str, Callable[[], str], str], ...] = (
+        ("process descriptors", _pidfd, "signals are checked by start time only (Linux 5.3 has them)"),
+        (
+            "children lists",
+            lambda: exists(f"{proc}/self/task/{os.getpid()}/children"),
+            "trees are found by a slower scan",
+        ),
+        ("proportional sizes", lambda: _pss(proc), "shared pages count once for each process"),
+        ("pressure stall information", lambda: exists(f"{proc}/pressure/memory"), "no stall times (Linux 4.20, psi=1)"),
+        ("death signal", _ctypes, "a command outlives a monitor that is killed"),
+    )
+    return [KernelFeature(name, probe(), otherwise) for name, probe, otherwise in rows]
+
+
+def _pidfd() -> str:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _pss(proc: str) -> str:
+    try:
+        read_pss(os.getpid(), proc)
+    except ReadError as error:
+        return str(error)
+    return ""
+
+
+def _ctypes() -> str:
+    try:
+        import ctypes  # noqa: F401
+    except ImportError:
+        return "this Python was built without ctypes"
+    return ""

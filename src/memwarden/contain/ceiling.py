@@ -1,88 +1,138 @@
-"""What a ceiling is: a way to hold a tree to a number of bytes."""
+"""The interface of a ceiling: a mechanism that keeps a process tree within a number of bytes."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
+from memwarden.contain.own_cgroup import OwnCgroup
+from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
+from memwarden.process.watchdog import Watchdog
+from memwarden.readers.linux.cgroup import keyed_number
+from memwarden.readers.linux.files import KeptFile
 
-#: What a tree may take beyond its limit while it is asked to end. The kernel (or the next look) holds it to that.
+#: Bytes that a tree may take beyond its limit while it handles SIGTERM. The kernel (or the next poll) enforces it.
 PARTING_RESERVE = 1 * MIB
 
 
-class Ceiling(Protocol):
-    """Holds one tree. All calls come from the guard's thread."""
+class Ceiling(ABC):
+    """Ceiling of one tree. All calls come from the guard thread."""
 
-    @property
-    def kind(self) -> str:
-        """``"cgroup2"``, ``"cgroup1"`` or ``"polling"``."""
-        ...
-
-    @property
-    def joins(self) -> Sequence[str]:
-        """``cgroup.procs`` files that the launcher writes itself into before it becomes the command."""
-        ...
-
-    @property
-    def helpers(self) -> Sequence[int]:
-        """Processes beside the tree that belong to the ceiling itself."""
-        ...
-
-    @property
-    def afterwards(self) -> str:
-        """What protects the tree when this process is killed, in words."""
-        ...
+    #: ``"cgroup2"``, ``"cgroup1"`` or ``"polling"``.
+    kind: str
+    #: ``cgroup.procs`` files that the launcher writes itself into before it becomes the command.
+    joins: Sequence[str] = ()
+    #: Pids of helper processes beside the tree that belong to the ceiling.
+    helpers: Sequence[int] = ()
+    #: Protection of the tree after this process is killed, as a sentence.
+    if_killed: str
 
     def attach(self, root: ProcessKey) -> None:
-        """The command runs now."""
-        ...
+        """Take over the command that was just started."""
+        return
 
     def watched(self) -> Sequence[tuple[int, int]]:
-        """(descriptor, poll events) that tell that something happened."""
-        ...
+        """Return (descriptor, poll events) pairs that become ready when the limit may be reached."""
+        return ()
 
     def pace(self) -> float:
-        """Seconds until :meth:`reached` must be asked at the latest."""
-        ...
+        """Return the longest time in seconds until the next call of :meth:`reached`."""
+        return 1.0
 
+    @abstractmethod
     def reached(self) -> bool:
-        """Whether the tree is at its limit and must be ended. The tree then stands still until :meth:`part`."""
-        ...
+        """Return whether the tree is at its limit; if so, it is stopped until :meth:`part`."""
 
+    @abstractmethod
     def used(self) -> tuple[int, str]:
-        """Bytes that count against the limit now, and who counted."""
-        ...
+        """Return the bytes that count against the limit now, and their source."""
 
+    @abstractmethod
     def peak(self) -> tuple[int, str]:
-        """The highest use so far, and who counted."""
-        ...
+        """Return the highest use so far, and its source."""
 
     def kernel_kills(self) -> int:
-        """How often the kernel killed in the group for reaching the limit."""
-        ...
+        """Return the number of kills by the kernel for reaching this limit."""
+        return 0
 
     def killed_from_above(self) -> bool:
-        """Whether the kernel killed in the group for want of memory above it: of an ancestor, of the machine."""
-        ...
+        """Return whether the kernel killed a member because memory ran out above: in an ancestor, the machine."""
+        return False
+
+    @abstractmethod
+    def members(self) -> list[ProcessKey]:
+        """Return the live members of the tree."""
+
+    @abstractmethod
+    def part(self) -> None:
+        """Resume the tree within the parting reserve, so that it can handle SIGTERM."""
+
+    @abstractmethod
+    def overdrawn(self) -> bool:
+        """Return whether the parting reserve is used up."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Send SIGKILL to every member; returns before they have exited."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. Surviving members stay under the kernel's limit, if there is one."""
+
+
+class CgroupCeiling(Ceiling):
+    """The part that the ceilings of both cgroup versions share: a control group of our own, and a watchdog."""
+
+    if_killed = "the command is killed, and the kernel keeps the rest at the limit and kills there"
+    #: File with the counters of the kernel's kills.
+    _counters: KeptFile
+
+    def __init__(self, limit: int, parent: str) -> None:
+        self._limit = limit
+        self._group = OwnCgroup(parent)
+        self._watchdog: Watchdog | None = None
+        self._notice = -1
+        self._files: list[KeptFile] = []
+        self.joins = (f"{self._group.path}/cgroup.procs",)
+
+    def _keep(self, name: str, file: str, size: int) -> KeptFile:
+        kept = KeptFile(name, f"{self._group.path}/{file}", size)
+        self._files.append(kept)
+        return kept
+
+    def _watch(self, script: str) -> Watchdog:
+        self._watchdog = watchdog = Watchdog(script, self._group.path)
+        if watchdog.pid is not None:
+            self.helpers = (watchdog.pid,)
+        return watchdog
+
+    def _count(self, key: bytes) -> int:
+        try:
+            return keyed_number(self._counters.read(), key, self._counters.path) or 0
+        except ReadError:
+            return 0  # the group is gone
 
     def members(self) -> list[ProcessKey]:
-        """Who is in the tree now."""
-        ...
-
-    def part(self) -> None:
-        """Let the tree run on, within the parting reserve, so that it can end in its own way."""
-        ...
-
-    def overdrawn(self) -> bool:
-        """Whether the parting reserve is used up."""
-        ...
-
-    def kill(self) -> None:
-        """End every member now; returns before they are gone."""
-        ...
+        return self._group.members()
 
     def close(self) -> None:
-        """Give everything back. Members that live on stay under the kernel's ceiling, where there is one."""
-        ...
+        occupied = bool(self._group.pids())
+        if occupied:
+            with contextlib.suppress(OSError):
+                self._release()
+        for file in self._files:
+            file.close()
+        if self._notice >= 0:
+            os.close(self._notice)
+            self._notice = -1
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+        self._group.close(patience=0.0 if occupied else 1.0)
+
+    def _release(self) -> None:
+        """Leave survivors under the kernel's limit without a monitor."""
+        return

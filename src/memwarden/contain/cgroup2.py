@@ -1,11 +1,11 @@
 """A ceiling by a cgroup version 2 memory group.
 
-``memory.high`` stands at the limit: a task that gets there is slowed down by the kernel while we are told
-through ``memory.events``, freeze the group and read the evidence. ``memory.max`` stands one parting
-reserve above it; who gets there is killed by the kernel, the whole group at once (``memory.oom.group``).
+``memory.high`` is the limit: the kernel throttles a task that reaches it and reports it through ``memory.events``;
+memwarden then freezes the group and reads the evidence. ``memory.max`` is one parting reserve above; there the
+kernel kills the whole group at once (``memory.oom.group``).
 
-``high`` is also counted when the kernel merely drops file cache at the limit, so the event is believed
-only when the memory that cannot be reclaimed is at the limit.
+``high`` also counts when the kernel merely drops file cache at the limit, so the event counts only if the memory
+that cannot be reclaimed is at the limit.
 """
 
 from __future__ import annotations
@@ -15,37 +15,40 @@ import os
 import select
 from collections.abc import Sequence
 
-from memwarden.contain.ceiling import PARTING_RESERVE
-from memwarden.contain.own_cgroup import OwnCgroup, hands_memory_down, need_entry, parent_for, write
+from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
+from memwarden.contain.own_cgroup import hands_memory_down, need_entry, parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
-from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
-from memwarden.process.watchdog import Watchdog
 from memwarden.readers.linux.cgroup import RECLAIMABLE, keyed_number
-from memwarden.readers.linux.files import KeptFile, read_once
+from memwarden.readers.linux.files import read_once
 
-#: How far under the limit the unreclaimable part may be for a ``high`` event to be believed: charges come in
-#: batches for each processor.
+#: A ``high`` event counts if the unreclaimable memory is this close to the limit: charges come in batches for each
+#: processor.
 _SLACK = 1 * MIB
 
 
-class Cgroup2Ceiling:
-    """Holds a tree to ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
+class Cgroup2Ceiling(CgroupCeiling):
+    """Ceiling of ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
 
     kind = "cgroup2"
 
     def __init__(self, limit: int, given: str | None = None) -> None:
-        self._limit = limit
         parent = parent_for(2, given)
-        self._need_controller(parent)
+        try:
+            delegated = hands_memory_down(parent)
+        except ReadError as error:
+            raise CeilingUnavailable(str(error)) from None
+        if not delegated:
+            raise CeilingUnavailable(
+                f"{parent} does not delegate the memory controller (cgroup.subtree_control), and memwarden does not "
+                "change groups that it did not create; name a delegated group with --cgroup"
+            )
         need_entry(parent)
-        self._group = OwnCgroup(parent)
-        self._sentinel: Watchdog | None = None
+        super().__init__(limit, parent)
         path = self._group.path
-        self._events = KeptFile("events", f"{path}/memory.events", 512)
-        self._stat = KeptFile("stat", f"{path}/memory.stat", 8192)
-        self._current = KeptFile("current", f"{path}/memory.current", 64)
-        self._notice = -1
+        self._counters = self._keep("events", "memory.events", 512)
+        self._stat = self._keep("stat", "memory.stat", 8192)
+        self._current = self._keep("current", "memory.current", 64)
         try:
             # memwarden/ is ours, so its controllers may be turned on for the group below it.
             write(os.path.dirname(path), "cgroup.subtree_control", "+memory")
@@ -60,49 +63,15 @@ class Cgroup2Ceiling:
         except OSError as error:
             self.close()
             raise CeilingUnavailable(f"the group {path} cannot be set up: {error.strerror}") from None
-        # cgroup.kill is there since Linux 5.14; before, the kernel shall kill at the ceiling instead of slowing down.
-        self._kills = os.path.exists(f"{path}/cgroup.kill")
-        self._sentinel = Watchdog('echo 1 >"$1/cgroup.kill"' if self._kills else 'echo max >"$1/memory.high"', path)
+        if os.path.exists(f"{path}/cgroup.kill"):  # Linux 5.14
+            self.if_killed = "a helper shell kills the whole tree"
+            self._watch('echo 1 >"$1/cgroup.kill"')
+        else:
+            self._watch('echo max >"$1/memory.high"')  # the kernel kills at the ceiling instead of throttling
         self._high = self._count(b"high")
-        self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
-
-    @staticmethod
-    def _need_controller(parent: str) -> None:
-        try:
-            granted = hands_memory_down(parent)
-        except ReadError as error:
-            raise CeilingUnavailable(str(error)) from None
-        if not granted:
-            raise CeilingUnavailable(
-                f"{parent} does not hand the memory controller down (cgroup.subtree_control), and it is not ours"
-                " to change; name a delegated group with --cgroup"
-            )
-
-    @property
-    def helpers(self) -> Sequence[int]:
-        pid = self._sentinel.pid if self._sentinel is not None else None
-        return () if pid is None else (pid,)
-
-    @property
-    def afterwards(self) -> str:
-        if self._kills:
-            return "a shell that waits for that ends the whole tree"
-        return "the command is killed, and the kernel holds the rest to the limit and kills at it"
-
-    def attach(self, root: ProcessKey) -> None:
-        pass
 
     def watched(self) -> Sequence[tuple[int, int]]:
         return ((self._notice, select.POLLPRI),)
-
-    def pace(self) -> float:
-        return 1.0
-
-    def _count(self, key: bytes) -> int:
-        try:
-            return keyed_number(self._events.read(), key, self._events.path) or 0
-        except ReadError:
-            return 0  # the group is gone
 
     def _unreclaimable(self) -> int:
         stat, where = self._stat.read(), self._stat.path
@@ -110,7 +79,7 @@ class Cgroup2Ceiling:
         return int(self._current.read()) - dropped
 
     def reached(self) -> bool:
-        os.pread(self._notice, 512, 0)  # reading is what arms the next notice
+        os.pread(self._notice, 512, 0)  # reading arms the next notification
         if self.kernel_kills():
             return True
         high = self._count(b"high")
@@ -133,18 +102,15 @@ class Cgroup2Ceiling:
             return 0, ""
 
     def kernel_kills(self) -> int:
-        # A kill for want of memory above is counted here, too, but then nobody was at a limit in here.
+        # A kill for a limit above counts as oom_kill, too, but then no group in here was at its limit.
         return self._count(b"oom_kill") if self._count(b"oom") else 0
 
     def killed_from_above(self) -> bool:
         return self._count(b"oom_kill") > 0 and not self._count(b"oom")
 
-    def members(self) -> list[ProcessKey]:
-        return self._group.members()
-
     def part(self) -> None:
         with contextlib.suppress(OSError):
-            write(self._group.path, "memory.high", "max")  # no more slowing down: memory.max holds
+            write(self._group.path, "memory.high", "max")  # no more throttling: memory.max is the limit
             write(self._group.path, "cgroup.freeze", "0")
 
     def overdrawn(self) -> bool:
@@ -157,14 +123,3 @@ class Cgroup2Ceiling:
             self._group.kill()
             with contextlib.suppress(OSError):
                 write(self._group.path, "cgroup.freeze", "0")
-
-    def close(self) -> None:
-        left = bool(self._group.pids())
-        for file in (self._events, self._stat, self._current):
-            file.close()
-        if self._notice >= 0:
-            os.close(self._notice)
-            self._notice = -1
-        if self._sentinel is not None:
-            self._sentinel.dismiss()
-        self._group.close(patience=0.0 if left else 1.0)

@@ -1,4 +1,4 @@
-"""A tree that is held: who belongs to it now, what they hold, and how it is brought to its end."""
+"""The process tree of a contained command: its members, their memory use, and its shutdown."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _KILL_SECONDS = 10.0
 
 
 class ContainedTree:
-    """The tree of a launched command. ``steps`` tells, in words, what was done to it.
+    """The tree of a launched command. ``steps`` logs its shutdown.
 
-    ``adopt``: this process is given orphans, and collects them. All calls come from the guard's thread.
+    ``adopt``: orphans become children of this process, which reaps them. All calls come from the guard thread;
+    ``grace`` may be set from another one, and 0 means SIGKILL without SIGTERM.
     """
 
     def __init__(self, launched: Launched, ceiling: Ceiling | None, *, adopt: bool, grace: float) -> None:
-        self._launched, self._ceiling, self._adopt, self._grace = launched, ceiling, adopt, grace
+        self._launched, self._ceiling, self._adopt, self.grace = launched, ceiling, adopt, grace
         self._helpers = ceiling.helpers if ceiling is not None else ()
         self._reader = TreeReader(
             launched.pid, adopter=os.getpid() if adopt else None, strangers=self._helpers, keep=16
@@ -36,7 +37,7 @@ class ContainedTree:
         self.steps: list[str] = []
 
     def members(self) -> list[ProcessKey]:
-        """Who lives in the tree: by the group where there is one, and by descent."""
+        """Return the live members: of the control group, if there is one, and by descent."""
         found: dict[int, ProcessKey] = {}
         if self._ceiling is not None:
             found = {key.pid: key for key in self._ceiling.members()}
@@ -45,7 +46,7 @@ class ContainedTree:
         return [key for key in found.values() if alive(key)]
 
     def measured(self) -> tuple[ProcessMemory, ...]:
-        """What each member holds, largest first."""
+        """Return the memory use of each member, largest first."""
         found = []
         for key in self.members():
             reader = ProcessReader(key.pid)
@@ -55,75 +56,76 @@ class ContainedTree:
         return tuple(sorted(found, key=lambda process: -process.rss))
 
     def evidence(self, ceiling: Ceiling) -> Evidence:
-        """What is read at the limit, while the tree stands still."""
+        """Read the memory use at the limit, while the tree is stopped."""
         moment = time.monotonic()
         processes = self.measured()
         used, counted_by = ceiling.used()
         return Evidence(monotonic=moment, used=used, counted_by=counted_by, processes=processes)
 
-    def collect(self) -> None:
-        """Reap what has ended: the command, and orphans that were given to us."""
+    def reap(self) -> None:
+        """Reap the command and adopted orphans, where they have exited."""
         self._launched.poll()
         while self._adopt:
             try:
-                told = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if told is None or told.si_pid == self._launched.pid or told.si_pid in self._helpers:
-                return  # those are waited for by name
+            if exited is None or exited.si_pid == self._launched.pid or exited.si_pid in self._helpers:
+                return  # those are waited for by pid
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(told.si_pid, os.WNOHANG)
+                os.waitpid(exited.si_pid, os.WNOHANG)
 
-    # --- ending -----------------------------------------------------------------------------------------
+    def terminate(self, why: str) -> None:
+        """Send SIGTERM to every member, and SIGKILL after the grace; return when none is left.
 
-    def end(self, why: str) -> None:
-        """SIGTERM to everybody, the grace, SIGKILL; returns when nobody is left (or the kernel cannot end them)."""
+        A member in uninterruptible sleep may be left after 10 s; ``steps`` names it.
+        """
         ceiling = self._ceiling
-        begun = time.monotonic()
+        start = time.monotonic()
 
-        def step(words: str) -> None:
-            self.steps.append(f"+{time.monotonic() - begun:.3f} s {words}")
+        def log(step: str) -> None:
+            self.steps.append(f"+{time.monotonic() - start:.3f} s {step}")
 
-        step(f"the tree {why}")
-        asked: set[ProcessKey] = set()
-        parted = False
-        while members := self.members():
-            if fresh := [key for key in members if key not in asked]:
+        log(f"the tree {why}")
+        signaled: set[ProcessKey] = set()
+        resumed = False
+        while self.grace > 0 and (members := self.members()):
+            if fresh := [key for key in members if key not in signaled]:
                 for key in fresh:
                     with contextlib.suppress(ActionFailed):
                         send(key, signal.SIGTERM)
-                    if ceiling is None:  # a stopped process cannot answer; a ceiling lets its own go in part()
+                    if ceiling is None:  # a stopped process cannot handle SIGTERM; a ceiling resumes it in part()
                         with contextlib.suppress(ActionFailed):
                             send(key, signal.SIGCONT)
-                asked.update(fresh)
-            if ceiling is not None and not parted:
+                signaled.update(fresh)
+            if ceiling is not None and not resumed:
                 ceiling.part()
-                parted = True
-            stays = not self._leaving(begun + self._grace)
+                resumed = True
+            over = not self._wait_a_little(start)
             if fresh:
-                step(f"SIGTERM to {named(fresh)}")
-            if stays:
+                log(f"SIGTERM to {named(fresh)}")
+            if over:
                 overdrawn = ceiling is not None and ceiling.overdrawn()
-                step("it went on growing" if overdrawn else f"{named(members)} did not end within {self._grace:g} s")
+                log("it went on growing" if overdrawn else f"{named(members)} still ran after {self.grace:g} s")
                 break
         if members := self.members():
-            step(f"SIGKILL to {named(members)}")
+            log(f"SIGKILL to {named(members)}")
             self.kill()
         left = self.members()
-        step("nobody is left" if not left else f"{named(left)} cannot be ended by the kernel yet")
+        log("no process left" if not left else f"{named(left)} cannot be killed yet (uninterruptible sleep)")
 
-    def _leaving(self, until: float) -> bool:
-        """Wait a little; False when the patience with the tree is over: the grace, or the parting reserve."""
+    def _wait_a_little(self, start: float) -> bool:
+        """Wait 10 ms; False as soon as the grace or the parting reserve is used up."""
         pause = time.monotonic() + 0.010
         while time.monotonic() < pause:
-            if time.monotonic() >= until or (self._ceiling is not None and self._ceiling.overdrawn()):
+            if time.monotonic() >= start + self.grace or (self._ceiling is not None and self._ceiling.overdrawn()):
                 return False
             time.sleep(0.001)
-            self.collect()
+            self.reap()
         return True
 
     def kill(self) -> None:
-        """End every member now, and those that are forked meanwhile."""
+        """Send SIGKILL to every member, also to those that are forked meanwhile."""
         until = time.monotonic() + _KILL_SECONDS
         while time.monotonic() < until:
             if self._ceiling is not None:
@@ -132,17 +134,17 @@ class ContainedTree:
             for key in members:
                 with contextlib.suppress(ActionFailed):
                     send(key, signal.SIGKILL)
-            self.collect()
+            self.reap()
             if not members:
                 return
             time.sleep(0.002)  # the kernel takes some 40 ms to free 500 MiB
 
     def close(self) -> None:
-        """Give descriptors back."""
+        """Close descriptors."""
         self._reader.close()
 
 
 def named(keys: Sequence[ProcessKey]) -> str:
-    """A few pids in words."""
+    """Return a few of the pids as text."""
     shown = ", ".join(str(key.pid) for key in keys[:5])
     return f"pid {shown}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -13,7 +13,7 @@ key_of, alive = _probe.key_of, _probe.alive
 
 
 def become_subreaper() -> bool:
-    """Have the orphans of our descendants given to this process (Linux 3.4). Only for a process that is ours."""
+    """Make this process the parent of its descendants' orphans (Linux 3.4). Only for a process that is ours."""
     try:
         import ctypes
 

@@ -1,4 +1,4 @@
-"""Starting a command through the exec launcher, and waiting for it."""
+"""Start of a command through the exec launcher."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SCRIPT = os.path.join(os.path.dirname(__file__), "_exec.py")
 
 
 class Launched:
-    """A started launcher, soon the command: its identity, whether it has become the command, how it ended.
+    """A started launcher, soon the command.
 
-    ``pipe`` becomes readable when it has, or could not. Nobody may wait for that alone: under a small limit
-    the launcher can come to a stop before.
+    ``pipe`` becomes readable when the launcher has become the command, or could not. Do not wait for that alone:
+    under a small limit the launcher can block before.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], key: ProcessKey, name: str, pipe: int) -> None:
@@ -34,32 +34,32 @@ class Launched:
         return self.key.pid
 
     def became_command(self) -> bool:
-        """Whether the command runs now; does not wait. Raises :class:`LaunchError` when it could not be run."""
+        """Return whether the command runs now, without waiting. Raises :class:`LaunchError` if it cannot be run."""
         if self.pipe < 0:
             return True
         if not select.select([self.pipe], [], [], 0)[0]:
             return False
-        told = os.read(self.pipe, 64).decode()
+        failure = os.read(self.pipe, 64).decode()
         self.close()
-        if told:
+        if failure:
             self.process.wait()
-            stage, _, number = told.partition(" ")
+            stage, _, number = failure.partition(" ")
             raise _failed(self.name, stage, int(number))
         return True
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the pipe."""
         if self.pipe >= 0:
             os.close(self.pipe)
             self.pipe = -1
 
     def poll(self) -> int | None:
-        """The exit code, a negative signal number, or None while it runs."""
+        """Return the exit code, a negative signal number, or None while it runs."""
         return self.process.poll()
 
 
 def resolve(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> str:
-    """The file that a command means. Raises :class:`LaunchError` with the errno that the system would give."""
+    """Return the file of a command. Raises :class:`LaunchError` with the errno that the system would give."""
     if not command or not command[0]:
         raise LaunchError("no command was given; write it after --", errno=errno.ENOENT, stage="exec")
     name = command[0]
@@ -69,7 +69,7 @@ def resolve(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: s
             raise LaunchError(f"{name}: is a directory, not a command", errno=errno.EACCES, stage="exec")
         if not os.path.exists(path):
             raise LaunchError(f"{name}: no such file", errno=errno.ENOENT, stage="exec")
-        return name  # whether it may be executed only the kernel knows: access(2) asks without capabilities
+        return name  # only execve knows whether it may be executed: access(2) ignores capabilities
     search = (os.environ if env is None else env).get("PATH", os.defpath)
     found = shutil.which(name, path=search)
     if found is None:
@@ -81,7 +81,7 @@ def launch(
     command: Sequence[str],
     *,
     joins: Sequence[str] = (),
-    death_signal: int = getattr(signal, "SIGKILL", 9),  # Windows has no such name, and must import this
+    death_signal: int = getattr(signal, "SIGKILL", 9),  # Windows has no SIGKILL, and imports this
     blocked: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
@@ -92,9 +92,8 @@ def launch(
 ) -> Launched:
     """Start ``command`` inside the groups whose ``cgroup.procs`` files are ``joins``.
 
-    ``death_signal`` reaches the command when the calling *thread* ends: call this on a thread that lives
-    as long as the guard. ``blocked`` are the signals that the command shall start with blocked. Raises
-    :class:`LaunchError`.
+    ``death_signal`` is sent to the command when the calling *thread* exits: call this on a thread that lives as long
+    as the guard. ``blocked`` are the signals that the command starts with blocked. Raises :class:`LaunchError`.
     """
     path = resolve(command, env, cwd)
     reading, writing = os.pipe()
@@ -115,13 +114,13 @@ def launch(
         os.close(writing)
     try:
         key = key_of(process.pid)
-    except ReadError:  # it has ended already, and its pid stays taken until it is reaped
+    except ReadError:  # it has exited, and keeps its pid until it is reaped
         key = ProcessKey(process.pid, 0)
     return Launched(process, key, command[0], reading)
 
 
 def inheritable_descriptors() -> list[int]:
-    """Descriptors beyond the first three that our own starter meant to be handed on (``3<file`` in a shell)."""
+    """Return the descriptors above 2 that our parent process passed on (``3<file`` in a shell)."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -131,22 +130,22 @@ def inheritable_descriptors() -> list[int]:
 
 
 def _failed(name: str, stage: str, number: int) -> LaunchError:
-    words = os.strerror(number)
+    why = os.strerror(number)
     if stage == "join":
-        return LaunchError(f"{name}: could not enter its memory group: {words}", errno=number, stage=stage)
+        return LaunchError(f"{name}: could not enter its memory group: {why}", errno=number, stage=stage)
     if number == errno.ENOEXEC:
-        words = "neither a program nor a script with a #! line; name its interpreter"
+        why = "neither a program nor a script with a #! line; name its interpreter"
     elif number == errno.EACCES:
-        words = "not executable; chmod +x it, or name its interpreter"
+        why = "not executable; chmod +x it, or name its interpreter"
     elif number == errno.ENOMEM:
-        words = "not enough memory to start it; raise the limit"
+        why = "not enough memory to start it; raise the limit"
     elif number == errno.E2BIG:
-        words = "its arguments and environment are too long for this system"
-    return LaunchError(f"{name}: {words}", errno=number, stage=stage)
+        why = "its arguments and environment are too long for this system"
+    return LaunchError(f"{name}: {why}", errno=number, stage=stage)
 
 
 def _ctype_is_pythons(env: Mapping[str, str] | None) -> bool:
-    """Whether LC_CTYPE was not set by the user but by Python in the C locale, here or in the launcher."""
+    """Return whether LC_CTYPE was set by Python in the C locale, here or in the launcher, and not by the user."""
     if env is not None:
         return "LC_CTYPE" not in env
     try:

@@ -1,4 +1,4 @@
-"""Whether the kernel's out-of-memory killer struck between two moments, and where."""
+"""Detection of kills by the kernel's OOM killer between two moments, and their location."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from memwarden.readers.linux.files import read_once
 
 
 class OomEvents:
-    """Remembers the kill counters of our own path and of the machine from when it was made."""
+    """Compares the OOM kill counters of our cgroup path and of the machine with those at its construction."""
 
     def __init__(self, proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> None:
         self._proc, self._sys = proc, sys_fs_cgroup
@@ -25,7 +25,7 @@ class OomEvents:
             groups = ()
         finally:
             reader.close()
-        # The root's counter is the machine's: it says nothing about where.
+        # The root's counter is the machine's, and says nothing about the location.
         limited = [group for group in groups if group.limit is not None]
         try:
             data = read_once("vmstat", f"{self._proc}/vmstat", 16384)
@@ -36,9 +36,9 @@ class OomEvents:
         return limited, machine
 
     def _at_their_limit(self) -> dict[str, int]:
-        """How often each group (version 2, Linux 5.2) was itself the one at its limit.
+        """Return how often each group (version 2, Linux 5.2) was itself the one at its limit.
 
-        A kill is counted in the victim's group and in all above it, wherever the limit stands.
+        A kill counts in the victim's group and in all above it, wherever the limit is set.
         """
         times: dict[str, int] = {}
         try:
@@ -54,9 +54,9 @@ class OomEvents:
         return times
 
     def seen(self, below: bool = False) -> str:
-        """Where it struck since: the path of the group that was at its limit, ``"machine"``, or ``""``.
+        """Return the location of a kill since: the path of the group at its limit, ``"machine"``, or ``""``.
 
-        ``below``: it struck in a group below ours, for want of memory above that.
+        ``below``: a process in a group below ours was killed for a limit above that group.
         """
         groups, machine = self._count()
         for at, victim in enumerate(groups):
@@ -67,11 +67,11 @@ class OomEvents:
         return "machine" if machine > self._machine else ""
 
     def _culprit(self, path: list[CgroupMemory]) -> str:
-        """Whose limit it was, of the victim's group and those above it."""
+        """Return the group that was at its limit, of the victim's and those above it."""
         full = self._at_their_limit()
         for group in path:
             if full.get(group.path, 0) > self._full.get(group.path, 0):
                 return group.path
-        # Version 1 gives every group the smallest limit of its path: it stands where that is met last.
+        # Version 1 shows in every group the smallest limit of its path; the outermost group that shows it has it.
         same = [group for group in path if group.version == 1 and group.limit == path[0].limit]
         return (same or path)[-1 if same else 0].path

@@ -1,13 +1,12 @@
-"""Memory groups of our own: where they may stand, whose they are, and how they go away.
+"""Memory groups of our own: their place, their ownership, and their removal.
 
-A group is made only where no limit is escaped and nobody else's accounting is disturbed: below a group
-that was given by name, at the top of the mounted hierarchy (on a host the root, in a container the
-container's own group), or, when a limit stands on our own path below that, below our own group. In version
-2 a group with processes cannot hand memory on; the next one above may serve, up to the one with the limit.
+A group is created only where no limit is escaped and no other accounting is disturbed: below a group given by name,
+at the top of the mounted hierarchy (on a host the root, in a container the container's own group), or, if our own
+path has a limit below that, below our own group. In version 2 a group with processes cannot delegate memory; then
+the next one above serves, up to the one with the limit.
 
-Whose a group is: its maker holds a lock (``flock``) on its directory for as long as it lives, so a group
-that can be locked was left by a monitor that was killed. This holds across pid namespaces, where pids
-mean nothing.
+The creator of a group holds a lock (``flock``) on its directory for life, so a group that can be locked was left by
+a monitor that was killed. This works across pid namespaces, where pids mean nothing.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ def write(directory: str, name: str, value: str) -> None:
 
 
 def parent_for(version: int, given: str | None) -> str:
-    """The directory in which a group may be made. Raises :class:`CeilingUnavailable`."""
+    """Return the directory in which a group may be created. Raises :class:`CeilingUnavailable`."""
     try:
         location = locate()
     except ReadError as error:
-        raise CeilingUnavailable(f"no memory controller can be seen: {error}") from None
+        raise CeilingUnavailable(f"no memory controller is visible: {error}") from None
     if location.mount.version != version:
         raise CeilingUnavailable(f"the memory controller is on cgroup version {location.mount.version} here")
     if given is not None:
@@ -73,7 +72,7 @@ def _limited(below_top: list[tuple[str, str]]) -> bool:
 
 
 def _limits(directory: str) -> bool:
-    """Whether a version 2 group limits memory, be it by slowing down."""
+    """Return whether a version 2 group limits memory (``memory.high`` included)."""
     for name in ("memory.max", "memory.high"):
         with contextlib.suppress(ReadError):
             if not read_once(name, f"{directory}/{name}", 64).startswith(b"max"):
@@ -82,15 +81,14 @@ def _limits(directory: str) -> bool:
 
 
 def hands_memory_down(directory: str) -> bool:
-    """Whether groups below a version 2 group can have limits. Raises :class:`ReadError` for no such group."""
+    """Return whether groups below a version 2 group can have limits. Raises :class:`ReadError` if it is absent."""
     return b"memory" in read_once("controllers", f"{directory}/cgroup.subtree_control", 512).split()
 
 
 def need_entry(parent: str) -> None:
-    """Raise :class:`CeilingUnavailable` where a process of ours may not be moved below ``parent`` (version 2).
+    """Raise :class:`CeilingUnavailable` if a process of ours may not be moved below ``parent`` (version 2).
 
-    The kernel asks for the right to write ``cgroup.procs`` of the nearest group above both where the process
-    is and where it goes to.
+    The kernel requires write access to ``cgroup.procs`` of the nearest common ancestor of source and destination.
     """
     try:
         location = locate()
@@ -106,29 +104,29 @@ def need_entry(parent: str) -> None:
 
 
 class OwnCgroup:
-    """A group that we made, locked, and remove. ``path`` is its directory."""
+    """A group that we created, locked, and remove. ``path`` is its directory."""
 
     def __init__(self, parent: str) -> None:
-        """Make a group below ``parent``/memwarden. Raises :class:`CeilingUnavailable`."""
+        """Create a group below ``parent``/memwarden. Raises :class:`CeilingUnavailable`."""
         if fcntl is None:
-            raise CeilingUnavailable("this system has no file locks, without which a group cannot be made safely")
-        home = os.path.join(parent, PARENT)
+            raise CeilingUnavailable("this system has no file locks, without which a group cannot be created safely")
+        top = os.path.join(parent, PARENT)
         self._lock = -1
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(home)
-            sweep(home)
+                os.mkdir(top)
+            sweep(top)
             for number in range(100):
-                self.path = os.path.join(home, f"run-{os.getpid()}-{time.monotonic_ns()}-{number}")
+                self.path = os.path.join(top, f"run-{os.getpid()}-{time.monotonic_ns()}-{number}")
                 os.mkdir(self.path)
                 if self._take():
                     return
-            raise CeilingUnavailable(f"{home}: groups made there vanish at once")
+            raise CeilingUnavailable(f"{top}: groups created there vanish at once")
         except OSError as error:
-            raise CeilingUnavailable(f"no group can be made in {parent}: {error.strerror}") from None
+            raise CeilingUnavailable(f"no group can be created in {parent}: {error.strerror}") from None
 
     def _take(self) -> bool:
-        """Lock the group; False when a sweep took it between making and locking."""
+        """Lock the group; False if a sweep removed it between creation and locking."""
         try:
             self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -140,11 +138,11 @@ class OwnCgroup:
         return False
 
     def pids(self) -> list[int]:
-        """The processes in this group and in groups that were made below it."""
+        """Return the pids in this group and in groups below it."""
         return group_pids(self.path)
 
     def members(self) -> list[ProcessKey]:
-        """The same, identified; those that end meanwhile are left out."""
+        """Return the same with start times, without those that exit meanwhile."""
         found = []
         for pid in self.pids():
             with contextlib.suppress(ReadError):
@@ -152,15 +150,15 @@ class OwnCgroup:
         return found
 
     def kill(self) -> None:
-        """SIGKILL to each member that is there now."""
+        """Send SIGKILL to each member that is there now."""
         for key in self.members():
-            # Still in the group after its identity was taken: it is one of ours, whatever its pid was before.
+            # Still in the group after its start time was read: it is a member, whatever had its pid before.
             if key.pid in self.pids():
                 with contextlib.suppress(ActionFailed):
                     send(key, signal.SIGKILL)
 
     def close(self, patience: float = 1.0) -> bool:
-        """Remove the group; False when it is not empty (it stays, and is removed by a later start)."""
+        """Remove the group; False if it is not empty (a later start removes it)."""
         gone = False
         until = time.monotonic() + patience
         while True:
@@ -172,7 +170,7 @@ class OwnCgroup:
                 gone = True
                 break
             except OSError:
-                # A killed process leaves its group a moment after its parent was told.
+                # A killed process leaves its group a moment after its parent could reap it.
                 if time.monotonic() > until or self.pids():
                     break
                 time.sleep(0.005)
@@ -186,7 +184,7 @@ class OwnCgroup:
 
 
 def group_pids(path: str) -> list[int]:
-    """The pids in a group and below it; empty when it is gone."""
+    """Return the pids in a group and below it; none if it is gone."""
     pids: list[int] = []
     for directory, _, files in os.walk(path):
         if "cgroup.procs" in files:
@@ -200,15 +198,15 @@ def _remove(path: str) -> None:
         os.rmdir(directory)
 
 
-def sweep(home: str) -> list[str]:
-    """Remove groups that a killed monitor left; returns those that still hold processes.
+def sweep(top: str) -> list[str]:
+    """Remove groups that a killed monitor left; return those that still have processes.
 
-    Such a group is thawed and gets the kernel's own killer back, so that nothing in it waits for a monitor for ever.
+    Such a group is thawed and gets the kernel's OOM killer back, so that nothing in it waits for a monitor forever.
     """
     occupied = []
     with contextlib.suppress(OSError):
-        for entry in os.listdir(home):
-            path = os.path.join(home, entry)
+        for entry in os.listdir(top):
+            path = os.path.join(top, entry)
             if not entry.startswith("run-") or not os.path.isdir(path):
                 continue
             try:
@@ -225,7 +223,7 @@ def sweep(home: str) -> list[str]:
                 else:
                     _remove(path)
             except OSError:
-                pass  # locked: its maker lives
+                pass  # locked: its creator lives
             finally:
                 os.close(fd)
     return occupied

@@ -1,9 +1,9 @@
-"""A ceiling by watching: where no group can be had.
+"""A ceiling by polling: where no control group can be created.
 
-The tree is measured from outside (a program that holds its interpreter's lock cannot stop us), by the sum
-of resident sizes, which is an upper bound. When that crosses the limit the tree is stopped, counted once
-by PSS (which counts shared pages once), and then ended or let go. What the kernel does not hold can
-always be passed by a little: measured at 1 GB/s some 1 to 3 MB.
+The tree is measured from outside (a program that holds its interpreter's lock cannot delay it), by the sum of
+resident sizes, which is an upper bound. When the sum passes the limit, the tree is stopped, measured once by PSS
+(which counts shared pages once), and then terminated or resumed. Between two polls a tree can pass its limit a
+little: measured 1 to 3 MB at 1 GB/s.
 """
 
 from __future__ import annotations
@@ -11,36 +11,32 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
-from memwarden.contain.ceiling import PARTING_RESERVE
+from memwarden.contain.ceiling import PARTING_RESERVE, Ceiling
 from memwarden.contain.kernel import send
 from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
 from memwarden.readers.linux.process import read_pss, read_stat
 from memwarden.readers.linux.tree import TreeReader
 
-#: Bytes a second that a tree is reckoned to grow at: one that has grown of late, and one that has stood still
-#: (one thread faults in 1.3 GB/s in 4 KiB pages; each wake-up costs some 0.1 ms of a core).
+#: Assumed growth in bytes a second: of a tree that grew lately, and of one at rest (one thread faults in 1.3 GB/s
+#: in 4 KiB pages; each wake-up costs some 0.1 ms of a core).
 FASTEST, FASTEST_FROM_REST = 16e9, 4e9
-#: The next look comes this soon while the tree grows: with 2 MiB pages it fills faster than any rate foretells.
+#: Seconds between polls: while the tree grows (with 2 MiB pages it can outrun any rate), at least, and at most.
 GROWING, SHORTEST, LONGEST = 0.001, 0.001, 0.020
-NICE = -10
-#: How long growth is remembered: for the pace of a growing tree, and before a tree counts as at rest.
+#: Seconds that growth is remembered: for the interval of a growing tree, and before a tree counts as at rest.
 GROWTH_MEMORY, REST_AFTER = 0.5, 5.0
-#: A false alarm (shared pages) is not looked into again sooner.
+#: Seconds before a false alarm (shared pages) is checked again.
 RECOUNT_SECONDS = 0.25
 
 
-class PollingCeiling:
-    """Holds a tree to ``limit`` bytes by looking. ``adopter`` receives its orphans (see :class:`TreeReader`)."""
+class PollingCeiling(Ceiling):
+    """Ceiling of ``limit`` bytes by polling. ``adopter`` is the parent of orphans (see :class:`TreeReader`)."""
 
     kind = "polling"
-    joins: Sequence[str] = ()
-    helpers: Sequence[int] = ()
-    afterwards = "the command is killed, and what it started runs on unheld"
+    if_killed = "the command is killed, and its descendants run on without a limit"
 
     def __init__(
         self,
@@ -51,7 +47,7 @@ class PollingCeiling:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not os.path.exists("/proc/self/statm"):
-            raise CeilingUnavailable("there is no /proc to look at")
+            raise CeilingUnavailable("there is no /proc to read")
         self._limit, self._adopter, self._strangers = limit, adopter, strangers
         self._monotonic = monotonic
         self._reader: TreeReader | None = None
@@ -64,32 +60,25 @@ class PollingCeiling:
         self._shared_twice = 0
 
     def attach(self, root: ProcessKey) -> None:
-        with contextlib.suppress(OSError):
-            # This thread alone, where it is granted: who looks too late because others compute does not hold.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self._reader = TreeReader(root.pid, adopter=self._adopter, strangers=self._strangers)
 
-    def watched(self) -> Sequence[tuple[int, int]]:
-        return ()
-
     def pace(self) -> float:
-        now = self._monotonic()
-        still = now - self._grew_at
-        wait = max(0, self._limit - self._bound) / 2 / (FASTEST if still < REST_AFTER else FASTEST_FROM_REST)
-        if still < GROWTH_MEMORY:
+        at_rest = self._monotonic() - self._grew_at
+        wait = max(0, self._limit - self._bound) / 2 / (FASTEST if at_rest < REST_AFTER else FASTEST_FROM_REST)
+        if at_rest < GROWTH_MEMORY:
             wait = min(wait, GROWING)
-        # A large tree is not looked at for more than half of the time.
+        # Reading a large tree takes at most half of the time.
         return min(LONGEST, max(SHORTEST, wait, self._cost))
 
-    def _look(self) -> TreeMemory | None:
+    def _sample(self) -> TreeMemory | None:
         assert self._reader is not None
-        begun = self._monotonic()
+        start = self._monotonic()
         try:
             tree, _ = self._reader.look()
         except ReadError:
             return None
         now = self._monotonic()
-        self._cost = now - begun
+        self._cost = now - start
         bound = tree.total
         if bound > self._bound:
             self._grew_at = now
@@ -98,12 +87,12 @@ class PollingCeiling:
         return tree
 
     def reached(self) -> bool:
-        self._look()
+        self._sample()
         if self._bound < self._limit:
             return False
         now = self._monotonic()
-        # Since the last count the shared part explained the difference; until the bound has grown by what was
-        # left then, only a changed sharing can have eaten it, and that is looked at now and then.
+        # At the last count, shared pages explained the difference. Until the bound has grown by what was left then,
+        # only less sharing can have used it up, and that is checked now and then.
         if self._bound < self._recount_bound and now < self._recount_at:
             return False
         self._freeze()
@@ -119,7 +108,7 @@ class PollingCeiling:
         return False
 
     def _freeze(self) -> None:
-        """Stop every member, also those that are forked while we do it."""
+        """Stop every member, also those that are forked meanwhile."""
         assert self._reader is not None
         done: set[ProcessKey] = set()
         for _ in range(16):
@@ -129,7 +118,7 @@ class PollingCeiling:
             for key in fresh:
                 done.add(key)
                 with contextlib.suppress(ActionFailed, ReadError):
-                    if read_stat(key.pid).state not in "TtZX":  # already stopped by somebody else: stays so
+                    if read_stat(key.pid).state not in "TtZX":  # already stopped by another process: stays so
                         send(key, signal.SIGSTOP)
                         self._stopped.append(key)
 
@@ -140,8 +129,8 @@ class PollingCeiling:
         self._stopped = []
 
     def _count(self) -> int:
-        """The tree by PSS; a member that does not tell counts with its resident size."""
-        tree = self._look()
+        """Return the tree's PSS; a member whose PSS cannot be read counts with its resident size."""
+        tree = self._sample()
         if tree is None:
             return 0
         total = 0
@@ -158,12 +147,6 @@ class PollingCeiling:
     def peak(self) -> tuple[int, str]:
         return self._peak - self._shared_twice, self.used()[1]
 
-    def kernel_kills(self) -> int:
-        return 0
-
-    def killed_from_above(self) -> bool:
-        return False
-
     def members(self) -> list[ProcessKey]:
         return [] if self._reader is None else self._reader.members()
 
@@ -172,14 +155,14 @@ class PollingCeiling:
         self._thaw()
 
     def overdrawn(self) -> bool:
-        self._look()
+        self._sample()
         if self._bound <= self._allowed:
             return False
         self._freeze()
         return True
 
     def kill(self) -> None:
-        self._freeze()  # who stands still cannot fork away from the signal
+        self._freeze()  # a stopped process cannot fork away from the signal
         for key in self.members():
             with contextlib.suppress(ActionFailed):
                 send(key, signal.SIGKILL)

@@ -113,7 +113,7 @@ class WorkerCgroupV1:
 
     def stuck(self) -> bool:
         self._group.reached()  # takes the event
-        return self._group.stands_still()
+        return self._group.under_oom()
 
     def kernel_kills(self) -> int:
         return self._group.members_killed()

@@ -27,8 +27,8 @@ class EventKind(Enum):
     TROUBLE = "trouble"
     #: The worker fell behind and samples were dropped (never events).
     OVERFLOW = "overflow"
-    #: What a contained command, or a process that is watched, came to.
-    ENDING = "ending"
+    #: A contained command, or a process that is watched, exited.
+    EXIT = "exit"
 
 
 class Event(NamedTuple):

@@ -1,4 +1,4 @@
-"""How a contained command came to its end."""
+"""Reports on contained commands: the reason of the exit, and the evidence that was read at the limit."""
 
 from __future__ import annotations
 
@@ -11,56 +11,64 @@ from memwarden.model.limits import Limit
 
 
 class ExitReason(Enum):
-    """Who ended the command."""
+    """Reason why a command exited."""
 
-    #: It ended by itself, with an exit code.
-    EXIT = "exit"
-    #: A signal that was not ours ended it, and no sign of memory shortage was seen.
-    SIGNAL = "signal"
-    #: The limit that was asked for: memwarden or the kernel at memwarden's ceiling ended it.
+    #: By itself, with an exit code.
+    EXITED = "exited"
+    #: By a signal that memwarden did not send, without a sign of memory shortage.
+    SIGNALED = "signaled"
+    #: Killed at the limit that was asked for, by memwarden or by the kernel at memwarden's ceiling.
     LIMIT = "limit"
-    #: The kernel killed it for want of memory somewhere else: its container, an ancestor group, the machine.
+    #: Killed by the kernel because memory ran out elsewhere: in its container, an ancestor group, the machine.
     KERNEL_OOM = "kernel_oom"
 
 
 class Evidence(NamedTuple):
-    """What was read at the limit, while the tree stood still."""
+    """Memory use at the limit, read while the tree was stopped."""
 
     monotonic: float
-    #: Bytes that counted against the limit, and who counted: ``"cgroup"``, ``"pss"`` or ``"rss"``.
+    #: Bytes that counted against the limit.
     used: int
+    #: Source of ``used``: ``"cgroup"``, ``"pss"`` or ``"rss"``.
     counted_by: str
-    #: The members, largest first.
+    #: Members of the tree, largest first.
     processes: tuple[ProcessMemory, ...] = ()
 
 
 class ExitReport(NamedTuple):
-    """What came of a command that was held."""
+    """Report on a contained command that has exited."""
 
-    kind: ExitReason
-    #: The exit code of the command itself, or None when a signal ended it.
-    code: int | None
+    reason: ExitReason
+    #: Exit code of the command itself; None when a signal killed it.
+    exit_code: int | None
     signal: int | None
     seconds: float
-    #: How the limit was held: ``"cgroup2"``, ``"cgroup1"``, ``"polling"``; None where none was asked for.
+    #: Kind of the ceiling: ``"cgroup2"``, ``"cgroup1"``, ``"polling"``; None without a limit.
     ceiling: str | None = None
     limit: Limit | None = None
-    #: The highest use that was seen, and who counted.
+    #: Highest use in bytes, and its source (see :class:`Evidence`).
     peak: int | None = None
     peak_counted_by: str = ""
     evidence: Evidence | None = None
-    #: Where the kernel's out-of-memory killer struck, when it did: a group's path, or ``"machine"``.
-    oom_where: str = ""
-    #: What was done, step by step, in words.
+    #: Place where the kernel's OOM killer struck: ``"ceiling"``, the path of a group, ``"machine"``, or ``""``.
+    oom_location: str = ""
+    #: Log of the shutdown, one step a line.
     steps: tuple[str, ...] = ()
-    #: Members of the tree that live on after the command itself.
-    left: tuple[ProcessMemory, ...] = ()
+    #: Members of the tree that still run after the command itself has exited.
+    survivors: tuple[ProcessMemory, ...] = ()
+
+    @property
+    def returncode(self) -> int:
+        """The exit code, or the negative signal number, as :class:`subprocess.Popen` has it."""
+        return self.exit_code if self.exit_code is not None else -(self.signal or 0)
 
     def raise_for_limit(self) -> ExitReport:
-        """Raise :class:`LimitExceeded` (a MemoryError) when the limit ended the command; else the ending itself."""
-        if self.kind is ExitReason.LIMIT and self.limit is not None:
+        """Raise :class:`LimitExceeded` (a MemoryError) if the command was killed at its limit; else return self."""
+        if self.reason is ExitReason.LIMIT and self.limit is not None:
+            peak = "" if self.peak is None else f" (peak {self.peak} bytes)"
             raise LimitExceeded(
-                f"ended by its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s",
+                f"killed at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
+                "give the command less to do",
                 limit=self.limit.bytes,
                 used=self.peak,
             )

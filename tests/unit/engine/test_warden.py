@@ -817,7 +817,7 @@ def test_a_callback_may_end_its_own_subscription(make: Make, clock: FakeClock) -
 @pytest.mark.parametrize("running", [True, False])
 def test_an_event_of_ones_own_reaches_everybody(make: Make, keeper: Keeper, running: bool) -> None:
     """In the midst of the others, and where the warden is stopped at once."""
-    mine = Event(kind=EventKind.ENDING, wall=1.0, monotonic=2.0, message="over")
+    mine = Event(kind=EventKind.EXIT, wall=1.0, monotonic=2.0, message="over")
     warden = make()
     if running:
         warden.start()

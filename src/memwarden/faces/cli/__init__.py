@@ -21,7 +21,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-KILLED_AT_LIMIT, OWN_FAILURE, NOT_EXECUTABLE, NOT_FOUND, USAGE = 123, 125, 126, 127, 2
+from memwarden.faces.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

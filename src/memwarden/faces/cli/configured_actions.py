@@ -1,4 +1,4 @@
-"""What the settings say about rules, about whom to tell, and where to keep it: parts for a warden."""
+"""Actions, rules and recorders of a warden, made from the settings."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
 from memwarden.settings import Settings
 
-if TYPE_CHECKING:  # each is imported where somebody asks for it
+if TYPE_CHECKING:  # each is imported where it is used
     from memwarden.actions.alerting.alerts import Alerts
     from memwarden.actions.alerting.webhook import Webhooks
     from memwarden.records.jsonl import JsonlRecorder
     from memwarden.records.sqlite import SqliteRecorder
 
-#: How the name of a history in SQLite ends.
+#: File name extensions of a history in SQLite.
 SQLITE = (".sqlite", ".sqlite3", ".db")
-#: No secret is longer; it may be a device without an end.
+#: Longest secret in characters: the file may be a device without an end.
 _MOST_SECRET = 4096
-#: Where a setting may come from, the nearest first.
+#: Sources of a setting, highest precedence first.
 _NEAREST = ("argument", "flag", "environment", "file", "default")
 
 
 def actions_of(settings: Settings) -> tuple[Webhooks | Alerts, ...]:
-    """The actions ``webhook`` and ``alerts``: those of them for which the settings name a target.
+    """Return the actions ``webhook`` and ``alerts``, where the settings name a target.
 
-    Raises :class:`SettingsError`, which says where the fault was set and shows no secret, and :class:`ExtraMissing`.
+    Raises :class:`SettingsError`, which names the source of the faulty value and no secret, and :class:`ExtraMissing`.
     """
     made: list[Webhooks | Alerts] = []
     where = {name: source.where or name for name, source in settings.sources.items()}
@@ -50,7 +50,7 @@ def actions_of(settings: Settings) -> tuple[Webhooks | Alerts, ...]:
 
 
 def _secret(settings: Settings, where: dict[str, str]) -> str | None:
-    """What signs: the secret itself or the one in a file, whichever was set nearer; the file where both were."""
+    """Return the secret: given or in a file, whichever has the higher precedence; the file if both have the same."""
     from memwarden.actions.alerting.webhook import key_of
 
     name = min(("webhook_secret_file", "webhook_secret"), key=lambda name: _NEAREST.index(settings.sources[name].kind))
@@ -74,16 +74,16 @@ def _content(path: str) -> str:
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > _MOST_SECRET:
-        raise SettingsError(f"{path}: is longer than {_MOST_SECRET} characters, which no secret is")
+        raise SettingsError(f"{path}: is longer than {_MOST_SECRET} characters; is it the right file?")
     return text
 
 
 def rules_of(settings: Settings, interval: float | None = None) -> tuple[float, tuple[Rule, ...]]:
-    """The interval in seconds, and the preset's rules with those of the settings file.
+    """Return the interval in seconds, and the preset's rules with those of the settings file.
 
-    A rule of the file takes the place of the preset's of the same name. A preset's rule that notifies tells the targets
-    of :func:`actions_of`, too; those of a file say themselves whom they tell. ``interval`` counts where neither the
-    settings nor the preset name one. Raises :class:`SettingsError`.
+    A rule of the file replaces the preset's of the same name. A preset's rule that notifies also alerts the targets of
+    :func:`actions_of`; rules of a file name their targets. ``interval`` is used if neither the settings nor the preset
+    have one. Raises :class:`SettingsError`.
     """
     ready = None if settings.preset is None else preset(settings.preset)
     if settings.sources["interval"].kind != "default":
@@ -97,19 +97,19 @@ def rules_of(settings: Settings, interval: float | None = None) -> tuple[float, 
     except SettingsError as error:
         raise SettingsError(f"{settings.config}: {error}") from None
     targets = [name for name in ("webhook", "alerts") if getattr(settings, name)]
-    rules = {rule.name: _telling(rule, targets) for rule in (ready.rules if ready is not None else ())}
+    rules = {rule.name: _alerting(rule, targets) for rule in (ready.rules if ready is not None else ())}
     rules |= {rule.name: rule for rule in own}
     return interval, tuple(rules.values())
 
 
-def _telling(rule: Rule, targets: list[str]) -> Rule:
+def _alerting(rule: Rule, targets: list[str]) -> Rule:
     return replace(rule, then=(*rule.then, *targets)) if targets and "notify" in rule.then else rule
 
 
 def recorder_of(path: str, *, every_look: bool = False) -> JsonlRecorder | SqliteRecorder:
-    """A recorder that keeps a history in SQLite where the name ends as one of :data:`SQLITE`, else lines of JSON.
+    """Return a recorder: SQLite if the name has an extension of :data:`SQLITE`, else lines of JSON.
 
-    ``every_look`` has it keep the looks between the samples, too.
+    ``every_look`` also keeps the readings between the samples.
     """
     if path.lower().endswith(SQLITE):
         from memwarden.records.sqlite import SqliteRecorder

@@ -1,6 +1,6 @@
 """Commands that do not outlive their job: ended gently, then by TERM, then by KILL, with all that they started.
 
-Starting, watching and ending are :func:`memwarden.contain.contained_process.hold`'s; here are the gentle step before, pipes,
+Starting, watching and ending are :func:`memwarden.contain.contained_process.popen`'s; here are the gentle step before, pipes,
 and the shape that users of :class:`subprocess.Popen` know. Linux only, as ``hold`` is.
 """
 
@@ -58,12 +58,12 @@ class ManagedProcess:
     @property
     def command(self) -> tuple[str, ...]:
         """What was started."""
-        return self._contained.command
+        return self._contained.args
 
     @property
     def ending(self) -> ExitReport | None:
         """What it came to: code or signal, peak, whether its limit ended it; None while it runs."""
-        return self._contained.wait(0)
+        return self._contained.report
 
     @property
     def returncode(self) -> int | None:
@@ -72,25 +72,22 @@ class ManagedProcess:
 
     def poll(self) -> int | None:
         """The same; never waits."""
-        return _code(self.ending)
+        return self._contained.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, when it and what it started have ended; a negative one is a signal's.
 
         Raises :class:`subprocess.TimeoutExpired` when ``timeout`` seconds pass first; it runs on.
         """
-        code = _code(self._contained.wait(timeout))
-        if code is None:
-            raise subprocess.TimeoutExpired(list(self.command), timeout or 0.0)
-        return code
+        return self._contained.wait(timeout)
 
     def send_signal(self, number: int) -> None:
         """Signal the command's own process; nothing happens when it has ended."""
-        self._contained.send(number)
+        self._contained.send_signal(number)
 
     def terminate(self) -> None:
         """SIGTERM to it and all that it started, and SIGKILL after the grace. Does not wait."""
-        self._contained.end()
+        self._contained.terminate()
 
     def kill(self) -> None:
         """SIGKILL to it and all that it started. Does not wait."""
@@ -112,20 +109,21 @@ class ManagedProcess:
                 self._gently(self)
             except Exception as error:  # noqa: BLE001 - what asks is the user's; the command is ended all the same
                 warn("%s was not asked to end gently: %r", self.command[0], error)
-                self._contained.end()
+                self._contained.terminate()
         elif self._gently is not None:
             self.send_signal(self._gently)
         else:
-            self._contained.end()
+            self._contained.terminate()
 
     def end(self) -> int:
         """End it with all that it started: gently, then SIGTERM, then SIGKILL; returns as :meth:`wait`."""
         try:
             self.ask_to_end()
             if self._gently is not None:
-                self._contained.wait(self._gently_for)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._contained.wait(self._gently_for)
         finally:  # also where an interrupt came meanwhile
-            self._contained.end()
+            self._contained.terminate()
             self._contained.wait()
             self._end_others()
             self.close()
@@ -174,7 +172,7 @@ def start(
     ``gently``: the signal by which it ends in good order (``signal.SIGINT`` for many), or a function that asks it to
     (``lambda process: process.stdin.write(b"q")``); it then has ``gently_for`` seconds before SIGTERM, and ``grace``
     seconds after that before SIGKILL. When this process is killed, so is the command. Raises as
-    :func:`~memwarden.contain.contained_process.hold` does.
+    :func:`~memwarden.contain.contained_process.popen` does.
     """
     gently_seconds, grace_seconds = parse_duration(gently_for), parse_duration(grace)
     theirs: list[int | None] = []
@@ -190,7 +188,7 @@ def start(
             command,
             limit=limit,
             grace=grace,
-            end_orphans=True,
+            terminate_orphans=True,
             stdin=theirs[0],
             stdout=theirs[1],
             stderr=theirs[2],
@@ -223,9 +221,3 @@ def _end(number: int, asked: int | IO[Any] | None, opened: list[int]) -> tuple[i
     opened.append(reading if number == 0 else writing)
     file: IO[bytes] = os.fdopen(writing, "wb", buffering=0) if number == 0 else os.fdopen(reading, "rb")
     return opened[-1], file
-
-
-def _code(ending: ExitReport | None) -> int | None:
-    if ending is None:
-        return None
-    return ending.code if ending.code is not None else -(ending.signal or 0)

@@ -1,4 +1,4 @@
-"""``memwarden alerts test``: does an alert really arrive?"""
+"""``memwarden alerts test``: send a test alert."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from memwarden.faces.cli.configured_actions import actions_of
 from memwarden.model.decisions import Decision
 from memwarden.settings import resolve
 
-#: How long a target may take: longer than one try, shorter than a person's patience.
+#: Seconds that a target may take: longer than one attempt.
 SECONDS = 15.0
 
 
 def send_test(flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Send one alert, marked as a test, to each target of the settings; returns 0 when all of them took it, else 1.
+    """Send one alert, marked as a test, to each target of the settings; return 0 if all accepted it, else 1.
 
-    Raises :class:`SettingsError` where there is no target, or one that cannot be understood.
+    Raises :class:`SettingsError` if there is no target, or an invalid one.
     """
     outboxes = [outbox for action in actions_of(resolve(flags, os.environ)) for outbox in action.outboxes]
     if not outboxes:
         raise SettingsError(
-            "alerts test: no target; give --webhook URL or --alerts URL, set MEMWARDEN_WEBHOOK or MEMWARDEN_ALERTS, "
-            "or write webhook or alerts in a settings file"
+            "alerts test: no target is set; give --webhook URL or --alerts URL, set MEMWARDEN_WEBHOOK or "
+            "MEMWARDEN_ALERTS, or write webhook or alerts in a settings file"
         )
     until = time.monotonic() + SECONDS
     decision = Decision(
         rule="test",
         action="alerts",
-        reason="somebody tries whether alerts arrive; nothing is wrong",
+        reason="a test of the alerts; nothing is wrong",
         wall=time.time(),
         monotonic=time.monotonic(),
         details={"test": True},

@@ -74,11 +74,11 @@ def _groups(reading: Reading) -> list[dict[str, Any]]:
 
 def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
     if sys.platform != "linux":
-        return [{"kind": "any", "granted": False, "reason": "limits are enforced on Linux only", "afterwards": ""}]
+        return [{"kind": "any", "granted": False, "reason": "limits are enforced on Linux only", "if_killed": ""}]
     from memwarden.contain.capabilities import survey
 
     return [
-        {"kind": each.kind, "granted": each.granted, "reason": each.reason, "afterwards": each.afterwards}
+        {"kind": each.kind, "granted": each.granted, "reason": each.reason, "if_killed": each.if_killed}
         for each in survey(cgroup)
     ]
 
@@ -86,7 +86,7 @@ def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
 def _features() -> list[dict[str, Any]]:
     if sys.platform != "linux":
         return []
-    from memwarden.contain.kernel_features import survey_kernel_features
+    from memwarden.contain.capabilities import survey_kernel_features
 
     return [
         {"name": each.name, "granted": not each.missing, "reason": each.missing, "otherwise": each.otherwise}
@@ -132,7 +132,7 @@ def _text(findings: Mapping[str, Any]) -> str:
     for each in findings["ceilings"]:
         lines.append(f"  {mark(each['granted'])}  {each['kind']:<10} {each['reason']}".rstrip())
         if each["granted"]:
-            lines.append(f"                  if memwarden is killed: {each['afterwards']}")
+            lines.append(f"                  if memwarden is killed: {each['if_killed']}")
     lines += ["", "Readings"]
     for each in findings["facts"]:
         lines.append(f"  {mark(each['granted'])}  {each['name']}")

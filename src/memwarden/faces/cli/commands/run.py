@@ -1,4 +1,4 @@
-"""``memwarden run``: start, watch, hold, report."""
+"""``memwarden run``: start a command, limit its memory, report."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from memwarden.settings import Settings, resolve
 if TYPE_CHECKING:
     from memwarden.records.sqlite import SqliteRecorder
 
-#: What the rule of a run reads aloud; the record then says when pressure was high, and for how long.
+#: The rule of a run: the record then shows when pressure was high, and for how long.
 RULES = (Rule(name="pressure", when="level >= HIGH", then="notify", sustain=0.0, rest=60.0),)
 
 
 def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> int:
-    """Run a command under watch; returns the exit code. Raises :class:`MemwardenError` when it cannot begin."""
+    """Run a command; return the exit code. Raises :class:`MemwardenError` if it cannot be started."""
     if sys.platform != "linux":
-        raise SettingsError("run: needs Linux for now; `memwarden.watch()` and `Warden` work here")
+        raise SettingsError(f"run: needs Linux, this is {sys.platform}; `memwarden.watch()` and `Warden` work here")
     settings = resolve(flags, os.environ)
     effective = _effective_limit()
     limit = None
@@ -54,48 +54,48 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
         of = None if effective is None else effective.bytes
         try:
             limit = Limit(parse_size(settings.limit, of=of), "--limit")
-        except SettingsError as error:  # a percentage: it could not be judged before the whole was known
+        except SettingsError as error:  # a percentage that needs the effective limit
             raise SettingsError(f"{settings.sources['limit'].where}: {error}") from None
-    resolve_command(command)  # a command that is not there costs no record
+    resolve_command(command)  # a command that does not exist gets no record
     recorder, no_record = _open_record(settings, command)
 
     signals, terminal = Signals(), Terminal()
     init = os.getpid() == 1
     adopts = become_subreaper() or init
-    contained = popen(
+    process = popen(
         command,
         limit=limit,
         ceiling=settings.ceiling,
         cgroup=settings.cgroup,
         grace=settings.grace,
         adopt=adopts,
-        end_orphans=init,
-        on_ending=signals.wake,
+        terminate_orphans=init,
+        on_exit=signals.wake,
         blocked=[int(number) for number in signals.before],
         pass_fds=inheritable_descriptors(),
     )
     live = LiveLine()
-    history, warden = _watch(contained, settings, limit, recorder, adopts)
+    history, warden = _watch(process, settings, limit, recorder, adopts)
     if no_record:
         history.troubles.append(no_record)
     if settings.live:
         warden.subscribe(lambda event: live.show(_live_text(event, limit)) if event.kind is EventKind.SAMPLE else None)
-        live.begin()
+        live.start()
     with warden:
-        ending = signals.until_ended(contained, live.resize if settings.live else lambda: None)
-        if ending.evidence is not None and limit is not None:
-            history.reached(ending.evidence, limit)
+        ended = signals.wait(process, live.resize if settings.live else lambda: None)
+        if ended.evidence is not None and limit is not None:
+            history.reached(ended.evidence, limit)
         report = RunReport(
             command=command,
-            ending=ending,
+            exit=ended,
             history=history,
             effective=effective,
-            refused=contained.refused,
+            refused=process.refused,
             record="" if recorder is None else recorder.path,
         )
-        _tell(warden, report)
+        _record(warden, report)
     if settings.live:
-        live.end()
+        live.stop()
     terminal.restore()
     _leave_message(settings, init, report)
     if not settings.quiet:
@@ -111,19 +111,19 @@ def _effective_limit() -> Limit | None:
 
 
 def _watch(
-    contained: ContainedProcess, settings: Settings, limit: Limit | None, recorder: Recorder | None, adopts: bool
+    process: ContainedProcess, settings: Settings, limit: Limit | None, recorder: Recorder | None, adopts: bool
 ) -> tuple[RunHistory, Warden]:
-    tree = TreeReader(contained.pid, adopter=os.getpid() if adopts else None, strangers=contained.helpers)
+    tree = TreeReader(process.pid, adopter=os.getpid() if adopts else None, strangers=process.helpers)
     history = RunHistory(tree, time.monotonic)
     warden = Warden(
-        [MeminfoReader(), history, Groups(CgroupReader(contained.pid), limit if contained.kind == "cgroup2" else None)],
+        [MeminfoReader(), history, Groups(CgroupReader(process.pid), limit if process.ceiling == "cgroup2" else None)],
         interval=settings.interval,
         rules=RULES,
         recorders=[] if recorder is None else [recorder],
-        # In a group of its own the command's limit stands in the group's files already.
-        asked=limit if contained.kind == "polling" else None,
+        # A control group of the command has the limit in its files already.
+        asked=limit if process.ceiling == "polling" else None,
         eager=True,
-        # Who holds the limit looks for itself; this watch is for the report and the record.
+        # The guard thread enforces the limit; this warden samples for the report and the record.
         shortest=0.01 if limit is None else 0.05,
     )
     warden.subscribe(history.receive)
@@ -131,12 +131,12 @@ def _watch(
 
 
 def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecorder | SqliteRecorder | None, str]:
-    """A recorder that was tried, and what is wrong where there is none.
+    """Return a recorder that has written its first event, and the reason if there is none.
 
-    A record that was asked for and cannot be written is an error before anything is started; one that is
-    only a default goes to the temporary directory instead, or is done without.
+    A requested record that cannot be written is an error before anything is started. The default record falls back
+    to the temporary directory, or is left out.
     """
-    began = Event(
+    start = Event(
         kind=EventKind.START,
         wall=time.time(),
         monotonic=time.monotonic(),
@@ -146,7 +146,7 @@ def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecor
     if settings.record is not None:
         recorder = recorder_of(settings.record)
         try:
-            recorder.record(began)
+            recorder.record(start)
         except RecordError as error:
             raise SettingsError(f"{settings.sources['record'].where}: {error}") from None
         return recorder, ""
@@ -159,21 +159,21 @@ def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecor
         prune(folder)
         recorder = JsonlRecorder(os.path.join(folder, name))
         try:
-            recorder.record(began)
+            recorder.record(start)
             return recorder, ""
         except RecordError as error:
             trouble = str(error)
     return None, trouble
 
 
-def _tell(warden: Warden, report: RunReport) -> None:
+def _record(warden: Warden, report: RunReport) -> None:
     warden.tell(
         Event(
-            kind=EventKind.ENDING,
+            kind=EventKind.EXIT,
             wall=time.time(),
             monotonic=time.monotonic(),
             message=report.verdict(),
-            value=report.ending,
+            value=report.exit,
             details=as_dict(report),
         )
     )
@@ -190,7 +190,7 @@ def _live_text(event: Event, limit: Limit | None) -> str:
 
 
 def _leave_message(settings: Settings, init: bool, report: RunReport) -> None:
-    """The verdict for a container's supervisor (Kubernetes reads at most 4096 bytes of /dev/termination-log)."""
+    """Write the verdict for Kubernetes, which reads at most 4096 bytes of /dev/termination-log."""
     path = settings.termination_log
     if path is None:
         path = "/dev/termination-log"
@@ -202,12 +202,12 @@ def _leave_message(settings: Settings, init: bool, report: RunReport) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(message[:4096])
     except OSError as error:
-        print(f"memwarden run: {path}: {error.strerror}; the verdict was not left there", file=sys.stderr)
+        print(f"memwarden run: {path}: {error.strerror}; the verdict was not written", file=sys.stderr)
 
 
 def _print(report: RunReport, as_json: bool) -> None:
     stream = sys.stderr
-    with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+    with contextlib.suppress(OSError, ValueError):  # standard error is closed
         if as_json:
             print(json.dumps(as_dict(report), separators=(",", ":")), file=stream)
         else:

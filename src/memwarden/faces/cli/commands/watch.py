@@ -221,7 +221,7 @@ class _Session:
             message = f"{end.name}[{end.key.pid}] {_exit_text(status)}"
             if end.left:
                 message += f"; {end.left} of its tree still run{'s' if end.left == 1 else ''}"
-            self._report(EventKind.ENDING, message, _exit_report(status, self._state.seconds))
+            self._report(EventKind.EXIT, message, _exit_report(status, self._state.seconds))
             if trees.tree is None and self._target.ends:
                 self._reason = render.printable(message)
         if trees.tree is None and self._target.ends and not self._reason and not trees.roots:
@@ -267,5 +267,5 @@ def _exit_report(status: int | None, seconds: float) -> ExitReport | None:
     if status is None:
         return None
     if status >= 0:
-        return ExitReport(kind=ExitReason.EXIT, code=status, signal=None, seconds=seconds)
-    return ExitReport(kind=ExitReason.SIGNAL, code=None, signal=-status, seconds=seconds)
+        return ExitReport(reason=ExitReason.EXITED, exit_code=status, signal=None, seconds=seconds)
+    return ExitReport(reason=ExitReason.SIGNALED, exit_code=None, signal=-status, seconds=seconds)

@@ -30,7 +30,7 @@ _EVENT_STYLES = {
     EventKind.CLEARED: "green",
     EventKind.TROUBLE: "red",
     EventKind.OVERFLOW: "red",
-    EventKind.ENDING: BOLD,
+    EventKind.EXIT: BOLD,
 }
 
 

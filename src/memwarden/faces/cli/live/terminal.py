@@ -1,10 +1,12 @@
-"""Signals and the terminal, while a command owns it.
+"""Signals and the terminal while a command runs.
 
-The command runs in our own process group, so it is in the foreground exactly when we are, in a pipeline
-too, and Ctrl-C and Ctrl-Z reach it from the terminal itself. We only must not die of them: our signals
-are blocked and taken in by ``sigwaitinfo``. One that somebody sent to us alone is passed on; one that the
-terminal sent to the whole group is not, since the command has it already. Ctrl-Z stops us together with
-the command, as it should.
+The command runs in our own process group, so it is in the foreground exactly when we are, in a pipeline too, and
+Ctrl-C and Ctrl-Z reach it from the terminal itself. We must not die of them: our signals are blocked and received by
+``sigtimedwait``. A signal that was sent to us alone is passed on; one that the terminal sent to the whole group is
+not, since the command has received it. Ctrl-Z stops us together with the command.
+
+A signal that is ignored (SIGHUP under ``nohup``) stays ignored: the command inherits the disposition, so one that is
+passed on has no effect unless the command installs a handler.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _SI_KERNEL = 0x80
 
 
 def _known(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of the signals that this system has."""
+    """Return those of the signals that this system has."""
     return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
 
 
@@ -33,28 +35,29 @@ _TAKEN = (*PASSED_ON, *_known("SIGCHLD", "SIGWINCH"))
 
 
 class Signals:
-    """Blocks our signals, in every thread started from now on; ``before`` is the mask that the command gets."""
+    """Blocks our signals, in every thread started from now on; ``before`` is the mask for the command."""
 
     def __init__(self) -> None:
         self.before = signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
 
-    def until_ended(self, command: ContainedProcess, on_resize: Callable[[], None]) -> ExitReport:
-        """Pass signals on until the command has ended."""
+    def wait(self, command: ContainedProcess, on_resize: Callable[[], None]) -> ExitReport:
+        """Pass signals on until the command has exited; return its report."""
         while True:
-            ending = command.wait(0)
-            if ending is not None:
-                return ending
-            told = signal.sigtimedwait(_TAKEN, 1.0)
-            if told is None or told.si_signo == signal.SIGCHLD:
+            if command.poll() is not None:
+                command.wait()
+                assert command.report is not None
+                return command.report
+            received = signal.sigtimedwait(_TAKEN, 1.0)
+            if received is None or received.si_signo == signal.SIGCHLD:
                 continue
-            if told.si_signo == signal.SIGWINCH:
+            if received.si_signo == signal.SIGWINCH:
                 on_resize()
-            elif told.si_code != _SI_KERNEL:
-                command.send(told.si_signo)
+            elif received.si_code != _SI_KERNEL:
+                command.send_signal(received.si_signo)
 
     @staticmethod
     def wake(_: object = None) -> None:
-        """Have :meth:`until_ended` look again; from another thread."""
+        """Wake :meth:`wait` up, from another thread."""
         signal.pthread_kill(_main_thread(), signal.SIGCHLD)
 
 
@@ -67,7 +70,7 @@ def _main_thread() -> int:
 
 
 class Terminal:
-    """Who owned the terminal before, so that it can be taken back when a shell inside kept it."""
+    """The terminal's foreground process group, to be restored if a shell inside kept it."""
 
     def __init__(self) -> None:
         self._fd = -1
@@ -76,10 +79,10 @@ class Terminal:
             if os.tcgetpgrp(fd) == os.getpgrp():
                 self._fd = fd
             else:
-                os.close(fd)  # we are in the background: it is not ours to give back
+                os.close(fd)  # we run in the background: there is nothing to restore
 
     def restore(self) -> None:
-        """Our group in the foreground again, after a command that left its own group there."""
+        """Put our group in the foreground again, after a command that left its own there."""
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):
@@ -91,10 +94,10 @@ class Terminal:
 
 
 class LiveLine:
-    """A status line on the last row, which the command's output scrolls above.
+    """A status line on the last row, below the command's output.
 
-    The terminal is told to scroll only the rows above (DECSTBM), so nothing is drawn over what the command
-    prints. A full-screen program resets that, and the line then waits for its next turn.
+    The terminal scrolls only the rows above (DECSTBM), so nothing is drawn over the command's output. A full-screen
+    program resets that; the next update sets it again.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -102,20 +105,20 @@ class LiveLine:
         self._rows = self._columns = 0
         self._on = self._stream is not None and self._stream.isatty()
 
-    def begin(self) -> None:
-        """Keep the last row free."""
+    def start(self) -> None:
+        """Reserve the last row."""
         if self._on:
             self.resize()
 
     def resize(self) -> None:
-        """Measure the terminal anew."""
+        """Measure the terminal again."""
         if not self._on:
             return
         with contextlib.suppress(OSError):
             columns, rows = os.get_terminal_size(self._stream.fileno())
-            self._rows, self._columns = rows or 24, columns or 80  # a serial line does not know its size
+            self._rows, self._columns = rows or 24, columns or 80  # a serial line has no size
         if self._rows > 2:
-            # A new line first: what stood on the last row moves up before the row is taken.
+            # A line feed first: the text on the last row moves up before the row is reserved.
             self._write(f"\n\0337\033[1;{self._rows - 1}r\0338\033[1A")
 
     def show(self, text: str) -> None:
@@ -123,8 +126,8 @@ class LiveLine:
         if self._on and self._rows > 2:
             self._write(f"\0337\033[{self._rows};1H\033[2K{text[: self._columns - 1]}\0338")
 
-    def end(self) -> None:
-        """Give the row back."""
+    def stop(self) -> None:
+        """Release the row."""
         if self._on and self._rows > 2:
             self._write(f"\0337\033[r\033[{self._rows};1H\033[2K\0338")
 

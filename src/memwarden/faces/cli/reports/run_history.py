@@ -1,4 +1,4 @@
-"""What a run looked like: its peak and who made it, its levels, and its course for the chart."""
+"""History of a run: its peak, its levels, and the points of the chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POINTS = 240
 
 
 def read_while_alive(reader: Reader) -> Mapping[str, Any]:
-    """What the reader reads; nothing, and no gap, when its process has ended, as every command does."""
+    """Read; return nothing, and record no gap, once the process has exited."""
     try:
         return reader.read()
     except ReadError as error:
@@ -29,10 +29,10 @@ def read_while_alive(reader: Reader) -> Mapping[str, Any]:
 
 
 class Groups:
-    """The groups of a command, for as long as it lives.
+    """Reader of the control groups of a command, while it runs.
 
-    ``limit`` is what was asked for where our group is of version 2: there ``memory.max`` is higher by the
-    parting reserve.
+    ``limit`` is the requested limit if our group is of version 2: there ``memory.max`` is higher by the parting
+    reserve.
     """
 
     name = "cgroup"
@@ -52,16 +52,16 @@ class Groups:
 
 
 class RunHistory:
-    """Reads the tree through ``reader`` on every look (not only the recorded ones), and remembers.
+    """Reads the tree through ``reader`` at every sample (not only the recorded ones), and keeps a summary.
 
-    Stands among the warden's readers, and subscribes to its events.
+    It is one of the warden's readers, and subscribes to its events.
     """
 
     name = "tree"
 
     def __init__(self, reader: Reader, monotonic: Callable[[], float]) -> None:
         self._reader, self._monotonic = reader, monotonic
-        self.begun = monotonic()
+        self.start = monotonic()
         self.peak = 0
         self.peak_tree: TreeMemory | None = None
         self.points: list[tuple[float, int]] = [(0.0, 0)]
@@ -85,29 +85,29 @@ class RunHistory:
         self._reader.close()
 
     def receive(self, event: Event) -> None:
-        """Take in an event of the warden, on its worker thread."""
+        """Store an event of the warden, on its worker thread."""
         if event.kind is EventKind.LEVEL and isinstance(event.value, Assessment):
-            self.levels.append((event.monotonic - self.begun, event.value))
+            self.levels.append((event.monotonic - self.start, event.value))
         elif event.kind is EventKind.TROUBLE:
             self.troubles.append(event.message)
 
     def reached(self, evidence: Evidence, limit: Limit) -> None:
-        """The moment at the limit, which the ceiling saw and our own looks may have missed: full is CRITICAL."""
+        """Add the moment at the limit, which falls between two samples, as a CRITICAL one."""
         self.mark(evidence.monotonic, evidence.used)
         if self.levels and self.levels[-1][1].level is PressureLevel.CRITICAL:
             return
         since = evidence.monotonic
         binding = Constraint(limit, evidence.used)
         critical = Assessment(PressureLevel.CRITICAL, PressureLevel.CRITICAL, binding, limit, 0, since)
-        self.levels.append((since - self.begun, critical))
+        self.levels.append((since - self.start, critical))
 
     def mark(self, monotonic: float, used: int) -> None:
-        """A point for the chart."""
-        self.points.append((max(0.0, monotonic - self.begun), used))
+        """Add a point to the chart."""
+        self.points.append((max(0.0, monotonic - self.start), used))
         if len(self.points) >= 2 * _POINTS:
             pairs = zip(self.points[::2], self.points[1::2], strict=False)
             self.points = [max(pair, key=lambda point: point[1]) for pair in pairs]
 
     def largest(self, most: int = 3) -> list[ProcessMemory]:
-        """The members that held most at the peak."""
+        """Return the members that used most at the peak."""
         return [] if self.peak_tree is None else self.peak_tree.rows()[:most]

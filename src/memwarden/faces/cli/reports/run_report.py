@@ -1,4 +1,4 @@
-"""What a run came to, for a person and for a machine."""
+"""The report of a run, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from memwarden.contain.capabilities import Capability
 from memwarden.contain.own_cgroup import PARENT
 from memwarden.faces import render
-from memwarden.faces.cli import KILLED_AT_LIMIT
+from memwarden.faces.cli.exit_codes import KILLED_AT_LIMIT
 from memwarden.faces.cli.reports.run_history import RunHistory
 from memwarden.model.exits import ExitReason, ExitReport
 from memwarden.model.facts import ProcessMemory
@@ -22,20 +22,20 @@ from memwarden.model.serialize import to_dict
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Assessment
 
-#: A command that the limit ended this early may never have got going.
+#: A command that was killed at its limit this early may never have started its work.
 _STARTING_SECONDS = 0.3
-#: Many programs need this much to start, so data of one's own says nothing below it.
+#: Many programs need this much to start; private memory below it is no sign of work.
 _SMALL = 32 * MIB
-#: Fewer looks make no picture.
+#: A chart needs this many samples.
 _CHART_POINTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """Everything that is known of a run when it has ended."""
+    """Everything known about a run after its exit."""
 
     command: Sequence[str]
-    ending: ExitReport
+    exit: ExitReport
     history: RunHistory
     effective: Limit | None
     refused: Sequence[Capability]
@@ -43,69 +43,66 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """What memwarden exits with."""
-        ending = self.ending
-        if ending.kind is ExitReason.LIMIT:
+        """Exit code of memwarden."""
+        if self.exit.reason is ExitReason.LIMIT:
             return KILLED_AT_LIMIT
-        return ending.code if ending.code is not None else 128 + (ending.signal or 0)
+        return self.exit.exit_code if self.exit.exit_code is not None else 128 + (self.exit.signal or 0)
 
     @property
     def peak(self) -> tuple[int, str]:
-        """The tree's highest use, and who counted it."""
-        if self.ending.peak:
-            return self.ending.peak, self.ending.peak_counted_by
+        """The tree's highest use in bytes, and its source."""
+        if self.exit.peak:
+            return self.exit.peak, self.exit.peak_counted_by
         return self.history.peak, "rss"
 
     @property
     def largest(self) -> list[ProcessMemory]:
-        """Who held most: at the limit where evidence was read, else at the highest look."""
-        evidence = self.ending.evidence
+        """The largest processes: at the limit if evidence was read, else at the highest sample."""
+        evidence = self.exit.evidence
         if evidence is not None and evidence.processes:
             return list(evidence.processes[:3])
         return self.history.largest()
 
     @property
     def _filled(self) -> bool:
-        """Whether it was the program's own data that filled the limit, and not the start of it."""
-        evidence, limit = self.ending.evidence, self.ending.limit
+        """Whether the program's own data filled the limit, and not its start."""
+        evidence, limit = self.exit.evidence, self.exit.limit
         own = sum(process.anon or 0 for process in evidence.processes) if evidence is not None else 0
         return limit is not None and limit.bytes > _SMALL and own > limit.bytes * 3 // 4
 
     def verdict(self) -> str:
-        """How it ended, in one sentence."""
-        ending, took = self.ending, render.seconds(self.ending.seconds)
-        if ending.kind is ExitReason.LIMIT:
-            assert ending.limit is not None
-            by = "killed by the kernel at" if ending.oom_where else "ended by"
-            return f"{by} its limit of {render.limit(ending.limit.bytes)}, {took} after its start"
-        if ending.kind is ExitReason.KERNEL_OOM:
-            if ending.oom_where == "machine":
+        """The reason of the exit, as one sentence."""
+        ended, took = self.exit, render.seconds(self.exit.seconds)
+        if ended.reason is ExitReason.LIMIT:
+            assert ended.limit is not None
+            by = " by the kernel" if ended.oom_location else ""
+            return f"killed{by} at its limit of {render.limit(ended.limit.bytes)} after {took}"
+        if ended.reason is ExitReason.KERNEL_OOM:
+            if ended.oom_location == "machine":
                 where = "the machine was out of memory"
             else:
                 size = f" ({render.limit(self.effective.bytes)})" if self.effective is not None else ""
-                where = f"its group {ending.oom_where} was at its limit{size}"
+                where = f"its group {ended.oom_location} was at its limit{size}"
             return f"killed by the kernel after {took}: {where}"
-        if ending.kind is ExitReason.SIGNAL:
-            return f"ended by {_signal_name(ending.signal)} after {took}"
-        if ending.code == 0:
-            return f"ended by itself after {took}"
-        return f"ended by itself after {took}, with exit code {ending.code}"
+        if ended.reason is ExitReason.SIGNALED:
+            return f"killed by {_signal_name(ended.signal)} after {took}"
+        return f"exited with code {ended.exit_code} after {took}"
 
     def hint(self) -> str:
-        """The way out, where there is one."""
-        ending = self.ending
-        if ending.kind is ExitReason.LIMIT and ending.seconds < _STARTING_SECONDS and not self._filled:
+        """The way out, if there is one."""
+        ended = self.exit
+        if ended.reason is ExitReason.LIMIT and ended.seconds < _STARTING_SECONDS and not self._filled:
             return (
-                f"it got no further than {render.seconds(ending.seconds)}: the limit may be below what it needs to "
-                "start; a run without --limit shows its peak"
+                f"it ran for {render.seconds(ended.seconds)} only: the limit may be below what it needs to start; "
+                "run it once without --limit to see its peak"
             )
-        if ending.kind is ExitReason.KERNEL_OOM:
-            return "with --limit below that, it would be ended with evidence instead"
+        if ended.reason is ExitReason.KERNEL_OOM:
+            return "with --limit below that, memwarden stops it first and shows what used the memory"
         return ""
 
 
 def as_dict(report: RunReport) -> dict[str, Any]:
-    """The report as a dict that JSON can hold; units are in the keys."""
+    """Return the report as a JSON-safe dict; units are in the keys."""
     peak, counted_by = report.peak
     return {
         "schema": 1,
@@ -113,7 +110,7 @@ def as_dict(report: RunReport) -> dict[str, Any]:
         "command": list(report.command),
         "exit_code": report.exit_code,
         "verdict": report.verdict(),
-        "ending": to_dict(report.ending),
+        "exit": to_dict(report.exit),
         "peak_bytes": peak,
         "peak_counted_by": counted_by,
         "largest": [to_dict(process) for process in report.largest],
@@ -129,23 +126,23 @@ def as_dict(report: RunReport) -> dict[str, Any]:
             }
             for after, assessment in report.history.levels
         ],
-        "better_ceilings_refused": [{"kind": grant.kind, "reason": grant.reason} for grant in report.refused],
+        "better_ceilings_refused": [{"kind": each.kind, "reason": each.reason} for each in report.refused],
         "troubles": list(report.history.troubles),
         "record": report.record,
     }
 
 
 def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
-    """The report for a person."""
-    ending = report.ending
+    """Return the report as text."""
+    ended = report.exit
     rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command).replace("\n", "\\n"), 100))]
     verdict = report.verdict()
     if colour:
         verdict = click.style(
-            verdict, fg="green" if ending.kind is ExitReason.EXIT and not ending.code else "red", bold=True
+            verdict, fg="green" if ended.reason is ExitReason.EXITED and not ended.exit_code else "red", bold=True
         )
-    told = "" if ending.kind is ExitReason.EXIT else f"  [exit code {report.exit_code}]"
-    rows.append(("ended", verdict + told))
+    code = "" if ended.reason is ExitReason.EXITED else f"  [exit code {report.exit_code}]"
+    rows.append(("result", verdict + code))
     if hint := report.hint():
         rows.append(("hint", hint))
     rows += _limit_rows(report)
@@ -157,19 +154,19 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
     if peak:
         rows.append(("peak", f"{render.size(peak)} ({counted})" + (f", {_plural(seen, 'process')}" if seen else "")))
     else:
-        rows.append(("peak", "not measured: it ended before the first look"))
+        rows.append(("peak", "not measured: it exited before the first sample"))
     for process in report.largest:
         rows.append(("", f"{render.size(process.rss):>10} resident  {process.name}[{process.key.pid}]"))
     rows.append(("levels", _levels(report, colour, blocks)))
-    rows += [("done" if not at else "", step) for at, step in enumerate(ending.steps)]
-    for process in ending.left:
-        rows.append(("lives on", f"{process.name}[{process.key.pid}], {render.size(process.rss)}"))
+    rows += [("steps" if not at else "", step) for at, step in enumerate(ended.steps)]
+    for process in ended.survivors:
+        rows.append(("survivor", f"{process.name}[{process.key.pid}], {render.size(process.rss)}"))
     rows += [("trouble", trouble) for trouble in report.history.troubles]
     rows.append(("record", report.record or "none"))
     rule = "─" if blocks else "-"
     lines = [f"{rule * 2} memwarden {rule * 66}"]
     lines += [f"{name:<9} {text}" for name, text in rows]
-    ceiling = ending.limit.bytes if ending.limit is not None else None
+    ceiling = ended.limit.bytes if ended.limit is not None else None
     if len(report.history.points) >= _CHART_POINTS:
         lines += render.chart(report.history.points, ceiling, blocks=blocks)
     text = "\n".join(lines)
@@ -177,19 +174,19 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
 
 
 def _limit_rows(report: RunReport) -> list[tuple[str, str]]:
-    ending = report.ending
+    ended = report.exit
     rows = []
-    if ending.limit is not None:
-        above = report.effective is not None and report.effective.bytes < ending.limit.bytes
-        rows.append(("limit", f"{render.limit(ending.limit.bytes)}, held by {ending.ceiling}"))
-        if report.refused and ending.ceiling == "polling":
+    if ended.limit is not None:
+        above = report.effective is not None and report.effective.bytes < ended.limit.bytes
+        rows.append(("limit", f"{render.limit(ended.limit.bytes)}, enforced by {ended.ceiling}"))
+        if report.refused and ended.ceiling == "polling":
             rows.append(("", "not by the kernel; `memwarden doctor` says why"))
         if above and report.effective is not None:
             rows.append(
-                ("", f"above what there is: {render.limit(report.effective.bytes)} ({report.effective.source})")
+                ("", f"above the effective limit: {render.limit(report.effective.bytes)} ({report.effective.source})")
             )
     elif report.effective is not None:
-        rows.append(("limit", f"none asked; {render.limit(report.effective.bytes)} ({report.effective.source})"))
+        rows.append(("limit", f"none requested; {render.limit(report.effective.bytes)} ({report.effective.source})"))
     return rows
 
 
@@ -200,11 +197,11 @@ def _levels(report: RunReport, colour: bool, blocks: bool) -> str:
         if colour:
             name = click.style(name, fg=render.COLOURS[assessment.level])
         parts.append(f"{name} ({share_of(assessment)}) at {render.seconds(after)}")
-    return (" → " if blocks else " > ").join(parts) or "none seen: it ended before the first look"
+    return (" → " if blocks else " > ").join(parts) or "none seen: it exited before the first sample"
 
 
 def share_of(assessment: Assessment) -> str:
-    """How full the nearest limit is, and which one that is: ``92% of its limit``, ``2% of the machine``."""
+    """Return the share of the binding limit: ``92% of its limit``, ``2% of the machine``."""
     if assessment.binding is None or assessment.ratio is None:
         return "not known"
     source = assessment.binding.limit.source

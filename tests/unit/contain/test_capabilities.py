@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.contain.kernel_features import survey_kernel_features
+from memwarden.contain.capabilities import survey_kernel_features
 from memwarden.contain.launcher import inheritable_descriptors
 from memwarden.testing import ProcTree
 

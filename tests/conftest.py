@@ -38,7 +38,7 @@ LINUX_ONLY = {
         "unit/readers/test_psi.py",
         "unit/readers/test_pss.py",
         "unit/readers/test_tree.py",
-        "unit/readers/test_tree_newcomers.py",
+        "unit/readers/test_tree_walks.py",
         "properties/test_parsers_properties.py",
         "unit/assess/test_pressure.py::test_a_container_is_judged_on_its_own_limit",
     ),

@@ -252,7 +252,7 @@ def _tree(c: Any, keep: int, size: int, root: int, start: Callable[[], object]) 
     ours, disturbed_one, bounded = (TreeReader(root, keep=each) for each in (keep, keep, 256))
     process = psutil.Process(root)
     family = [process, *process.children(recursive=True)]
-    assert len(ours.look()[0].keys) == len(family) == size
+    assert len(ours.sample()[0].keys) == len(family) == size
     statm = opened(*[f"/proc/{each.pid}/statm" for each in family])
     children = opened(*[f"/proc/{each.pid}/task/{each.pid}/children" for each in family])
     samplers = {} if c is None else {FLOOR: in_c(c.tree, statm, children, size)}

@@ -104,13 +104,13 @@ def test_status_cut_at_every_length(tree: ProcTree) -> None:
 def test_files_of_a_group_cut_at_every_length(build: Callable[[ProcTree], ProcTree], tree: ProcTree) -> None:
     """A limit is never a part of its digits: the figure, no figure, or a gap."""
     build(tree)
-    ((whole,), _) = groups_of(tree).look()
+    ((whole,), _) = groups_of(tree).sample()
     reader = groups_of(tree)
     for file in sorted(Path(tree.sys).rglob("memory.*")):
         data = file.read_bytes()
         for length in range(len(data)):
             file.write_bytes(data[:length])
-            groups, gaps = reader.look()
+            groups, gaps = reader.sample()
             assert len(groups) + len(gaps) == 1
             for group in groups:
                 _same_where_known(group, whole, file.name)
@@ -140,7 +140,7 @@ def test_children_cut_at_every_length(tree: ProcTree) -> None:
     for length in range(len(data)):
         tree.write("proc/10/task/10/children", data[:length])
         reader = TreeReader(10, tree.proc)
-        memory, gaps = reader.look()
+        memory, gaps = reader.sample()
         reader.close()
         assert {key.pid for key in memory.keys} <= {10, 1100, 1200}
         assert gaps == ()
@@ -153,7 +153,7 @@ def test_a_child_that_ends_before_it_is_met_is_left_out(tree: ProcTree) -> None:
     """It stood in its parent's list; that is no gap, because it happens all the time."""
     tree.process(10, children=[11, 12])
     tree.process(12, ppid=10)
-    memory, gaps = TreeReader(10, tree.proc, keep=0).look()
+    memory, gaps = TreeReader(10, tree.proc, keep=0).sample()
     assert ([key.pid for key in memory.keys], gaps) == ([10, 12], ())
 
 
@@ -174,7 +174,7 @@ def test_a_member_that_vanishes_in_mid_walk(tree: ProcTree, keep: int, monkeypat
 
     monkeypatch.setattr(reader, "_walk", walk_and_lose)
     for _ in range(2):
-        memory, gaps = reader.look()
+        memory, gaps = reader.sample()
         assert (memory.total, [key.pid for key in memory.keys], gaps) == (5 * MIB, [10, 12], ())
     reader.close()
 
@@ -194,11 +194,11 @@ def test_a_thread_that_ends_between_listing_and_reading(tree: ProcTree, monkeypa
 
     monkeypatch.setattr(os, "listdir", lose)
     reader = TreeReader(10, tree.proc, keep=0)
-    memory, gaps = reader.look()
+    memory, gaps = reader.sample()
     assert ([key.pid for key in memory.keys], gaps) == ([10, 11], ())
     monkeypatch.undo()
     tree.process(10, children=[11, 12])
-    assert sorted(key.pid for key in reader.look()[0].keys) == [10, 11, 12]
+    assert sorted(key.pid for key in reader.sample()[0].keys) == [10, 11, 12]
 
 
 def test_every_member_vanishes_in_mid_walk(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_every_member_vanishes_in_mid_walk(tree: ProcTree, monkeypatch: pytest.M
 
     monkeypatch.setattr(reader, "_walk", walk_and_lose)
     with pytest.raises(ReadError) as caught:
-        reader.look()
+        reader.sample()
     assert caught.value.why == "gone"
     reader.close()
     assert descriptors() == before
@@ -277,7 +277,7 @@ def test_a_group_that_may_not_be_read(tree: ProcTree, refuse: Callable[[str], No
     """One ancestor is a gap, the other limits still count."""
     nested(tree)
     refuse("/kubepods/pod1/memory.current")
-    found, gaps = groups_of(tree).look()
+    found, gaps = groups_of(tree).sample()
     assert [group.path for group in found] == ["/kubepods/pod1/app", "/kubepods"]
     assert [(gap.what, gap.why) for gap in gaps] == [("memory.current", "denied")]
 
@@ -345,7 +345,7 @@ def test_a_member_with_garbage_is_a_gap(tree: ProcTree, garbage: bytes, keep: in
     tree.process(10, children=[11], rss=MIB)
     tree.process(11, ppid=10)
     tree.write("proc/11/statm", garbage)
-    memory, gaps = TreeReader(10, tree.proc, keep=keep).look()
+    memory, gaps = TreeReader(10, tree.proc, keep=keep).sample()
     assert [key.pid for key in memory.keys] == [10]
     assert [(gap.what, gap.why) for gap in gaps] == [("statm", "malformed")]
 
@@ -384,9 +384,9 @@ def test_a_tree_drops_a_childs_pid_that_was_reused(tree: ProcTree, keep: int) ->
     tree.process(10, children=[11], start=1)
     tree.process(11, ppid=10, start=2, name="first")
     reader = TreeReader(10, tree.proc, keep=keep)
-    reader.look()
+    reader.sample()
     tree.process(11, ppid=10, start=500, name="second")
-    seen = [dict(zip(memory.keys, memory.names, strict=True)) for memory in (reader.look()[0] for _ in range(3))]
+    seen = [dict(zip(memory.keys, memory.names, strict=True)) for memory in (reader.sample()[0] for _ in range(3))]
     assert seen[-1] == {ProcessKey(10, 1): "worker", ProcessKey(11, 500): "second"}
     assert all(ProcessKey(11, 2) not in each or each[ProcessKey(11, 2)] == "first" for each in seen)
     reader.close()
@@ -411,7 +411,7 @@ def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeyp
     """Kept descriptors say ESRCH while a stranger already has the pid: nothing of the stranger comes in."""
     tree.process(10, start=1)
     reader = TreeReader(10, tree.proc)
-    reader.look()
+    reader.sample()
     kept = reader._members[10].fd
     assert kept >= 0
     tree.process(10, start=900, children=[50])
@@ -427,7 +427,7 @@ def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeyp
     monkeypatch.setattr(os, "pread", answer)
     assert reader.members() == []
     with pytest.raises(ReadError) as caught:
-        reader.look()
+        reader.sample()
     assert caught.value.why == "gone"
     reader.close()
 
@@ -436,7 +436,7 @@ def test_the_facts_of_a_broken_look_are_not_kept(tree: ProcTree, monkeypatch: py
     """One look with an error of our own making is one gap; the next look has the facts again."""
     tree.process(10)
     reader = TreeReader(10, tree.proc)
-    monkeypatch.setattr(reader, "_take_all", lambda *_: 1 / 0)
+    monkeypatch.setattr(reader, "_update", lambda *_: 1 / 0)
     assert [gap.why for gap in collect([reader])["gaps"]] == ["broken"]
     monkeypatch.undo()
     facts = collect([reader])

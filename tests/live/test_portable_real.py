@@ -65,7 +65,7 @@ def family() -> Iterator[tuple["subprocess.Popen[str]", int]]:
 
 
 def _pids(reader: PortableTree | TreeReader) -> tuple[set[int], int]:
-    memory, gaps = reader.look()
+    memory, gaps = reader.sample()
     assert gaps == ()
     return {key.pid for key in memory.keys}, memory.zombies
 
@@ -94,7 +94,7 @@ def test_a_tree_agrees_through_its_life(family: tuple["subprocess.Popen[str]", i
     parent, child = family
     portable, proc = PortableTree(parent.pid), TreeReader(parent.pid)
     assert _pids(portable) == _pids(proc) == ({parent.pid, child}, 1)
-    ours, theirs = portable.look()[0], proc.look()[0]
+    ours, theirs = portable.sample()[0], proc.sample()[0]
     assert abs(ours.total - theirs.total) < 2 * NEAR
     assert ours.anon is not None
     assert ours.anon > 50 * NEAR

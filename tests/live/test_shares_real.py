@@ -88,7 +88,7 @@ def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
     """This process and its child: whoever shares pages is counted once, so PSS is below the resident sizes."""
     tree = TreeReader(os.getpid())
     shares = PssReader(tree.members).read()["shares"]
-    memory = tree.look()[0]
+    memory = tree.sample()[0]
     tree.close()
     assert {key.pid for key in shares.keys} >= {hog.pid}
     largest = shares.keys.index(next(key for key in memory.keys if key.pid == hog.pid))

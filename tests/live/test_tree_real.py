@@ -80,7 +80,7 @@ def test_a_thousand_children(start: Callable[..., "subprocess.Popen[str]"], keep
     assert len(one_read) < 1000, "this kernel gives all in one read: the test proves nothing here"
     before, reader = descriptors(), TreeReader(process.pid, keep=keep)
     for _ in range(2):
-        memory, gaps = reader.look()
+        memory, gaps = reader.sample()
     assert (len(memory.keys), memory.zombies, gaps) == (1001, 0, ())
     assert descriptors() <= before + keep + 1, "one a member, and the counter of process numbers"
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -107,7 +107,7 @@ def test_a_child_that_a_thread_forked(start: Callable[..., "subprocess.Popen[str
     child = int(said(process))
     with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as main:
         assert str(child) not in main.read().split()
-    memory, gaps = TreeReader(process.pid, keep=0).look()
+    memory, gaps = TreeReader(process.pid, keep=0).sample()
     assert ({key.pid for key in memory.keys}, gaps) == ({process.pid, child}, ())
 
 
@@ -126,14 +126,14 @@ def test_a_zombie_counts_apart_until_it_is_reaped(start: Callable[..., "subproce
     zombie = int(said(process))
     reader = TreeReader(process.pid)
     for _ in range(3):
-        memory, gaps = reader.look()
+        memory, gaps = reader.sample()
         assert ([key.pid for key in memory.keys], memory.zombies, gaps) == ([process.pid], 1, ())
     assert zombie in [key.pid for key in reader.members()]
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
     assert said(process) == "reaped"
-    memory, _ = reader.look()
+    memory, _ = reader.sample()
     assert (len(memory.keys), memory.zombies) == (1, 0)
     reader.close()
 
@@ -168,16 +168,16 @@ def test_a_daemon_that_forked_twice_stays_a_member(start: Callable[..., "subproc
     assert process.stdin is not None
     daemon = int(said(process))
     reader = TreeReader(process.pid, keep=keep)
-    assert len(reader.look()[0].keys) == 3
+    assert len(reader.sample()[0].keys) == 3
     process.stdin.write("\n")
     process.stdin.flush()
     assert said(process) == "orphaned"
     assert read_stat(daemon).ppid not in {process.pid, daemon}
-    assert {key.pid for key in reader.look()[0].keys} == {process.pid, daemon}
+    assert {key.pid for key in reader.sample()[0].keys} == {process.pid, daemon}
     process.stdin.write("\n")
     process.stdin.flush()
     child = int(said(process))
-    assert {key.pid for key in reader.look()[0].keys} == {process.pid, daemon, child}
+    assert {key.pid for key in reader.sample()[0].keys} == {process.pid, daemon, child}
     reader.close()
 
 
@@ -186,13 +186,13 @@ def test_a_tree_that_ends_is_gone(start: Callable[..., "subprocess.Popen[str]"])
     process = start(PARENT, "3")
     assert said(process) == "ready"
     before, reader = descriptors(), TreeReader(process.pid)
-    assert len(reader.look()[0].keys) == 4
+    assert len(reader.sample()[0].keys) == 4
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
     def gone() -> bool:
         try:
-            reader.look()
+            reader.sample()
         except ReadError as error:
             return error.why == "gone"
         return False
@@ -230,14 +230,14 @@ for files_cost in (0, 1000):
     tree._FILE_IN_LISTED = files_cost
     reader = TreeReader(root)
     for _ in range(40):
-        reader.look()
+        reader.sample()
     again = strangers.pop(0)
     end(again)
     with open("/proc/sys/kernel/ns_last_pid", "w") as counter:
         counter.write(str(again - 1))
     os.write(there[1], b"x")
     child = int(os.read(back[0], 8))
-    keys = reader.look()[0].keys
+    keys = reader.sample()[0].keys
     found.append([reader._counter.last() == child == again, child in [key.pid for key in keys]])
     reader.close()
 print(json.dumps(found))

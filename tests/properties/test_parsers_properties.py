@@ -114,7 +114,7 @@ def test_cgroup_and_mountinfo(data: st.DataObject, machine: str, name: str) -> N
         content = (tree.folder / "proc/self" / name).read_bytes()
         tree.write(f"proc/self/{name}", data.draw(mutations(content)))
         reader = groups_of(tree)
-        facts_or_read_error(reader.look)
+        facts_or_read_error(reader.sample)
         reader.close()
 
 
@@ -127,7 +127,7 @@ def test_files_of_a_group(data: st.DataObject, build: Callable[[ProcTree], ProcT
         file = data.draw(st.sampled_from(files))
         file.write_bytes(data.draw(mutations(file.read_bytes())))
         reader = groups_of(tree)
-        groups, gaps = reader.look()
+        groups, gaps = reader.sample()
         reader.close()
         assert len(groups) + len(gaps) == 1
         for gap in gaps:
@@ -148,7 +148,7 @@ def test_files_of_a_tree(data: st.DataObject, name: str, keep: int) -> None:
         file.write_bytes(data.draw(mutations(file.read_bytes())))
         reader = TreeReader(10, tree.proc, keep=keep)
         for _ in range(2):
-            facts_or_read_error(reader.look)
+            facts_or_read_error(reader.sample)
             facts_or_read_error(reader.members)
         reader.close()
 
@@ -158,4 +158,4 @@ def test_a_pid_has_any_groups(tree: ProcTree, data: bytes) -> None:
     """Also for another process than the own one."""
     tree.write("proc/9/cgroup", data)
     tree.write("proc/self/mountinfo", "")
-    facts_or_read_error(CgroupReader(9, tree.proc, tree.sys).look)
+    facts_or_read_error(CgroupReader(9, tree.proc, tree.sys).sample)

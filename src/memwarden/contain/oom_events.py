@@ -20,7 +20,7 @@ class OomEvents:
     def _count(self) -> tuple[list[CgroupMemory], int]:
         reader = CgroupReader(proc=self._proc, sys_fs_cgroup=self._sys)
         try:
-            groups, _ = reader.look()
+            groups, _ = reader.sample()
         except ReadError:
             groups = ()
         finally:

@@ -67,7 +67,7 @@ def parent_for(version: int, given: str | None) -> str:
 def _limited(below_top: list[tuple[str, str]]) -> bool:
     paths = {path for path, _ in below_top}
     with contextlib.closing(CgroupReader()) as reader:
-        groups, _ = reader.look()
+        groups, _ = reader.sample()
     return any(group.limit is not None and group.path in paths for group in groups)
 
 

@@ -74,7 +74,7 @@ class PollingCeiling(Ceiling):
         assert self._reader is not None
         start = self._monotonic()
         try:
-            tree, _ = self._reader.look()
+            tree, _ = self._reader.sample()
         except ReadError:
             return None
         now = self._monotonic()

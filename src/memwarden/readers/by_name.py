@@ -1,4 +1,4 @@
-"""Which processes bear a name: those that run now, and those that come."""
+"""Processes found by name: those that run now, and those that start later."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ import time
 from collections.abc import Callable
 
 from memwarden.errors import ReadError
-from memwarden.readers.linux.files import read_once
-from memwarden.readers.linux.new_pids import PidCounter, PidList
+from memwarden.readers.linux.files import read_error, read_once
 from memwarden.readers.linux.process import read_stat
 
-#: A process that is this young may still become another program (exec): it is asked again.
+#: A process that is this young may still exec another program: it is compared at each call.
 _YOUNG_SECONDS = 3.0
-#: And so often is everybody else.
-_AGAIN_SECONDS = 60.0
+#: All processes are compared again after this time.
+_ALL_SECONDS = 60.0
 
 
 class ProcessesByName:
-    """Finds processes by a part of their name or command line, whatever its letters' case.
+    """Finds processes by a part of their name or command line, in any letter case.
 
-    Left out are this process and those that it descends from: the shell that started a search holds the searched
-    word in its own command line. Kernel threads and zombies hold no memory and are left out, too.
+    This process and its ancestors are left out: the shell that started a search has the searched word in its own
+    command line. Kernel threads and zombies have no memory and are left out, too.
     """
 
     def __init__(self, text: str, proc: str = "/proc", *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._text, self._proc, self._monotonic = text.casefold(), proc, monotonic
-        self._counter, self._list = PidCounter(proc), PidList(proc)
+        self._listed: set[str] = set()
         self._young: dict[str, float] = {}  # until when
-        self._found: set[int] = set()
+        self._found: set[str] = set()
         self._all_due = float("-inf")
-        self._own = self._line()
+        self._own = self._ancestors()
 
     def find(self) -> set[int]:
-        """The pids of all that match now. Raises :class:`ReadError` where processes cannot be listed."""
+        """Return the pids of all that match now. Raises :class:`ReadError` where processes cannot be listed."""
         now = self._monotonic()
-        fresh, ended = self._list.renew(self._counter.last())
-        for pid in fresh:
-            self._young[pid] = now + _YOUNG_SECONDS
-        self._found.difference_update(int(pid) for pid in ended if pid.isdecimal())
+        try:
+            listed = {name for name in os.listdir(self._proc) if name.isdecimal()}
+        except OSError as error:
+            raise read_error("processes", self._proc, error) from None
+        self._young.update(dict.fromkeys(listed - self._listed, now + _YOUNG_SECONDS))
+        self._listed = listed
+        self._found &= listed
         if now >= self._all_due:
-            self._all_due = now + _AGAIN_SECONDS
-            asked = {pid for pid in self._list.names if pid.isdecimal()}
+            self._all_due = now + _ALL_SECONDS
+            compared = listed
         else:
-            asked = fresh | self._young.keys()
-        for pid in asked:
-            (self._found.add if self._matches(pid) else self._found.discard)(int(pid))
-        self._young = {pid: until for pid, until in self._young.items() if until > now and pid not in ended}
-        return self._found - self._own
+            compared = self._young.keys() & listed
+        for pid in compared:
+            (self._found.add if self._matches(pid) else self._found.discard)(pid)
+        self._young = {pid: until for pid, until in self._young.items() if until > now and pid in listed}
+        return {int(pid) for pid in self._found} - self._own
 
     def _matches(self, pid: str) -> bool:
         try:
@@ -59,17 +61,13 @@ class ProcessesByName:
             return False
         return self._text in stat.name.casefold() or self._text in words.decode("utf-8", "replace").casefold()
 
-    def _line(self) -> set[int]:
-        """This process and its ancestors."""
-        line, pid = set(), os.getpid()
-        while pid > 0 and pid not in line:
-            line.add(pid)
+    def _ancestors(self) -> set[int]:
+        """Return this process and its ancestors."""
+        found, pid = set(), os.getpid()
+        while pid > 0 and pid not in found:
+            found.add(pid)
             try:
                 pid = read_stat(pid, self._proc).ppid
             except ReadError:
                 break
-        return line
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self._counter.close()
+        return found

@@ -258,10 +258,10 @@ class PortableTree:
 
     def read(self) -> dict[str, Any]:
         """``{"tree": TreeMemory, "gaps": (…)}``; raises :class:`ReadError` (``gone``) when no member is left."""
-        tree, gaps = self.look()
+        tree, gaps = self.sample()
         return {"tree": tree, "gaps": gaps}
 
-    def look(self) -> tuple[TreeMemory, tuple[Gap, ...]]:
+    def sample(self) -> tuple[TreeMemory, tuple[Gap, ...]]:
         """The tree as it is now, and what could not be read of it."""
         gaps: list[Gap] = []
         measured: list[ProcessMemory] = []

@@ -48,7 +48,7 @@ def tree(tmp_path: Path) -> ProcTree:
 
 def groups(tree: ProcTree) -> tuple[CgroupMemory, ...]:
     reader = groups_of(tree)
-    found, gaps = reader.look()
+    found, gaps = reader.sample()
     reader.close()
     assert gaps == ()
     return found
@@ -252,7 +252,7 @@ def test_where_no_group_can_be_found_it_is_said(tree: ProcTree, cgroup: str, mou
     reader = groups_of(tree)
     for _ in range(2):
         with pytest.raises(ReadError) as caught:
-            reader.look()
+            reader.sample()
         assert (caught.value.what, caught.value.why) == ("cgroup", why)
 
 
@@ -265,23 +265,23 @@ def test_a_version_2_line_without_memory_leaves_version_1_in_charge(tree: ProcTr
 def test_limits_are_read_again_each_time(tree: ProcTree) -> None:
     """``docker update`` changes a limit under a running program."""
     reader = groups_of(container_v2(tree))
-    assert reader.look()[0][0].limit == 512 * MIB
+    assert reader.sample()[0][0].limit == 512 * MIB
     tree.group("", memory__max=128 * MIB, memory__current=100 * MIB)
-    group = reader.look()[0][0]
+    group = reader.sample()[0][0]
     assert (group.limit, group.usage) == (128 * MIB, 100 * MIB)
     tree.group("", memory__max="max")
-    assert reader.look()[0][0].limit is None
+    assert reader.sample()[0][0].limit is None
     reader.close()
 
 
 def test_a_process_that_is_moved_is_followed(tree: ProcTree) -> None:
     """The new group's limit holds from the next look on, and the old descriptors are given back."""
     reader = groups_of(nested(tree))
-    reader.look()
+    reader.sample()
     before = descriptors()
     v2_group(tree, "moved", 50 * MIB, 64 * MIB)
     tree.write("proc/self/cgroup", "0::/moved\n")
-    found, _ = reader.look()
+    found, _ = reader.sample()
     assert [(group.path, group.limit) for group in found] == [("/moved", 64 * MIB)]
     assert descriptors() < before
     reader.close()
@@ -297,7 +297,7 @@ def test_a_group_that_cannot_be_seen_is_counted_in_its_nearest_ancestor(tree: Pr
 def test_a_group_that_is_removed_is_a_gap_and_then_found_anew(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel answers ENODEV on its open files; the ancestors still count meanwhile."""
     reader = groups_of(nested(tree))
-    reader.look()
+    reader.sample()
     app = os.stat(f"{tree.sys}/kubepods/pod1/app/memory.current").st_ino
     pread = os.pread
 
@@ -307,13 +307,13 @@ def test_a_group_that_is_removed_is_a_gap_and_then_found_anew(tree: ProcTree, mo
         return pread(fd, size, offset)
 
     monkeypatch.setattr(os, "pread", removed)
-    found, gaps = reader.look()
+    found, gaps = reader.sample()
     assert [group.path for group in found] == ["/kubepods/pod1", "/kubepods"]
     assert [(gap.what, gap.why) for gap in gaps] == [("memory.current", "gone")]
     shutil.rmtree(Path(tree.sys) / "kubepods/pod1/app")
     v2_group(tree, "kubepods/pod1/app", 10 * MIB, 20 * MIB)
     monkeypatch.undo()
-    found, gaps = reader.look()
+    found, gaps = reader.sample()
     assert [group.limit for group in found] == [20 * MIB, GIB, 32 * GIB]
     assert gaps == ()
     reader.close()
@@ -323,7 +323,7 @@ def test_an_ancestor_that_cannot_be_read_is_a_gap(tree: ProcTree) -> None:
     """The other limits still count."""
     nested(tree)
     tree.group("kubepods/pod1", memory__max="lots")
-    found, gaps = groups_of(tree).look()
+    found, gaps = groups_of(tree).sample()
     assert [group.path for group in found] == ["/kubepods/pod1/app", "/kubepods"]
     assert [(gap.what, gap.why) for gap in gaps] == [("memory.max", "malformed")]
     assert gaps[0].where == f"{tree.sys}/kubepods/pod1/memory.max"
@@ -362,8 +362,8 @@ def test_another_process_is_looked_for_by_its_pid(tree: ProcTree) -> None:
     """Its path, our mounts."""
     nested(tree)
     tree.write("proc/77/cgroup", "0::/kubepods/pod1\n")
-    found, _ = CgroupReader(77, tree.proc, tree.sys).look()
+    found, _ = CgroupReader(77, tree.proc, tree.sys).sample()
     assert [group.limit for group in found] == [GIB, 32 * GIB]
     with pytest.raises(ReadError) as caught:
-        CgroupReader(78, tree.proc, tree.sys).look()
+        CgroupReader(78, tree.proc, tree.sys).sample()
     assert caught.value.why == "absent"

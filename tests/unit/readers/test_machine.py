@@ -11,7 +11,6 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TopProcesses
-from memwarden.readers.linux import machine as machine_module
 from memwarden.readers.linux.machine import MachineReader
 from memwarden.testing import ProcTree
 from support.trees import HOSTILE_NAMES, MIB, CountedTree, descriptors, ended_files_are_gone
@@ -46,7 +45,7 @@ def kernel_thread(world: ProcTree, pid: int, start: int = 5) -> None:
 
 
 def look(reader: MachineReader) -> TopProcesses:
-    top, gaps = reader.look()
+    top, gaps = reader.sample()
     assert gaps == ()
     return top
 
@@ -103,19 +102,19 @@ def test_fewer_than_asked_for(world: ProcTree) -> None:
     reader.close()
 
 
-def test_one_that_ended_answers_no_more(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
-    """Between the list and the read: the kernel says ESRCH, and the next largest takes its place."""
+def test_a_process_that_ends_while_it_is_read(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
+    """Between the list and the read: the kernel answers ESRCH, and the next largest takes its place."""
     ended_files_are_gone(monkeypatch)
     assert pids(reader) == [10, 9, 8]
-    renew = reader._list.renew
+    listdir = os.listdir
 
-    def renew_and_lose(last: int | None) -> Any:
-        answer = renew(last)
-        if os.path.isdir(f"{world.proc}/10"):
+    def list_and_end(path: str) -> list[str]:
+        names = listdir(path)
+        if path == world.proc and "10" in names:
             world.end(10)
-        return answer
+        return names
 
-    monkeypatch.setattr(reader._list, "renew", renew_and_lose)
+    monkeypatch.setattr(os, "listdir", list_and_end)
     assert pids(reader) == [9, 8, 7]
     assert (pids(reader), look(reader).processes) == ([9, 8, 7], 19)
 
@@ -134,8 +133,8 @@ def test_a_number_that_is_given_out_again(world: ProcTree, reader: MachineReader
     assert (top.keys[1], top.names[1], top.rss[1]) == (ProcessKey(10, 901), "smaller", 8 * MIB + 4096)
 
 
-def test_kernel_threads_are_recognised_once(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
-    """They never have memory: at a look one in 64 of them is read, here one; all processes with memory are."""
+def test_kernel_threads_are_read_every_64_samples(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
+    """They never have memory, so that 63 samples of 64 read none of them."""
     look(reader)
     opened: list[str] = []
     real = os.open
@@ -145,22 +144,22 @@ def test_kernel_threads_are_recognised_once(world: ProcTree, reader: MachineRead
         return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", opening)
-    for _ in range(30):
+    for _ in range(63):
         look(reader)
-    threads = [path.split("/")[-2] for path in opened if int(path.split("/")[-2]) >= 20]
-    assert len(threads) == 30
-    assert sorted(set(threads)) == [str(pid) for pid in range(20, 30)], "in turn"
+    assert [path for path in opened if int(path.split("/")[-2]) >= 20] == []
+    look(reader)
+    assert {path.split("/")[-2] for path in opened if int(path.split("/")[-2]) >= 20} == {
+        str(pid) for pid in range(20, 30)
+    }
 
 
 def test_a_kernel_threads_number_that_is_given_out_again(world: ProcTree, reader: MachineReader) -> None:
-    """The counter tells at once; without one each is asked again within 64 looks."""
+    """A process under it is found within 64 samples."""
     look(reader)
     world.process(25, name="large", rss=70 * MIB, start=900)
-    for taken in range(1, 65):  # noqa: B007
-        if pids(reader)[0] == 25:
-            break
-    assert taken == 1 or (taken <= 64 and not isinstance(world, CountedTree))
-    assert look(reader).keys[0] == ProcessKey(25, 900)
+    for _ in range(64):
+        top = look(reader)
+    assert top.keys[0] == ProcessKey(25, 900)
 
 
 def test_a_zombie_takes_no_part(world: ProcTree, reader: MachineReader) -> None:
@@ -179,7 +178,7 @@ def test_who_may_not_be_read_is_one_gap_and_takes_no_part(
     for pid in (8, 9, 10):
         refuse(f"/{pid}/statm")
     for _ in range(3):
-        top, gaps = reader.look()
+        top, gaps = reader.sample()
         assert [key.pid for key in top.keys] == [7, 6, 5]
         assert top.rss == (7 * MIB, 6 * MIB, 5 * MIB)
         (gap,) = gaps
@@ -198,7 +197,7 @@ def test_whose_identity_cannot_be_read(
         refuse("/10/stat")
     else:
         world.write("proc/10/stat", "10 (broken")
-    top, gaps = reader.look()
+    top, gaps = reader.sample()
     assert [key.pid for key in top.keys] == [9, 8, 7]
     assert [(gap.what, gap.why) for gap in gaps] == [("stat", why)]
 
@@ -208,15 +207,15 @@ def test_garbage_is_a_gap(world: ProcTree, reader: MachineReader) -> None:
     """Also when it comes later; and when it is right again the process is back."""
     world.write("proc/10/statm", "garbage")
     for _ in range(2):
-        top, gaps = reader.look()
+        top, gaps = reader.sample()
         assert [key.pid for key in top.keys] == [9, 8, 7]
         assert [(gap.what, gap.why) for gap in gaps] == [("statm", "malformed")]
     world.process(10, name="p10", rss=10 * MIB, start=10)
     for _ in range(64):
-        top, gaps = reader.look()
+        top, gaps = reader.sample()
     assert ([key.pid for key in top.keys], gaps) == ([10, 9, 8], ())
     world.write("proc/9/statm", b"\xff" * 40)
-    top, gaps = reader.look()
+    top, gaps = reader.sample()
     assert [key.pid for key in top.keys] == [10, 8, 7]
     assert [(gap.what, gap.why) for gap in gaps] == [("statm", "malformed")]
 
@@ -225,7 +224,7 @@ def test_nobody_may_be_read(world: ProcTree, reader: MachineReader, refuse: Call
     """No list at all, and why."""
     refuse("/statm")
     with pytest.raises(ReadError) as caught:
-        reader.look()
+        reader.sample()
     assert caught.value.why == "denied"
 
 
@@ -250,14 +249,13 @@ def test_a_hostile_name_misleads_nobody(world: ProcTree, name: bytes) -> None:
     assert (top.keys, top.rss) == ((ProcessKey(10, 10),), (10 * MIB,))
 
 
-def test_descriptors_are_bounded_and_the_largest_have_them(world: ProcTree) -> None:
-    """One each, the counter, and one at a time for the others."""
+def test_descriptors_are_bounded_and_given_back(world: ProcTree) -> None:
+    """One each for as many as may be kept, and one at a time for the others."""
     before = descriptors()
     reader = MachineReader(3, world.proc, keep=4)
     for _ in range(70):
         look(reader)
         assert descriptors() <= before + 4 + 1
-    assert sorted(int(process.pid) for process in reader._processes.values() if process.fd >= 0) == [7, 8, 9, 10]
     reader.close()
     assert descriptors() == before
     assert pids(reader) == [10, 9, 8]
@@ -276,14 +274,14 @@ def test_processes_come_and_go_without_leaking_descriptors(world: ProcTree, monk
         world.end(pid)
     look(reader)
     assert descriptors() <= before + 10 + 1
-    assert len(reader._processes) == 10
-    assert len(reader._aside) == 10
+    assert len(reader._files) == 10
+    assert len(reader._empty) == 10
     reader.close()
     assert descriptors() == before
 
 
-def test_a_quiet_look_opens_nothing_but_one_in_64(world: ProcTree, monkeypatch: Any) -> None:
-    """One list, one read a process with memory, one of the counter, and one kernel thread."""
+def test_a_quiet_sample_opens_the_largest_only(world: ProcTree, monkeypatch: Any) -> None:
+    """One list, one read for each process with memory, and the identity of those that are shown."""
     reader = MachineReader(3, world.proc)
     for _ in range(40):
         look(reader)
@@ -291,11 +289,10 @@ def test_a_quiet_look_opens_nothing_but_one_in_64(world: ProcTree, monkeypatch: 
     real = os.open
 
     def opening(path: Any, *rest: Any, **more: Any) -> int:
-        opened.append(str(path))
+        opened.append("/".join(str(path).split("/")[-2:]))
         return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(machine_module, "read_stat", lambda *_: pytest.fail("nobody has to be asked who he is"))
     look(reader)
-    assert len(opened) == 1
+    assert sorted(opened) == ["10/stat", "8/stat", "9/stat"]
     reader.close()

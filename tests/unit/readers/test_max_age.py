@@ -59,7 +59,7 @@ def group(tmp_path: Path) -> ProcTree:
 def test_the_usage_of_a_group_is_never_old(group: ProcTree, now: list[float]) -> None:
     """Its limit may be, for as long as the reader may be patient."""
     reader = CgroupReader(None, group.proc, group.sys, max_age=5)
-    reader.look()
+    reader.sample()
     v2_group(group, "", 300 * MIB, 700 * MIB)
     (seen,) = reader.read()["cgroups"]
     assert (seen.usage // MIB, seen.limit // MIB) == (300, 1000)
@@ -72,7 +72,7 @@ def test_the_usage_of_a_group_is_never_old(group: ProcTree, now: list[float]) ->
 def test_from_half_of_its_limit_a_group_is_read_in_full(group: ProcTree, now: list[float]) -> None:
     """There it decides what part of the usage can be reclaimed."""
     reader = CgroupReader(None, group.proc, group.sys, max_age=5)
-    reader.look()
+    reader.sample()
     v2_group(group, "", 500 * MIB, 700 * MIB)
     (seen,) = reader.read()["cgroups"]
     assert (seen.usage // MIB, seen.limit // MIB) == (500, 700)
@@ -81,6 +81,6 @@ def test_from_half_of_its_limit_a_group_is_read_in_full(group: ProcTree, now: li
 def test_a_group_that_is_removed_is_told_at_once(group: ProcTree, now: list[float]) -> None:
     """Not after the max_age."""
     reader = CgroupReader(None, group.proc, group.sys, max_age=5)
-    reader.look()
+    reader.sample()
     group.write("sys/memory.current", "torn")
     assert reader.read()["gaps"]

@@ -142,7 +142,6 @@ def test_who_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
     start(world, 22, "other", "other", start=300)  # so late an exec is seen when everybody is asked again
     clock.advance(60.0)
     assert named.find() == {21}
-    named.close()
 
 
 @of_linux

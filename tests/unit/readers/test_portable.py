@@ -232,13 +232,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def _held(tree: PortableTree) -> dict[int, int]:
-    memory, _ = tree.look()
+    memory, _ = tree.sample()
     return {key.pid: size for key, size in zip(memory.keys, memory.rss, strict=True)}
 
 
 def test_a_tree_is_everybody_below(world: World) -> None:
     """And nobody beside; shared parts are not told here, so their column is empty and the anonymous part None."""
-    memory, gaps = PortableTree(10).look()
+    memory, gaps = PortableTree(10).sample()
     assert (sorted(memory.rss), memory.total, gaps) == ([100, 200, 300], 600, ())
     assert (memory.shared, memory.anon) == ((), None)
     assert [(row.rss, row.anon, row.shared) for row in memory.rows()] == [
@@ -249,7 +249,7 @@ def test_a_tree_is_everybody_below(world: World) -> None:
 def test_orphans_stay_by_identity(world: World) -> None:
     """A member whose parent ended hangs under pid 1, and still belongs, with what it starts; a new owner does not."""
     tree = PortableTree(10)
-    tree.look()
+    tree.sample()
     del world.rows[11]
     world.rows[12] = (1, 12.0, 300)
     world.rows[13] = (12, 30.0, 50)
@@ -261,14 +261,14 @@ def test_orphans_stay_by_identity(world: World) -> None:
 def test_orphans_outlive_the_root(world: World) -> None:
     """The tree is gone when nobody is left, and a later process under the root's pid is not the root."""
     tree = PortableTree(10)
-    tree.look()
+    tree.sample()
     world.rows[10] = (1, 50.0, 1000)
     world.rows[11] = (1, 11.0, 200)
     world.rows[60] = (10, 60.0, 1000)
     assert _held(tree) == {11: 200, 12: 300}
     del world.rows[11], world.rows[12]
     with pytest.raises(ReadError) as caught:
-        tree.look()
+        tree.sample()
     assert caught.value.why == "gone"
 
 
@@ -276,7 +276,7 @@ def test_members_that_cannot_be_measured_are_gaps_or_zombies(world: World) -> No
     """A denied one is told, one that waits to be reaped is counted, and neither is sorted as a size."""
     world.rows[11] = (10, 11.0, psutil.AccessDenied(11))
     world.rows[12] = (11, 12.0, psutil.ZombieProcess(12))
-    memory, gaps = PortableTree(10).look()
+    memory, gaps = PortableTree(10).sample()
     assert (memory.rss, memory.zombies, [(gap.where, gap.why) for gap in gaps]) == ((100,), 1, [("pid 11", "denied")])
 
 

@@ -316,7 +316,7 @@ def test_a_tree_reader_says_whom_to_read(world: World) -> None:
         world.tree.write(f"proc/{pid}/smaps_rollup", rollup(pid * MIB))
     tree = TreeReader(10, world.tree.proc)
     assert {key.pid for key in shares(world.reader(tree.members)).keys} == {10, 11}
-    given = [None, tree.look()[0]]
+    given = [None, tree.sample()[0]]
     reader = world.reader(lambda: given.pop(0))
     with pytest.raises(ReadError):
         reader.read()
@@ -329,7 +329,7 @@ def test_a_tree_that_is_gone_has_no_shares(world: World) -> None:
     """The function's own error is told."""
     world.process(10)
     tree = TreeReader(10, world.tree.proc)
-    reader = world.reader(lambda: tree.look()[0])
+    reader = world.reader(lambda: tree.sample()[0])
     shares(reader)
     world.tree.end(10)
     world.now += 60

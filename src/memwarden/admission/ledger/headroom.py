@@ -90,7 +90,7 @@ class SystemHeadroom:
         else:
             facts = collect(self._readers[:1])
             try:
-                groups, _ = self._groups.look()
+                groups, _ = self._groups.sample()
             except ReadError:
                 groups = ()  # no memory controller is mounted here
         found = constraints(Sample(0.0, 0.0, system=facts.get("system"), cgroups=groups))

@@ -116,7 +116,7 @@ class WorkerHandle:
         if self._tree is None or self._shmem is None:
             return self.used
         try:
-            tree, _ = self._tree.look()
+            tree, _ = self._tree.sample()
         except ReadError:
             return self.used  # it has just ended
         self._present = tree.keys

@@ -333,7 +333,7 @@ class CgroupReader:
         """``{"cgroups": (CgroupMemory, …), "gaps": (…)}``, the own group first; raises :class:`ReadError`."""
         again = self.usages()
         if again is None or again.share >= 0.5:
-            groups, gaps = self.look()
+            groups, gaps = self.sample()
             return {"cgroups": groups, "gaps": gaps}
         found = list(self._found)
         for at, usage in zip(self._places, again.usages, strict=True):
@@ -361,7 +361,7 @@ class CgroupReader:
                 headroom = limit - usage if headroom is None else min(headroom, limit - usage)
         return GroupUsages(usages, share, headroom)
 
-    def look(self) -> tuple[tuple[CgroupMemory, ...], tuple[Gap, ...]]:
+    def sample(self) -> tuple[tuple[CgroupMemory, ...], tuple[Gap, ...]]:
         """The groups as they are now. An ancestor that cannot be read is a gap; the rest still counts."""
         self._follow()
         found: list[CgroupMemory] = []

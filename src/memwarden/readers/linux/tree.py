@@ -1,34 +1,23 @@
-"""A whole process tree: who belongs to it, and what each member holds.
+"""Memory of a whole process tree: its members, and the resident and shared size of each.
 
-What it must not miss, each seen on Linux 6.18:
+Seen on Linux 6.18, and handled here:
 
-* ``/proc/PID/task/TID/children`` lists the children that *this thread* forked, and gives at most a page
-  (some 680 pids) for one read; so every thread is read, until nothing comes.
-* A member whose parent has ended hangs under another process. It stays a member by its identity (pid and
-  start time), and so do its children.
-* A zombie's ``statm`` reads zeros without an error.
-* A kept descriptor costs some 6 KiB of kernel memory and one of perhaps 1024 file numbers: only the
-  largest members have one, see :func:`~memwarden.readers.linux.files.most_kept`.
+* ``/proc/PID/task/TID/children`` lists the children that *this thread* forked, at most a page (some 680 pids) a read;
+  every thread is read, until nothing comes.
+* A member whose parent has ended gets another parent. It stays a member by its identity (pid and start time), and so
+  do its children.
+* The ``statm`` of a zombie reads zeros without an error.
+* A kept descriptor uses about 6 KiB of kernel memory and one of perhaps 1024 file numbers, see
+  :func:`~memwarden.readers.linux.files.most_kept`.
 
-**Who is new** is asked only when somebody can be: when the kernel's counter of process numbers
-(:class:`~memwarden.readers.linux.new_pids.PidCounter`) has moved. Then there are two exact ways, and the cheaper one is
-gone: to *walk* through the ``children`` files of all members (4 µs a thread), or to *list* ``/proc`` (0.25 µs
-a process of the machine) and to ask those that are new, or have a number that was given out again, for their
-parent. A look at a quiet tree is thus one system call a member and one more.
-
-What is promised: whoever was forked by a member, or by the adopter, before a look begins is found by that look.
-Later are found, at the latest after so many looks:
-
-* 32 (the looks 1, 2, 4, … ask again after the counter moved): a fork that was under way, whose number was taken and
-  who could not be seen yet; and a child whose parent ended while it was asked;
-* 64: whom the counter does not tell, because a restored checkpoint chose its number (a counter that is caught
-  standing still while somebody came is not believed again);
-* 320, by a walk: who has a listed number again after all numbers were given out between two looks, and whom the
-  adopter was given by a stranger.
-
-Where the counter cannot be believed every look is a walk. A process whose every link to the tree ended before
-anybody looked cannot be found by anybody; that is what the adopter is for.
-:meth:`TreeReader.members` asks each time.
+Members are found by a *walk* through the ``children`` files (14 µs a member), or by *joining*: listing ``/proc``
+(0.25 µs a process of the machine) and reading the parents of new processes only. Both are needed after a fork only:
+while the kernel's counter of process numbers (:class:`~memwarden.readers.linux.pid_counter.PidCounter`) stands still, a
+sample is one ``pread`` a member and one of the counter. A process that a member forked before a sample starts is in
+that sample. The samples 1, 2, 4, … 64 and every 64th after the counter moved join again, for a fork that was under way
+and for a process that the counter did not count (a restored checkpoint); every 256th sample walks, for a number that
+was reused after the counter went around. Without a counter every sample
+walks. A process whose links to the tree all ended between two samples is found through ``adopter`` only.
 """
 
 from __future__ import annotations
@@ -41,41 +30,36 @@ from typing import Any
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
 from memwarden.readers.linux.files import most_kept, read_error, read_once
-from memwarden.readers.linux.new_pids import Numbers, PidCounter, PidList
-from memwarden.readers.linux.process import PAGE, Stat, read_stat
+from memwarden.readers.linux.pid_counter import PidCounter
+from memwarden.readers.linux.process import read_stat
 from memwarden.readers.linux.statm import SIZE, StatmFile
 
-#: A member's name changes at exec: it is read again at looks 1, 2, 4, … after it was met and then at least this
-#: often, and when the size has halved or doubled since.
-_RENAME_EVERY = 64
-#: While the counter stands still, newcomers are looked for at least so often (in looks).
-_ASK_EVERY = 64
-#: And so often everything is asked again: the list, the walk, and who the members without descriptors are.
-_AUDIT_EVERY = 256
-#: A file of children costs as much as so many processes in the list.
-_FILE_IN_LISTED = 20
+#: Walks are made, and names are read again, at least this often (in samples).
+_WALK_EVERY, _NAMES_EVERY = 256, 64
+#: More new numbers than this (the counter may also have wrapped around) are not joined: walking is cheaper.
+_MOST_NEW = 1000
+#: Samples after the first in which a new member's name is read again: a launcher execs its command.
+_YOUNG = 3
 
 _LIVE, _ZOMBIE, _UNREADABLE = range(3)
 
 
 class _Member(StatmFile):
-    __slots__ = ("key", "met", "name", "named", "state")
+    __slots__ = ("key", "name", "since", "state")
+    key: ProcessKey
+    name: str
 
-    def __init__(self, pid: int, proc: str, met: int) -> None:
-        super().__init__(f"{proc}/{pid}/statm")
-        self.met, self.state = met, _LIVE
-
-    def known(self, stat: Stat) -> None:
-        self.key, self.name = ProcessKey(stat.pid, stat.start), stat.name
-        self.rss = self.named = stat.rss  # the size when its name was read
+    def __init__(self, path: str, since: int) -> None:
+        super().__init__(path)
+        self.since, self.state = since, _LIVE
 
 
 class TreeReader:
     """Reads :class:`TreeMemory` of the process ``pid`` and everything that it started.
 
-    ``adopter`` is a process that orphans of this tree are given to (a child subreaper, the init of a
-    container); its children count as members, except those in ``strangers``. ``keep`` bounds the members
-    with an open descriptor (one each); without it :func:`most_kept` does.
+    ``adopter`` is a process that orphans of this tree are given to (a child subreaper, the init of a container); its
+    children count as members, except those in ``strangers``. ``keep`` bounds the members with an open descriptor (one
+    each), by default :func:`most_kept`.
     """
 
     name = "tree"
@@ -94,23 +78,21 @@ class TreeReader:
         self._strangers = frozenset(strangers)
         self._members: dict[int, _Member] = {}
         self._root: ProcessKey | None = None
-        self._lists_children: bool | None = None
-        self._looks = self._kept = 0
-        # Who is new.
-        self._counter, self._list = PidCounter(proc), PidList(proc)
-        self._last: int | None = None  # the counter at the last look
-        self._quiet = 0  # looks since it moved
-        self._audited = -_AUDIT_EVERY
-        self._files = 0  # children files that the last walk read
-        self._troubled = False  # the last walk left gaps: they stand until a walk leaves none
-        self._verify = True  # who a member without descriptor is must be asked at this look
-        self._renewals: dict[int, list[_Member]] = {}
-        # The members in columns, while nobody comes or goes: first those with a descriptor.
+        self._has_children_files: bool | None = None
+        self._samples = self._kept = 0
+        self._counter = PidCounter(proc)
+        self._last: int | None = None  # the counter at the last sample
+        self._quiet = 0  # samples since it moved
+        self._listed: set[str] = set()  # in /proc when members were last looked for
+        self._walked = -_WALK_EVERY  # at which sample
+        self._incomplete = False  # the last walk left gaps: walk until none is left
+        self._young: list[_Member] = []
+        # The members in columns while none comes or goes: first those with a descriptor.
         self._stale = True
         self._rows: list[_Member] = []
         self._aside: list[_Member] = []  # zombies, and those that cannot be read
         self._fds: list[int] = []
-        self._was: list[bytes | None] = []
+        self._before: list[bytes | None] = []
         self._rss: list[int] = []
         self._shared: list[int] = []
         self._keys: tuple[ProcessKey, ...] = ()
@@ -118,16 +100,16 @@ class TreeReader:
         self._tree: TreeMemory | None = None
 
     def read(self) -> dict[str, Any]:
-        """``{"tree": TreeMemory, "gaps": (…)}``; raises :class:`ReadError` (``gone``) when no member is left."""
-        tree, gaps = self.look()
+        """Return ``{"tree": TreeMemory, "gaps": (…)}``; raises :class:`ReadError` (``gone``) without any member."""
+        tree, gaps = self.sample()
         return {"tree": tree, "gaps": gaps}
 
-    def look(self) -> tuple[TreeMemory, tuple[Gap, ...]]:
-        """The tree as it is now, and what could not be read of it."""
+    def sample(self) -> tuple[TreeMemory, tuple[Gap, ...]]:
+        """Return the tree as it is now, and what could not be read of it."""
         gaps: list[Gap] = []
         zombies = self._step(gaps)
         if self._root is None and gaps:
-            raise ReadError(*gaps[0])  # it may well live: what we do not know is not "gone"
+            raise ReadError(*gaps[0])  # the root may run: not known is not "gone"
         if self._root is None or not (self._rows or zombies or gaps):
             raise ReadError("tree", f"{self._proc}/{self._root_pid}", "gone", "no process of the tree is left")
         tree = self._tree
@@ -138,126 +120,88 @@ class TreeReader:
         return tree, tuple(gaps)
 
     def members(self) -> list[ProcessKey]:
-        """Who belongs to the tree now, zombies included."""
-        self._step([], ask=True)
+        """Return the members now, zombies included, after a walk."""
+        self._step([], walk=True)
         return [member.key for member in self._members.values()]
 
-    def _step(self, gaps: list[Gap], *, ask: bool = False) -> int:
-        self._looks += 1
-        self._discover(gaps, ask=ask)
-        if self._looks in self._renewals:
-            self._renew()
+    def _step(self, gaps: list[Gap], *, walk: bool = False) -> int:
+        self._samples += 1
+        last, before = self._counter.last(), self._last
+        self._quiet = self._quiet + 1 if last == before else 0
+        self._last, quiet = last, self._quiet
+        due = quiet & (quiet - 1) == 0 or quiet % _NAMES_EVERY == 0
+        must_walk = last is None or walk or self._incomplete or self._samples - self._walked >= _WALK_EVERY
+        if must_walk or (due and not self._join(before, last)):
+            self._walk(gaps)
+        self._read_names()
         return self._measure(gaps)
 
-    # --- who belongs to it --------------------------------------------------------------------------
+    # --- members ------------------------------------------------------------------------------------
 
-    def _discover(self, gaps: list[Gap], *, ask: bool = False) -> None:
-        last, before = self._counter.last(), self._last
-        self._last = last
-        self._verify = last is None or before is None
-        if last is None:
-            self._walk(gaps)
-            return
-        if last != before:
-            self._quiet = 0
-            if before is not None:
-                self._recheck(Numbers(before, last))
-        else:
-            self._quiet += 1
-        quiet = self._quiet
-        if not (ask or self._troubled or quiet & (quiet - 1) == 0 or quiet % _ASK_EVERY == 0):
-            return
-        known = len(self._members)
-        listed = len(self._list.names)
-        if self._looks > 1 and self._looks - self._audited >= _AUDIT_EVERY:
-            self._audited, self._verify = self._looks, True
-            with contextlib.suppress(ReadError):  # the walk will say why
-                self._list.renew(last)
-            self._walk(gaps)
-        elif self._troubled or not listed or (_FILE_IN_LISTED * self._files < listed and self._lists_children):
-            self._walk(gaps)
-        else:
-            self._join(last, gaps)
-        came = len(self._members) > known and self._adopter is None  # who is adopted has his number already
-        if came and quiet >= _ASK_EVERY and self._counter.last() == last:
-            self._counter.doubt()  # it stood still all the while
-
-    def _recheck(self, given: Numbers) -> None:
-        """Members whose number was given out again."""
-        members = self._members
-        few = len(given) < len(members)
-        for pid in [pid for pid in given if pid in members] if few else [pid for pid in members if pid in given]:
-            if not self._is_same(members[pid]):
-                self._drop(members[pid])
-
-    def _join(self, last: int, gaps: list[Gap]) -> None:
-        """Who is new in the list, and hangs under a member."""
-        members = self._members
+    def _join(self, before: int | None, last: int | None) -> bool:
+        """Add new processes that have a member as parent; returns False where only a walk can tell."""
+        members, listed = self._members, self._listed
+        if before is None or last is None or not 0 <= last - before <= _MOST_NEW:
+            return False
         try:
-            fresh, _ = self._list.renew(last)
-        except ReadError:
-            self._list = PidList(self._proc)
-            fresh = None
-        if fresh is None or len(fresh) > len(members) + self._files:  # asking so many costs more than a walk
-            self._walk(gaps)
-            return
+            self._listed = set(os.listdir(self._proc))
+        except OSError:
+            return False
+        new = {name for name in self._listed - listed if name.isdecimal()}
+        new.update(self._listed.intersection(map(str, range(before + 1, last + 1))))  # numbers that were reused
+        if len(new) > 2 * len(members) + 8:
+            return False
         parents: dict[int, int] = {}
-        ended: set[int] = set()
-        for pid in map(int, fresh):
-            try:
-                stat = read_stat(pid, self._proc)
-            except ReadError as error:
-                ended.add(pid)
-                if error.why == "gone":
-                    continue
-                self._walk(gaps)  # another user's, perhaps: only who forked it tells whether it is ours
-                return
-            if pid not in members:  # found by a walk since the last list
-                parents[pid] = stat.ppid
-        found = True
-        while found:
-            found = False
-            for pid, ppid in list(parents.items()):
-                if ppid in members or (ppid == self._adopter and pid not in self._strangers):
+        try:
+            for stat in [read_stat(pid, self._proc) for pid in new]:
+                member = members.get(stat.pid)
+                if member is not None and member.key.start != stat.start:
+                    self._drop(member)
+                    member = None
+                if member is None:
+                    parents[stat.pid] = stat.ppid
+            while found := [pid for pid, ppid in parents.items() if self._is_child(pid, ppid)]:
+                for pid in found:
                     del parents[pid]
-                    try:
-                        members[pid] = self._meet(pid)
-                    except ReadError as error:
-                        ended.add(pid)
-                        if error.why != "gone":
-                            self._walk(gaps)
-                            return
-                    else:
-                        self._stale = found = True
-        # Whose parent ended while we asked, and who hangs below: whose they are is asked again next time.
-        while lost := [pid for pid, ppid in parents.items() if ppid in ended]:
-            self._quiet = 0
-            ended.update(lost)
-            for pid in lost:
-                del parents[pid]
-                self._list.forget(pid)
+                    members[pid] = self._add(pid)
+        except ReadError:  # ended meanwhile, or another user's behind hidepid
+            return False
+        return True
+
+    def _is_child(self, pid: int, ppid: int) -> bool:
+        parent = self._members.get(ppid)
+        if parent is not None and not self._is_current(parent):  # another process has its number by now
+            self._drop(parent)
+            parent = None
+        return parent is not None or (ppid == self._adopter and pid not in self._strangers)
 
     def _walk(self, gaps: list[Gap]) -> None:
-        """From the root through the children of all, and to the orphans that we know."""
+        """Go from the root through the children of all members, and to known orphans."""
         known, found = self._members, {}
-        told, self._files = len(gaps), 0
+        gaps_before = len(gaps)
+        self._walked = self._samples
+        if self._last is not None:
+            with contextlib.suppress(OSError):
+                self._listed = set(os.listdir(self._proc))
         root = known.get(self._root_pid)
-        if root is not None and not self._stands(root):
+        if root is not None and not self._is_current(root):
             self._drop(root)
             root = None
-        parents = self._scan_parents() if self._children_unlisted() else None
-        # Nothing but its pid leads to the root: another process under it would bring in its own children.
+        parents = None if self._children_files() else self._scan_parents()
+        # Only its pid leads to the root: another process under that pid would bring in its own children.
         todo = [self._root_pid] if root is not None or self._root is None else []
         if self._adopter is not None:
             todo += self._adopted(parents, gaps)
-        lost = iter(list(known))
+        orphans = iter(list(known))
         while True:
             while todo:
                 pid = todo.pop()
                 if pid in found:
                     continue
+                member = known.get(pid)
                 try:
-                    member = known.get(pid) or self._meet(pid)
+                    if member is None or not self._is_current(member):
+                        member = self._add(pid)
                 except ReadError as error:
                     if error.why != "gone":
                         gaps.append(Gap(error.what, error.where, error.why, error.detail))
@@ -265,33 +209,33 @@ class TreeReader:
                 found[pid] = member
                 todo += self._children(pid, gaps) if parents is None else parents.get(pid, [])
             # Members that no living parent leads to: orphans, if they are still the same process.
-            for pid in lost:
-                if pid not in found and self._stands(known[pid]):
+            for pid in orphans:
+                if pid not in found and self._is_current(known[pid]):
                     todo.append(pid)
                     break
             else:
                 break
-        self._troubled = len(gaps) > told
-        if found.keys() != known.keys():
-            for pid, member in list(known.items()):
-                if pid not in found:
-                    self._drop(member)
-            self._members, self._stale = found, True
+        self._incomplete = len(gaps) > gaps_before
+        for pid, member in list(known.items()):
+            if found.get(pid) is not member:
+                self._drop(member)
+        self._members = found
 
-    def _meet(self, pid: int) -> _Member:
-        member = _Member(pid, self._proc, self._looks)
+    def _add(self, pid: int) -> _Member:
+        """Return a new member. Raises :class:`ReadError`."""
+        member = _Member(f"{self._proc}/{pid}/statm", self._samples)
         kept = self._kept < self._keep and member.open()
         try:
-            # After opening: while the descriptor answers, it is this process that it answers for.
-            stat = read_stat(pid, self._proc)
+            stat = read_stat(pid, self._proc)  # after opening: the descriptor answers for this process alone
         except ReadError:
             member.close()
             raise
-        member.known(stat)
+        member.key, member.name, member.rss = ProcessKey(stat.pid, stat.start), stat.name, stat.rss
         self._kept += kept
         if pid == self._root_pid and self._root is None:
             self._root = member.key
-        self._renewals.setdefault(self._looks + 1, []).append(member)
+        self._young.append(member)
+        self._stale = True
         return member
 
     def _drop(self, member: _Member) -> None:
@@ -300,8 +244,8 @@ class TreeReader:
             del self._members[member.key.pid]
         self._stale = True
 
-    def _stands(self, member: _Member) -> bool:
-        """Whether the pid still means this member; a kept descriptor answers for the price of one call."""
+    def _is_current(self, member: _Member) -> bool:
+        """Return whether the pid still means this member; a kept descriptor answers for the price of one call."""
         if member.fd < 0:
             return self._is_same(member)
         try:
@@ -316,100 +260,87 @@ class TreeReader:
         except ReadError:
             return False
 
-    # --- what they hold -----------------------------------------------------------------------------
+    def _read_names(self) -> None:
+        """Read names again, which change at exec: of new members, and now and then of all."""
+        due = list(self._members.values()) if self._samples % _NAMES_EVERY == 0 else self._young
+        self._young = [member for member in self._young if self._samples - member.since < _YOUNG]
+        for member in due:
+            if member.since == self._samples or self._members.get(member.key.pid) is not member:
+                continue
+            try:
+                stat = read_stat(member.key.pid, self._proc)
+            except ReadError as error:
+                if error.why == "gone":
+                    self._drop(member)
+                continue  # a name is not worth a gap
+            if stat.start != member.key.start:
+                self._drop(member)
+            elif stat.name != member.name:
+                member.name, self._stale = stat.name, True
+
+    # --- sizes --------------------------------------------------------------------------------------
 
     def _measure(self, gaps: list[Gap]) -> int:
-        """Bring the columns up to date; how many zombies there are."""
-        if self._stale or not self._looks % _RENAME_EVERY:
+        """Update the columns; return the number of zombies."""
+        if self._stale:
             self._arrange()
         zombies = self._measure_aside(gaps) if self._aside else 0
-        fds, was, pread = self._fds, self._was, os.pread
+        fds, pread = self._fds, os.pread
         try:
-            now = [pread(fd, SIZE, 0) for fd in fds]
-        except OSError:  # somebody has ended: one by one
-            for at in range(len(fds)):
-                zombies += self._measure_one(at, gaps)
-        else:
-            if now != was:
-                zombies += self._take_all(now, gaps)
-        for at in range(len(fds), len(self._rows)):
-            zombies += self._measure_one(at, gaps)
+            now: list[bytes] = [pread(fd, SIZE, 0) for fd in fds]
+        except OSError:  # one has ended: read one by one
+            now = []
+        if now != self._before[: len(now)]:
+            for at, data in enumerate(now):
+                if data != self._before[at]:
+                    zombies += self._update(at, data, gaps)
+        for at in range(len(now), len(self._rows)):
+            member = self._rows[at]
+            try:
+                data = member.fetch()
+            except OSError as error:
+                self._fail(member, read_error("statm", member.path, error), gaps)
+                continue
+            if data != self._before[at]:
+                zombies += self._update(at, data, gaps)
         if self._stale:
             self._arrange()
         return zombies
 
-    def _measure_one(self, at: int, gaps: list[Gap]) -> int:
+    def _update(self, at: int, data: bytes, gaps: list[Gap]) -> int:
+        """Take in a member's changed ``statm``; return 1 for a zombie."""
         member = self._rows[at]
         try:
-            data = member.fetch()
-        except OSError as error:
-            return self._fail(member, read_error("statm", member.path, error), gaps)
-        if self._verify and member.fd < 0 and not self._is_same(member):
-            self._drop(member)
-            return 0
-        return self._take(at, data, gaps) if data != self._was[at] else 0
-
-    def _take_all(self, now: list[bytes], gaps: list[Gap]) -> int:
-        """As :meth:`_take` for each that has changed, with nothing called where all is as usual."""
-        zombies = 0
-        rows, was, sizes, shares = self._rows, self._was, self._rss, self._shared
-        for at, data in enumerate(now):
-            if data == was[at]:
-                continue
-            member = rows[at]
-            try:
-                virtual, resident, shared, _ = data.split(None, 3)
-                rss = int(resident) * PAGE
-                if virtual.isdigit() and virtual != b"0" and member.named <= 2 * rss <= 4 * member.named:
-                    sizes[at] = member.rss = rss
-                    shares[at] = member.shared = int(shared) * PAGE
-                    was[at] = member.data = data
-                    continue
-            except ValueError:
-                pass
-            zombies += self._take(at, data, gaps)
-        self._tree = None
-        return zombies
-
-    def _take(self, at: int, data: bytes, gaps: list[Gap]) -> int:
-        """What the kernel says of a member has changed. Gives 1 for a zombie."""
-        member = self._rows[at]
-        try:
-            alive = member.take(data)
+            alive = member.parse(data)
         except ReadError as error:
-            return self._fail(member, error, gaps)
+            self._fail(member, error, gaps)
+            return 0
         if not alive:
             member.state, self._stale = _ZOMBIE, True
             return 1
-        rss = self._rss[at] = member.rss
-        self._shared[at], self._was[at], self._tree = member.shared, data, None
-        if not member.named / 2 <= rss <= member.named * 2:
-            self._rename(member)
+        self._rss[at], self._shared[at], self._before[at], self._tree = member.rss, member.shared, data, None
         return 0
 
-    def _fail(self, member: _Member, error: ReadError, gaps: list[Gap]) -> int:
+    def _fail(self, member: _Member, error: ReadError, gaps: list[Gap]) -> None:
         # Absent means that the process has ended, as long as there is a /proc at all.
         if error.why in ("gone", "absent"):
             self._drop(member)
         else:
             gaps.append(Gap(error.what, error.where, error.why, error.detail))
             member.state, self._stale = _UNREADABLE, True
-        return 0
 
     def _measure_aside(self, gaps: list[Gap]) -> int:
-        """Zombies, until they are reaped; and who could not be read, and perhaps can be now."""
+        """Read zombies until they are reaped, and members that could not be read; return the number of zombies."""
         zombies = 0
         for member in self._aside:
             try:
-                alive = member.take(member.fetch())
+                alive = member.parse(member.fetch())
             except OSError as error:
                 self._fail(member, read_error("statm", member.path, error), gaps)
             except ReadError as error:
                 self._fail(member, error, gaps)
             else:
-                if self._verify and member.fd < 0 and not self._is_same(member):
-                    self._drop(member)
-                elif alive:
+                if alive:
                     member.state, self._stale = _LIVE, True
                 else:
                     member.state = _ZOMBIE
@@ -417,49 +348,27 @@ class TreeReader:
         return zombies
 
     def _arrange(self) -> None:
-        """The columns anew, after somebody came, went, or changed what he is."""
-        if self._kept < min(self._keep, len(self._members)) or not self._looks % _RENAME_EVERY:
-            self._choose_kept()
-        members = self._members.values()
-        kept = [member for member in members if member.state == _LIVE and member.fd >= 0]
-        rows = kept + [member for member in members if member.state == _LIVE and member.fd < 0]
-        self._rows = rows
+        """Build the columns again, after a member came, went or changed its state."""
+        members = list(self._members.values())
+        for member in members if self._kept < min(self._keep, len(members)) else ():
+            if member.fd < 0 and self._kept < self._keep and member.open():
+                if self._is_same(member):  # asked after opening, as in _add
+                    self._kept += 1
+                else:
+                    member.close()
+        live = [member for member in members if member.state == _LIVE]
+        kept = [member for member in live if member.fd >= 0]
+        rows = self._rows = kept + [member for member in live if member.fd < 0]
         self._aside = [member for member in members if member.state != _LIVE]
         self._fds = [member.fd for member in kept]
-        self._was = [member.data for member in rows]
+        self._before = [member.data for member in rows]
         self._rss = [member.rss for member in rows]
         self._shared = [member.shared for member in rows]
         self._keys = tuple([member.key for member in rows])
         self._names = tuple([member.name for member in rows])
         self._tree, self._stale = None, False
 
-    # --- names --------------------------------------------------------------------------------------
-
-    def _renew(self) -> None:
-        for member in self._renewals.pop(self._looks, ()):
-            if self._members.get(member.key.pid) is member and self._rename(member):
-                # Those that were met together drift apart, so that no look has to ask them all.
-                longest = _RENAME_EVERY // 2 + 1 + member.key.pid % (_RENAME_EVERY // 2)
-                again = self._looks + min(self._looks - member.met, longest)
-                self._renewals.setdefault(again, []).append(member)
-
-    def _rename(self, member: _Member) -> bool:
-        """Read its name again; False when it has ended."""
-        try:
-            stat = read_stat(member.key.pid, self._proc)
-        except ReadError as error:
-            if error.why != "gone":
-                return True  # the name is not worth a gap
-            stat = None
-        if stat is None or stat.start != member.key.start:
-            self._drop(member)
-            return False
-        member.named = stat.rss
-        if stat.name != member.name:
-            member.name, self._stale = stat.name, True
-        return True
-
-    # --- children ---------------------------------------------------------------------------------
+    # --- children -----------------------------------------------------------------------------------
 
     def _children(self, pid: int, gaps: list[Gap]) -> list[int]:
         base = f"{self._proc}/{pid}/task"
@@ -472,7 +381,6 @@ class TreeReader:
             if failed.why not in ("gone", "absent"):
                 gaps.append(Gap("children", base, failed.why, failed.detail))
             return []
-        self._files += len(threads)
         children: list[int] = []
         for tid in threads:
             try:
@@ -486,31 +394,21 @@ class TreeReader:
         assert self._adopter is not None
         if parents is not None:
             pids = parents.get(self._adopter, [])
+        elif os.path.isdir(f"{self._proc}/{self._adopter}"):
+            pids = self._children(self._adopter, gaps)
         else:
-            pids = []
-            base = f"{self._proc}/{self._adopter}/task"
-            try:
-                threads = os.listdir(base)
-            except OSError as error:
-                failed = read_error("adopter", base, error)
-                gaps.append(Gap("adopter", base, failed.why, failed.detail))
-                return []
-            self._files += len(threads)
-            for tid in threads:
-                try:
-                    pids += _read_pids(f"{base}/{tid}/children")
-                except ReadError:
-                    continue  # a thread of the adopter that has just ended
+            gaps.append(Gap("adopter", f"{self._proc}/{self._adopter}", "absent", "no process has this pid"))
+            return []
         return [pid for pid in pids if pid not in self._strangers]
 
-    def _children_unlisted(self) -> bool:
-        """Whether this kernel was built without ``children`` files (CONFIG_PROC_CHILDREN)."""
-        if self._lists_children is None:
+    def _children_files(self) -> bool:
+        """Return whether this kernel has ``children`` files (CONFIG_PROC_CHILDREN)."""
+        if self._has_children_files is None:
             base = f"{self._proc}/{self._root_pid}/task"
             if not os.path.isdir(base):
-                return False  # gone: the walk will say so
-            self._lists_children = os.path.exists(f"{base}/{self._root_pid}/children")
-        return not self._lists_children
+                return True  # gone: the walk will show it
+            self._has_children_files = os.path.exists(f"{base}/{self._root_pid}/children")
+        return self._has_children_files
 
     def _scan_parents(self) -> dict[int, list[int]]:
         parents: dict[int, list[int]] = {}
@@ -523,29 +421,15 @@ class TreeReader:
                 try:
                     parents.setdefault(read_stat(entry, self._proc).ppid, []).append(int(entry))
                 except ReadError:
-                    continue  # ended, or another user's behind hidepid: not one of ours
+                    continue  # ended, or another user's behind hidepid: not a member
         return parents
 
-    # --- descriptors ------------------------------------------------------------------------------
-
-    def _choose_kept(self) -> None:
-        """Descriptors for the largest, none for the rest."""
-        ranked = sorted(self._members.values(), key=lambda member: -member.rss)
-        for member in ranked[self._keep :]:
-            self._kept -= member.close()
-        for member in ranked[: self._keep]:
-            if member.fd < 0 and member.open():
-                self._kept += 1
-                if not self._is_same(member):  # asked after opening, as in _meet
-                    self._drop(member)
-
     def close(self) -> None:
-        """Give the descriptors back; the members are remembered."""
+        """Close the descriptors; the members are remembered."""
         for member in self._members.values():
             member.close()
-        self._kept, self._stale = 0, True
+        self._kept, self._stale, self._last, self._walked = 0, True, None, -_WALK_EVERY
         self._counter.close()
-        self._audited = -_AUDIT_EVERY  # who knows how long nobody looked
 
 
 def _read_pids(path: str) -> list[int]:

@@ -210,7 +210,7 @@ def own_wakeups(
     try:
         location = locate(who, proc, sys_fs_cgroup)
         with contextlib.closing(CgroupReader(pid, proc, sys_fs_cgroup)) as reader:
-            groups, _ = reader.look()
+            groups, _ = reader.sample()
     except ReadError as error:
         refused.append(Gap("events of the group", error.where, error.why, error.detail))
         return tuple(granted), tuple(refused)

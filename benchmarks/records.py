@@ -46,7 +46,7 @@ def _bare_insert(folder: str) -> Callable[[Event], object]:
 def main() -> bool:
     """Print the table; whether every promise was kept."""
     warden = Warden()
-    reading = warden.look()
+    reading = warden.sample()
     warden.close()
     now = [0.0]
 

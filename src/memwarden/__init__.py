@@ -134,7 +134,7 @@ def status() -> dict[str, Any]:
     """One look at this process, its memory group and the machine, as a dict that JSON can hold."""
     warden = import_module("memwarden.engine.warden").Warden()
     try:
-        warden.look()
+        warden.sample()
         result: dict[str, Any] = warden.status()
     finally:
         warden.close()

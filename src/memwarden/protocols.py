@@ -108,7 +108,7 @@ class Recorder(Protocol):
     """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
 
     An attribute ``max_delay`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
-    several at a time: waking the worker for each would cost more than the record. ``every_look = True`` asks for the
+    several at a time: waking the worker for each would cost more than the record. ``every_sample = True`` asks for the
     looks between the samples, too. ``logs = True`` says that it tells
     the program's log, which the warden then leaves to it; ``as_dict()`` gives figures for the warden's ``status()``.
     """

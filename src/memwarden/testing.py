@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memwarden.engine.warden import SAMPLER
+from memwarden.engine.sampler import SAMPLER
 from memwarden.errors import ReadError
 from memwarden.model.facts import SystemMemory
 from memwarden.protocols import Waitable

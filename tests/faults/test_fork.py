@@ -79,7 +79,7 @@ def usable(warden: Warden) -> None:
     assert kinds == [EventKind.START, EventKind.STOP] * 2
     assert keeper.of(EventKind.TROUBLE) == []
     assert len(keeper.of(EventKind.SAMPLE)) >= 2
-    assert warden.look().sample.system is not None
+    assert warden.sample().sample.system is not None
     assert warden.status()["running"] is False
 
 
@@ -184,7 +184,7 @@ def test_forks_at_any_moment_while_everything_is_busy() -> None:
     def chatter() -> None:
         while not stop.is_set():
             for warden in wardens:
-                warden.tell(Event(kind=EventKind.EXIT, wall=0.0, monotonic=0.0))
+                warden.publish(Event(kind=EventKind.EXIT, wall=0.0, monotonic=0.0))
                 warden.subscribe(lambda _: None)()
                 warden.status()
 
@@ -218,7 +218,7 @@ def test_a_fork_while_a_lock_is_held() -> None:
 
         def monotonic(self) -> float:  # type: ignore[override]
             me = threading.current_thread().name
-            if me == "memwarden-courier" and os.getpid() == parent and not entered.is_set():
+            if me == "memwarden-dispatcher" and os.getpid() == parent and not entered.is_set():
                 entered.set()
                 assert release.wait(2 * SOON)
             return time.monotonic()

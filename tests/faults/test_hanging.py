@@ -81,7 +81,7 @@ def test_a_callback_that_hangs_alone_outlives_stop(gate: Gate, caplog: pytest.Lo
         assert seconds_to_stop(warden) < PATIENCE + 0.5
     name = f"{__name__}.{hangs.__qualname__}"
     assert caplog.messages == [f"{name} hangs; its thread was left behind"]
-    assert [thread.name for thread in our_threads()] == ["memwarden-courier"]
+    assert [thread.name for thread in our_threads()] == ["memwarden-dispatcher"]
     assert behind.kinds() == recorder.kinds()
     assert recorder.kinds() == [EventKind.START, EventKind.SAMPLE, EventKind.LEVEL, EventKind.STOP]
     assert recorder.closed == 1
@@ -183,7 +183,7 @@ def test_a_reader_that_hangs_does_not_hold_stop_up(gate: Gate, caplog: pytest.Lo
     assert gate.entered.wait(SOON)
     with caplog.at_level(logging.WARNING, "memwarden"):
         assert seconds_to_stop(warden) < PATIENCE + 0.5
-    assert caplog.messages == ["a reader hangs; the thread that looks was left behind"]
+    assert caplog.messages == ["a reader hangs; the sampler thread was left behind"]
     assert [thread.name for thread in our_threads()] == ["memwarden-sampler"]
     assert not reader.closed
     assert recorder.kinds()[-1] is EventKind.STOP

@@ -32,7 +32,7 @@ recorders = [
     LogRecorder(),
     Statistics(),
 ]
-reading = Warden().look()
+reading = Warden().sample()
 
 def feed(events):
     for number in range(events):

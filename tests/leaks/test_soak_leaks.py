@@ -34,7 +34,7 @@ class Counting:
     looks, wanted, reached = 0, 1 << 60, threading.Event()
     def read(self):
         self.looks += 1
-        while warden._courier._samples > 100:
+        while warden._dispatcher._samples > 100:
             time.sleep(0.0005)
         if self.looks >= self.wanted:
             self.wanted = 1 << 60

@@ -109,7 +109,7 @@ def test_a_warden_that_is_forgotten_frees_what_it_held(tmp_path: Path) -> None:
         for _ in range(20):
             warden = Warden(interval=0.01)
             warden.start().stop()
-            warden.look()
+            warden.sample()
             gone.append(weakref.ref(warden))
         del warden
         gc.collect()
@@ -154,15 +154,15 @@ def test_a_loop_over_readings_leaves_nothing(tmp_path: Path) -> None:
             break
         warden = Warden()
         for _ in range(300):
-            warden.look()
-        while warden.look().assessment.trend.readings < 3:
+            warden.sample()
+        while warden.sample().assessment.trend.readings < 3:
             pass  # what judges leaks is imported with the second reading that is judged
         before, open_before = resident(), descriptors()
         for _ in range(100):
             for _ in memwarden.watch(0.001):
                 break
         for _ in range(2000):
-            warden.look()
+            warden.sample()
         after = resident()
         print(json.dumps({"grown": after - before, "same": descriptors() == open_before, "threads": threads()}))
         """,

@@ -419,7 +419,7 @@ def test_nested_limits_and_what_counts(elsewhere: Path) -> None:
 import json
 from memwarden.engine.warden import Warden
 kept = b"x" * (80 << 20)
-reading = Warden().look()
+reading = Warden().sample()
 a = reading.assessment
 print(json.dumps([a.effective.bytes, a.effective.source, a.binding.limit.bytes, a.raw.value, a.available,
                   [g.path for g in reading.sample.cgroups], [g.limit for g in reading.sample.cgroups]]))
@@ -440,7 +440,7 @@ def test_the_root_keeps_no_account() -> None:
         pytest.skip("the tests do not run in the root group here")
     groups, gaps = CgroupReader().sample()
     assert (groups, gaps) == ((), ())
-    effective = Warden().look().assessment.effective
+    effective = Warden().sample().assessment.effective
     assert effective is not None
     assert effective.source == "machine"
 

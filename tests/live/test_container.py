@@ -34,7 +34,7 @@ told, kept = [], []
 warden = Warden()
 for share in (0.45, 0.72, 0.83, 0.92):
     while True:
-        assessment = warden.look().assessment
+        assessment = warden.sample().assessment
         if assessment.ratio >= share:
             break
         kept.append(b"x" * 262144)

@@ -26,6 +26,6 @@ def test_a_real_card_is_read_and_judged() -> None:
     [gpu, *_] = reader.read()["gpus"]
     assert 0 <= gpu.used <= gpu.total
     assert abs(gpu.used + gpu.free - gpu.total) < gpu.total * 0.05
-    reading = Warden([*default_readers(), reader]).look()
+    reading = Warden([*default_readers(), reader]).sample()
     assert gpu.uuid in {each.uuid for each in reading.sample.gpus}
     reader.close()

@@ -120,7 +120,7 @@ warden.start()
 for line in sys.stdin:
     if line == "tell\\n":
         event = Event(kind=EventKind.TROUBLE, wall=time.time(), monotonic=time.monotonic(), message="ours")
-        warden.tell(event)
+        warden.publish(event)
         warden.flush()
     print(time.monotonic(), flush=True)
 """

@@ -166,8 +166,8 @@ def live(folder: Path, script: list[Any], do: Callable[[Warden, FakeClock], None
         (folder / name).unlink(missing_ok=True)
     recorders = [
         kept,
-        JsonlRecorder(folder / "live.jsonl", wall=clock.wall, every_look=True),
-        SqliteRecorder(folder / "live.db", wall=clock.wall, monotonic=clock.monotonic, every_look=True),
+        JsonlRecorder(folder / "live.jsonl", wall=clock.wall, every_sample=True),
+        SqliteRecorder(folder / "live.db", wall=clock.wall, monotonic=clock.monotonic, every_sample=True),
     ]
     reader = ScriptedReader(script)
     warden = Warden(

@@ -1,9 +1,9 @@
-"""The second thread: hands events to recorders and callbacks, and decisions to actions.
+"""The second thread: delivers events to recorders and callbacks, and runs actions.
 
-It is a thread of its own so that a slow disk, a hanging callback or an action that waits never stops the
-looking. Its queue is bounded: when it is full the oldest *sample* falls out (never an event), and that is
-told. A receiver that hangs is named and set aside with the thread it holds; a fresh thread carries on with
-the others, from the very event it hung in, and the receiver is used again once it returns.
+It is a thread of its own so that a slow disk, a hanging callback or an action that waits never stops the sampling. Its
+queue is bounded: when it is full the oldest *sample* is dropped (never an event), and that is reported. A receiver that
+hangs is named and set aside with the thread that it blocks; a new thread goes on with the other receivers, from the
+event at which it hung, and the receiver is used again once it returns.
 """
 
 from __future__ import annotations
@@ -22,15 +22,29 @@ from memwarden.protocols import Clock
 
 Receiver = Callable[[Event], None]
 
+#: A sample that comes earlier than a subscription's interval asks for, by so much of the warden's, counts as the one
+#: that is due.
+EARLY = 0.75
+#: Samples that are delayed at most, so that few use memory and few are lost with the process.
+MOST_DELAYED = 64
+
 
 class Subscription:
-    """One receiver, and whether it still works."""
+    """One receiver, and the state of its delivery."""
 
     def __init__(
-        self, receiver: Receiver, label: str, close: Callable[[], None] | None, max_delay: float, every_look: bool
+        self,
+        receiver: Receiver,
+        label: str,
+        close: Callable[[], None] | None = None,
+        max_delay: float = 0.0,
+        every_sample: bool = False,
+        every: float | None = None,
     ) -> None:
         self.receiver, self.label, self.close, self.max_delay = receiver, label, close, max_delay
-        self.every_look = every_look
+        self.every_sample, self.every = every_sample, every
+        #: When it was made, and when its next sample is due, on the monotonic clock.
+        self.since = self.due = -math.inf
         self.failing = False
         self.failing_on_trouble = False
         self.hanging = False
@@ -38,42 +52,38 @@ class Subscription:
 
 
 class Message:
-    """Something to be delivered: an event to everybody (or to the ``hands`` that still lack it), or a call to one."""
+    """An event for all subscriptions (or for ``receivers``, which still lack it), or a call."""
 
-    __slots__ = ("between", "call", "event", "hands", "is_sample", "label")
+    __slots__ = ("between", "call", "event", "is_sample", "label", "receivers")
 
     def __init__(
         self,
         event: Event | None = None,
         call: Callable[[], None] | None = None,
         label: str = "",
-        hands: Sequence[Subscription] | None = None,
+        receivers: Sequence[Subscription] | None = None,
         between: bool = False,
     ) -> None:
-        self.event, self.call, self.label, self.hands = event, call, label, hands
+        self.event, self.call, self.label, self.receivers = event, call, label, receivers
         #: Whether it is a sample between two of the asked interval.
         self.between = between
         self.is_sample = event is not None and event.kind is EventKind.SAMPLE
 
 
 class _Busy(NamedTuple):
-    """What the thread is at: whom it called when, and who still waits for the same event."""
+    """The call that the thread is in: since when, of which receiver, and the message that others still lack."""
 
     since: float
     label: str
-    hand: Subscription | None
+    subscription: Subscription | None
     rest: Message | None
-
-
-#: Samples that max_delay at most, so that few are held in memory and few are lost with the process.
-LINGERING = 64
 
 
 class Dispatcher:
     """Delivers in order, on one thread. ``most`` bounds the samples that wait.
 
-    A receiver may say that samples can *max_delay*: then the thread is woken once for several of them, since waking
-    it costs more than everything else that is done for a sample. Any other event is delivered at once, and what
+    A receiver may allow samples to be delayed (``max_delay``): then the thread is woken once for several of them, since
+    waking it costs more than everything else that is done for a sample. Any other event is delivered at once, and what
     waits before it.
     """
 
@@ -82,76 +92,81 @@ class Dispatcher:
         self._queue: deque[Message] = deque()
         self._samples = 0
         self._dropped = 0
-        self._hands: list[Subscription] = []
+        self._all: list[Subscription] = []
+        self._of_samples: list[Subscription] = []
+        self._of_every_sample: list[Subscription] = []
+        self._thinned = False  # whether a subscription has an interval of its own
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._closed = True
         self._draining = False
         self._busy: _Busy | None = None
-        self._sample_hands: list[Subscription] = []
-        self._look_hands: list[Subscription] = []
-        self._linger = math.inf
+        self._max_delay = math.inf
         self._woken = -math.inf
-        self.stuck: list[str] = []
+        #: Seconds between two samples, and those that were asked for where a subscription has no interval of its own.
+        self.interval = self.asked = 0.0
+        #: Labels of receivers that hang.
+        self.hanging: list[str] = []
 
-    def add(
-        self,
-        receiver: Receiver,
-        label: str,
-        close: Callable[[], None] | None = None,
-        max_delay: float = 0.0,
-        *,
-        every_look: bool = False,
-    ) -> Callable[[], None]:
-        """Deliver events to ``receiver`` from now on; the result takes it off again.
+    def add(self, subscription: Subscription) -> Callable[[], None]:
+        """Deliver to a subscription from now on; the result removes it.
 
-        ``close`` is called on the same thread when the courier ends, after the last event. A sample may wait
-        ``max_delay`` seconds, and as long again as the next sample is away; infinite: it is not for samples at all.
-        ``every_look`` has it told the looks between the samples, too.
+        Its ``close`` is called on the same thread when the dispatcher stops, after the last event. A sample may wait
+        ``max_delay`` seconds, and as long again as the next sample is away; infinite: it gets no samples at all.
+        ``every_sample``: it also gets those between two of the asked interval. ``every``: it gets samples at this
+        interval only.
         """
-        hand = Subscription(receiver, label, close, max_delay, every_look)
-        self._change(lambda hands: [*hands, hand])
+        if subscription.every is not None:
+            subscription.since = self._clock.monotonic()  # an earlier sample may still wait, and is not its first
+        self._change(lambda now: [*now, subscription])
 
         def remove() -> None:
-            hand.removed = True
-            self._change(lambda hands: [each for each in hands if each is not hand])
+            subscription.removed = True
+            self._change(lambda now: [each for each in now if each is not subscription])
 
         return remove
 
     def _change(self, change: Callable[[list[Subscription]], list[Subscription]]) -> None:
         with self._condition:
-            self._hands = change(self._hands)
-            self._linger = min((hand.max_delay for hand in self._hands), default=math.inf)
-            self._sample_hands = [hand for hand in self._hands if hand.max_delay < math.inf]
-            self._look_hands = [hand for hand in self._sample_hands if hand.every_look]
+            self._all = change(self._all)
+            self._max_delay = min((each.max_delay for each in self._all), default=math.inf)
+            self._of_samples = [each for each in self._all if each.max_delay < math.inf]
+            self._thinned = any(each.every is not None for each in self._all)
+            self._of_every_sample = [each for each in self._of_samples if each.every_sample]
 
     @property
     def takes_samples(self) -> bool:
-        """Whether anybody wants samples."""
-        return self._linger < math.inf
+        """Whether a receiver takes samples."""
+        return self._max_delay < math.inf
 
     @property
-    def takes_looks(self) -> bool:
-        """Whether anybody wants the looks between the samples."""
-        return bool(self._look_hands)
+    def takes_every_sample(self) -> bool:
+        """Whether a receiver takes the samples between those of the asked interval."""
+        return bool(self._of_every_sample)
 
-    # --- the sampler's side: never blocks on a receiver ---------------------------------------------
+    def shortest(self) -> tuple[float, float]:
+        """Return the least interval of a subscription (infinite: none has one), and when the next sample is due."""
+        with self._condition:
+            intervals = [each.every for each in self._all if each.every is not None]
+            return min(intervals, default=math.inf), min((each.due for each in self._of_samples), default=-math.inf)
 
-    def send(self, parcel: Message) -> None:
+    # --- for the sampler: never blocks on a receiver ---------------------------------------------
+
+    def send(self, message: Message) -> None:
         """Queue a message."""
         with self._condition:
-            if parcel.is_sample:
+            if message.is_sample:
                 if self._samples >= self._most:
                     self._drop_sample()
-                self._queue.append(parcel)
+                self._queue.append(message)
                 self._samples += 1
                 now = self._clock.monotonic()
-                if now - self._woken < self._linger and self._samples < LINGERING:
+                if now - self._woken < self._max_delay and self._samples < MOST_DELAYED:
                     return
                 self._woken = now
             else:
-                self._queue.append(parcel)
+                self._queue.append(message)
             self._condition.notify()
 
     def flush(self, timeout: float) -> bool:
@@ -164,7 +179,7 @@ class Dispatcher:
         return delivered.wait(timeout)
 
     def drain(self) -> None:
-        """Deliver what waits on this thread, where no thread of its own is at work."""
+        """Deliver what waits on this thread, where the dispatcher has none running."""
         with self._condition:
             if self._thread is not None:
                 return
@@ -179,15 +194,15 @@ class Dispatcher:
                     self._thread = self._busy = None
                 self._condition.notify_all()
 
-    def _put(self, parcel: Message, first: bool = False) -> None:
-        self._samples += parcel.is_sample
+    def _put(self, message: Message, first: bool = False) -> None:
+        self._samples += message.is_sample
         if first:
-            self._queue.appendleft(parcel)
+            self._queue.appendleft(message)
         else:
-            self._queue.append(parcel)
+            self._queue.append(message)
 
     def _drop_sample(self) -> None:
-        """The oldest sample that waits falls out."""
+        """Drop the oldest sample that waits."""
         for at, each in enumerate(self._queue):
             if each.is_sample:
                 del self._queue[at]
@@ -213,14 +228,14 @@ class Dispatcher:
             return label
 
     def _set_aside(self, busy: _Busy) -> None:
-        if busy.hand is not None:
-            busy.hand.hanging = True
-        self.stuck.append(busy.label)
+        if busy.subscription is not None:
+            busy.subscription.hanging = True
+        self.hanging.append(busy.label)
         self._busy = None
-        if busy.rest is not None and busy.rest.hands:
+        if busy.rest is not None and busy.rest.receivers:
             self._put(busy.rest, first=True)
 
-    # --- its own thread -----------------------------------------------------------------------------
+    # --- the thread -----------------------------------------------------------------------------
 
     def start(self) -> None:
         with self._condition:
@@ -228,7 +243,7 @@ class Dispatcher:
                 self._condition.wait_for(lambda: not self._draining, 1.0)
             self._closing = self._closed = False
             if self._draining and self._busy is not None:  # started by a receiver: the rest is for the new thread
-                if self._busy.rest is not None and self._busy.rest.hands:
+                if self._busy.rest is not None and self._busy.rest.receivers:
                     self._put(self._busy.rest, first=True)
                 self._busy = None
                 self._spawn()
@@ -236,14 +251,14 @@ class Dispatcher:
                 self._spawn()
 
     def _spawn(self) -> None:
-        thread = threading.Thread(target=self._run, name="memwarden-courier", daemon=True)
+        thread = threading.Thread(target=self._run, name="memwarden-dispatcher", daemon=True)
         thread.start()  # which may fail; it waits for the condition that we hold
         self._thread = thread
 
     def stop(self, patience: float, last: Event | None = None) -> list[str]:
         """Deliver what waits, then ``last``, close the receivers and end the thread.
 
-        Returns the names of receivers that hang, after ``patience`` real seconds at most. On the courier's own
+        Returns the names of receivers that hang, after ``patience`` real seconds at most. On the dispatcher's own
         thread (inside a callback) it returns at once, and the thread ends when it has delivered the rest.
         """
         deadline = time.monotonic() + patience
@@ -255,7 +270,7 @@ class Dispatcher:
             thread, lost = self._thread, 0
         while thread is not None and thread is not threading.current_thread():
             busy = self._busy
-            # Half of what is left for whoever is busy now, so that the others still get theirs behind it.
+            # Half of the time that is left for the busy receiver, so that the others still get their events.
             thread.join(max((deadline - time.monotonic()) / 2, 0.01))
             with self._condition:
                 late = time.monotonic() >= deadline
@@ -273,7 +288,7 @@ class Dispatcher:
                     thread = self._thread
         if lost:
             log.warn("%d events were not delivered: receivers are too slow or hang", lost)
-        return list(self.stuck)
+        return list(self.hanging)
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -288,93 +303,119 @@ class Dispatcher:
                         self._thread = None
                         return
                     self._closed = True
-                    for hand in self._hands:
-                        if hand.close is not None and not hand.hanging:
-                            self._put(Message(None, hand.close, hand.label))
+                    for each in self._all:
+                        if each.close is not None and not each.hanging:
+                            self._put(Message(None, each.close, each.label))
                     continue
                 if self._dropped:
-                    message = f"{self._dropped} samples were dropped: receivers are too slow"
-                    parcel = Message(self._trouble(EventKind.OVERFLOW, message))
+                    text = f"{self._dropped} samples were dropped: receivers are too slow"
+                    message = Message(self.event(EventKind.OVERFLOW, text))
                     self._dropped = 0
                 else:
-                    parcel = self._queue.popleft()
-                    self._samples -= parcel.is_sample
-            if parcel.call is not None:
-                self._attempt(parcel.call, parcel.label)
-            elif parcel.event is not None:
-                hands = parcel.hands
-                if hands is None and parcel.is_sample:
-                    hands = self._look_hands if parcel.between else self._sample_hands
-                self._deliver(parcel.event, self._hands if hands is None else hands)
+                    message = self._queue.popleft()
+                    self._samples -= message.is_sample
+            if message.call is not None:
+                self._attempt(message.call, message.label)
+            elif message.event is not None:
+                receivers = message.receivers
+                if receivers is None and message.is_sample:
+                    receivers = self._of_every_sample if message.between else self._due(message.event.monotonic)
+                self._deliver(message.event, self._all if receivers is None else receivers)
 
-    def _deliver(self, event: Event, hands: Sequence[Subscription]) -> None:
-        for at, hand in enumerate(hands, 1):
-            if hand.hanging or hand.removed:
+    def _due(self, now: float) -> list[Subscription]:
+        """The subscriptions that this sample of the asked interval is for."""
+        due = []
+        for each in self._of_samples:
+            if self._thinned and now < max(each.since, each.due - EARLY * self.interval):
+                continue
+            each.due = now + (self.asked if each.every is None else each.every)
+            due.append(each)
+        return due
+
+    def _deliver(self, event: Event, receivers: Sequence[Subscription]) -> None:
+        for at, each in enumerate(receivers, 1):
+            if each.hanging or each.removed:
                 continue
 
-            def call(hand: Subscription = hand) -> None:
-                hand.receiver(event)
+            def call(subscription: Subscription = each) -> None:
+                subscription.receiver(event)
 
-            if not self._attempt(call, hand.label, hand, Message(event, hands=hands[at:])):
+            if not self._attempt(call, each.label, each, Message(event, receivers=receivers[at:])):
                 return
 
     def _attempt(
-        self, call: Callable[[], None], label: str, hand: Subscription | None = None, rest: Message | None = None
+        self,
+        call: Callable[[], None],
+        label: str,
+        subscription: Subscription | None = None,
+        rest: Message | None = None,
     ) -> bool:
-        """Call, and tell what comes of it; False when this thread was replaced meanwhile."""
+        """Call, and report a failure; False when this thread was replaced meanwhile."""
         with self._condition:
-            self._busy = mine = _Busy(self._clock.monotonic(), label, hand, rest)
+            self._busy = mine = _Busy(self._clock.monotonic(), label, subscription, rest)
         trouble: str | None = None
         try:
             call()
         except RecordError as error:
             trouble = str(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a guest must not end the delivery to the others
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it must not stop the delivery to others
             trouble = f"{label} raised {error!r}"
         close = None
         with self._condition:
             ours = self._busy is mine
             if ours:
                 self._busy = None
-                if trouble is None and (hand is None or not hand.failing):
-                    return True  # nothing to tell
-            told = []
-            if label in self.stuck and not ours:  # it came back after it was given up
-                self.stuck.remove(label)
-                told.append(f"{label} answers again")
-                if hand is not None:
-                    hand.hanging = False
-                    close = hand.close if self._thread is None else None
-            told += self._changes(trouble, hand, label, rest)
-            for message in list(told):
+                if trouble is None and (subscription is None or not subscription.failing):
+                    return True  # nothing to report
+            reports = []
+            if label in self.hanging and not ours:  # it returned after it was set aside
+                self.hanging.remove(label)
+                reports.append(f"{label} answers again")
+                if subscription is not None:
+                    subscription.hanging = False
+                    close = subscription.close if self._thread is None else None
+            reports += self._changes(trouble, subscription, label, rest)
+            for text in list(reports):
                 if self._thread is not None and (self._queue or not self._closing):
                     # The event that ends a run stays the last of it.
-                    self._put(Message(self._trouble(EventKind.TROUBLE, message)), first=self._closing)
-                    told.remove(message)
+                    self._put(Message(self.event(EventKind.TROUBLE, text)), first=self._closing)
+                    reports.remove(text)
             self._condition.notify_all()
-        for message in told:  # nobody is there any more to be told but the log
-            log.warn("%s", message)
+        for text in reports:  # no receiver is left but the log
+            log.warn("%s", text)
         if close is not None:
             close()
         return ours
 
-    def _changes(self, trouble: str | None, hand: Subscription | None, label: str, rest: Message | None) -> list[str]:
-        """What is told of a call: once when trouble begins and once when it is over, not for every event."""
-        if hand is None:
+    def _changes(
+        self, trouble: str | None, subscription: Subscription | None, label: str, rest: Message | None
+    ) -> list[str]:
+        """Report a call: once when it first fails and once when it works again, not for every event."""
+        if subscription is None:
             return [trouble] if trouble is not None else []
         if rest is not None and rest.event is not None and rest.event.kind is EventKind.TROUBLE:
-            # Trouble with telling of trouble is told once and never again: it would feed itself.
-            if trouble is None or hand.failing or hand.failing_on_trouble:
+            # A failure to report a failure is reported once and never again: it would repeat for ever.
+            if trouble is None or subscription.failing or subscription.failing_on_trouble:
                 return []
-            hand.failing_on_trouble = True
+            subscription.failing_on_trouble = True
             return [trouble]
-        if (trouble is not None) == hand.failing:
+        if (trouble is not None) == subscription.failing:
             return []
-        hand.failing = trouble is not None
+        subscription.failing = trouble is not None
         return [trouble or f"{label} works again"]
 
-    def _trouble(self, kind: EventKind, message: str) -> Event:
-        return Event(kind=kind, wall=self._clock.wall(), monotonic=self._clock.monotonic(), message=message)
+    # --- events of now --------------------------------------------------------------------------------
+
+    def event(
+        self, kind: EventKind, message: str, value: object = None, details: dict[str, Any] | None = None
+    ) -> Event:
+        """Return an event of this moment."""
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        return Event(kind=kind, wall=wall, monotonic=now, message=message, value=value, details=details)
+
+    def report(self, kind: EventKind, message: str, details: dict[str, Any] | None = None) -> None:
+        """Queue an event of this moment."""
+        self.send(Message(self.event(kind, message, details=details)))
 
     def forget_threads(self) -> None:
         """In a child after fork: no thread came along, and a lock may have been held by one that did not."""
@@ -385,13 +426,21 @@ class Dispatcher:
         self._closing = self._closed = True
         self._draining = False
         self._busy = None
-        self.stuck = []
-        for hand in self._hands:
-            hand.hanging = False
+        self.hanging = []
+        for each in self._all:
+            each.hanging = False
 
 
 def label_of(receiver: Any) -> str:
-    """A name for a callable, to be told when it raises or hangs."""
+    """Return a name for a callable, to report it when it raises or hangs."""
     name = getattr(receiver, "__qualname__", None) or type(receiver).__qualname__
     module = getattr(receiver, "__module__", None)
     return f"{module}.{name}" if module else str(name)
+
+
+def close_quietly(part: Any) -> None:
+    """Close a reader, recorder or action; what that raises is logged, so that the next can be closed."""
+    try:
+        part.close()
+    except Exception as error:  # noqa: BLE001 - parts of users may raise anything
+        log.warn("%s could not be closed: %r", label_of(part), error)

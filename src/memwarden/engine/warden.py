@@ -1,11 +1,10 @@
-"""The Warden: looks at memory on one thread, tells on another."""
+"""The Warden: samples memory on one thread, delivers to recorders, callbacks and actions on another."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +12,10 @@ from memwarden.assess.judge import Judge
 from memwarden.engine import changes, lifecycle
 from memwarden.engine.action_registry import ActionRegistry
 from memwarden.engine.clock import SystemClock
-from memwarden.engine.dispatcher import Dispatcher, Message, Receiver, label_of
-from memwarden.engine.sampling_interval import SHORTEST, FillRate, delay
+from memwarden.engine.dispatcher import Dispatcher, Message, Receiver, Subscription, close_quietly, label_of
+from memwarden.engine.sampler import Run, Sampler
+from memwarden.engine.sampling_interval import SHORTEST
 from memwarden.engine.tick import Tick
-from memwarden.engine.waker import Waker
 from memwarden.errors import SettingsError
 from memwarden.model import log
 from memwarden.model.events import Event, EventKind
@@ -32,42 +31,20 @@ if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
     from memwarden.actions.gate import Gate
     from memwarden.actions.targets import Target
-    from memwarden.model.decisions import Decision, Outcome
     from memwarden.policy.rules import Policy, Rule
 
 #: A receiver that is busy for longer is set aside.
 PATIENCE_SECONDS = 10.0
-#: What ``stop()`` waits at most for the look that is under way, and then for receivers.
+#: ``stop()`` waits so long at most for the sample that is being taken, and then for receivers.
 STOP_PATIENCE_SECONDS = 2.0
-#: What ``status()`` waits at most for samples that are not counted yet.
+#: ``status()`` waits so long at most for samples that are not counted yet.
 STATUS_PATIENCE_SECONDS = 0.5
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
-#: How often wake-ups are told how the groups stand.
-FOLLOW_SECONDS = 5.0
-#: The name of the thread that looks.
-SAMPLER = "memwarden-sampler"
-
-
-class _Life:
-    """One run, from start to stop: an earlier one that still ends cannot be woken to a second life."""
-
-    __slots__ = ("first", "left", "looked", "thread", "wake")
-
-    def __init__(self, run: Callable[[_Life], None]) -> None:
-        #: Rings when the run ends, and when another interval was asked for.
-        self.wake = Waker()
-        #: When the grid of that interval begins.
-        self.first = 0.0
-        #: Set when the first look was taken, and the kernel was asked.
-        self.looked = threading.Event()
-        #: Whether ``stop`` went on without waiting for the look that was under way.
-        self.left = False
-        self.thread = threading.Thread(target=run, args=(self,), name=SAMPLER, daemon=True)
 
 
 class Stop(Protocol):
-    """Anything that can be asked whether to stop: a ``threading.Event``, for one."""
+    """A condition to stop: a ``threading.Event``, for one."""
 
     def is_set(self) -> bool: ...
 
@@ -75,10 +52,9 @@ class Stop(Protocol):
 class Warden:
     """Watches memory until it is stopped.
 
-    ``interval`` is the asked interval in seconds (or ``"500ms"``): recorders and subscribers get a sample
-    at this pace and every event at once; looking happens more often when memory fills fast. Without
-    ``readers`` it watches this process, its memory group and the machine. ``asked`` is a limit of one's own
-    on what is watched.
+    ``interval`` is the asked interval in seconds (or ``"500ms"``): recorders and subscribers get a sample at this
+    interval and every event at once; when memory fills fast, samples are taken more often. Without ``readers`` it
+    watches this process, its memory group and the machine. ``asked`` is a limit of your own on what is watched.
 
     ::
 
@@ -87,16 +63,16 @@ class Warden:
             ...
 
     Rules may name every action that ships (``notify``, ``collect``, ``trim``, ``caches``, ``stop-admitting``,
-    ``pause``, ``terminate``); ``actions`` are further ones, and take the place of one of the same name. ``dry_run``
-    only says what those that harm would do.
+    ``pause``, ``terminate``); ``actions`` are further ones, and replace one of the same name. With ``dry_run`` actions
+    that do harm are only reported, not run.
 
-    ``eager`` looks more often at first, before the age of the watch doubles: for what may end soon. ``shortest``
-    is the least time between two looks, however fast memory fills.
+    ``eager`` takes more samples at first, before the age of the watch doubles: for processes that may end soon.
+    ``shortest`` is the least time between two samples, however fast memory fills.
 
-    Where the kernel wakes those who wait for memory it wakes the warden, too; ``wakeups=False`` asks it not to.
+    Where the kernel reports memory pressure it wakes the warden, too; ``wakeups=False`` leaves that out.
 
-    ``program`` is called at each sample, on the thread that looks, and returns what your program knows of its own
-    memory (:class:`ProgramMemory`, or None): the leak verdict on this process goes by it.
+    ``program`` is called at each sample, on the sampler thread, and returns what your program knows of its own memory
+    (:class:`ProgramMemory`, or None): the leak verdict on this process uses it.
 
     ``start`` may be called again after ``stop``. After ``fork`` the child has a stopped warden.
     """
@@ -119,211 +95,199 @@ class Warden:
         wakeups: bool | None = None,
         program: Tell | None = None,
     ) -> None:
-        # By default where it is our own memory and time that is watched.
-        self._wakeups = readers is None and clock is None if wakeups is None else wakeups
-        self._own = readers is None
         for recorder in recorders:
             if not isinstance(recorder, Recorder):
                 raise SettingsError(f"recorders: {recorder!r} is no recorder; one is JsonlRecorder(path)")
         if asked is not None and not isinstance(asked, Limit):
             raise SettingsError(f"asked: {asked!r} is no Limit; write Limit(parse_size({asked!r}), 'asked')")
-        self.interval = parse_duration(interval)
         self.asked = asked
+        self._own_readers = readers is None
         self._detector = detector if detector is not None else Judge()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._recorders = tuple(recorders)
-        self._patience, self._eager = patience, eager
-        self._shortest = parse_duration(shortest)
-        self._remedies = ActionRegistry(actions, dry_run)
+        self._patience = patience
+        self._actions = ActionRegistry(actions, dry_run)
         sources = tuple(default_readers() if readers is None else readers)
         if readers is None or program is not None:
-            sources = (*sources, SelfReportReader(program, self._remedies.fills))
-        self._tick = Tick(sources, self._detector, None, self._clock, asked)
+            sources = (*sources, SelfReportReader(program, self._actions.fills))
+        self._dispatcher = Dispatcher(self._clock)
+        self._sampler = Sampler(
+            Tick(sources, self._detector, None, self._clock, asked),
+            self._dispatcher,
+            self._actions.perform,
+            self._clock,
+            patience=patience,
+            eager=eager,
+            shortest=parse_duration(shortest),
+            # By default where it is our own memory and real time that is watched.
+            wakeups=readers is None and clock is None if wakeups is None else wakeups,
+        )
+        self._sampler.interval = self._dispatcher.interval = self._dispatcher.asked = parse_duration(interval)
         if rules:
-            self._tick.policy = self._policy(rules)
-        self._new_policy: Policy | None = None
-        self._outcomes: deque[tuple[float, Outcome]] = deque()  # each with the moment at which it was told
-        self._rate = FillRate()
-        self._last: Reading | None = None
-        self._courier = Dispatcher(self._clock)
+            self._sampler.tick.policy = self._policy(rules)
         if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
-            self._courier.add(_to_log, "log", max_delay=math.inf)
+            self._dispatcher.add(Subscription(_to_log, "log", max_delay=math.inf))
         for recorder in self._recorders:
-            max_delay, each = getattr(recorder, "max_delay", 0.0), getattr(recorder, "every_look", False)
-            self._courier.add(recorder.record, label_of(recorder), _closer(recorder), max_delay, every_look=each)
-        self._guard = threading.Lock()  # over the fields below, never across a join or a callback
-        self._life: _Life | None = None
-        self._behind: threading.Thread | None = None  # a thread that a hanging reader holds
-        self._ended = threading.Event()  # cleared while a stop is under way
-        self._ended.set()
+            self._dispatcher.add(
+                Subscription(
+                    recorder.record,
+                    label_of(recorder),
+                    lambda recorder=recorder: close_quietly(recorder),  # type: ignore[misc]
+                    getattr(recorder, "max_delay", 0.0),
+                    getattr(recorder, "every_sample", False),
+                )
+            )
+        self._guard = threading.Lock()  # over the fields below and the interval; never across a join or a callback
+        self._hung: threading.Thread | None = None  # a sampler thread that a hanging reader blocks
+        self._stopped = threading.Event()  # cleared while a stop is under way
+        self._stopped.set()
         self._started_wall: float | None = None
-        self._followed = -math.inf
         lifecycle.add(self)
 
+    # --- rules and actions ----------------------------------------------------------------------------
+
     def _policy(self, rules: Sequence[Rule]) -> Policy:
-        policy = self._remedies.policy(rules)
-        measures = {rule.condition.measure for rule in rules}
-        if self._own and any(measure == "stalls" or measure.startswith("psi.") for measure in measures):
-            self._add_stalls()
-        if self._own and any(measure.startswith("gpu.") for measure in measures):
-            self._add_cards()
+        policy = self._actions.policy(rules)
+        metrics = {rule.condition.measure for rule in rules}
+        if self._own_readers and any(metric == "stalls" or metric.startswith("psi.") for metric in metrics):
+            from memwarden.readers.linux.psi import PsiReader
+
+            self._add_reader(PsiReader())
+        if self._own_readers and any(metric.startswith("gpu.") for metric in metrics):
+            from memwarden.readers.nvidia import NvidiaReader
+
+            self._add_reader(NvidiaReader())  # raises ExtraMissing without its package
         return policy
 
-    def _add_stalls(self) -> None:
-        """Read the kernel's stalls from now on: a rule asks for them, and most watches can do without."""
-        if any(reader.name == "psi" for reader in self._tick.readers):
-            return
-        from memwarden.readers.linux.psi import PsiReader
+    def _add_reader(self, reader: Reader) -> None:
+        """Read more from now on, which only a rule asks for."""
+        if all(each.name != reader.name for each in self._sampler.tick.readers):
+            self._sampler.tick.readers = (*self._sampler.tick.readers, reader)
 
-        self._tick.readers = (*self._tick.readers, PsiReader())
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in force, or those that take effect at the next sample."""
+        policy = self._sampler.new_policy or self._sampler.tick.policy
+        return () if policy is None else policy.rules
 
-    def _add_cards(self) -> None:
-        """Read graphics cards from now on, since a rule asks for them. Raises :class:`ExtraMissing`."""
-        if any(reader.name == "nvidia" for reader in self._tick.readers):
-            return
-        from memwarden.readers.nvidia import NvidiaReader
+    def use_rules(self, rules: Sequence[Rule]) -> None:
+        """Decide by these rules from the next sample on; from any thread.
 
-        self._tick.readers = (*self._tick.readers, NvidiaReader())
+        A rule that stays as it was keeps its state. Raises :class:`SettingsError` for an action that is not known; then
+        the old rules stay.
+        """
+        self._sampler.new_policy = self._policy(rules)
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
-        """Register a process of yours. One that is not ``essential`` may be paused and ended by rules that say so.
+        """Register a process. One that is not ``essential`` may be paused and terminated by rules that name that.
 
-        Raises :class:`ReadError` when there is none, :class:`ActionFailed` where it is this process or one above it.
+        Raises :class:`ReadError` when there is none, :class:`ActionFailed` where it is this process or an ancestor.
         """
-        return self._remedies.targets.track_process(pid, name, essential=essential)
+        return self._actions.targets.track_process(pid, name, essential=essential)
 
     def untrack_process(self, pid: int) -> None:
         """Forget it; nothing happens when it is not registered."""
-        self._remedies.targets.untrack_process(pid)
+        self._actions.targets.untrack_process(pid)
 
     @property
     def caches(self) -> Caches:
         """The caches that the action ``caches`` clears: register yours."""
-        return self._remedies.caches
+        return self._actions.caches
 
     @property
     def gate(self) -> Gate:
-        """What the action ``stop-admitting`` closes: ask it before you take on more work."""
-        return self._remedies.gate
+        """The gate that the action ``stop-admitting`` closes: ask it before you accept more work."""
+        return self._actions.gate
 
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules in force, or those that the next look will begin with."""
-        if self._new_policy is not None:
-            return self._new_policy.rules
-        return () if self._tick.policy is None else self._tick.policy.rules
-
-    def use_rules(self, rules: Sequence[Rule]) -> None:
-        """Decide by these rules from the next look on; from any thread.
-
-        A rule that stays as it was keeps what it remembers. Raises :class:`SettingsError` when an action is not
-        known; then the old rules stay.
-        """
-        self._new_policy = self._policy(rules)
-
-    # --- life -----------------------------------------------------------------------------------------
+    # --- start and stop -------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
         """Whether the sampler thread is at work."""
-        return self._life is not None
+        return self._sampler.current is not None
 
     def start(self) -> Warden:
-        """Take a first look and begin watching. Starting a running warden changes nothing.
+        """Take a first sample and start to watch. Starting a running warden changes nothing.
 
         Raises :class:`RuntimeError` while a reader that hung when the warden was stopped still hangs.
         """
         while True:
-            # A stop on another thread first comes to its end; it takes half of this at most.
-            ended = self._ended.wait(4 * STOP_PATIENCE_SECONDS)
+            # A stop on another thread is waited for first; it takes half of this at most.
+            stopped = self._stopped.wait(4 * STOP_PATIENCE_SECONDS)
             with self._guard:
-                if self._life is not None:
+                if self._sampler.current is not None:
                     return self
-                if self._ended.is_set() or not ended:
-                    life = self._begin()
+                if self._stopped.is_set() or not stopped:
+                    run = self._start_run()
                     break
-        life.looked.wait(self._patience)
+        run.sampled.wait(self._patience)
         return self
 
-    def _begin(self) -> _Life:
-        if self._behind is not None and self._behind.is_alive():
+    def _start_run(self) -> Run:
+        if self._hung is not None and self._hung.is_alive():
             raise RuntimeError("a reader still hangs since the last run; start again when it has returned")
-        self._behind = None
-        life = _Life(self._run)
-        self._rate = FillRate()  # what filled before the last stop says nothing of now
-        self._courier.start()
+        self._hung = None
+        sampler, dispatcher = self._sampler, self._dispatcher
+        run = sampler.new_run()
+        dispatcher.start()
         self._started_wall = self._clock.wall()
-        self._send(
-            self._event(EventKind.START, f"watching every {self.interval:g} s")._replace(
-                details={
-                    "interval_seconds": self.interval,
-                    "goes_on": self._last is not None,
-                    **changes.policy_to_dict(self._tick.policy),
-                }
-            )
+        dispatcher.report(
+            EventKind.START,
+            f"watching every {self.interval:g} s",
+            details={
+                "interval_seconds": self.interval,
+                "goes_on": sampler.last is not None,
+                **changes.policy_to_dict(sampler.tick.policy),
+            },
         )
-        self._life = life
+        sampler.current = run
         try:
-            life.thread.start()
+            run.thread.start()
         except RuntimeError:  # no more threads
-            self._life = None
-            self._courier.stop(0.0)
+            sampler.current = None
+            dispatcher.stop(0.0)
             raise
-        return life
+        return run
 
     def stop(self) -> None:
-        """End watching: no thread is left, but one that a hanging receiver or reader holds (the log names it)."""
+        """Stop watching: no thread is left, but one that a hanging receiver or reader blocks (the log names it)."""
         me = threading.current_thread()
         with self._guard:
-            life, self._life = self._life, None
-            if life is not None:
-                self._ended.clear()
-        if life is None:
+            run, self._sampler.current = self._sampler.current, None
+            if run is not None:
+                self._stopped.clear()
+        if run is None:
             if not me.name.startswith("memwarden-"):  # these are what the other stop waits for
-                self._ended.wait(3 * STOP_PATIENCE_SECONDS)
+                self._stopped.wait(3 * STOP_PATIENCE_SECONDS)
             return
         try:
-            life.wake.set()
-            life.looked.set()  # a start on another thread need not wait for it any more
-            if life.thread is not me:
-                life.thread.join(STOP_PATIENCE_SECONDS)
-            if life.thread.is_alive():
-                life.left, self._behind = True, None if life.thread is me else life.thread
-            if self._behind is not None:
-                log.warn("a reader hangs; the thread that looks was left behind")
-            for name in self._courier.stop(STOP_PATIENCE_SECONDS, self._event(EventKind.STOP, "stopped")):
+            run.waker.set()
+            run.sampled.set()  # a start on another thread need not wait for it any more
+            if run.thread is not me:
+                run.thread.join(STOP_PATIENCE_SECONDS)
+            if run.thread.is_alive():
+                run.abandoned, self._hung = True, None if run.thread is me else run.thread
+            if self._hung is not None:
+                log.warn("a reader hangs; the sampler thread was left behind")
+            last = self._dispatcher.event(EventKind.STOP, "stopped")
+            for name in self._dispatcher.stop(STOP_PATIENCE_SECONDS, last):
                 log.warn("%s hangs; its thread was left behind", name)
             self._close_actions()
-            if not life.left:
-                self._close_readers()
+            if not run.abandoned:
+                self._sampler.close_readers()
         finally:
-            self._ended.set()
-
-    def ask(self, interval: float | str, first: float | None = None) -> None:
-        """Record at another interval from now on, from any thread: at once, or at ``first`` on the monotonic clock.
-
-        Rules that were replaced are put into force with it, before the next look.
-        """
-        self.interval = parse_duration(interval)
-        life = self._life
-        if life is not None:
-            life.first = self._clock.monotonic() if first is None else first
-            life.wake.set()
+            self._stopped.set()
 
     def close(self) -> None:
-        """Give back the descriptors of readers and recorders; ``stop`` does so by itself."""
-        self._close_readers()
+        """Close the descriptors of readers and recorders; ``stop`` does so, too."""
+        self._sampler.close_readers()
         self._close_actions()
         for recorder in self._recorders:
-            _closer(recorder)()
+            close_quietly(recorder)
 
     def _close_actions(self) -> None:
-        for action in self._remedies.closing:
-            _closer(action)()
-
-    def _close_readers(self) -> None:
-        for reader in self._tick.readers:
-            _closer(reader)()
+        for action in self._actions.closing:
+            close_quietly(action)
 
     def __enter__(self) -> Warden:
         return self.start()
@@ -331,185 +295,45 @@ class Warden:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # --- looking --------------------------------------------------------------------------------------
+    # --- samples --------------------------------------------------------------------------------------
 
-    def look(self) -> Reading:
-        """Look once, now, on this thread; for a warden that is not running."""
-        if self._life is not None:
-            raise RuntimeError("look() is for a stopped warden; ask a running one for .last")
-        self._look(self._clock.monotonic(), record=False)
-        self._courier.drain()
-        assert self._last is not None
-        return self._last
+    @property
+    def interval(self) -> float:
+        """Seconds between two samples that are recorded."""
+        return self._sampler.interval
 
-    def _look(self, due: float, record: bool, life: _Life | None = None) -> None:
-        if self._outcomes or self._new_policy is not None:
-            self._take_in()
-        between = not record and life is not None
-        reading, events, decisions = self._tick(due, between)
-        if life is not None and life.left:
-            return  # the run ended during this look: nobody is told of it any more
-        self._take(reading, record)
-        if life is not None and life.wake.listening and reading.sample.monotonic >= self._followed + FOLLOW_SECONDS:
-            self._followed = reading.sample.monotonic
-            life.wake.follow(reading.sample.cgroups)
-        for event in events:
-            self._send(event)
-        for decision in decisions:
-            self._act(decision)
+    def set_interval(self, interval: float | str, first: float | None = None) -> None:
+        """Record at another interval from now on, from any thread: at once, or at ``first`` on the monotonic clock.
 
-    def _take(self, reading: Reading, record: bool) -> None:
-        self._last = reading
-        sample, assessment = reading
-        if assessment.available is not None:
-            self._rate.see(sample.monotonic, assessment.available)
-        if self._courier.takes_samples if record else self._courier.takes_looks:
-            event = Event(EventKind.SAMPLE, sample.wall, sample.monotonic, "", reading)
-            self._courier.send(Message(event, between=not record))
+        Rules that were replaced take effect with it, before the next sample.
+        """
+        seconds = parse_duration(interval)
+        with self._guard:
+            self._dispatcher.asked = seconds
+            self._use_interval(first)
 
-    def _take_in(self) -> None:
-        """What came from other threads since the last look: outcomes of actions, other rules."""
-        policy, new = self._tick.policy, self._new_policy
-        now = self._clock.monotonic()
-        while self._outcomes and self._outcomes[0][0] < now:  # a record tells by the times who knew of what
-            _, outcome = self._outcomes.popleft()
-            if policy is not None:
-                policy.learn(outcome)
-        if new is None:
-            return
-        self._new_policy = None
-        told = self._event(EventKind.RULES, "; ".join(map(str, new.rules)) or "no rules")
-        self._send(told._replace(details=changes.policy_to_dict(new)))
-        if policy is None or self._last is None:
-            self._tick.policy = new
-            return
-        sample = self._last.sample
-        decided = policy.replace(new, sample)
-        for event in changes.of_decided(sample, decided):
-            self._send(event)
-        for decision in decided.decisions:
-            self._act(decision)
+    def _use_interval(self, first: float | None = None) -> None:
+        """Record at the least interval that is asked for."""
+        least, _ = self._dispatcher.shortest()
+        self._sampler.interval = self._dispatcher.interval = min(self._dispatcher.asked, least)
+        run = self._sampler.current
+        if run is not None:
+            run.first = self._clock.monotonic() if first is None else first
+            run.waker.set()
 
-    def _run(self, life: _Life) -> None:
-        clock, interval = self._clock, self.interval
-        first = due = clock.monotonic()
-        point, recorded = 0, True  # the number of the newest point of the grid, and whether the last look was on one
-        works = self._try_to_look(due, True, life, True)
-        if self._life is life:
-            if self._wakeups:
-                self._listen(life)  # before start() returns: a fork in between would take half of it along
-            life.looked.set()
-        looked: float | None = None  # what the pace counts from; None: a look was taken since
-        while self._life is life:
-            now = clock.monotonic()
-            if looked is None:
-                looked = max(due, now - SHORTEST)
-            pace = interval
-            if works and self._last is not None:
-                pace = delay(self._last.assessment, self._rate.rate(now), interval, self._shortest)
-            if self._eager:
-                pace = min(pace, max(SHORTEST, now - first))
-            # Records keep to the grid of the asked interval: lateness does not add up. A point that passed
-            # during a look is skipped, but where that look was an extra one: then it is told at once, late.
-            on_time, passed = point + 1, int((now - first) // interval)
-            if first + on_time * interval <= now:
-                on_time = max(on_time, passed + 1 if recorded else passed)
-            grid = first + on_time * interval
-            due = looked + pace
-            on_grid = grid <= max(due, now)
-            if on_grid:
-                due = grid
-            if clock.wait(life.wake, max(0.0, due - now)):
-                life.wake.clear()
-                if self._life is life:  # another interval was asked for: a grid of its own, whose first point is 0
-                    interval, first, point, recorded = self.interval, life.first, -1, False
-                    self._take_in()
-                continue
-            if life.wake.woken and grid > (now := clock.monotonic()):
-                due, on_grid = now, False  # the kernel said that something happens: a look between
-            if on_grid:
-                point = on_time
-            looked, recorded = None, on_grid
-            works = self._try_to_look(due, recorded, life, works)
-        life.wake.close()
-        if life.left:
-            self._close_readers()
-
-    def _listen(self, life: _Life) -> None:
-        """Have the kernel wake us where it does. What it refuses ``memwarden doctor`` tells."""
-        from memwarden.readers.linux.wakeups import own_wakeups
-
-        try:
-            with lifecycle.opening():
-                granted, _ = own_wakeups()
-                life.wake.listen(granted)
-        except OSError as error:  # no descriptors left: the time still wakes us
-            log.warn("the kernel cannot be asked to wake us: %s", error)
-
-    def _try_to_look(self, due: float, record: bool, life: _Life, worked: bool) -> bool:
-        """Whether the look could be judged: told when it changes."""
-        trouble = ""
-        try:
-            self._look(due, record, life)
-            if self._courier.is_busy and (hanging := self._courier.check(self._patience)):
-                self._tell(EventKind.TROUBLE, f"{hanging} hangs and was set aside")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a detector of somebody else must not end the watching
-            trouble = f"judging failed: {error!r}"
-        if worked is bool(trouble) and not life.left:
-            self._tell(EventKind.TROUBLE, trouble or "judging works again")
-        return not trouble
-
-    def _act(self, decision: Decision) -> None:
-        label = f"action {decision.action}"
-
-        from memwarden.model.decisions import Outcome
-
-        def run() -> None:
-            begun = self._clock.monotonic()
-            try:
-                if label in self._courier.stuck:  # each further run would take one more thread
-                    outcome = Outcome(decision=decision, done=False, message=f"{label} still hangs")
-                else:
-                    outcome = self._remedies.perform(decision)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - what an action raises is its outcome
-                took = self._clock.monotonic() - begun
-                outcome = Outcome(decision=decision, done=False, message=repr(error), seconds=took)
-            told = self._event(EventKind.OUTCOME, outcome.message, outcome)
-            self._outcomes.append((told.monotonic, outcome))
-            self._send(told)
-
-        self._courier.send(Message(None, run, label))
-
-    # --- telling --------------------------------------------------------------------------------------
-
-    def subscribe(self, receiver: Receiver) -> Callable[[], None]:
-        """Call ``receiver(event)`` for every event, on the worker thread; the result ends the subscription."""
-        return self._courier.add(receiver, label_of(receiver))
-
-    def tell(self, event: Event) -> None:
-        """Pass an event of one's own to recorders and subscribers: on this thread where the warden is stopped."""
-        self._send(event)
-        if self._life is None:
-            self._courier.drain()
-
-    def _tell(self, kind: EventKind, message: str, value: object = None) -> None:
-        self._send(self._event(kind, message, value))
-
-    def _event(self, kind: EventKind, message: str, value: object = None) -> Event:
-        wall, now = self._clock.wall(), self._clock.monotonic()
-        return Event(kind=kind, wall=wall, monotonic=now, message=message, value=value)
-
-    def _send(self, event: Event) -> None:
-        self._courier.send(Message(event))
-
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything told so far was delivered; False when ``timeout`` real seconds pass first."""
-        return self._courier.flush(timeout)
+    def sample(self) -> Reading:
+        """Take one sample now, on this thread; for a warden that is not running."""
+        if self._sampler.current is not None:
+            raise RuntimeError("sample() is for a stopped warden; a running one has .last")
+        self._sampler.sample(self._clock.monotonic(), record=False)
+        self._dispatcher.drain()
+        assert self._sampler.last is not None
+        return self._sampler.last
 
     @property
     def last(self) -> Reading | None:
-        """The newest reading, None before the first look."""
-        return self._last
+        """The newest reading, None before the first sample."""
+        return self._sampler.last
 
     def watch(self, stop: Stop | None = None) -> Iterator[Reading]:
         """Readings at the asked interval, for as long as the warden runs and ``stop`` is not set.
@@ -530,7 +354,7 @@ class Warden:
             elif event.kind is EventKind.STOP:
                 readings.put(None)
 
-        end = self.subscribe(receive)
+        remove = self.subscribe(receive)
         ours = not self.running
         try:
             if ours:
@@ -539,16 +363,52 @@ class Warden:
                 try:
                     reading = readings.get(timeout=min(0.2, self.interval))
                 except queue.Empty:
-                    if not self.running:  # in a child after fork, or where a hanging receiver held STOP up
+                    if not self.running:  # in a child after fork, or where a hanging receiver delayed STOP
                         return
                     continue
                 if reading is None:
                     return
                 yield reading
         finally:
-            end()
+            remove()
             if ours:
                 self.stop()
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def subscribe(self, receiver: Receiver, *, every: float | str | None = None) -> Callable[[], None]:
+        """Call ``receiver(event)`` for every event, on the dispatcher thread; the result ends the subscription.
+
+        With ``every`` (seconds, or ``"5m"``) it gets samples at this interval, the first at once: the warden then
+        samples as often as the most frequent subscription asks for, and a less frequent one gets every n-th sample,
+        never later than asked by more than a quarter of the warden's interval. All others keep the asked interval.
+        """
+        seconds = None if every is None else parse_duration(every)
+        with self._guard:
+            remove = self._dispatcher.add(Subscription(receiver, label_of(receiver), every=seconds))
+            if seconds is not None:
+                self._use_interval()
+        if seconds is None:
+            return remove
+
+        def end() -> None:
+            remove()
+            with self._guard:
+                # Not before a sample is due for another subscription.
+                _, due = self._dispatcher.shortest()
+                self._use_interval(max(self._clock.monotonic(), due))
+
+        return end
+
+    def publish(self, event: Event) -> None:
+        """Pass an event of your own to recorders and subscribers: on this thread where the warden is stopped."""
+        self._dispatcher.send(Message(event))
+        if self._sampler.current is None:
+            self._dispatcher.drain()
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until every event so far was delivered; False when ``timeout`` real seconds pass first."""
+        return self._dispatcher.flush(timeout)
 
     def status(self) -> dict[str, Any]:
         """Everything known, as one dict that JSON can hold.
@@ -556,18 +416,18 @@ class Warden:
         ``statistics`` are those of the first recorder that counts, up to the newest sample, or None. Where a receiver
         is slow it waits half a second for that, at most.
         """
-        last, life = self.last, self._life
+        last, run = self.last, self._sampler.current
         counts = next((recorder for recorder in self._recorders if hasattr(recorder, "as_dict")), None)
         if counts is not None:
-            self.flush(STATUS_PATIENCE_SECONDS)  # samples may max_delay
+            self.flush(STATUS_PATIENCE_SECONDS)  # samples may be delayed
         return {
             "schema": 1,
             "running": self.running,
             "interval_seconds": self.interval,
             "started": None if self._started_wall is None else iso(self._started_wall),
             "rules": [str(rule) for rule in self.rules],
-            "woken_for": [] if life is None else list(life.wake.listening),
-            "stuck_receivers": list(self._courier.stuck),
+            "woken_for": [] if run is None else list(run.waker.listening),
+            "stuck_receivers": list(self._dispatcher.hanging),
             "reading": None if last is None else to_dict(last),
             "statistics": None if counts is None else counts.as_dict(),
         }
@@ -577,25 +437,15 @@ class Warden:
     def after_fork(self) -> None:
         """In the child: stopped and usable. The threads stayed with the parent, and so do its locks."""
         self._guard = threading.Lock()
-        self._ended = threading.Event()
-        self._ended.set()
-        if self._life is not None:
-            self._life.wake.after_fork()
-        self._life = self._behind = None
-        self._courier.forget_threads()
+        self._stopped = threading.Event()
+        self._stopped.set()
+        if self._sampler.current is not None:
+            self._sampler.current.waker.after_fork()
+        self._sampler.current = self._hung = None
+        self._dispatcher.forget_threads()
         if (forget := getattr(self._detector, "forget", None)) is not None:
             forget()
         self.close()  # the child's copies of the descriptors only
-
-
-def _closer(part: Reader | Recorder | Action) -> Callable[[], None]:
-    def close() -> None:
-        try:
-            part.close()  # type: ignore[union-attr]  # of actions only those that have one
-        except Exception as error:  # noqa: BLE001 - the next one is to be closed all the same
-            log.warn("%s could not be closed: %r", label_of(part), error)
-
-    return close
 
 
 def _to_log(event: Event) -> None:

@@ -27,7 +27,7 @@ class JsonlRecorder:
     """Appends events to ``path``; makes its folder (0700) when it is missing.
 
     Samples may ``max_delay`` for some seconds and are then written several at once; any other event is written at
-    once, with what waits before it. ``every_look`` keeps the looks between the samples, too. Raises
+    once, with what waits before it. ``every_sample`` keeps the looks between the samples, too. Raises
     :class:`RecordError` from ``record`` when a line could not be kept; the next call tries again, and ``lost`` counts
     the lines that were not kept.
     """
@@ -42,14 +42,14 @@ class JsonlRecorder:
         max_bytes: int = 64 * MIB,
         max_age: float = 7 * 86400.0,
         keep: int = 5,
-        every_look: bool = False,
+        every_sample: bool = False,
         encode: Callable[[Event], dict[str, Any]] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         self.lost = 0
         #: See :class:`memwarden.protocols.Recorder`.
-        self.every_look = every_look
+        self.every_sample = every_sample
         self._max_bytes, self._max_age, self._keep = max_bytes, max_age, keep
         self._encode, self._wall = encode, wall
         self._fd = -1

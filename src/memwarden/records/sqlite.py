@@ -107,7 +107,7 @@ class SqliteRecorder:
     Full samples stay for ``detail``, then a row a minute for ``minutes``, then a row an hour; all of it, and every
     event that is no sample, for ``retention``. The file and its log stay below ``max_bytes`` together: where that
     is too little for all, the oldest samples become rows first, and the oldest rows and events go last.
-    Ages are told by the wall clock. ``every_look`` keeps the looks between the samples, too.
+    Ages are told by the wall clock. ``every_sample`` keeps the looks between the samples, too.
 
     Raises :class:`RecordError` from ``record`` when an event could not be kept; the next call tries again, and
     ``lost`` counts the events that were not kept. After a fork the child has a connection of its own.
@@ -121,14 +121,14 @@ class SqliteRecorder:
         detail: float | str = "1h",
         minutes: float | str = "7d",
         max_bytes: int | str = 64 * MIB,
-        every_look: bool = False,
+        every_sample: bool = False,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         self.lost = 0
         #: See :class:`memwarden.protocols.Recorder`.
-        self.every_look = every_look
+        self.every_sample = every_sample
         self._retention, self._detail, self._minutes = map(parse_duration, (retention, detail, minutes))
         if not self._detail <= self._minutes <= self._retention:
             raise SettingsError(

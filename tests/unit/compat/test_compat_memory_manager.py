@@ -218,7 +218,7 @@ def test_watching_starts_and_stops_once(monitor, dial):
         monitor.start_monitoring()
         assert monitor.monitoring
         started = set(threading.enumerate()) - before
-        assert sorted(thread.name for thread in started) == ["memwarden-courier", "memwarden-sampler"]
+        assert sorted(thread.name for thread in started) == ["memwarden-dispatcher", "memwarden-sampler"]
         assert all(thread.daemon for thread in started)
         monitor.stop_monitoring()
         monitor.stop_monitoring()

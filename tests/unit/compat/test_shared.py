@@ -74,7 +74,7 @@ def test_two_monitors_use_the_threads_of_one(sources, clock, reader, tmp_path):
     pressure = MemoryMonitor(sources=sources, clock=clock)
     simple.start()
     one = our_threads()
-    assert one == ["memwarden-courier", "memwarden-sampler"]
+    assert one == ["memwarden-dispatcher", "memwarden-sampler"]
     pressure.start_monitoring()
     second.start()
     assert our_threads() == one
@@ -112,7 +112,7 @@ def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):
         with Diary(here, 300) as slow:
             clock.advance(1000)
             assert here.warden.flush()
-        assert here.least == 2
+        assert here.warden.interval == 2
     assert slow.samples == [5, 305, 605, 905]
     gaps = {after - before for before, after in zip(quick.samples, quick.samples[1:], strict=False)}
     assert gaps <= {1, 2}  # the grid begins anew when somebody joins

@@ -265,9 +265,9 @@ def test_a_warden_that_ran_runs_on(warden: Warden) -> None:
     clock = warden._clock
     assert isinstance(clock, FakeClock)
     with warden:
-        hands = len(warden._courier._hands)
+        receivers = len(warden._dispatcher._all)
         asyncio.run(main())
-        assert len(warden._courier._hands) == hands
+        assert len(warden._dispatcher._all) == receivers
     assert no_thread_is_left()
 
 
@@ -281,8 +281,8 @@ def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.Monke
         async for reading in awatch(warden=warden):
             got.append(reading)
             if not told:
-                warden._courier._hands.clear()
-                warden._courier._change(lambda hands: hands)
+                warden._dispatcher._all.clear()
+                warden._dispatcher._change(lambda now: now)
             await asyncio.to_thread(warden.stop)
         return got
 
@@ -290,9 +290,9 @@ def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.Monke
     warden.flush()
 
     async def asked() -> list[Reading]:
-        hands = len(warden._courier._hands)
+        receivers = len(warden._dispatcher._all)
         task = asyncio.ensure_future(main())
-        while len(warden._courier._hands) == hands:  # until it listens
+        while len(warden._dispatcher._all) == receivers:  # until it listens
             await asyncio.sleep(0)
         clock = warden._clock
         assert isinstance(clock, FakeClock)

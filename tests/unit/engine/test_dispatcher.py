@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from memwarden.engine.dispatcher import Dispatcher, Message, label_of
+from memwarden.engine.dispatcher import Dispatcher, Message, Subscription, label_of
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.testing import FakeClock
@@ -50,93 +50,93 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def courier(clock: FakeClock) -> Dispatcher:
-    """A courier that lets three samples wait."""
+def dispatcher(clock: FakeClock) -> Dispatcher:
+    """A dispatcher that lets three samples wait."""
     return Dispatcher(clock, most=3)
 
 
-def test_events_come_in_order_to_everybody(courier: Dispatcher) -> None:
+def test_events_come_in_order_to_everybody(dispatcher: Dispatcher) -> None:
     """Two receivers get the same events, in the order in which they were sent."""
     one, two = Keeper(), Keeper()
-    courier.add(one, "one")
-    courier.add(two, "two")
-    courier.start()
+    dispatcher.add(Subscription(one, "one"))
+    dispatcher.add(Subscription(two, "two"))
+    dispatcher.start()
     for number in range(200):
-        courier.send(Message(event(message=str(number))))
-    assert courier.flush(SOON)
-    assert courier.stop(SOON) == []
+        dispatcher.send(Message(event(message=str(number))))
+    assert dispatcher.flush(SOON)
+    assert dispatcher.stop(SOON) == []
     assert one.messages(EventKind.LEVEL) == two.messages(EventKind.LEVEL) == [str(number) for number in range(200)]
 
 
-def test_what_is_sent_before_the_end_is_delivered(courier: Dispatcher) -> None:
+def test_what_is_sent_before_the_end_is_delivered(dispatcher: Dispatcher) -> None:
     """Stopping empties the queue first, then closes the receivers, each after its last event."""
     keeper = Keeper()
     order: list[str] = []
-    courier.add(lambda each: order.append(each.message), "order", close=lambda: order.append("closed"))
-    courier.add(keeper, "keeper", keeper.close)
-    courier.start()
+    dispatcher.add(Subscription(lambda each: order.append(each.message), "order", close=lambda: order.append("closed")))
+    dispatcher.add(Subscription(keeper, "keeper", keeper.close))
+    dispatcher.start()
     for number in range(5):
-        courier.send(Message(event(message=str(number))))
-    courier.stop(SOON)
+        dispatcher.send(Message(event(message=str(number))))
+    dispatcher.stop(SOON)
     assert order == ["0", "1", "2", "3", "4", "closed"]
     assert (len(keeper.events), keeper.closed) == (5, 1)
 
 
-def test_a_receiver_that_was_taken_off_gets_nothing_more(courier: Dispatcher) -> None:
+def test_a_receiver_that_was_taken_off_gets_nothing_more(dispatcher: Dispatcher) -> None:
     """Taking it off twice does no harm, and the others go on."""
     gone, stays = Keeper(), Keeper()
-    remove = courier.add(gone, "gone")
-    courier.add(stays, "stays")
-    courier.start()
-    courier.send(Message(event(message="first")))
-    assert courier.flush(SOON)
+    remove = dispatcher.add(Subscription(gone, "gone"))
+    dispatcher.add(Subscription(stays, "stays"))
+    dispatcher.start()
+    dispatcher.send(Message(event(message="first")))
+    assert dispatcher.flush(SOON)
     remove()
     remove()
-    courier.send(Message(event(message="second")))
-    courier.stop(SOON)
+    dispatcher.send(Message(event(message="second")))
+    dispatcher.stop(SOON)
     assert gone.messages(EventKind.LEVEL) == ["first"]
     assert stays.messages(EventKind.LEVEL) == ["first", "second"]
 
 
-def test_a_receiver_may_take_another_one_off(courier: Dispatcher) -> None:
+def test_a_receiver_may_take_another_one_off(dispatcher: Dispatcher) -> None:
     """It does not even get the event that is under way."""
     other, behind = Keeper(), Keeper()
-    courier.add(lambda _: remove(), "first")
-    remove = courier.add(other, "other")
-    courier.add(behind, "behind")
-    courier.start()
-    courier.send(Message(event()))
-    courier.stop(SOON)
+    dispatcher.add(Subscription(lambda _: remove(), "first"))
+    remove = dispatcher.add(Subscription(other, "other"))
+    dispatcher.add(Subscription(behind, "behind"))
+    dispatcher.start()
+    dispatcher.send(Message(event()))
+    dispatcher.stop(SOON)
     assert (len(other.events), len(behind.events)) == (0, 1)
 
 
-def test_overflow_drops_the_oldest_samples_and_never_an_event(courier: Dispatcher) -> None:
+def test_overflow_drops_the_oldest_samples_and_never_an_event(dispatcher: Dispatcher) -> None:
     """The newest samples stay, every event stays, and how many were dropped is told."""
     held, keeper = Hanging(), Keeper()
-    courier.add(held, "held")
-    courier.add(keeper, "keeper")
-    courier.start()
-    courier.send(Message(event(message="holds the thread")))
+    dispatcher.add(Subscription(held, "held"))
+    dispatcher.add(Subscription(keeper, "keeper"))
+    dispatcher.start()
+    dispatcher.send(Message(event(message="holds the thread")))
     assert held.entered.wait(SOON)
     for number in range(10):
-        courier.send(Message(sample(f"s{number}")))
-        courier.send(Message(event(message=f"e{number}")))
+        dispatcher.send(Message(sample(f"s{number}")))
+        dispatcher.send(Message(event(message=f"e{number}")))
     held.release.set()
-    courier.stop(SOON)
+    dispatcher.stop(SOON)
     assert keeper.messages(EventKind.SAMPLE) == ["s7", "s8", "s9"]
     assert keeper.messages(EventKind.LEVEL) == ["holds the thread", *(f"e{number}" for number in range(10))]
     assert keeper.messages(EventKind.OVERFLOW) == ["7 samples were dropped: receivers are too slow"]
 
 
-def test_after_an_overflow_samples_pass_again(courier: Dispatcher) -> None:
+def test_after_an_overflow_samples_pass_again(dispatcher: Dispatcher) -> None:
     """The bound is on what waits, not on what was ever sent."""
     keeper = Keeper()
-    courier.add(keeper, "keeper")
-    courier.start()
+    dispatcher.add(Subscription(keeper, "keeper"))
+    dispatcher.start()
     for number in range(20):
-        courier.send(Message(sample(str(number))))
-        assert courier.flush(SOON)
-    courier.stop(SOON)
+        dispatcher.send(Message(sample(str(number))))
+        assert dispatcher.flush(SOON)
+    dispatcher.stop(SOON)
     assert len(keeper.of(EventKind.SAMPLE)) == 20
     assert keeper.of(EventKind.OVERFLOW) == []
 
@@ -150,19 +150,19 @@ def test_after_an_overflow_samples_pass_again(courier: Dispatcher) -> None:
     ],
 )
 def test_a_receiver_that_raises_is_told_once_and_once_when_it_works_again(
-    courier: Dispatcher, error: BaseException, told: str
+    dispatcher: Dispatcher, error: BaseException, told: str
 ) -> None:
     """Even one that asks to exit ends no thread and keeps no event from the others."""
     bad, keeper = Keeper(), Keeper()
-    courier.add(bad, "bad")
-    courier.add(keeper, "keeper")
-    courier.start()
+    dispatcher.add(Subscription(bad, "bad"))
+    dispatcher.add(Subscription(keeper, "keeper"))
+    dispatcher.start()
     for broken in (None, error, error, error, None, None):
         bad.broken = broken
-        courier.send(Message(event()))
-        assert courier.flush(SOON)
-        assert courier.flush(SOON)  # what is told of the first is queued behind it
-    courier.stop(SOON)
+        dispatcher.send(Message(event()))
+        assert dispatcher.flush(SOON)
+        assert dispatcher.flush(SOON)  # what is told of the first is queued behind it
+    dispatcher.stop(SOON)
     assert keeper.messages(EventKind.TROUBLE) == [told, "bad works again"]
     assert len(keeper.of(EventKind.LEVEL)) == 6
     assert len(bad.of(EventKind.LEVEL)) == 3
@@ -176,7 +176,7 @@ def test_a_receiver_that_raises_is_told_once_and_once_when_it_works_again(
         pytest.param(lambda *_: True, id="always"),
     ],
 )
-def test_telling_of_trouble_does_not_feed_itself(courier: Dispatcher, raises: object) -> None:
+def test_telling_of_trouble_does_not_feed_itself(dispatcher: Dispatcher, raises: object) -> None:
     """A receiver that fails on the news of its own failure makes a few events, not an endless stream."""
     assert callable(raises)
     count, keeper = itertools.count(), Keeper()
@@ -185,94 +185,94 @@ def test_telling_of_trouble_does_not_feed_itself(courier: Dispatcher, raises: ob
         if raises(next(count), each):
             raise ValueError("again")
 
-    courier.add(moody, "moody")
-    courier.add(keeper, "keeper")
-    courier.start()
-    courier.send(Message(event(EventKind.TROUBLE, "somebody else's")))
+    dispatcher.add(Subscription(moody, "moody"))
+    dispatcher.add(Subscription(keeper, "keeper"))
+    dispatcher.start()
+    dispatcher.send(Message(event(EventKind.TROUBLE, "somebody else's")))
     for _ in range(10):
-        courier.send(Message(event()))
-        assert courier.flush(SOON)
-    assert courier.stop(SOON) == []
+        dispatcher.send(Message(event()))
+        assert dispatcher.flush(SOON)
+    assert dispatcher.stop(SOON) == []
     assert len(keeper.of(EventKind.LEVEL)) == 10
     assert 2 <= len(keeper.of(EventKind.TROUBLE)) <= 22
 
 
-def test_a_receiver_that_hangs_is_named_and_set_aside(courier: Dispatcher, clock: FakeClock) -> None:
+def test_a_receiver_that_hangs_is_named_and_set_aside(dispatcher: Dispatcher, clock: FakeClock) -> None:
     """The others go on from the very event it hung in; it alone misses what comes meanwhile."""
     before, held, behind = Keeper(), Hanging(), Keeper()
-    courier.add(before, "before")
-    courier.add(held, "held")
-    courier.add(behind, "behind")
-    courier.start()
-    courier.send(Message(event(message="first")))
+    dispatcher.add(Subscription(before, "before"))
+    dispatcher.add(Subscription(held, "held"))
+    dispatcher.add(Subscription(behind, "behind"))
+    dispatcher.start()
+    dispatcher.send(Message(event(message="first")))
     assert held.entered.wait(SOON)
     clock.advance(9.9)
-    assert courier.check(10.0) is None
+    assert dispatcher.check(10.0) is None
     clock.advance(0.1)
-    assert courier.check(10.0) == "held"
-    assert courier.check(10.0) is None
-    courier.send(Message(event(message="second")))
-    assert courier.flush(SOON)
+    assert dispatcher.check(10.0) == "held"
+    assert dispatcher.check(10.0) is None
+    dispatcher.send(Message(event(message="second")))
+    assert dispatcher.flush(SOON)
     assert before.messages(EventKind.LEVEL) == behind.messages(EventKind.LEVEL) == ["first", "second"]
-    assert courier.stuck == ["held"]
+    assert dispatcher.hanging == ["held"]
     held.release.set()
     assert behind.wait_for(lambda: bool(behind.of(EventKind.TROUBLE)))
-    assert courier.stuck == []
-    courier.send(Message(event(message="third")))
-    courier.stop(SOON)
+    assert dispatcher.hanging == []
+    dispatcher.send(Message(event(message="third")))
+    dispatcher.stop(SOON)
     assert behind.messages(EventKind.TROUBLE) == ["held answers again"]
     assert held.got == ["first", "held answers again", "third"]
     assert before.messages(EventKind.LEVEL) == ["first", "second", "third"]
 
 
-def test_a_sample_that_was_under_way_counts_once(courier: Dispatcher, clock: FakeClock) -> None:
+def test_a_sample_that_was_under_way_counts_once(dispatcher: Dispatcher, clock: FakeClock) -> None:
     """Setting somebody aside gives the rest of the event to the others and upsets no count."""
     held, behind = Hanging(), Keeper()
-    courier.add(held, "held")
-    courier.add(behind, "behind")
-    courier.start()
-    courier.send(Message(sample("first")))
+    dispatcher.add(Subscription(held, "held"))
+    dispatcher.add(Subscription(behind, "behind"))
+    dispatcher.start()
+    dispatcher.send(Message(sample("first")))
     assert held.entered.wait(SOON)
     clock.advance(11)
-    assert courier.check(10.0) == "held"
+    assert dispatcher.check(10.0) == "held"
     for number in range(9):
-        courier.send(Message(sample(str(number))))
-        assert courier.flush(SOON)
+        dispatcher.send(Message(sample(str(number))))
+        assert dispatcher.flush(SOON)
     held.release.set()
     assert behind.wait_for(lambda: bool(behind.of(EventKind.TROUBLE)))
-    assert courier.stop(SOON) == []
+    assert dispatcher.stop(SOON) == []
     assert behind.messages(EventKind.SAMPLE) == ["first", *map(str, range(9))]
     assert behind.of(EventKind.OVERFLOW) == []
 
 
-def test_a_slow_receiver_is_not_one_that_hangs(courier: Dispatcher, clock: FakeClock) -> None:
+def test_a_slow_receiver_is_not_one_that_hangs(dispatcher: Dispatcher, clock: FakeClock) -> None:
     """Patience counts from the beginning of a call, not from the first of many."""
     keeper = Keeper()
-    courier.add(lambda _: clock.advance(9), "slow")
-    courier.add(keeper, "keeper")
-    courier.start()
+    dispatcher.add(Subscription(lambda _: clock.advance(9), "slow"))
+    dispatcher.add(Subscription(keeper, "keeper"))
+    dispatcher.start()
     for _ in range(5):
-        courier.send(Message(event()))
-    assert courier.flush(SOON)
-    assert courier.check(10.0) is None
-    assert courier.stop(SOON) == []
+        dispatcher.send(Message(event()))
+    assert dispatcher.flush(SOON)
+    assert dispatcher.check(10.0) is None
+    assert dispatcher.stop(SOON) == []
 
 
 @pytest.mark.parametrize("hands", [1, 3])
 def test_stopping_leaves_behind_only_what_hangs(
-    courier: Dispatcher, caplog: pytest.LogCaptureFixture, hands: int
+    dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture, hands: int
 ) -> None:
     """Everybody else gets every event and is closed; the ones that hang are named, and closed when they return."""
     keeper = Keeper()
     held = [Hanging() for _ in range(hands)]
     for number, each in enumerate(held):
-        courier.add(each, f"held {number}", each.close)
-    courier.add(keeper, "keeper", keeper.close)
-    courier.start()
-    courier.send(Message(event(message="first")))
-    courier.send(Message(event(message="last")))
+        dispatcher.add(Subscription(each, f"held {number}", each.close))
+    dispatcher.add(Subscription(keeper, "keeper", keeper.close))
+    dispatcher.start()
+    dispatcher.send(Message(event(message="first")))
+    dispatcher.send(Message(event(message="last")))
     assert held[0].entered.wait(SOON)
-    assert courier.stop(1.0) == [f"held {number}" for number in range(hands)]
+    assert dispatcher.stop(1.0) == [f"held {number}" for number in range(hands)]
     assert keeper.messages(EventKind.LEVEL) == ["first", "last"]
     assert keeper.closed == 1
     assert len(our_threads()) == hands
@@ -283,112 +283,112 @@ def test_stopping_leaves_behind_only_what_hangs(
         for thread in our_threads():
             thread.join(SOON)
     assert [each.closed for each in held] == [1] * hands
-    assert courier.stuck == []
+    assert dispatcher.hanging == []
     assert sorted(caplog.messages) == [f"held {number} answers again" for number in range(hands)]
 
 
-def test_events_that_nobody_takes_in_time_are_counted(courier: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_that_nobody_takes_in_time_are_counted(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
     """Stopping ends within its patience, and says what was lost by it."""
     held = Hanging()
-    courier.add(held, "held")
-    courier.start()
-    courier.send(Message(event()))
+    dispatcher.add(Subscription(held, "held"))
+    dispatcher.start()
+    dispatcher.send(Message(event()))
     assert held.entered.wait(SOON)
     with caplog.at_level(logging.WARNING, "memwarden"):
-        courier.send(Message(event()))
-        courier.send(Message(event()))
-        assert courier.stop(0.0) == ["held"]
+        dispatcher.send(Message(event()))
+        dispatcher.send(Message(event()))
+        assert dispatcher.stop(0.0) == ["held"]
     held.release.set()
     assert caplog.messages == ["2 events were not delivered: receivers are too slow or hang"]
 
 
-def test_trouble_with_the_last_event_is_logged(courier: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+def test_trouble_with_the_last_event_is_logged(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
     """The last event stays the last: nothing follows it into a record."""
     keeper = Keeper()
 
     def bad(each: Event) -> None:
         raise ValueError("at the end")
 
-    courier.add(bad, "bad")
-    courier.add(keeper, "keeper", keeper.close)
-    courier.start()
+    dispatcher.add(Subscription(bad, "bad"))
+    dispatcher.add(Subscription(keeper, "keeper", keeper.close))
+    dispatcher.start()
     with caplog.at_level(logging.WARNING, "memwarden"):
-        courier.stop(SOON, event(EventKind.STOP))
+        dispatcher.stop(SOON, event(EventKind.STOP))
     assert keeper.kinds() == [EventKind.STOP]
     assert caplog.messages == ["bad raised ValueError('at the end')"]
 
 
-def test_what_still_waits_at_the_end_comes_before_the_last_event(courier: Dispatcher) -> None:
+def test_what_still_waits_at_the_end_comes_before_the_last_event(dispatcher: Dispatcher) -> None:
     """So does the trouble that there was with it."""
     keeper = Keeper()
 
     def ends(each: Event) -> None:
         if each.message == "first":
-            assert courier.stop(SOON, event(EventKind.STOP)) == []  # on the courier's own thread: it comes later
+            assert dispatcher.stop(SOON, event(EventKind.STOP)) == []  # on the dispatcher's own thread: it comes later
             raise ValueError("boom")
 
-    courier.add(ends, "ends")
-    courier.add(keeper, "keeper", keeper.close)
-    courier.send(Message(event(message="first")))
-    courier.send(Message(event(message="second")))
-    courier.start()
+    dispatcher.add(Subscription(ends, "ends"))
+    dispatcher.add(Subscription(keeper, "keeper", keeper.close))
+    dispatcher.send(Message(event(message="first")))
+    dispatcher.send(Message(event(message="second")))
+    dispatcher.start()
     assert keeper.wait_for(lambda: len(keeper.events) == 5)
-    assert courier.stop(SOON) == []
+    assert dispatcher.stop(SOON) == []
     told = [each.message or each.kind.value for each in keeper.events]
     assert told == ["first", "ends raised ValueError('boom')", "second", "ends works again", "stop"]
     assert keeper.closed == 1
 
 
-def test_draining_delivers_on_the_callers_thread(courier: Dispatcher) -> None:
+def test_draining_delivers_on_the_callers_thread(dispatcher: Dispatcher) -> None:
     """Where no thread is at work, what waits can be handed out here, and nobody is closed by it."""
     keeper = Keeper()
-    courier.add(keeper, "keeper", keeper.close)
-    courier.send(Message(event(message="waits")))
-    courier.drain()
+    dispatcher.add(Subscription(keeper, "keeper", keeper.close))
+    dispatcher.send(Message(event(message="waits")))
+    dispatcher.drain()
     assert keeper.messages(EventKind.LEVEL) == ["waits"]
     assert keeper.threads == {threading.current_thread().name}
     assert keeper.closed == 0
-    courier.start()
-    courier.drain()  # the thread's own work
-    courier.send(Message(event(message="then")))
-    courier.stop(SOON)
-    assert keeper.threads == {threading.current_thread().name, "memwarden-courier"}
+    dispatcher.start()
+    dispatcher.drain()  # the thread's own work
+    dispatcher.send(Message(event(message="then")))
+    dispatcher.stop(SOON)
+    assert keeper.threads == {threading.current_thread().name, "memwarden-dispatcher"}
     assert keeper.messages(EventKind.LEVEL) == ["waits", "then"]
 
 
-def test_a_drain_that_is_interrupted_can_be_repeated(courier: Dispatcher) -> None:
-    """Ctrl-C in a receiver goes to the caller, whose thread it is, and the courier can still be started."""
+def test_a_drain_that_is_interrupted_can_be_repeated(dispatcher: Dispatcher) -> None:
+    """Ctrl-C in a receiver goes to the caller, whose thread it is, and the dispatcher can still be started."""
     keeper = Keeper()
-    courier.add(keeper, "keeper")
+    dispatcher.add(Subscription(keeper, "keeper"))
     keeper.broken = KeyboardInterrupt()
-    courier.send(Message(event(message="first")))
-    courier.send(Message(event(message="second")))
+    dispatcher.send(Message(event(message="first")))
+    dispatcher.send(Message(event(message="second")))
     with pytest.raises(KeyboardInterrupt):
-        courier.drain()
+        dispatcher.drain()
     keeper.broken = None
-    courier.start()
-    assert courier.stop(SOON) == []
+    dispatcher.start()
+    assert dispatcher.stop(SOON) == []
     assert keeper.messages(EventKind.LEVEL) == ["second"]
 
 
-def test_a_receiver_may_start_the_courier_that_drains(courier: Dispatcher) -> None:
+def test_a_receiver_may_start_the_dispatcher_that_drains(dispatcher: Dispatcher) -> None:
     """The rest of the event goes to the new thread, and nobody gets it twice."""
     first, behind = Keeper(), Keeper()
 
     def starts(each: Event) -> None:
         if each.message == "first":
-            courier.start()
+            dispatcher.start()
 
-    courier.add(first, "before")
-    courier.add(starts, "starts")
-    courier.add(behind, "behind")
-    courier.send(Message(event(message="first")))
-    courier.send(Message(event(message="second")))
-    courier.drain()
-    assert courier.flush(SOON)
-    courier.stop(SOON)
+    dispatcher.add(Subscription(first, "before"))
+    dispatcher.add(Subscription(starts, "starts"))
+    dispatcher.add(Subscription(behind, "behind"))
+    dispatcher.send(Message(event(message="first")))
+    dispatcher.send(Message(event(message="second")))
+    dispatcher.drain()
+    assert dispatcher.flush(SOON)
+    dispatcher.stop(SOON)
     assert first.messages(EventKind.LEVEL) == behind.messages(EventKind.LEVEL) == ["first", "second"]
-    assert behind.threads == {"memwarden-courier"}
+    assert behind.threads == {"memwarden-dispatcher"}
 
 
 def test_a_label_names_what_was_passed() -> None:

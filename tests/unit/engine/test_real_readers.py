@@ -33,8 +33,8 @@ def readers_of(tree: ProcTree) -> list[Reader]:
     """What a warden watches, patiently."""
     return [
         MeminfoReader(tree.proc),
-        ProcessReader(10, tree.proc, patience=60),
-        CgroupReader(None, tree.proc, tree.sys, patience=60),
+        ProcessReader(10, tree.proc, max_age=60),
+        CgroupReader(None, tree.proc, tree.sys, max_age=60),
     ]
 
 
@@ -69,5 +69,5 @@ def test_a_detector_of_ones_own_sees_every_sample(tree: ProcTree) -> None:
     counting = Counting()
     warden = Warden(readers_of(tree), detector=counting, clock=FakeClock())
     for _ in range(3):
-        warden.look()
+        warden.sample()
     assert counting.seen == 3

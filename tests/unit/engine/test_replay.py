@@ -177,10 +177,10 @@ def test_a_record_holds_the_rules_that_were_in_force() -> None:
     assert again["rules"] == [RULE.to_dict()]
 
 
-def test_every_look_is_for_those_who_ask_for_it() -> None:
+def test_every_sample_is_for_those_who_ask_for_it() -> None:
     """Others get the samples alone, at the asked interval."""
     every, asked, heard = Keeper(), Keeper(), Keeper()
-    every.every_look = True  # type: ignore[attr-defined]
+    every.every_sample = True  # type: ignore[attr-defined]
     clock = FakeClock()
     script = [VAST // 100 * 20, *[VAST // 100 * 82] * 100]
     warden = Warden([ScriptedReader(script, VAST)], clock=clock, interval=10, shortest=1, recorders=[every, asked])

@@ -297,10 +297,10 @@ def test_registered_caches_of_the_own_program_are_told() -> None:
     warden, other = Warden(), Warden([ScriptedReader((0,), VAST)])
     for each in (warden, other):
         each.caches.register(list, "mine", size=lambda: 3, most=7)
-    found = warden.look().sample.program
+    found = warden.sample().sample.program
     assert found is not None
     assert (found.caches, found.all_caches) == (((3, 7),), False)
-    assert other.look().sample.program is None
+    assert other.sample().sample.program is None
     for each in (warden, other):
         each.close()
 
@@ -331,10 +331,10 @@ def test_the_warden_works_in_the_background(make: Make, clock: FakeClock, keeper
     warden.start()
     clock.advance(2.0)
     assert warden.flush()
-    assert sorted(thread.name for thread in our_threads()) == ["memwarden-courier", "memwarden-sampler"]
+    assert sorted(thread.name for thread in our_threads()) == ["memwarden-dispatcher", "memwarden-sampler"]
     assert all(thread.daemon for thread in our_threads())
     threads = {name for each in [keeper, *subscribers, action] for name in each.threads}
-    assert threads == {"memwarden-courier"}
+    assert threads == {"memwarden-dispatcher"}
 
 
 @pytest.mark.contract("S2-57", "W2-1")
@@ -821,7 +821,7 @@ def test_an_event_of_ones_own_reaches_everybody(make: Make, keeper: Keeper, runn
     warden = make()
     if running:
         warden.start()
-    warden.tell(mine)
+    warden.publish(mine)
     assert warden.flush()
     assert keeper.events[-1] == mine
 
@@ -832,7 +832,7 @@ def test_a_stopped_warden_looks_and_acts_when_asked(make: Make, clock: FakeClock
     warden = make((0, 960, 960, 0), 1000, rules=[HIGH_RULE], actions=[action])
     readings = []
     for _ in range(3):
-        readings.append(warden.look())
+        readings.append(warden.sample())
         clock.advance(10.0)
     assert [each.assessment.level for each in readings] == [
         PressureLevel.LOW,
@@ -848,8 +848,8 @@ def test_a_stopped_warden_looks_and_acts_when_asked(make: Make, clock: FakeClock
     warden.start()
     warden.flush()
     assert keeper.kinds()[:2] == [EventKind.START, EventKind.SAMPLE]
-    with pytest.raises(RuntimeError, match="ask a running one for"):
-        warden.look()
+    with pytest.raises(RuntimeError, match="a running one has"):
+        warden.sample()
 
 
 def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> None:
@@ -942,9 +942,9 @@ def test_a_rule_on_stalls_has_them_read() -> None:
     stalls = Rule(name="stalls", when="psi.full > 10%", then="notify")
     for warden in (Warden(rules=[stalls]), plain := Warden()):
         if warden is plain:
-            assert warden.look().sample.psi is None
+            assert warden.sample().sample.psi is None
             warden.use_rules([stalls])
-        found = warden.look().sample
+        found = warden.sample().sample
         assert found.psi is not None or any(gap.what == "psi" for gap in found.gaps)
         warden.close()
 
@@ -957,7 +957,7 @@ def test_cards_are_read_once_a_rule_asks_for_one() -> None:
         try:
             warden.use_rules([cards])
             warden.use_rules([cards, Rule(name="more", when="gpu.used > 95%", then="notify")])
-            found = warden.look().sample
+            found = warden.sample().sample
         finally:
             warden.close()
         assert len(found.gpus) + sum(gap.what == "gpu" for gap in found.gaps) >= 1
@@ -1019,6 +1019,6 @@ def test_a_forked_child_judges_leaks_anew(make: Make, clock: FakeClock) -> None:
     assert before.assessment.leak.stage.value == "suspected"
     warden.stop()
     warden.after_fork()
-    found = warden.look().assessment
+    found = warden.sample().assessment
     assert found.leak is not None
     assert found.leak.stage.value == "none"

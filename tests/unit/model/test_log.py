@@ -34,7 +34,7 @@ def run(caplog: pytest.LogCaptureFixture, **more: Any) -> list[logging.LogRecord
     with caplog.at_level(logging.DEBUG, "memwarden"):
         with Warden([ScriptedReader(script)], clock=clock, rules=rules, **more) as warden:
             clock.advance(40.0)
-            warden.tell(Event(EventKind.TROUBLE, 1e9, 1.0, "somebody's"))
+            warden.publish(Event(EventKind.TROUBLE, 1e9, 1.0, "somebody's"))
             assert warden.flush()
     return caplog.records
 

@@ -41,7 +41,7 @@ def look_once(sources: Sources, clock: Clock) -> Reading:
     """One look with readers of its own, from any thread, whether or not a monitor is at work."""
     warden = Warden(sources(), clock=clock)
     try:
-        return warden.look()
+        return warden.sample()
     finally:
         warden.close()
 

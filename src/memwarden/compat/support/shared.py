@@ -1,9 +1,4 @@
-"""One warden for all monitors of a process: one thread that looks, and each monitor gets samples at its own interval.
-
-The warden runs while anybody is there, and looks at the least interval that anybody asks for. Whoever asks for
-a longer one gets every so many-th sample: never later than asked by more than a quarter of the least interval,
-sometimes earlier. Alone, a monitor gets exactly what it asks for.
-"""
+"""One warden for all monitors of a process: each subscribes with its own interval, and the last to leave stops it."""
 
 from __future__ import annotations
 
@@ -26,10 +21,10 @@ from memwarden.policy.rules import Rule
 from memwarden.process.fork_hooks import COMPAT, at_fork
 from memwarden.protocols import Clock
 
-#: The clock of everybody who brings none.
+#: The clock of monitors that are given none.
 SYSTEM_CLOCK = SystemClock()
-#: A sample so much of the least interval before its time is taken for the one that is due.
-EARLY = 0.75
+#: Longer than any monitor's: a warden without subscriptions is stopped anyway.
+LONGEST = "30d"
 
 Receiver = Callable[[Event], object]
 
@@ -45,12 +40,11 @@ class Mark:
 
 
 class Member:
-    """What ``owner`` gets while it watches along, from ``join`` to ``leave``.
+    """A monitor that takes part, from ``join`` to ``leave``.
 
-    ``receiver`` gets its own START, then a sample each ``interval`` seconds and every other event, and its own STOP
-    last. ``beside`` get START and whatever follows it, also samples that are not due; each is set aside alone when it
-    hangs. ``close`` is called in the end, twice at times. ``rules`` are followed at each look meanwhile, also between
-    the samples; what they decide is told to all.
+    ``receiver`` and those in ``beside`` get START, then a sample each ``interval`` seconds and every other event;
+    ``receiver`` gets STOP last. Each is set aside alone when it hangs. ``close`` is called in the end, twice at times.
+    ``rules`` are followed meanwhile, also between the samples; their decisions are reported to all members.
     """
 
     def __init__(
@@ -63,96 +57,92 @@ class Member:
         rules: Sequence[Rule] = (),
     ) -> None:
         self.owner, self.interval = owner, parse_duration(interval)
-        #: When the next sample is due, on the monotonic clock.
-        self.due = -math.inf
-        #: When it left.
-        self.left = math.inf
         self.receiver, self._beside, self._close, self.rules = receiver, beside, close, tuple(rules)
-        self._shared: Shared
-        self._begun = False
+        #: When it joined and left, on the monotonic clock.
+        self.joined = self.left = math.inf
+        self._warden: Warden
         self._busy = 0  # calls of the receiver that are under way
         self._ends: list[Callable[[], None]] = []
-        #: Set when it was told STOP.
-        self.gone = threading.Event()
+        #: Set when it got STOP.
+        self.stopped = threading.Event()
 
-    def enter(self, shared: Shared) -> None:
-        """Begin to receive."""
-        self._shared = shared
+    def enter(self, warden: Warden, clock: Clock) -> None:
+        """Subscribe."""
+        self._warden, self.joined = warden, clock.monotonic()
+        self._start = Event(kind=EventKind.START, wall=clock.wall(), monotonic=self.joined, value=self)
         self._subscribe(self.receiver, first=True)
         for each in self._beside:
             self._subscribe(each)
 
     def add(self, receiver: Receiver) -> Callable[[], None]:
-        """One more beside; the result takes it off."""
+        """Subscribe one more beside; the result removes it."""
         return self._subscribe(receiver)
 
     def _subscribe(self, receiver: Receiver, first: bool = False) -> Callable[[], None]:
+        started = False
+
         def receive(event: Event) -> None:
-            if first and event.value is self and event.kind is EventKind.START:
-                self._begun = True
-            if not self._is_for_us(event, first):
+            nonlocal started
+            if not self._is_for_us(event):
                 return
+            new, started = not started, True
             self._busy += first
             try:
-                receiver(event)
+                try:
+                    if new:
+                        receiver(self._start)
+                finally:
+                    receiver(event)
             finally:
                 self._busy -= first
                 if first and (event.kind is EventKind.STOP or not self._ends):
                     self.forget()
-                    self.gone.set()
+                    self.stopped.set()
 
-        # Under the receiver's own name, which is told when it raises or hangs.
-        end = self._shared.warden.subscribe(functools.update_wrapper(receive, receiver))
+        # Under the receiver's own name, which is reported when it raises or hangs.
+        end = self._warden.subscribe(functools.update_wrapper(receive, receiver), every=self.interval)
         self._ends.append(end)
         return end
 
-    def _is_for_us(self, event: Event, first: bool) -> bool:
+    def _is_for_us(self, event: Event) -> bool:
         if event.kind in (EventKind.START, EventKind.STOP):
             return event.value is self
         if event.monotonic > self.left:
-            self.forget()  # it hung when it was told STOP
-        if not self._begun or event.monotonic > self.left:
-            return False
-        if first and event.kind is EventKind.SAMPLE:
-            if event.monotonic < self.due - EARLY * self._shared.least:
-                return False
-            self.due = event.monotonic + self.interval
-        return True
+            self.forget()  # it hung when it should have got STOP
+        return self.joined <= event.monotonic <= self.left
 
     def forget(self) -> None:
-        """Receive no more."""
+        """Unsubscribe."""
         ends, self._ends = self._ends, []
         for end in ends:
             end()
-        if not self._busy:  # else it hangs, and this is done when it comes back
+        if not self._busy:  # else it hangs, and this is done when it returns
             self._close()
 
 
 class Shared:
-    """A warden, and who watches along."""
+    """A warden, and the members that take part."""
 
     def __init__(self, sources: Sources, clock: Clock) -> None:
-        self._sources = sources  # held, so that their id stays theirs
-        #: What the actions of the warden go by.
+        self._sources = sources  # kept, so that their id stays theirs
+        #: The registers of the warden's actions.
         self.emergency = Emergency()
-        self.warden = Warden(sources(), actions=(*self.emergency.actions, Mark()), clock=clock)
-        #: The least interval that anybody asks for.
-        self.least = 1.0
+        self.warden = Warden(sources(), interval=LONGEST, actions=(*self.emergency.actions, Mark()), clock=clock)
         self._clock = clock
-        self._lock = Lock()  # never held while the warden starts, stops or tells
+        self._lock = Lock()  # never held while the warden starts, stops or delivers
         self._members: list[Member] = []
         _alive.add(self)
 
     def member(self, owner: object) -> Member | None:
-        """What this one watches along by; None where it does not. In a child after fork nobody does."""
+        """Return the member of this owner; None where it takes no part. A child after fork has no members."""
         return next((each for each in self._members if each.owner is owner), None)
 
     def has(self, owner: object) -> bool:
-        """Whether this one watches along."""
+        """Whether this owner takes part."""
         return self.member(owner) is not None
 
     def join(self, member: Member) -> bool:
-        """Tell it START, look at once, and go on; False where its owner watches along already.
+        """Send it START and a first sample, and go on; False where its owner takes part already.
 
         Raises :class:`RuntimeError` where the warden cannot start.
         """
@@ -160,9 +150,8 @@ class Shared:
             if self.has(member.owner):
                 return False
             self._members = [*self._members, member]
-        member.enter(self)
-        self._tell(EventKind.START, member)
-        self._ask()
+        self._use_rules()
+        member.enter(self.warden, self._clock)
         try:
             self._settle()
         except RuntimeError:
@@ -172,24 +161,24 @@ class Shared:
         return True
 
     def leave(self, owner: object) -> bool:
-        """Tell it STOP, as the last, and leave no thread behind the last one; False where it does not watch."""
+        """Send it STOP as the last, and leave no thread behind the last member; False where it takes no part."""
         member = self._remove(owner)
         if member is None:
             return False
         member.left = self._clock.monotonic()
-        self._tell(EventKind.STOP, member)
+        wall = self._clock.wall()
+        self.warden.publish(Event(kind=EventKind.STOP, wall=wall, monotonic=member.left, value=member))
         ours = threading.current_thread().name.startswith("memwarden-")  # then STOP comes when this call returns
         late = time.monotonic() + STOP_PATIENCE_SECONDS
         if self._members:
             if not ours:
-                member.gone.wait(STOP_PATIENCE_SECONDS)
-            # Not before: a sample that was due for this one alone is not to be taken for the others'.
-            self._ask(first=max(member.left, min((each.due for each in self._members), default=0.0)))
+                member.stopped.wait(STOP_PATIENCE_SECONDS)
+            self._use_rules()
         self._settle()
         if not self.warden.running:
             self.emergency.take_back()
-        if not ours and not member.gone.wait(max(0.1, late - time.monotonic())) and not self.warden.running:
-            member.forget()  # somebody hangs, and nobody is there any more who could tell STOP later
+        if not ours and not member.stopped.wait(max(0.1, late - time.monotonic())) and not self.warden.running:
+            member.forget()  # it hangs, and no thread is left to deliver STOP later
         return True
 
     def _remove(self, owner: object) -> Member | None:
@@ -200,28 +189,23 @@ class Shared:
                     return member
         return None
 
-    def _ask(self, first: float | None = None) -> None:
+    def _use_rules(self) -> None:
         with self._lock:
-            self.least = min((each.interval for each in self._members), default=self.least)
-            # Each once: who asks for the same rule shares it.
+            # Each once: members with the same rule share it.
             self.warden.use_rules(list(dict.fromkeys(rule for each in self._members for rule in each.rules)))
-        self.warden.ask(self.least, first)
-
-    def _tell(self, kind: EventKind, member: Member) -> None:
-        self.warden.tell(Event(kind=kind, wall=self._clock.wall(), monotonic=self._clock.monotonic(), value=member))
 
     def _settle(self) -> None:
-        """Let the warden run while anybody is there: whoever came or went meanwhile is seen in the next round."""
+        """Run the warden while it has members: those that join or leave meanwhile count in the next round."""
         while True:
             if self._members:
                 self.warden.start()
             else:
-                self.warden.stop()  # or wait until somebody else's stop has come to its end
+                self.warden.stop()  # or wait until a stop on another thread is over
             if bool(self._members) is self.warden.running:
                 return
 
-    def renounce(self) -> None:
-        """In a child after fork: everybody stayed with the parent."""
+    def abandon(self) -> None:
+        """In a child after fork: all members stayed with the parent."""
         members, self._members = self._members, []
         for member in members:
             member.forget()
@@ -233,8 +217,8 @@ _lock = Lock()
 
 
 def shared(sources: Sources, clock: Clock) -> Shared:
-    """The one for these sources and this clock."""
-    key = id(sources), id(clock)  # each holds its own, so an id cannot be somebody else's
+    """Return the one for these sources and this clock."""
+    key = id(sources), id(clock)  # each keeps its own, so an id cannot be another one's
     with _lock:
         found = _all.get(key)
         if found is None:
@@ -244,7 +228,7 @@ def shared(sources: Sources, clock: Clock) -> Shared:
 
 def _child() -> None:
     for each in list(_alive):
-        each.renounce()
+        each.abandon()
 
 
 at_fork(COMPAT, child=_child)

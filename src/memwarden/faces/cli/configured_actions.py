@@ -106,15 +106,15 @@ def _alerting(rule: Rule, targets: list[str]) -> Rule:
     return replace(rule, then=(*rule.then, *targets)) if targets and "notify" in rule.then else rule
 
 
-def recorder_of(path: str, *, every_look: bool = False) -> JsonlRecorder | SqliteRecorder:
+def recorder_of(path: str, *, every_sample: bool = False) -> JsonlRecorder | SqliteRecorder:
     """Return a recorder: SQLite if the name has an extension of :data:`SQLITE`, else lines of JSON.
 
-    ``every_look`` also keeps the readings between the samples.
+    ``every_sample`` also keeps the samples between those of the asked interval.
     """
     if path.lower().endswith(SQLITE):
         from memwarden.records.sqlite import SqliteRecorder
 
-        return SqliteRecorder(path, every_look=every_look)
+        return SqliteRecorder(path, every_sample=every_sample)
     from memwarden.records.jsonl import JsonlRecorder
 
-    return JsonlRecorder(path, every_look=every_look)
+    return JsonlRecorder(path, every_sample=every_sample)

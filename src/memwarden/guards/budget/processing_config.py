@@ -157,6 +157,6 @@ def _now() -> Assessment:
 
     warden = Warden()
     try:
-        return warden.look().assessment
+        return warden.sample().assessment
     finally:
         warden.close()

@@ -78,7 +78,7 @@ class Analysis(NamedTuple):
 def _read() -> Reading:
     warden = Warden()
     try:
-        return warden.look()
+        return warden.sample()
     finally:
         warden.close()
 

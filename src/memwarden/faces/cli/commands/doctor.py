@@ -33,7 +33,7 @@ def examine(flags: Mapping[str, Any], *, as_json: bool) -> int:
 
 def _findings(cgroup: str | None) -> dict[str, Any]:
     warden = Warden()
-    reading = warden.look()
+    reading = warden.sample()
     warden.close()
     assessment = reading.assessment
     effective, binding = assessment.effective, assessment.binding

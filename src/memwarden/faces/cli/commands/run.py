@@ -105,7 +105,7 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
 
 def _effective_limit() -> Limit | None:
     warden = Warden()
-    effective = warden.look().assessment.effective
+    effective = warden.sample().assessment.effective
     warden.close()
     return effective
 
@@ -167,7 +167,7 @@ def _open_record(settings: Settings, command: Sequence[str]) -> tuple[JsonlRecor
 
 
 def _record(warden: Warden, report: RunReport) -> None:
-    warden.tell(
+    warden.publish(
         Event(
             kind=EventKind.EXIT,
             wall=time.time(),

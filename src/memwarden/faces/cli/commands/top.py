@@ -115,7 +115,7 @@ def _once(most: int) -> Reading:
     known = -1
     try:
         while True:
-            reading = warden.look()
+            reading = warden.sample()
             now, count = time.monotonic(), len(shares(reading.sample))
             if count > known:
                 known, since = count, now

@@ -98,7 +98,7 @@ def open_record(settings: Settings, message: str) -> Recorder | None:
     """Return a recorder that has written its first event. Raises :class:`SettingsError` where it cannot."""
     if settings.record is None:
         return None
-    recorder = recorder_of(settings.record, every_look=True)  # an exact replay needs every sample
+    recorder = recorder_of(settings.record, every_sample=True)  # an exact replay needs every sample
     try:
         recorder.record(Event(EventKind.START, time.time(), time.monotonic(), message))
     except RecordError as error:
@@ -228,7 +228,7 @@ class _Session:
             self._reason = "no watched process is left"
 
     def _report(self, kind: EventKind, message: str, value: object = None) -> None:
-        self._warden.tell(Event(kind, time.time(), time.monotonic(), message, value))
+        self._warden.publish(Event(kind, time.time(), time.monotonic(), message, value))
 
     def _draw(self, width: int, height: int, final: bool = False) -> Any:
         from memwarden.faces.cli.live.dashboard import view

@@ -44,7 +44,7 @@ def test_asked_at_once(warden, clock, times):
     """The next sample is of the moment of asking, and the interval counts from there."""
     warden.start()
     clock.advance(130)
-    warden.ask("10s")
+    warden.set_interval("10s")
     clock.advance(25)
     assert warden.flush()
     assert (times, warden.interval) == ([0, 100, 130, 140, 150], 10)
@@ -54,7 +54,7 @@ def test_asked_for_a_later_moment(warden, clock, times):
     """Nothing is recorded before that moment, and the old grid is forgotten."""
     warden.start()
     clock.advance(130)
-    warden.ask(300, first=1250.0)
+    warden.set_interval(300, first=1250.0)
     clock.advance(500)
     assert warden.flush()
     assert times == [0, 100, 250, 550]
@@ -66,7 +66,7 @@ def test_looking_is_not_put_off_by_asking(clock, times, warden, reader):
     warden.start()
     for _ in range(8):
         clock.advance(5)
-        warden.ask(100, first=1100.0)
+        warden.set_interval(100, first=1100.0)
     assert reader.reads >= 3
     assert warden.flush()
     assert times == [0]
@@ -74,13 +74,13 @@ def test_looking_is_not_put_off_by_asking(clock, times, warden, reader):
 
 def test_asking_wakes_nobody_who_stands_still(warden, clock, times):
     """A stopped warden begins with the interval that it was last asked for; stopping and asking cannot cross."""
-    warden.ask(10)
+    warden.set_interval(10)
     assert not warden.running
     warden.start()
     clock.advance(10)
     assert warden.flush()
     assert times == [0, 10]
-    warden.ask(20)
+    warden.set_interval(20)
     warden.stop()
     assert not [each for each in threading.enumerate() if each.name.startswith("memwarden")]
 
@@ -106,7 +106,7 @@ def test_replaced_rules_are_in_force_with_it(clock):
         assert warden.flush()
         reads = reader.reads
         warden.use_rules([])
-        warden.ask(600, first=clock.monotonic() + 600)
+        warden.set_interval(600, first=clock.monotonic() + 600)
         clock.advance(0.001)
         assert warden.flush()
         assert (done, reader.reads) == (["brake", "release"], reads)
@@ -115,5 +115,46 @@ def test_replaced_rules_are_in_force_with_it(clock):
 def test_nonsense_is_refused(warden):
     """The old interval stays."""
     with pytest.raises(SettingsError):
-        warden.ask(0)
+        warden.set_interval(0)
     assert warden.interval == 100
+
+
+def samples_of(warden, **more):
+    """The times of the samples that a subscription gets, counted from 1000, and the function that ends it."""
+    times = []
+    end = warden.subscribe(
+        lambda event: times.append(event.monotonic - 1000) if event.kind is EventKind.SAMPLE else None, **more
+    )
+    return times, end
+
+
+def test_a_subscription_with_an_interval_of_its_own_changes_no_other(warden, clock, times):
+    """It gets samples at its interval, the first at once; all others keep the asked one, also when it ended."""
+    warden.start()
+    clock.advance(50)
+    own, end = samples_of(warden, every="20s")
+    clock.advance(75)
+    assert warden.flush()
+    assert (own, warden.interval) == ([50, 70, 90, 110], 20)
+    end()
+    clock.advance(200)
+    assert warden.flush()
+    assert (own, warden.interval) == ([50, 70, 90, 110], 100)
+    assert times == [0, 90, 190, 290]
+
+
+def test_a_less_frequent_subscription_gets_every_nth_sample(warden, clock, times):
+    """Never later than asked by more than a quarter of the warden's interval."""
+    warden.start()
+    own, _ = samples_of(warden, every=250)
+    clock.advance(1000)
+    assert warden.flush()
+    assert times == [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]
+    assert own == [0, 200, 400, 600, 800, 1000]
+
+
+def test_an_interval_that_is_none_subscribes_nothing(warden, times):
+    """The interval is checked first."""
+    with pytest.raises(SettingsError):
+        warden.subscribe(lambda event: None, every=0)
+    assert len(warden._dispatcher._all) == 2  # the log, and the fixture's own

@@ -47,7 +47,7 @@ types: setup  ## strict type checks on src/, and of what is portable against mac
 	done
 
 docs: setup  ## the documentation site, strictly, into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup  ## the promised figures, as ratios in one run
 	@$(BIN)/python -m benchmarks

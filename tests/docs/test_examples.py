@@ -14,7 +14,7 @@ import pytest
 
 import memwarden
 from memwarden import errors
-from memwarden.faces import cli
+from memwarden.faces.cli import exit_codes
 from memwarden.faces.cli.command_group import group
 from memwarden.settings import OPTIONS, Option
 
@@ -169,15 +169,20 @@ def test_public_name_is_described(name: str) -> None:
 @pytest.mark.parametrize("page", ["docs/run.md", "README.md"])
 def test_exit_codes_are_those_of_the_command_line(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    told = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)}
-    assert told.keys() == {cli.KILLED_AT_LIMIT, cli.OWN_FAILURE, cli.NOT_EXECUTABLE, cli.NOT_FOUND}
+    meanings = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)}
+    assert meanings.keys() == {
+        exit_codes.KILLED_AT_LIMIT,
+        exit_codes.OWN_FAILURE,
+        exit_codes.NOT_EXECUTABLE,
+        exit_codes.NOT_FOUND,
+    }
     for code, meaning in (
-        (cli.KILLED_AT_LIMIT, "limit"),
-        (cli.OWN_FAILURE, "memwarden itself"),
-        (cli.NOT_EXECUTABLE, "cannot be executed"),
-        (cli.NOT_FOUND, "not found"),
+        (exit_codes.KILLED_AT_LIMIT, "limit"),
+        (exit_codes.OWN_FAILURE, "memwarden itself"),
+        (exit_codes.NOT_EXECUTABLE, "cannot be executed"),
+        (exit_codes.NOT_FOUND, "not found"),
     ):
-        assert meaning in told[code]
+        assert meaning in meanings[code]
 
 
 def test_every_page_is_in_the_navigation() -> None:

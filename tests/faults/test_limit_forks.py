@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from memwarden import LimitExceeded, memory_limit
-from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limit_monitor import monitor
 from memwarden.model.units import MIB
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -36,7 +36,7 @@ def test_a_child_that_is_forked_in_a_block_is_free() -> None:
             try:
                 kept.append(b"x" * (24 * MIB))
                 held.leave(None)
-                free = resource.getrlimit(resource.RLIMIT_DATA) == before and lookout.alone()
+                free = resource.getrlimit(resource.RLIMIT_DATA) == before and monitor.single_threaded()
                 with memory_limit("64MiB"):
                     pass
                 os._exit(0 if free else 1)
@@ -44,7 +44,7 @@ def test_a_child_that_is_forked_in_a_block_is_free() -> None:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert resource.getrlimit(resource.RLIMIT_DATA) != before
-        assert lookout._watchman is not None
+        assert monitor._poll_thread is not None
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert len(kept) == 1
 
@@ -123,7 +123,7 @@ def test_a_signal_handler_may_raise_anywhere() -> None:
     program = """
 import resource, signal, sys, threading, time
 from memwarden import memory_limit
-from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limit_monitor import monitor
 class Stop(Exception): pass
 def stop(*_): raise Stop
 before = resource.getrlimit(resource.RLIMIT_DATA), sys.getswitchinterval()
@@ -145,10 +145,10 @@ with memory_limit("1GiB"):
     pass
 assert hit > 300, hit
 assert (resource.getrlimit(resource.RLIMIT_DATA), sys.getswitchinterval()) == before
-assert not lookout._blocks
+assert not monitor._regions
 until = time.monotonic() + 5
-while not lookout.alone() and time.monotonic() < until:
+while not monitor.single_threaded() and time.monotonic() < until:
     pass  # a thread whose starting was broken off ends by itself
-assert lookout.alone()
+assert monitor.single_threaded()
 """
     told(program)

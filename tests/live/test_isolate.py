@@ -193,9 +193,9 @@ def test_what_cannot_travel_is_a_clear_error():
     def fail(kind, *args):
         raise kind(*args)
 
-    with pytest.raises(IsolationFailed, match="result cannot be brought back"):
+    with pytest.raises(IsolationFailed, match="result cannot be pickled"):
         ISOLATED(lambda: lambda: 1)()
-    with pytest.raises(IsolationFailed, match="Local cannot be brought back: words") as caught:
+    with pytest.raises(IsolationFailed, match="Local cannot be pickled: words") as caught:
         ISOLATED(fail)(Local, "words")
     assert "in fail" in caught.value.__notes__[-1]
     with pytest.raises(IsolationFailed, match="Picky"):
@@ -231,7 +231,7 @@ def test_beside_threads_a_fresh_interpreter_runs_it():
     assert LIMIT - 2 * MIB < caught.value.used <= LIMIT + MIB
     with pytest.raises(IsolationFailed, match="top of a module"):
         ISOLATED(lambda: 1)()
-    with pytest.raises(IsolationFailed, match="arguments cannot be sent"):
+    with pytest.raises(IsolationFailed, match="arguments cannot be pickled"):
         double(lambda: 1)
 
 
@@ -293,7 +293,7 @@ def test_what_was_printed_is_printed_once(capfd):
 
 def test_what_cannot_be_elsewhere_is_refused():
     """A block, and a generator, when they are decorated or entered."""
-    with pytest.raises(SettingsError, match="put it into a function"), ISOLATED:
+    with pytest.raises(SettingsError, match="make it a function"), ISOLATED:
         pass
 
     def generator():

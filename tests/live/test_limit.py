@@ -21,8 +21,9 @@ import pytest
 from memwarden import LimitExceeded, SettingsError, memory_limit
 from memwarden.guards.limit import interrupt
 from memwarden.guards.limit.interrupt import Interrupted
-from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limit_monitor import monitor
 from memwarden.guards.limit.limited_region import LEEWAY
+from memwarden.guards.limit.proc_files import read_memory
 from memwarden.model.units import GIB, MIB
 
 LIMIT = 24 * MIB
@@ -36,11 +37,11 @@ def _nothing_is_left():
     before = resource.getrlimit(resource.RLIMIT_DATA), threading.active_count(), sys.getswitchinterval()
     yield
     until = time.monotonic() + 5
-    while not lookout.alone() and time.monotonic() < until:
+    while not monitor.single_threaded() and time.monotonic() < until:
         pass  # a thread that has been joined is gone a moment later
-    assert lookout.alone()
+    assert monitor.single_threaded()
     assert (resource.getrlimit(resource.RLIMIT_DATA), threading.active_count(), sys.getswitchinterval()) == before
-    assert not lookout._blocks
+    assert not monitor._regions
 
 
 def block(size):
@@ -89,7 +90,7 @@ def test_growth_is_limited_while_the_function_runs():
     assert LIMIT - MIB < len(kept) * MIB // 4 <= LIMIT + LEEWAY + MIB
     assert error.used is not None
     assert LIMIT - MIB < error.used < LIMIT + LEEWAY + MIB
-    for part in ("grow", "24.0 MiB", "higher limit"):
+    for part in ("grow", "24.0 MiB", "raise limit="):
         assert part in str(error)
 
 
@@ -109,9 +110,9 @@ def test_a_limit_below_the_size_of_the_process_lets_a_small_function_run():
 @pytest.mark.contract("V-31")
 def test_absolute_means_the_process():
     """A process that is past it already does not begin; one below it may take the rest."""
-    with pytest.raises(LimitExceeded, match="before it began"):
+    with pytest.raises(LimitExceeded, match="before it started"):
         memory_limit("1MiB", absolute=True)(grow)()
-    above = lookout.used() + LIMIT
+    above = read_memory()[0] + LIMIT
     with pytest.raises(LimitExceeded) as caught:
         memory_limit(above, absolute=True)(grow)()
     assert above <= caught.value.used < above + LEEWAY + MIB
@@ -123,7 +124,7 @@ def test_the_functions_own_exception_is_kept():
     for error in (ValueError("mine"), MemoryError("mine"), KeyboardInterrupt()):
 
         def fail(error=error):
-            lookout._blocks[-1].exceeded = LIMIT + 1  # as when it had been found there
+            monitor._regions[-1].exceeded = LIMIT + 1  # as when it had been found there
             raise error
 
         with pytest.raises(type(error)) as caught:
@@ -354,6 +355,82 @@ def test_coroutines_are_told_apart():
     assert others == ["done", "left"]
 
 
+@pytest.mark.parametrize("pause", [0.0005, 0.02, 0.05])
+def test_memory_of_other_coroutines_is_not_charged_to_a_block(pause, monkeypatch):
+    """However rarely samples are taken: between two of them the block is suspended and a neighbour allocates."""
+    for name in ("poll_thread._FIRST", "limit_monitor.SHORTEST", "limit_monitor.LONGEST"):
+        monkeypatch.setattr(f"memwarden.guards.limit.{name}", pause)
+
+    async def neighbour():
+        kept = []
+        for _ in range(32):
+            kept.append(block(MIB))
+            await asyncio.sleep(0.001)
+
+    async def innocent():
+        for wait in (0, 0.01, 0.04):
+            with memory_limit("8MiB"):
+                await asyncio.sleep(wait)
+        return "left"
+
+    async def main():
+        return await asyncio.gather(neighbour(), innocent(), innocent())
+
+    assert asyncio.run(main()) == [None, "left", "left"]
+
+
+def test_a_step_of_a_coroutine_is_limited_after_others_ran():
+    """A block that waited first is stopped in a step that grows, though what others took meanwhile is not charged."""
+
+    async def growing():
+        with LIMITED:
+            await asyncio.sleep(0.005)
+            grow()
+
+    async def main():
+        kept = []
+        task = asyncio.create_task(growing())
+        await asyncio.sleep(0)
+        kept += grow(until=8)
+        await task
+
+    with pytest.raises(LimitExceeded):
+        asyncio.run(main())
+
+
+def test_memory_that_a_generator_handed_out_and_that_was_freed_does_not_count():
+    """Its consumer drops each part: at no time more than two of them are in use."""
+
+    @memory_limit("8MiB")
+    def parts():
+        for _ in range(40):
+            yield block(MIB)
+
+    assert sum(len(part) for part in parts()) == 40 * MIB
+
+
+def test_memory_of_a_consumer_is_not_charged_to_a_block_in_a_generator():
+    """It runs between the steps of the generator, in the same thread and frame."""
+
+    def numbers():
+        with memory_limit("8MiB"):
+            yield from range(2000)
+
+    kept = [block(MIB) for number in numbers() if number % 40 == 0]
+    assert len(kept) == 50
+
+
+def test_a_block_may_be_left_by_hand():
+    """``__enter__`` and ``__exit__`` called as methods, also without a limit exceeded."""
+    limit = memory_limit("64MiB")
+    scope = limit.__enter__()
+    limit.__exit__(None, None, None)
+    assert scope.peak < MIB
+    assert not monitor._regions
+    with pytest.raises(SettingsError, match="without __enter__"):
+        limit.__exit__(None, None, None)
+
+
 def test_a_coroutine_that_does_not_wait_is_ended():
     """In the middle of its step, by a block of its own, by a decorator, by a block around the whole loop."""
 
@@ -539,13 +616,13 @@ def test_a_clean_up_that_grows_is_ended_all_the_same():
 def test_an_interruption_that_is_still_to_come_ends_with_the_block():
     """Its thread finds it as late as in the end of the block: that block is left all the same, and nothing follows."""
     thread = threading.get_ident()
-    interrupt.prepare()
+    interrupt.load()
     # Nobody looks for an exception when a sequence is unpacked, and this one puts one there while it is.
-    puts = map(functools.partial(interrupt._put, thread), [Interrupted] * 3)
+    puts = map(functools.partial(interrupt._set_async_exc, thread), [Interrupted] * 3)
 
     def interrupted():
-        interrupt.asked.add(thread)
-        lookout._blocks[-1].exceeded = 1
+        interrupt.interrupted_threads.add(thread)
+        monitor._regions[-1].exceeded = 1
 
     one, two, three = (itertools.islice(puts, 1) for _ in range(3))
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memwarden import LimitExceeded, memory_limit
-from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limit_monitor import monitor
 from memwarden.model.units import GIB
 
 resource = pytest.importorskip("resource", reason="this system has no resource limits")
@@ -68,8 +68,8 @@ def test_blocks_in_blocks_leave_nothing_behind(tree: Any) -> None:
     with contextlib.suppress(Own):
         run(tree, [1 << 62])
     assert (resource.getrlimit(resource.RLIMIT_DATA), threading.active_count()) == before
-    assert not lookout._blocks
-    assert lookout._watchman is None
+    assert not monitor._regions
+    assert monitor._poll_thread is None
     assert not AGAIN._entered
 
 
@@ -102,7 +102,7 @@ def test_generators_may_be_left_in_any_order(steps: list[tuple[int, bool]]) -> N
         assert resource.getrlimit(resource.RLIMIT_DATA) == before, "a suspended block must not hold others"
     for generator in open_ones.values():
         generator.close()
-    assert not lookout._blocks
+    assert not monitor._regions
 
 
 @given(st.integers(1, 1 << 62), st.booleans())
@@ -110,10 +110,10 @@ def test_the_error_says_what_it_was_about(limit: int, absolute: bool) -> None:
     """Limit and use in bytes, as attributes; the function by its name; also after pickling."""
     import pickle
 
-    from memwarden.guards.limit.memory_limit import LimitScope, MemoryLimit
+    from memwarden.guards.limit.limit_scope import LimitScope
 
-    error = LimitScope("work", MemoryLimit(limit, absolute, False, True))._exceeded(limit + 1)
+    error = LimitScope("work()", limit, absolute=absolute)._error(limit + 1)
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, LimitExceeded)
     assert (again.limit, again.used, str(again)) == (limit, limit + 1, str(error))
-    assert str(error).startswith("work had ")
+    assert "limit of work() (" in str(error)

@@ -47,7 +47,7 @@ def test_the_lowest_claim_holds_and_the_first_limit_comes_back(limits, order):
         assert limits.now[0] == min(claims.values())
         del claims[owner]
         edge.release(owner)
-        assert not edge.holds(owner)
+        assert not edge.binds(owner)
     assert limits.now == before
 
 
@@ -59,7 +59,7 @@ def test_a_limit_that_somebody_else_sets_stays(limits):
     limits.now = 7 << 30, -1
     edge.release("b")
     assert limits.now == (7 << 30, -1)
-    assert not edge.holds("a")
+    assert not edge.binds("a")
     edge.release("a")
     assert limits.now == (7 << 30, -1)
     edge.claim("c", 4 << 30)
@@ -86,6 +86,6 @@ def test_a_limit_that_cannot_be_set_is_no_claim(monkeypatch):
     monkeypatch.setattr(limits, "setrlimit", lambda *_: (_ for _ in ()).throw(ValueError()))
     mine = DataRlimit()
     assert not mine.claim("a", 1 << 20)
-    assert not mine.holds("a")
+    assert not mine.binds("a")
     mine.release("a")
     mine.clear()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from memwarden.guards.limit.finally_blocks import cleaning_up
+from memwarden.guards.limit.finally_blocks import in_finally
 
 
 def plain(file):
@@ -65,18 +65,18 @@ def test_the_body_of_a_finally_is_known(function):
         at = places(function, name)
         assert len(at) >= 2, "the compiler writes it more than once"
         # The last is the handler's copy: the exception that is handled tells of that.
-        assert all(cleaning_up(code, offset) for offset in at[:-1])
+        assert all(in_finally(code, offset) for offset in at[:-1])
     for name in ("inside", "outside"):
-        assert not any(cleaning_up(code, offset) for offset in places(function, name))
+        assert not any(in_finally(code, offset) for offset in places(function, name))
 
 
 def test_a_block_in_a_finally_is_a_place_like_any_other():
     """Seen from an instruction of that finally, only one further in cleans up."""
     code = with_a_block_in_it.__code__
     first = places(with_a_block_in_it, "outside")[0]
-    assert cleaning_up(code, first)
-    assert not any(cleaning_up(code, offset, first) for offset in places(with_a_block_in_it, "outside")[:3])
-    assert cleaning_up(code, places(with_a_block_in_it, "closing")[0], first)
+    assert in_finally(code, first)
+    assert not any(in_finally(code, offset, first) for offset in places(with_a_block_in_it, "outside")[:3])
+    assert in_finally(code, places(with_a_block_in_it, "closing")[0], first)
 
 
 def test_a_frame_that_waits_for_a_call_cleans_up():
@@ -85,7 +85,7 @@ def test_a_frame_that_waits_for_a_call_cleans_up():
 
     def ask():
         frame = sys._getframe(1)
-        told.append(cleaning_up(frame.f_code, frame.f_lasti))
+        told.append(in_finally(frame.f_code, frame.f_lasti))
 
     def work():
         ask()
@@ -102,4 +102,4 @@ def test_a_frame_that_waits_for_a_call_cleans_up():
 
 def test_a_function_without_a_finally():
     """There is nothing to find."""
-    assert not any(cleaning_up(places.__code__, each.offset) for each in dis.get_instructions(places))
+    assert not any(in_finally(places.__code__, each.offset) for each in dis.get_instructions(places))

@@ -1,95 +1,93 @@
-"""Coroutines and generators under a limit: each of their steps is a block, and what they took is carried on.
+"""Coroutines and generators under a limit: each step is a block, and its growth is carried to the next.
 
-What others do while one is suspended is so not held against it, and it is never interrupted then.
+What others allocate while one is suspended is not charged to it, and it is never interrupted then.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from memwarden.guards.limit.limit_monitor import lookout
-
-if TYPE_CHECKING:
-    from memwarden.guards.limit.memory_limit import LimitScope
+from memwarden.guards.limit.limit_monitor import monitor
+from memwarden.guards.limit.limit_scope import LimitScope
 
 
-class _Ended(NamedTuple):
-    """A generator has returned."""
+class _Returned(NamedTuple):
+    """The return value of a generator."""
 
     value: Any
 
 
-def _step(go_on: Callable[[Any], Any], value: Any) -> Any:
-    """One step; the end as a value, because an exception from a block stands for a failure."""
+def _step(resume: Callable[[Any], Any], value: Any) -> Any:
+    """Run one step; return the end as a value, because an exception from a block stands for a failure."""
     try:
-        return go_on(value)
-    except StopIteration as ended:
-        return _Ended(ended.value)
+        return resume(value)
+    except StopIteration as stop:
+        return _Returned(stop.value)
 
 
-def _driven(held: LimitScope, stepped: Any) -> Generator[Any, Any, Any]:
-    """Run something that has ``send``, ``throw`` and ``close``, a step at a time."""
-    go_on, value = stepped.send, None
-    lookout.keep()  # starting a thread for each step would cost more than most steps
+def _drive(scope: LimitScope, steps: Any) -> Generator[Any, Any, Any]:
+    """Run an object that has ``send``, ``throw`` and ``close``, one step at a time."""
+    resume, value = steps.send, None
+    monitor.keep()  # starting a thread for each step would cost more than most steps
     try:
         while True:
-            given = held.run(_step, (go_on, value), {})
-            if isinstance(given, _Ended):
-                return given.value
+            result = scope.run(_step, (resume, value), {})
+            if isinstance(result, _Returned):
+                return result.value
             try:
-                value = yield given
-                go_on = stepped.send
+                value = yield result
+                resume = steps.send
             except GeneratorExit:
-                stepped.close()
+                steps.close()
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is the step's to handle
-                go_on, value = stepped.throw, error
+            except BaseException as error:  # noqa: BLE001 - the step handles it
+                resume, value = steps.throw, error
     finally:
-        lookout.let_go()
+        monitor.release()
 
 
-class _Awaited:
-    """A coroutine, or what an asynchronous generator gives for its next item, driven step by step."""
+class _Awaitable:
+    """A coroutine, or the next item of an asynchronous generator, driven step by step."""
 
-    def __init__(self, held: LimitScope, stepped: Any) -> None:
-        self._held, self._stepped = held, stepped
+    def __init__(self, scope: LimitScope, steps: Any) -> None:
+        self._scope, self._steps = scope, steps
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return _driven(self._held, self._stepped)
+        return _drive(self._scope, self._steps)
 
 
-def generator(function: Any, begin: Callable[[], LimitScope]) -> Any:
-    """A generator function under a limit."""
+def generator(function: Any, new_scope: Callable[[], LimitScope]) -> Any:
+    """Wrap a generator function."""
 
     @functools.wraps(function)
     def limited(*args: Any, **options: Any) -> Generator[Any, Any, Any]:
-        return (yield from _driven(begin(), function(*args, **options)))
+        return (yield from _drive(new_scope(), function(*args, **options)))
 
     return limited
 
 
-def coroutine(function: Any, begin: Callable[[], LimitScope]) -> Any:
-    """A coroutine function under a limit."""
+def coroutine(function: Any, new_scope: Callable[[], LimitScope]) -> Any:
+    """Wrap a coroutine function."""
 
     @functools.wraps(function)
     async def limited(*args: Any, **options: Any) -> Any:
-        return await _Awaited(begin(), function(*args, **options))
+        return await _Awaitable(new_scope(), function(*args, **options))
 
     return limited
 
 
-def async_generator(function: Any, begin: Callable[[], LimitScope]) -> Any:
-    """An asynchronous generator function under a limit."""
+def async_generator(function: Any, new_scope: Callable[[], LimitScope]) -> Any:
+    """Wrap an asynchronous generator function."""
 
     @functools.wraps(function)
     async def limited(*args: Any, **options: Any) -> Any:
-        held, items = begin(), function(*args, **options)
+        scope, items = new_scope(), function(*args, **options)
         next_item = items.asend(None)
         while True:
             try:
-                item = await _Awaited(held, next_item)
+                item = await _Awaitable(scope, next_item)
             except StopAsyncIteration:
                 return
             try:
@@ -97,7 +95,7 @@ def async_generator(function: Any, begin: Callable[[], LimitScope]) -> Any:
             except GeneratorExit:
                 await items.aclose()
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
+            except BaseException as error:  # noqa: BLE001 - the generator handles it
                 next_item = items.athrow(error)
 
     return limited

@@ -1,8 +1,8 @@
-"""The edge: a soft ``RLIMIT_DATA`` of this process, so that the kernel refuses what would go far past a limit.
+"""A soft ``RLIMIT_DATA`` of this process, so that the kernel refuses allocations that would go far past a limit.
 
-The kernel counts private writable memory against it when it is mapped, not when it is used. A large buffer is so
-refused before any of it is there, and shared or file-backed maps do not count. The limit holds for the whole
-process, and whoever allocates next gets the MemoryError: so it is set only while the process has no other thread.
+The kernel counts private writable memory when it is mapped, not when it is used: a large buffer is refused before any
+of it is in use, and shared or file-backed maps do not count. The limit holds for the whole process, and any thread may
+get the MemoryError: so it is set only while the process has no other thread.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ with contextlib.suppress(ImportError):  # not a POSIX system
 
 from memwarden.model.units import KIB
 
-#: Room that is kept for the error's handling, in which even our own code may need memory: an arena of Python's (1 MiB
-#: since 3.10) and what is around it. It is mapped and never touched.
+#: Address space kept for the handling of errors: an arena of Python's (1 MiB since 3.10) and some more. It is mapped
+#: and never touched.
 RESERVE = 1536 * KIB
 
 
 class DataRlimit:
-    """The one soft limit of the process, and who wants it where. Not locked: its owner is.
+    """The soft limit of the process, and the claims on it. Not locked: its owner is.
 
-    The lowest claim holds. When nobody claims any more, the process has the limit that it had. When somebody else has
-    changed the limit meanwhile, theirs stays, and the claims that were there are forgotten.
+    The lowest claim is set. Without claims the process has its original limit again. When other code has changed the
+    limit meanwhile, its value stays, and the claims are dropped.
     """
 
     def __init__(self) -> None:
         self._claims: dict[object, int] = {}
-        #: The limit that was found, while ours may stand in its place.
-        self._found: int | None = None
-        #: What was set last and before: a signal handler may have raised between the two.
-        self._ours: tuple[int, ...] = ()
+        #: The limit of the process, while it is replaced.
+        self._original: int | None = None
+        #: The last two values set: a signal handler may have raised between noting and setting one.
+        self._set: tuple[int, ...] = ()
         self._reserve: mmap.mmap | None = None
 
     def prepare(self) -> None:
-        """Keep room for what is to be done at the edge; before the data is read that :meth:`claim` is told."""
+        """Map the reserve; call it before reading the data size for :meth:`claim`."""
         if self._reserve is None or self._reserve.closed:
-            with contextlib.suppress(OSError):  # so little room that none can be kept
+            with contextlib.suppress(OSError):  # too little memory is left for it
                 self._reserve = mmap.mmap(-1, RESERVE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def room(self) -> Callable[[], object]:
-        """What gives that room free: a call that needs no memory itself, not even for a frame."""
+    def reserve_release(self) -> Callable[[], object]:
+        """Return a call that frees the reserve and needs no memory itself, not even for a frame."""
         return int if self._reserve is None else self._reserve.close
 
     def claim(self, owner: object, data: int) -> bool:
-        """Refuse what would bring the process's data beyond ``data`` bytes; False where that cannot be."""
-        now = self._yield_to_others()
-        if self._found is None:
-            self._found, self._ours = now, (now,)
+        """Have the kernel refuse what would bring the process past ``data`` bytes of data; False where it cannot."""
+        now = self._check_for_change()
+        if self._original is None:
+            self._original, self._set = now, (now,)
         self._claims[owner] = data
         if not self._apply():
             self._claims.pop(owner, None)
@@ -58,47 +58,47 @@ class DataRlimit:
         return True
 
     def release(self, owner: object) -> None:
-        """Give up a claim; nothing happens where there is none (any more)."""
+        """Drop a claim, where there is one."""
         if owner in self._claims:
-            self._yield_to_others()
+            self._check_for_change()
             self._claims.pop(owner, None)
             self._apply()
 
     def clear(self) -> None:
-        """Give up every claim."""
-        if self._found is not None:
-            self._yield_to_others()
+        """Drop all claims."""
+        if self._original is not None:
+            self._check_for_change()
             self._claims.clear()
             self._apply()
 
-    def holds(self, owner: object) -> bool:
-        """Whether it is this claim that the kernel refuses for: the lowest one."""
+    def binds(self, owner: object) -> bool:
+        """Return whether this claim is the lowest, for which the kernel refuses."""
         return self._claims.get(owner) == min(self._claims.values(), default=-1)
 
-    def _yield_to_others(self) -> int:
+    def _check_for_change(self) -> int:
         now = resource.getrlimit(resource.RLIMIT_DATA)[0]
-        if self._found is not None and now not in self._ours:
+        if self._original is not None and now not in self._set:
             self._claims.clear()
-            self._found = None
+            self._original = None
         return now
 
     def _apply(self) -> bool:
-        """Set the lowest of the claims, or what was found; False where the system does not let us."""
-        found = self._found
-        if found is None:
+        """Set the lowest claim, or the original limit; False where the system refuses."""
+        original = self._original
+        if original is None:
             return True
-        wanted = min(self._claims.values(), default=found)
-        if found != resource.RLIM_INFINITY:
-            wanted = min(wanted, found)
+        wanted = min(self._claims.values(), default=original)
+        if original != resource.RLIM_INFINITY:
+            wanted = min(wanted, original)
         if self._claims:
             self.prepare()
         elif self._reserve is not None:
             self._reserve.close()
-        self._ours = (*self._ours[-1:], wanted)
+        self._set = (*self._set[-1:], wanted)
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         except (OSError, ValueError):
             return False
         if not self._claims:
-            self._found = None
+            self._original = None
         return True

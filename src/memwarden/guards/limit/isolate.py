@@ -1,11 +1,12 @@
-"""A function in a child process of its own, under a limit of the kernel: what must not be passed is not passed.
+"""Run a function in a child process under a limit of the kernel, which it cannot exceed.
 
 The child is a fork where that is safe: where the process has no other thread, which may hold a lock that would stay
-locked for ever. Anything can be run then. Else it is a fresh interpreter, to which the function is sent by its name and
-the arguments by pickle, and which imports the main program as ``multiprocessing`` does.
+locked for ever. Then any function can be run. Else it is a fresh interpreter, which imports the main program as
+``multiprocessing`` does, finds the function by its name, and loads the arguments by pickle.
 
-In the child ``RLIMIT_DATA`` refuses what goes beyond the limit, so that a MemoryError with its traceback comes of it. A
-ceiling (a control group, where one is granted, else polling) stands around the child and whatever it starts.
+In the child ``RLIMIT_DATA`` refuses what goes past the limit, so that a MemoryError with its traceback results. A
+ceiling (a control group where one is granted, else polling) surrounds the child and whatever it starts. The result
+comes back by pickle in a temporary file.
 """
 
 from __future__ import annotations
@@ -32,37 +33,45 @@ from memwarden.contain.kernel import key_of, send
 from memwarden.contain.launcher import launch
 from memwarden.contain.oom_events import OomEvents
 from memwarden.errors import ActionFailed, CeilingUnavailable, IsolationFailed, LimitExceeded, ReadError, SettingsError
-from memwarden.guards.limit.chunked_pickle import Incoming, NotSent, Outgoing
-from memwarden.guards.limit.limit_monitor import lookout
+from memwarden.guards.limit.limit_monitor import monitor
+from memwarden.guards.limit.limit_scope import LimitScope
+from memwarden.guards.limit.proc_files import read_memory
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB, size_text
 from memwarden.process.death_signal import die_with_parent
 from memwarden.readers.factory import rss_function
 from memwarden.readers.linux.cgroup import locate
 
-#: The ceiling stands so far above the limit: the kernel's own memory for a process counts in a group.
+#: Distance of the ceiling above the limit: the kernel's own memory for a process counts in a group.
 RESERVE = 16 * MIB
-#: And so much further at most: a forked child copies pages that it shares with its parent when it changes them.
+#: Further distance for a fork, at most: it copies pages that it shares with its parent when it changes them.
 COPIES = 256 * MIB
-#: A fresh interpreter with what it imports may be as large, for polling, which counts that.
+#: Size of a fresh interpreter with its imports, at most; polling counts that.
 _INTERPRETER = 256 * MIB
 _KILL_SECONDS = 10.0
 
 
-class Task(NamedTuple):
-    """What the child is to do, and how it is held."""
+#: What the child writes into its pipe: the result exists, and it is complete in the file.
+_COMPUTED, _WRITTEN = b"c", b"w"
+
+
+class ChildSpec(NamedTuple):
+    """How the child runs."""
 
     name: str
     limit: int
     absolute: bool
-    #: ``cgroup.procs`` files to enter before the function runs, and to go back to afterwards.
+    #: Descriptors for the result and for the pipe.
+    result: int
+    pipe: int
+    #: ``cgroup.procs`` files to enter before the function runs, and the one to return to afterwards.
     joins: tuple[str, ...]
     home: str
 
 
-class Outcome(NamedTuple):
-    """What the child tells. ``kind``: ``"result"``, ``"error"``, ``"limit"``, or ``"lost"`` for an error that cannot be
-    sent; ``trace`` is a traceback as text."""
+class ChildResult(NamedTuple):
+    """The child's answer. ``kind``: ``"value"``, ``"error"``, ``"limit"`` (bytes used), or ``"failed"`` with a message;
+    ``trace`` is a traceback as text."""
 
     kind: str
     value: Any
@@ -70,12 +79,12 @@ class Outcome(NamedTuple):
 
 
 def isolated(function: Callable[..., Any], limit: int, absolute: bool) -> Callable[..., Any]:
-    """``function``, run in a child process under ``limit`` bytes."""
+    """Return a function that runs ``function`` in a child process under ``limit`` bytes."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise SettingsError("memory_limit(isolate=True): a generator cannot run elsewhere; have it return a list")
+        raise SettingsError("memory_limit(isolate=True): a generator cannot run in another process; return a list")
     if sys.platform != "linux":
         raise CeilingUnavailable("memory_limit(isolate=True): needs Linux for now")
-    name = getattr(function, "__qualname__", repr(function))
+    name = f"{getattr(function, '__qualname__', repr(function))}()"
 
     if inspect.iscoroutinefunction(function):
 
@@ -112,107 +121,106 @@ class Child:
         absolute: bool,
     ) -> None:
         self._name, self._limit = name, limit
-        self._witness = OomEvents()
-        forks = lookout.alone()
-        # Before anything is made that would have to be given back.
-        parcel = None if forks else _packed(function, args, options, name)
-        copies = min(lookout.used(), COPIES) if forks else 0
+        self._oom_events = OomEvents()
+        forks = monitor.single_threaded()
+        # First, because it may fail.
+        call = None if forks else _pickle_call(function, args, options, name)
+        copies = min(read_memory()[0], COPIES) if forks else 0
         self._ceiling = _ceiling(limit + RESERVE + copies, fresh=not forks)
-        task = Task(name, limit, absolute, tuple(self._ceiling.joins), _home() if self._ceiling.joins else "")
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._result = tempfile.TemporaryFile()  # noqa: SIM115 - closed by wait()
+        self._pipe, pipe = os.pipe2(os.O_CLOEXEC)
+        joins = tuple(self._ceiling.joins)
+        spec = ChildSpec(name, limit, absolute, self._result.fileno(), pipe, joins, _home() if joins else "")
         try:
-            if parcel is None:
-                self._process: Any = _fork(task, function, args, options, reading, writing)
+            if call is None:
+                self._process: Any = _fork(spec, function, args, options, self._pipe)
             else:
-                self._process = _start(task, parcel, writing)
+                self._process = _start(spec, call)
             self._key: ProcessKey = key_of(self._process.pid)
         except BaseException:
-            os.close(reading)
+            os.close(self._pipe)
+            self._result.close()
             self._ceiling.close()
             raise
         finally:
-            os.close(writing)
-        self._reading = reading
+            os.close(pipe)
 
     def kill(self) -> None:
-        """End it now; :meth:`wait` then comes to its end."""
+        """Kill it; :meth:`wait` then returns soon."""
         with suppress(ActionFailed):
             send(self._key, signal.SIGKILL)
 
     def wait(self) -> Any:
-        """Its result. Raises its exception, :class:`LimitExceeded` or :class:`IsolationFailed`."""
+        """Return its result. Raises its exception, :class:`LimitExceeded` or :class:`IsolationFailed`."""
         used: int | None = None
-        told: Outcome | None = None
+        result: ChildResult | None = None
         nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         try:
             self._ceiling.attach(self._key)
             used = self._watch()
             if used is None:
-                told = self._hear()
+                result = self._load()
             kills, peak = self._ceiling.kernel_kills(), self._ceiling.peak()[0]
-            if told is None and used is None and kills:
+            if result is None and used is None and kills:
                 used = peak
         finally:
-            self._end()
+            self._close()
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)  # polling has looked with a higher one
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)  # polling has raised it
         if used is not None:
-            raise self._exceeded(used, "the kernel's ceiling around it and what it started was reached")
-        if told is None:
-            raise self._broken()
-        if told.kind == "result":
-            return told.value
-        if told.kind == "limit":
-            error: BaseException = self._exceeded(told.value, "it asked for more than was left, which was refused")
-        elif told.kind == "lost":
-            error = IsolationFailed(f"{self._name}: {told.value}")
+            raise self._exceeded(used, "reached the kernel's ceiling around it and its children")
+        if result is None:
+            raise self._crashed()
+        if result.kind == "value":
+            return result.value
+        if result.kind == "limit":
+            error: BaseException = self._exceeded(result.value, "an allocation was refused")
+        elif result.kind == "failed":
+            error = IsolationFailed(f"{self._name}: {result.value}")
         else:
-            error = told.value
-        if told.trace:
-            error.add_note(f"In the process of its own that it ran in:\n{told.trace}")
+            error = result.value
+        if result.trace:
+            error.add_note(f"In its child process:\n{result.trace}")
         raise error
 
     def _watch(self) -> int | None:
-        """Until it tells something or ends (None), or is at its ceiling: what was in use then."""
+        """Wait until it has a result or ends (None), or reaches its ceiling: return what was in use then."""
         poller = select.poll()
-        poller.register(self._reading, select.POLLIN)
+        poller.register(self._pipe, select.POLLIN)
         for fd, events in self._ceiling.watched():
             poller.register(fd, events)
         while True:
-            told = [fd for fd, _ in poller.poll(self._ceiling.pace() * 1000)]
-            if self._reading in told:
-                return None
-            if self._process.poll() is not None:
+            ready = [fd for fd, _ in poller.poll(self._ceiling.pace() * 1000)]
+            if self._pipe in ready or self._process.poll() is not None:
                 return None
             if self._ceiling.reached():
                 return self._ceiling.used()[0]
 
-    def _hear(self) -> Outcome | None:
-        """What it tells; None when it has ended without a word, or in the middle of one."""
-        incoming = Incoming(self._reading)
-        try:
-            return Outcome(*pickle.load(incoming))
-        except NotSent as error:
-            return Outcome("lost", f"its result cannot be brought back ({error}); return plain data")
-        except EOFError:
+    def _load(self) -> ChildResult | None:
+        """Return its result when that is complete; None when it ended before."""
+        while (state := os.read(self._pipe, 1)) == _COMPUTED:
+            pass
+        if state != _WRITTEN:
             return None
-        except Exception as error:  # noqa: BLE001 - whatever a class does to make its object again
-            return Outcome("lost", f"what it gave cannot be made again here ({type(error).__name__}: {error})")
-        finally:
-            incoming.close()
+        self._result.seek(0)
+        try:
+            return ChildResult(*pickle.load(self._result))
+        except Exception as error:  # noqa: BLE001 - any class may raise when its object is made
+            return ChildResult("failed", f"its result cannot be unpickled here ({type(error).__name__}: {error})")
 
-    def _end(self) -> None:
-        """Nobody is left, nothing stays open."""
+    def _close(self) -> None:
+        """Kill what is left of it, and close everything."""
         until = time.monotonic() + _KILL_SECONDS
         self.kill_all()
         while (self._process.poll() is None or self._ceiling.members()) and time.monotonic() < until:
             self.kill_all()
             time.sleep(0.001)
-        os.close(self._reading)
+        os.close(self._pipe)
+        self._result.close()
         self._ceiling.close()
 
     def kill_all(self) -> None:
-        """End it and what it has started."""
+        """Kill it and its children."""
         self.kill()
         with suppress(ReadError, OSError):
             if self._ceiling.members():
@@ -220,39 +228,41 @@ class Child:
 
     def _exceeded(self, used: int, how: str) -> LimitExceeded:
         return LimitExceeded(
-            f"{self._name}, in a process of its own, had a limit of {size_text(self._limit)} of memory: {how} (it had"
-            f" taken {size_text(max(0, used))}); give it less work at a time or a higher limit",
+            f"exceeded the {size_text(self._limit)} limit of {self._name} in its child process: {how}"
+            f" ({size_text(max(0, used))} taken); raise limit= or give it less work at a time",
             limit=self._limit,
             used=max(0, used),
         )
 
-    def _broken(self) -> IsolationFailed:
+    def _crashed(self) -> IsolationFailed:
         code = self._process.poll()
         if code is None or code >= 0:
-            words = f"ended with exit code {code} and gave no result"
-            return IsolationFailed(f"{self._name}: its process {words}; does it call os._exit?", code=code)
-        words = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        above = self._witness.seen()
+            return IsolationFailed(
+                f"{self._name}: its child process exited with code {code} and no result; remove os._exit from it",
+                code=code,
+            )
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        above = self._oom_events.seen()
         if code == -signal.SIGKILL and above:
             why = f"the kernel had too little memory ({above}), though it was within its limit"
         else:
-            why = "a crash in C code (some libraries abort when memory is refused), or somebody else's signal"
-        return IsolationFailed(f"{self._name}: its process was ended by {words}: {why}", signal=-code)
+            why = "a crash in C code (some libraries abort when an allocation is refused), or another process sent it"
+        return IsolationFailed(f"{self._name}: its child process was killed by {name}: {why}", signal=-code)
 
 
 class _Forked:
-    """A forked child, waited for as ``subprocess`` does it."""
+    """A forked child, with the interface of ``subprocess.Popen``."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, a negative signal number, or None while it runs."""
+        """Return the exit code, a negative signal number, or None while it runs."""
         if self._code is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody in this program waits for every child
+            except ChildProcessError:  # other code in this program has reaped it
                 pid, status = self.pid, 0
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
@@ -260,7 +270,7 @@ class _Forked:
 
 
 def _ceiling(limit: int, *, fresh: bool) -> Ceiling:
-    """The best that is granted. A group counts what a member takes in it; polling counts all that there is."""
+    """Return the best ceiling granted. A group counts what is allocated in it; polling counts all memory of a child."""
     for kind in ("cgroup2", "cgroup1"):
         try:
             return obtain(limit, kind)[0]
@@ -278,7 +288,7 @@ def _home() -> str:
         return ""
 
 
-def _fork(task: Task, function: Callable[..., Any], args: Any, options: Any, reading: int, writing: int) -> _Forked:
+def _fork(spec: ChildSpec, function: Callable[..., Any], args: Any, options: Any, parent_pipe: int) -> _Forked:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()  # or the child would write it, too
@@ -287,54 +297,54 @@ def _fork(task: Task, function: Callable[..., Any], args: Any, options: Any, rea
     if pid:
         return _Forked(pid)
     try:
-        os.close(reading)
-        gc.freeze()  # a collection changes each object that it looks at, and with that copies the parent's memory
+        os.close(parent_pipe)
+        gc.freeze()  # a collection changes each object that it visits, and so copies the parent's memory
         die_with_parent(parent)
         with suppress(ValueError):
-            signal.set_wakeup_fd(-1)  # a signal to the child is no news for the parent's event loop
-        _work(task, lambda: (function, args, options), writing)
+            signal.set_wakeup_fd(-1)  # a signal to the child must not wake the parent's event loop
+        _run(spec, lambda: (function, args, options))
     finally:
         os._exit(70)
 
 
-def _start(task: Task, parcel: BinaryIO, writing: int) -> Any:
+def _start(spec: ChildSpec, call: BinaryIO) -> Any:
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from memwarden.guards.limit.isolate import fresh;"
-        f" fresh({parcel.fileno()}, {writing}, {tuple(task)!r})"
+        f"import sys; sys.path[:] = {sys.path!r}; from memwarden.guards.limit.isolate import run_fresh;"
+        f" run_fresh({call.fileno()}, {tuple(spec)!r})"
     )
-    with parcel:
-        launched = launch([sys.executable, "-c", code], pass_fds=(parcel.fileno(), writing))
-    launched.close()  # whether it has begun its result tells
+    with call:
+        launched = launch([sys.executable, "-c", code], pass_fds=(call.fileno(), spec.result, spec.pipe))
+    launched.close()  # the pipe shows whether it ran
     return launched.process
 
 
-def _packed(function: Callable[..., Any], args: Any, options: Any, name: str) -> BinaryIO:
-    """The call in a file: how to set up the interpreter, and then what to do. Raises :class:`IsolationFailed`."""
+def _pickle_call(function: Callable[..., Any], args: Any, options: Any, name: str) -> BinaryIO:
+    """Return a file with the setup of the interpreter and the call. Raises :class:`IsolationFailed`."""
     from multiprocessing import spawn
 
     why = "this process has other threads, so a fresh interpreter must run it"
     named = _named(function)
     if named is None:
         raise IsolationFailed(
-            f"{name}: {why}, and that cannot find a function without a name of its own at the top of a module; move it"
-            " there, or call it before threads are started"
+            f"{name}: {why}, which finds only functions with a name at the top of a module; move it there, or call it"
+            " before threads are started"
         )
-    parcel = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
+    call = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
     try:
-        setting_up = spawn.get_preparation_data(name)
-        setting_up.pop("authkey", None)  # which only multiprocessing may send
-        pickle.dump(setting_up, parcel)
-        pickle.dump((*named, args, dict(options)), parcel)
+        setup = spawn.get_preparation_data(name)
+        setup.pop("authkey", None)  # which only multiprocessing may send
+        pickle.dump(setup, call)
+        pickle.dump((*named, args, dict(options)), call)
     except Exception as error:
-        parcel.close()
-        raise IsolationFailed(f"{name}: {why}, and its arguments cannot be sent there ({error})") from error
-    parcel.flush()
-    parcel.seek(0)
-    return parcel
+        call.close()
+        raise IsolationFailed(f"{name}: {why}, and its arguments cannot be pickled ({error})") from error
+    call.flush()
+    call.seek(0)
+    return call
 
 
 def _named(function: Callable[..., Any]) -> tuple[str, str] | None:
-    """Module and name under which a function is found, itself or behind decorators."""
+    """Return module and name under which a function is found, itself or behind decorators."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not module or not name or module not in sys.modules:
         return None
@@ -354,50 +364,53 @@ def _found(module: str, name: str, function: Callable[..., Any] | None = None) -
                 raise LookupError(name)
             break
         found = inner
-    made: Callable[..., Any] = found
-    return made
+    result: Callable[..., Any] = found
+    return result
 
 
-def fresh(reading: int, writing: int, task: tuple[Any, ...]) -> None:
-    """What a fresh interpreter runs."""
+def run_fresh(call_fd: int, spec: tuple[Any, ...]) -> None:
+    """Run a call in a fresh interpreter."""
     from importlib import import_module
     from multiprocessing import spawn
 
-    def call() -> tuple[Callable[..., Any], Any, Any]:
-        with open(reading, "rb") as parcel:
-            spawn.prepare(pickle.load(parcel))
-            module, name, args, options = pickle.load(parcel)
+    def load() -> tuple[Callable[..., Any], Any, Any]:
+        with open(call_fd, "rb") as call:
+            spawn.prepare(pickle.load(call))
+            module, name, args, options = pickle.load(call)
         import_module(module)
         return _found(module, name), args, options
 
-    _work(Task(*task), call, writing)
+    _run(ChildSpec(*spec), load)
 
 
-def _work(task: Task, call: Callable[[], tuple[Callable[..., Any], Any, Any]], writing: int) -> NoReturn:
-    """The child's life: be held, run, tell, end."""
-    from memwarden.guards.limit.memory_limit import LimitScope, MemoryLimit
-
+def _run(spec: ChildSpec, load: Callable[[], tuple[Callable[..., Any], Any, Any]]) -> NoReturn:
+    """Run the call under its limit, write the result, and exit."""
     try:
-        outcome = None
         try:
-            function, args, options = call()
-        except BaseException as error:  # noqa: BLE001 - told to the parent
-            outcome = Outcome("lost", f"it cannot be begun there ({type(error).__name__}: {error})", _trace(error))
-        if outcome is None:
-            for procs in task.joins:
+            function, args, options = load()
+        except BaseException as error:  # noqa: BLE001 - reported to the parent
+            why = f"it cannot be loaded there ({type(error).__name__}: {error})"
+            result = ChildResult("failed", why, _trace(error))
+        else:
+            for procs in spec.joins:
                 _enter(procs)
-            held = LimitScope(task.name, MemoryLimit(task.limit, task.absolute, False, True), leeway=0)
-            outcome = _outcome(held, function, args, options)
+            scope = LimitScope(spec.name, spec.limit, absolute=spec.absolute, leeway=0)
+            result = _call(scope, function, args, options)
             del function, args, options  # the result may be all that is left of them
             with suppress(OSError):
-                if task.home:
-                    _enter(task.home)  # the result is not to be lost for what it takes to send it
-        outgoing = Outgoing(writing)
-        try:
-            pickle.dump(tuple(outcome), outgoing, protocol=5)
-            outgoing.finish()
-        except Exception as error:  # noqa: BLE001 - whatever a class does when it is pickled
-            outgoing.fail(f"{type(error).__name__}: {error}")
+                if spec.home:
+                    _enter(spec.home)  # the memory for writing the result is not its own
+        os.write(spec.pipe, _COMPUTED)
+        with open(spec.result, "wb", closefd=False) as file:
+            try:
+                pickle.dump(tuple(result), file, protocol=5)
+                file.flush()
+            except Exception as error:  # noqa: BLE001 - any class may raise when it is pickled
+                file.seek(0)
+                file.truncate()
+                why = f"its result cannot be pickled ({type(error).__name__}: {error}); return plain data"
+                pickle.dump(tuple(ChildResult("failed", why)), file)
+        os.write(spec.pipe, _WRITTEN)
         for stream in (sys.stdout, sys.stderr):
             with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
@@ -405,26 +418,26 @@ def _work(task: Task, call: Callable[[], tuple[Callable[..., Any], Any, Any]], w
         os._exit(0)
 
 
-def _outcome(held: Any, function: Callable[..., Any], args: Any, options: Any) -> Outcome:
+def _call(scope: LimitScope, function: Callable[..., Any], args: Any, options: Any) -> ChildResult:
     try:
-        value = held.run(function, args, options)
+        value = scope.run(function, args, options)
         if inspect.iscoroutine(value):
             import asyncio
 
-            value = held.run(asyncio.run, (value,), {})
-        return Outcome("result", value)
+            value = scope.run(asyncio.run, (value,), {})
+        return ChildResult("value", value)
     except LimitExceeded as error:
-        return Outcome("limit", error.used, _trace(error)) if held.exceeded else _told(error)
-    except BaseException as error:  # noqa: BLE001 - it is the caller's
-        return _told(error)
+        return ChildResult("limit", error.used, _trace(error)) if scope.exceeded else _error_result(error)
+    except BaseException as error:  # noqa: BLE001 - raised in the caller
+        return _error_result(error)
 
 
-def _told(error: BaseException) -> Outcome:
+def _error_result(error: BaseException) -> ChildResult:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - whatever a class does
-        return Outcome("lost", f"its {type(error).__name__} cannot be brought back: {error}", _trace(error))
-    return Outcome("error", error, _trace(error))
+    except Exception:  # noqa: BLE001 - any class may raise
+        return ChildResult("failed", f"its {type(error).__name__} cannot be pickled: {error}", _trace(error))
+    return ChildResult("error", error, _trace(error))
 
 
 def _trace(error: BaseException) -> str:

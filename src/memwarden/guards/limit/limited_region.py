@@ -1,8 +1,10 @@
-"""Work under a limit: who does it where, and what it has taken.
+"""The code under one limit: where it runs, and how much memory counts as its own.
 
-What counts is the private memory of the process that is in use. The kernel counts for the process, not for threads;
-what others took *for certain* is not held against a block: for one in a coroutine, all that was taken while it waited;
-for one beside other threads, what its own cannot have taken (see :mod:`memwarden.guards.limit.page_faults`).
+The kernel counts memory per process. A block is charged only with what cannot be another's:
+
+- beside other threads: at most what its own threads can have allocated (:mod:`memwarden.guards.limit.page_faults`);
+- in a coroutine: what is allocated while that runs without being suspended. Two samples are known to lie within one
+  step when the event loop's frame below it is the same one; at any other sample the count restarts at 0.
 """
 
 from __future__ import annotations
@@ -13,147 +15,170 @@ from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
-from memwarden.guards.limit.interrupt import InterruptSafety, handled, innermost, place
-from memwarden.guards.limit.page_faults import ThreadSnapshot, boot_ticks, most_of_ours, this_moment
+from memwarden.guards.limit.interrupt import InterruptSafety, handled_exception, innermost_frame, judge
+from memwarden.guards.limit.page_faults import ThreadSnapshot, boot_ticks, max_own_growth, take_snapshot
 from memwarden.model.units import MIB
 
-#: The kernel refuses what would bring the process so far past a limit, and a block that is in a ``finally`` may take
-#: so much there before it is interrupted all the same.
+#: The kernel refuses allocations that would exceed a limit by this much, and a block in a ``finally`` may allocate this
+#: much there before it is interrupted all the same.
 LEEWAY = 3 * MIB
-#: Threads that are looked at when a block begins: 10 µs each. With more only when it has lasted until the first look.
-_FEW = 8
-_SUSPENDABLE = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+#: With more threads no snapshot is taken at the entry but at the first sample: each costs 10 µs.
+_FEW_THREADS = 8
+_COROUTINE = 0x80
+_SUSPENDABLE = 0x20 | _COROUTINE | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
 def suspendable(frame: FrameType) -> bool:
-    """Whether it is a coroutine's or generator's, which may wait in the middle of a block."""
+    """Return whether the frame is a coroutine's or generator's."""
     return bool(frame.f_code.co_flags & _SUSPENDABLE)
 
 
+def _current_step(frame: FrameType, thread: int) -> FrameType | None:
+    """Return asyncio's frame that runs the current step of a coroutine: it has a new one for each step.
+
+    None where it is not running, for a generator (its consumer may go on within one step), and in other event loops.
+    """
+    if not frame.f_code.co_flags & _COROUTINE:
+        return None
+    each = innermost_frame(thread)
+    while each is not None and each is not frame:
+        each = each.f_back
+    while each is not None and suspendable(each):
+        each = each.f_back
+    known = each is not None and each.f_code.co_name == "_run" and each.f_globals.get("__name__") == "asyncio.events"
+    return each if known else None
+
+
 class OtherThreads:
-    """What is to be known where there are several threads: who answers for himself, and how it is now, asked once."""
+    """The other threads at one sample; page faults are read once, when first asked for."""
 
-    def __init__(self, answering: Collection[int]) -> None:
-        self.answering = answering
-        self._now: ThreadSnapshot | None = None
+    def __init__(self, limited: Collection[int]) -> None:
+        self.limited = limited
+        self._snapshot: ThreadSnapshot | None = None
 
-    def now(self) -> ThreadSnapshot | None:
-        """How it is at this look."""
-        if self._now is None:
-            self._now = this_moment()
-        return self._now
+    def snapshot(self) -> ThreadSnapshot | None:
+        """Return the snapshot of this sample."""
+        if self._snapshot is None:
+            self._snapshot = take_snapshot()
+        return self._snapshot
 
 
 class LimitedRegion:
-    """Work under a limit: who does it where, and what it has taken."""
+    """The code under one limit. Sizes are bytes."""
 
     def __init__(self, name: str, limit: int, absolute: bool) -> None:
         self.name, self.limit, self.absolute = name, limit, absolute
-        #: What the process held when the block began; what it holds beyond that is held against the limit.
-        self.base = 0
-        #: What others have taken since.
-        self.foreign = 0
-        #: The most that was seen.
+        #: Use of the process at the entry, and what others have allocated since.
+        self.base = self.foreign = 0
         self.peak = 0
-        #: What it had taken when it was found past its limit; None while it never was.
+        #: What it used when it was found to exceed its limit; None while it never was.
         self.exceeded: int | None = None
         self.open = False
-        #: Whether it was for its limit that the kernel refused when it ended.
+        #: What it had taken when it was left; None while it is open.
+        self.final: int | None = None
+        #: Whether its limit was the one for which the kernel refused when it ended.
         self.refusing = False
         #: Whether this is a copy in a forked child, where nothing is limited.
-        self.void = False
-        self.thread = 0
+        self.forked = False
+        self.thread = self.native = 0
         self._frame: FrameType | None = None
-        self._begun_at = -1
+        self._step: FrameType | None = None
+        self._entered_at, self._entered, self._by_helper = -1, 0, False
         self._handled: Any = None
-        self._lent = False
         self._waits: tuple[InterruptSafety, int] | None = None
-        self._was_away = False
-        self._seen = self._unsettled = self.native = self._begun = 0
-        #: Where there are several threads: how it was when that was looked into last, the most that the block's own can
-        #: have taken by then, and who ceased since to answer for itself.
+        #: Use at the last sample, and growth since the last snapshot.
+        self._seen = self._unsettled = 0
+        #: The last snapshot, the most that the block can have allocated by then, and the faults of threads that left
+        #: their last block since.
         self._before: ThreadSnapshot | None = None
-        self._ours = 0
+        self._own = 0
         self._left: dict[int, int] = {}
 
-    def begin(self, frame: FrameType, used: int, carried: int, threads: int, lent: bool) -> None:
-        """It begins in this thread, in this frame; so many threads are there. ``lent``: others end it for the frame."""
-        self._lent = lent
-        self.thread, self._frame, self._begun_at = _thread.get_ident(), frame, frame.f_lasti
-        self.native, self._begun = _thread.get_native_id(), boot_ticks()
-        self._handled = sys.exception()
-        self.base, self._unsettled = used - carried, 0
-        self.open, self.refusing, self._was_away, self._seen = True, False, False, used
-        # With many threads only when the block has lasted until the first look: 10 µs each.
-        self._before = this_moment() if 1 < threads <= _FEW and not self.absolute else None
-        self._ours = max(0, carried)
+    def enter(self, frame: FrameType, used: int, carried: int, threads: int, by_helper: bool) -> None:
+        """Start in the calling thread, in ``frame``.
 
-    def end(self) -> None:
-        """It holds on to nothing any more."""
-        self.open = False
-        self._frame = self._handled = self._before = None
+        ``carried`` is what earlier steps of a decorated coroutine have allocated; what the process gave back since the
+        last one is deducted. ``by_helper``: ``contextlib`` enters and leaves on behalf of the frame.
+        """
+        carried = max(min(carried, 0), carried - max(0, self._seen - used))
+        self.thread, self.native, self._entered = _thread.get_ident(), _thread.get_native_id(), boot_ticks()
+        self._frame, self._entered_at, self._by_helper = frame, frame.f_lasti, by_helper
+        self._step = _current_step(frame, self.thread)
+        self._handled = sys.exception()
+        self.open, self.refusing, self.final = True, False, None
+        self._count_from(used, carried)
+        if 1 < threads <= _FEW_THREADS and not self.absolute:
+            self._before = take_snapshot()
+
+    def close(self, taken: int) -> None:
+        """Note what it has taken, and drop every reference."""
+        self.open, self.final = False, taken
+        self._frame = self._step = self._handled = self._before = None
+
+    def _count_from(self, used: int, carried: int = 0) -> None:
+        self.base, self._own, self._seen = used - carried, max(0, carried), used
+        self.foreign = self._unsettled = 0
+        self._before = None
 
     def taken(self, used: int) -> int:
-        """What counts against the limit when the process holds ``used``."""
+        """Return what counts against the limit when the process uses ``used``."""
         if self.absolute:
             return used
         taken = used - self.base - self.foreign
-        return taken if self._before is None else min(taken, self._ours + max(0, self._unsettled))
+        return taken if self._before is None else min(taken, self._own + max(0, self._unsettled))
 
-    def place(self) -> InterruptSafety:
-        """Where its thread stands."""
+    def safety(self) -> InterruptSafety:
+        """Return how safe it is to interrupt its thread now."""
         if self._frame is None:
-            return InterruptSafety.AWAY
-        now = handled(self.thread)
-        handled_before = now is None or now is self._handled
-        return place(innermost(self.thread), self._frame, self._begun_at, handled_before)
+            return InterruptSafety.OUTSIDE
+        now = handled_exception(self.thread)
+        handling = now is not None and now is not self._handled
+        return judge(innermost_frame(self.thread), self._frame, self._entered_at, handling)
 
-    def look(self, used: int, crowd: OtherThreads | None, *, leaving: bool = False) -> int:
-        """Take in what the process holds now; what of it counts beyond the limit (below zero: is left)."""
+    def sample(self, used: int, others: OtherThreads | None) -> int:
+        """Take in the current use of the process; return by how much the block exceeds its limit (negative: free)."""
         if not self.absolute:
-            self._leave_out(used, crowd, leaving)
+            self._attribute(used, others)
         taken = self.taken(used)
         self.peak = max(self.peak, taken)
         return taken - self.limit
 
-    def _leave_out(self, used: int, crowd: OtherThreads | None, leaving: bool) -> None:
-        """Find out what others have taken since the last look."""
-        rise, self._seen = used - self._seen, used
+    def _attribute(self, used: int, others: OtherThreads | None) -> None:
         if self._frame is not None and suspendable(self._frame):
-            away = not leaving and self.place() is InterruptSafety.AWAY
-            if away and self._was_away:
-                self.foreign += rise
-                rise = 0
-            self._was_away = away
-        self._unsettled += rise
-        if crowd is None:
+            step = _current_step(self._frame, self.thread)
+            if step is None or step is not self._step:
+                self._count_from(used)  # it was suspended since the last sample: others may have run
+            self._step = step
+        self._unsettled += used - self._seen
+        self._seen = used
+        if others is None:
             return
         if self._before is None:
-            self._before, self._ours = crowd.now(), max(0, self.taken(used))
-            return
-        if abs(self._unsettled) > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
-            self._settle(self._before, crowd)
+            self._before, self._own = others.snapshot(), max(0, self.taken(used))
+        elif abs(self._unsettled) > max(MIB, self.limit // 16) or self.taken(used) > self.limit:
+            self._settle(self._before, others)
 
-    def _settle(self, before: ThreadSnapshot, crowd: OtherThreads) -> None:
-        """Tell what threads took that are not the block's own. What is given back is taken to be theirs as long as they
-        have any: so never too little is held against the block."""
-        now = crowd.now()
+    def _settle(self, before: ThreadSnapshot, others: OtherThreads) -> None:
+        """Deduct what other threads allocated. What is freed is theirs first, so that the block is not credited."""
+        now = others.snapshot()
         if now is None:
             return
         rise, self._unsettled = self._unsettled + now.used - self._seen, 0
-        ours = most_of_ours(before, now, self.native, self._begun, crowd.answering, self._left)
-        self._before, self._seen, self._ours = now, now.used, self._ours + ours
+        own = max_own_growth(before, now, self.native, self._entered, others.limited, self._left)
+        self._before, self._seen, self._own = now, now.used, self._own + own
         self._left.clear()
-        self.foreign = max(self.foreign, 0) + max(0, rise - ours) if rise > 0 else max(0, self.foreign + rise)
+        self.foreign = max(self.foreign, 0) + max(0, rise - own) if rise > 0 else max(0, self.foreign + rise)
 
-    def leaves(self, thread: int, faults: int) -> None:
-        """A thread that answered for itself does so no longer."""
+    def thread_left(self, thread: int, faults: int) -> None:
+        """Take in that a thread left its last block, with so many page faults."""
         self._left[thread] = faults
 
-    def patience(self, where: InterruptSafety, used: int) -> bool:
-        """Whether to wait for a better place: until it has taken more than the leeway in such a one."""
-        if self._waits is None or self._waits[0] is not where:
-            self._waits = where, used
-        if where is InterruptSafety.OPEN or (where is InterruptSafety.BUSY and self._lent):
-            return where is InterruptSafety.BUSY  # an exception that is still to come would keep its end from being run
+    def should_wait(self, safety: InterruptSafety, used: int) -> bool:
+        """Return whether to wait for a safer point: until it has allocated more than the leeway at such a one."""
+        if self._waits is None or self._waits[0] is not safety:
+            self._waits = safety, used
+        if safety is InterruptSafety.SAFE:
+            return False
+        if safety is InterruptSafety.UNCERTAIN and self._by_helper:
+            return True  # a pending exception would prevent its end from being run
         return used <= self._waits[1] + LEEWAY

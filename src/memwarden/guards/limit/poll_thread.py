@@ -1,4 +1,4 @@
-"""A thread that looks now and again until it is sent home."""
+"""A thread that calls a function at intervals until it is stopped."""
 
 from __future__ import annotations
 
@@ -8,68 +8,69 @@ import os
 import time
 from collections.abc import Callable
 
-#: Seconds until the first look, and how long a watchman who is sent home is waited for.
-_FIRST, _PATIENCE = 0.001, 1.0
-NICE = -10
+#: Seconds until the first call, and the longest wait for the thread's end.
+_FIRST, _STOP_TIMEOUT = 0.001, 1.0
 
 
 class PollThread:
-    """Calls ``look``, which gives the seconds until the next time, or None to end. Nothing is kept but this thread."""
+    """Calls ``sample``, which returns the seconds until the next call, or None to stop.
+
+    No :class:`threading.Thread`: that would appear in ``threading.enumerate()`` of the program.
+    """
 
     def __init__(self) -> None:
-        #: The thread, as the kernel numbers it; 0 while there is none.
+        #: The thread's id in the kernel; 0 before it runs.
         self.native = 0
-        self._home = False
-        self._wake, self._begun, self._ended = (_thread.allocate_lock() for _ in range(3))
-        for lock in (self._wake, self._begun, self._ended):
+        self._stopping = False
+        self._wake, self._started, self._ended = (_thread.allocate_lock() for _ in range(3))
+        for lock in (self._wake, self._started, self._ended):
             lock.acquire()
 
-    def begin(self, look: Callable[[], float | None], short: Callable[[], None]) -> bool:
-        """Start; returns when it runs, since its stack counts as data of the process. False where no thread can be
-        had, or the interpreter is ending. ``short`` is called when there was no memory to look with."""
+    def start(self, sample: Callable[[], float | None], out_of_memory: Callable[[], object]) -> bool:
+        """Start, and return when it runs, since its stack counts as data of the process.
+
+        Returns False where no thread can be started. ``out_of_memory`` is called when ``sample`` failed for memory.
+        """
         try:
-            _thread.start_new_thread(self._run, (look, short))
-        except RuntimeError:
+            _thread.start_new_thread(self._run, (sample, out_of_memory))
+        except RuntimeError:  # none is left, or the interpreter is ending
             return False
-        self._begun.acquire()
+        self._started.acquire()
         return True
 
-    def _run(self, look: Callable[[], float | None], short: Callable[[], None]) -> None:
+    def _run(self, sample: Callable[[], float | None], out_of_memory: Callable[[], object]) -> None:
         try:
             self.native = _thread.get_native_id()
-            with contextlib.suppress(OSError):
-                # This thread alone, where it is granted: who looks too late because others compute does not hold.
-                os.setpriority(os.PRIO_PROCESS, self.native, NICE)
-            self._begun.release()
+            self._started.release()
             pause: float | None = _FIRST
             while pause is not None:
                 self._wake.acquire(True, pause)
-                if self._home:
+                if self._stopping:
                     return
                 try:
-                    pause = look()
+                    pause = sample()
                 except (MemoryError, OSError):
                     pause = _FIRST
-                    short()
+                    out_of_memory()
         finally:
             self._ended.release()
 
-    def there(self) -> bool:
-        """Whether its thread is still there."""
+    def exists(self) -> bool:
+        """Return whether the kernel still has the thread."""
         return os.path.exists(f"/proc/self/task/{self.native}")
 
-    def nudge(self) -> None:
-        """Look now."""
-        with contextlib.suppress(RuntimeError):  # it was nudged already
+    def wake(self) -> None:
+        """Have ``sample`` called now."""
+        with contextlib.suppress(RuntimeError):  # it was woken already
             self._wake.release()
 
-    def send_home(self) -> None:
-        """End it, and wait until it has gone: from then on the process has a thread less."""
-        self._home = True
-        self.nudge()
-        if not self._ended.acquire(True, _PATIENCE):
+    def stop(self) -> None:
+        """Stop it, and wait until the kernel has removed the thread."""
+        self._stopping = True
+        self.wake()
+        if not self._ended.acquire(True, _STOP_TIMEOUT):
             return
         self._ended.release()
-        until = time.monotonic() + _PATIENCE
-        while self.there() and time.monotonic() < until:
-            time.sleep(0)  # it has said that it ends, and does so in a moment
+        until = time.monotonic() + _STOP_TIMEOUT
+        while self.exists() and time.monotonic() < until:
+            time.sleep(0)

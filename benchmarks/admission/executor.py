@@ -125,9 +125,10 @@ def _budgeted(loads: list[Load], predictor: Footprints, path: str, *, group: boo
     with BudgetedExecutor(WORKERS, ledger=ledger, predictor=predictor, cgroup=None if group else False) as executor:
         for future in [executor.submit(time.sleep, 0.2) for _ in range(WORKERS)]:
             future.result()
-        seconds = _makespan(loads, lambda load: executor.hinted(kind=load.kind, size=load.size).submit(carry, load))
+        options = executor.with_options
+        seconds = _makespan(loads, lambda load: options(kind=load.kind, size=load.size).submit(carry, load))
         report = executor.report()
-        return seconds, report.requeues, report.pauses, report.backstop
+        return seconds, report.requeues, report.pauses, report.enforcement
 
 
 def _small(executor: Executor, task: Callable[..., object], count: int, *args: object) -> float:

@@ -23,12 +23,12 @@ def run(ctx: Any, *, cgroup: bool | None = None) -> dict[int, Any]:
         predictor.observe(kind, size, peak, seconds)
     ledger = Ledger(ctx.budget, path=os.path.join(ctx.work, "ledger"))
     with BudgetedExecutor(ctx.slots, predictor=predictor, ledger=ledger, cgroup=cgroup) as executor:
-        warm = executor.hinted(kind="warm-up", size=0)
+        warm = executor.with_options(kind="warm-up", size=0)
         for future in [warm.submit(time.sleep, 0.3) for _ in range(ctx.slots)]:
             future.result()
         ctx.ready()
         futures = {
-            task.id: executor.hinted(kind=task.kind, size=task.size).submit(ctx.execute, task.payload)
+            task.id: executor.with_options(kind=task.kind, size=task.size).submit(ctx.execute, task.payload)
             for task in ctx.tasks
         }
         results = {}
@@ -39,7 +39,7 @@ def run(ctx: Any, *, cgroup: bool | None = None) -> dict[int, Any]:
                 ctx.info[f"lost {number}"] = repr(error)
         report = executor.report()
         ctx.info.update(
-            backstop=report.backstop,
+            backstop=report.enforcement,
             kills=report.kills,
             requeues=report.requeues,
             pauses=report.pauses,

@@ -47,7 +47,7 @@ def budgeted(method: str) -> BudgetedExecutor:
 @contextmanager
 def hinted() -> Iterator[Executor]:
     with BudgetedExecutor(WORKERS, budget="1GiB") as executor:
-        yield executor.hinted(kind="contract", size=1, reserve="1MiB")
+        yield executor.with_options(kind="contract", size=1, reserve="1MiB")
 
 
 @contextmanager

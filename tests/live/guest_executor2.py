@@ -38,7 +38,7 @@ def test_a_batch_that_does_not_fit_is_done() -> None:
     sizes = [8, 20, 9, 30, 12, 8, 24, 10, 40, 8, 16, 12]
     with BudgetedExecutor(4, budget="64MiB") as executor:
         assert list(executor.map(carry, sizes, [0.1] * len(sizes))) == sizes
-        assert executor.backstop == "cgroup2"
+        assert executor.enforcement == "cgroup2"
         assert executor.report().kernel_kills == 0
 
 

@@ -82,15 +82,12 @@ def test_who_wants_too_much_waits_is_told_of_and_goes_on_when_there_is_room(
 ) -> None:
     """The kernel ends nobody; a descriptor tells; more room, and the one who waits goes on."""
     process = take(90)
-    poll = select.poll()
-    for fd, mask in held.watched():
-        poll.register(fd, mask)
-    assert poll.poll(20_000)
+    assert select.select([held.event_fd], [], [], 20)[0]
     assert wait_until(held.stuck)
     assert not said(process, 0.3)
     assert process.poll() is None
     assert held.kernel_kills() == 0
-    held.hold(200 * MIB)
+    held.set_limit(200 * MIB)
     assert said(process, 20)
     assert wait_until(lambda: not held.stuck())
 
@@ -114,7 +111,7 @@ def test_the_limit_is_not_lowered_below_what_is_used(
     """Who has its memory keeps it: nobody is ended by a smaller budget alone."""
     process = take(40)
     assert said(process, 20)
-    held.hold(16 * MIB)
+    held.set_limit(16 * MIB)
     time.sleep(0.3)
     assert process.poll() is None
     assert held.kernel_kills() == 0

@@ -11,9 +11,7 @@ import faulthandler
 import gc
 import glob
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -28,8 +26,6 @@ import pytest
 
 from memwarden.admission.executor.executor import BudgetedExecutor
 from memwarden.admission.ledger.ledger import Ledger
-from memwarden.admission.pool import connection
-from memwarden.admission.pool.worker_pool import WorkerPool
 from memwarden.errors import ReadError, WorkerLost
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.identity import ProcProbe
@@ -78,7 +74,7 @@ def test_a_killed_worker_has_its_task_put_back(method: str, tmp_path: Path) -> N
         assert ended.result(60) > 0
         report = executor.report()
     assert (report.requeues, report.failed, report.finished) == (2, 0, 2)
-    assert sorted(each.why for each in report.setbacks) == [
+    assert sorted(each.reason for each in report.incidents) == [
         "its worker ended with signal 15",
         "its worker ended with signal 9",
     ]
@@ -115,7 +111,7 @@ def test_an_idle_worker_that_is_killed_is_replaced() -> None:
     with make(1) as executor:
         pid = executor.submit(chores.pid).result(60)
         os.kill(pid, signal.SIGKILL)
-        chores.until(lambda: len(executor._core._staff) == 0)
+        chores.until(lambda: len(executor._manager._pool) == 0)
         assert executor.submit(chores.pid).result(60) != pid
 
 
@@ -126,53 +122,13 @@ def test_all_workers_are_killed_again_and_again() -> None:
         futures = [executor.submit(chores.rest, each, 0.01) for each in range(150)]
         for _ in range(20):
             time.sleep(0.02)
-            for seat in executor._core._staff:
-                if seat.key is not None:
+            for handle in executor._manager._pool:
+                if handle.key is not None:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(seat.key.pid, signal.SIGKILL)
+                        os.kill(handle.key.pid, signal.SIGKILL)
                         kills += 1
         assert [future.result(60) for future in futures] == list(range(150))
         assert 0 < executor.report().requeues <= kills
-
-
-def test_a_number_that_is_given_out_again_is_not_taken_for_its_former_owner() -> None:
-    """Poll tells of both descriptors of a dead worker; a new one may have one of the numbers before it is looked at."""
-
-    class Nursery:
-        def __init__(self) -> None:
-            self.theirs: list[socket.socket] = []
-
-        def start(self, ends: connection.Ends) -> None:
-            self.theirs.append(ends.sock.dup())
-
-        def bury(self, pid: int) -> int | None:
-            return None
-
-        def close(self) -> None: ...
-
-    nursery, poll = Nursery(), select.poll()
-    staff = WorkerPool(nursery, poll, ProcProbe())
-    processes = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
-    dead, alive = staff.hire(), staff.hire()
-    assert staff.meet(dead, connection.Answer(connection.READY, processes[0].pid, 0.0, 0, 0, 0, b""))
-    processes[0].kill()
-    processes[0].wait()
-    nursery.theirs[0].close()
-    staff.polled()
-    told = sorted(fd for fd, _ in poll.poll(0))
-    assert told == sorted([dead.line.fileno(), dead.pidfd])
-    staff.bury(dead)
-    assert staff.meet(alive, connection.Answer(connection.READY, processes[1].pid, 0.0, 0, 0, 0, b""))
-    try:
-        assert alive.pidfd in told  # else this proves nothing
-        assert [staff.ended(fd) or staff.speaker(fd) for fd in told] == [None, None]
-        staff.polled()
-        assert staff.ended(alive.pidfd) is alive
-    finally:
-        processes[1].kill()
-        processes[1].wait()
-        staff.bury(alive)
-        nursery.theirs[1].close()
 
 
 def close_everything() -> None:
@@ -215,9 +171,9 @@ def hang_at_exit() -> int:
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_that_hang_at_their_end_are_ended(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that never ends keeps a Python process for ever; all are given the same few seconds, not one each."""
-    import memwarden.admission.pool.worker_pool as staff
+    from memwarden.admission.pool import worker_pool
 
-    monkeypatch.setattr(staff, "LEAVE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_pool, "EXIT_SECONDS", 1.0)
     executor = make(3, method)
     futures = [executor.submit(hang_at_exit) for _ in range(3)]
     pids = {future.result(60) for future in futures}
@@ -495,12 +451,12 @@ BUSY = """
 from multiprocessing import get_context
 folder, method = sys.argv[1:3]
 executor = BudgetedExecutor(2, budget="500MiB", mp_context=get_context(method))
-hinted = executor.hinted(reserve="200MiB", kind="busy", size=1)
+tasks = executor.with_options(reserve="200MiB", kind="busy", size=1)
 for name in "ab":
     os.mkdir(os.path.join(folder, name))
-    hinted.submit(chores.start_sleepers, os.path.join(folder, name))
+    tasks.submit(chores.start_sleepers, os.path.join(folder, name))
     chores.sleepers(os.path.join(folder, name))
-hinted.submit(chores.same, 1)
+tasks.submit(chores.same, 1)
 """
 READY = """
 print("ready", flush=True)
@@ -559,9 +515,8 @@ def test_paused_workers_of_a_killed_program_go_too(victim: Any, tmp_path: Path, 
     process, keys = victim(
         BUSY
         + """
-core = executor._core
-for seat in core._staff:
-    seat.stop(core._probe)
+for handle in executor._manager._pool:
+    handle.pause()
 """
         + READY,
         tmp_path,

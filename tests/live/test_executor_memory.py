@@ -112,7 +112,7 @@ def test_a_batch_that_does_not_fit_is_done(cgroup: bool | None) -> None:
         assert list(executor.map(chores.hold, [40] * 20)) == [40 * MIB] * 20
     report = executor.report()
     assert (report.finished, report.failed, report.kernel_kills) == (20, 0, 0)
-    assert report.requeues == report.kills, [(each.number, each.why) for each in report.setbacks]
+    assert report.requeues == report.kills, [(each.number, each.reason) for each in report.incidents]
     if cgroup is None:  # else eight processes that nothing is known of may take 40 MiB each between two looks
         assert watch.most <= 120 * MIB + BEYOND
 
@@ -138,7 +138,7 @@ def test_tasks_that_read_files_at_the_limit_are_not_lost(reads: Callable[[str], 
         file.write(os.urandom(MIB) * 50)
     with BudgetedExecutor(6, budget="110MiB", predictor=says(10)) as executor:
         futures = [executor.submit(reads, path) for _ in range(10)]
-        assert not [error for future in futures if (error := future.exception(60))], executor.report().setbacks
+        assert not [error for future in futures if (error := future.exception(60))], executor.report().incidents
     assert executor.report().failed == 0
 
 
@@ -171,7 +171,7 @@ def test_a_task_whose_program_fails_where_memory_is_used_up_is_tried_once_more(
             executor.submit(chores.hold_and_start, 43, 0.1, str(tmp_path)).result(60)
     report = executor.report()
     assert (len(list(tmp_path.glob("*.begun"))), report.failed) == (times, 1)
-    assert [each.why for each in report.setbacks] == [
+    assert [each.reason for each in report.incidents] == [
         "a program that it started failed while the memory was used up"
     ] * (times - 1)
 
@@ -180,9 +180,9 @@ def test_a_task_whose_program_fails_where_memory_is_used_up_is_tried_once_more(
 def test_tasks_that_need_the_whole_budget_are_done(workers: int) -> None:
     """Though workers that have done something keep a little: the one in the way goes."""
     with BudgetedExecutor(workers, budget="48MiB") as executor:
-        small = executor.hinted(kind="small", reserve="8MiB")
+        small = executor.with_options(kind="small", reserve="8MiB")
         assert [each.result(60) for each in [small.submit(chores.hold, 4, 0.1) for _ in range(workers)]]
-        whole = executor.hinted(kind="whole", reserve="48MiB")
+        whole = executor.with_options(kind="whole", reserve="48MiB")
         futures = [whole.submit(chores.hold, 30) for _ in range(4)]
         assert [each.result(60) for each in futures] == [30 * MIB] * 4
     assert executor.report().failed == 0
@@ -203,7 +203,7 @@ def test_a_task_that_is_too_large_fails_by_itself(cgroup: bool | None) -> None:
     assert 90 * MIB <= error.limit <= 100 * MIB
     assert 0 < error.predicted <= error.limit * 2
     assert error.attempts >= 1
-    for words in ("grow", "wanted more", "were foreseen", "MiB"):
+    for words in ("grow", "exceeded the budget", "predicted", "MiB"):
         assert words in str(error)
     assert executor.report().failed == 1
 
@@ -227,9 +227,9 @@ def test_growers_that_block_each_other_are_resolved(cgroup: bool | None) -> None
         assert list(executor.map(chores.grow, [80] * 3, [0.4] * 3)) == [80 * MIB] * 3
     report = executor.report()
     assert report.kills >= 1
-    assert report.requeues == report.kills == len(report.setbacks)
+    assert report.requeues == report.kills == len(report.incidents)
     assert (report.failed, report.finished, report.kernel_kills) == (0, 3, 0)
-    assert all(each.again and each.seen > 10 * MIB for each in report.setbacks)
+    assert all(each.retried and each.peak > 10 * MIB for each in report.incidents)
 
 
 def test_memory_of_programs_that_a_task_starts_counts() -> None:
@@ -255,7 +255,7 @@ def test_a_budget_that_is_halved_in_the_middle() -> None:
             assert [future.result(60) for future in futures] == [30 * MIB] * 24
             report = executor.report()
     assert report.failed == 0
-    late = [moment.used for moment in report.moments if moment.budget <= 100 * MIB][15:]
+    late = [moment.used for moment in report.points if moment.budget <= 100 * MIB][15:]
     assert late
     assert max(late) <= 100 * MIB + BEYOND
 
@@ -356,7 +356,7 @@ with BudgetedExecutor(4, budget="150MiB") as executor:
     sys.stdin.readline()
     errors = [future.exception() for future in [executor.submit(chores.hold, 40, 0.15) for _ in range(10)]]
     report = executor.report()
-print(report.finished, report.kernel_kills, [error for error in errors if error], report.setbacks)
+print(report.finished, report.kernel_kills, [error for error in errors if error], report.incidents)
 """
 
 
@@ -440,7 +440,7 @@ def test_workers_are_reduced_at_high() -> None:
         before = set(executor.map(rest_and_pid, [0.1] * 12))
         assert len(before) == 6
         executor.max_workers = advice.max_workers
-        chores.until(lambda: len(executor._core._staff) == 2)
+        chores.until(lambda: len(executor._manager._pool) == 2)
         assert len(set(executor.map(rest_and_pid, [0.02] * 10))) == 2
         executor.max_workers = 4
         assert len(set(executor.map(rest_and_pid, [0.1] * 12))) == 4
@@ -484,7 +484,7 @@ def test_idle_workers_that_keep_much_make_room() -> None:
     """Two that keep 60 MiB each stand in the way of a task of 150 in a budget of 200."""
     with BudgetedExecutor(2, budget="200MiB", predictor=says(70)) as executor:
         list(executor.map(chores.keep, [60, 60]))
-        assert executor.hinted(reserve="150MiB").submit(chores.hold, 140).result(60) == 140 * MIB
+        assert executor.with_options(reserve="150MiB").submit(chores.hold, 140).result(60) == 140 * MIB
 
 
 def test_a_short_peak_is_learned() -> None:
@@ -520,7 +520,7 @@ def test_a_predictor_that_fails_is_heard_where_the_task_is_submitted() -> None:
 
     with BudgetedExecutor(2, budget="200MiB", predictor=Broken(lambda kind, size: size and MIB / size)) as executor:
         with pytest.raises(SettingsError, match="must be a number of bytes"):
-            executor.hinted(size=-1).submit(chores.same, 1)
+            executor.with_options(size=-1).submit(chores.same, 1)
         assert list(executor.map(chores.hold, [20] * 4, timeout=60)) == [20 * MIB] * 4
 
 

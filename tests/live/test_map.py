@@ -357,7 +357,7 @@ def test_more_than_fits_is_done_under_a_small_limit():
     assert summary["batch"]["kernel_kills"] == 0
     report = json.loads(Path("report.json").read_text())
     assert report["finished"] >= 8  # a command that failed while memory was short is run once more
-    assert len(report["moments"]["used_bytes"]) == len(report["moments"]["seconds"]) > 1
+    assert len(report["points"]["used_bytes"]) == len(report["points"]["seconds"]) > 1
     for each in results():
         assert 60 * MIB < each["peak_bytes"] < 120 * MIB
 

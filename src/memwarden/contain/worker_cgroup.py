@@ -1,7 +1,7 @@
-"""A group for many workers, in which the kernel holds those who ask for too much until somebody decides.
+"""A control group for many workers, in which the kernel blocks those that exceed the limit until the executor acts.
 
-Unlike a :class:`~memwarden.contain.ceiling.Ceiling` it does not end what reaches its limit: it says so, and whoever
-supervises the workers chooses. The limit moves with the budget.
+Unlike a :class:`~memwarden.contain.ceiling.Ceiling` it does not kill at its limit: it reports it, and the executor
+chooses a worker. The limit follows the budget.
 """
 
 from __future__ import annotations
@@ -19,64 +19,63 @@ from memwarden.model.units import MIB
 from memwarden.readers.linux.cgroup import keyed_number
 from memwarden.readers.linux.files import KeptFile
 
-#: Between the limit at which version 2 slows a group down and the one at which it kills.
-_ROOM_TO_STOP = 8 * MIB
-#: A charge may fail though so much less is used: each processor charges 64 pages in advance, or one of 2 MiB, and what
-#: one tries for in vain another finds taken meanwhile. (``memory.failcnt`` says nothing: 0 in 6.18.)
+#: Between the limit at which version 2 throttles a group (``memory.high``) and the one at which it kills.
+_KILL_MARGIN = 8 * MIB
+#: A charge may fail though so much less is used: each processor charges 64 pages in advance, or one of 2 MiB, and
+#: concurrent charges fail together. (``memory.failcnt`` does not count them: 0 in 6.18.)
 _CHARGED_IN_ADVANCE = 8 * MIB
 
 
 class WorkerCgroup(Protocol):
-    """What the kernel does about the workers while nobody looks."""
+    """Enforcement by the kernel between two samples."""
 
     @property
     def kind(self) -> str:
-        """``"cgroup1"``, ``"cgroup2"`` or ``"polling"``: nothing but looking."""
+        """``"cgroup1"``, ``"cgroup2"``, or ``"polling"`` without a group."""
         ...
 
     @property
     def joins(self) -> Sequence[str]:
-        """``cgroup.procs`` files that a worker writes itself into."""
+        """``cgroup.procs`` files into which a worker writes itself."""
         ...
 
-    def watched(self) -> Sequence[tuple[int, int]]:
-        """(descriptor, poll events) that tell that the limit was reached."""
+    @property
+    def event_fd(self) -> int:
+        """Descriptor that is readable when the limit was reached; -1 without one."""
         ...
 
-    def hold(self, limit: int) -> None:
-        """The workers together get so many bytes from now on, as far as they have not got more already."""
+    def set_limit(self, limit: int) -> None:
+        """Limit all workers together to so many bytes, if they do not use more already."""
         ...
 
     def stuck(self) -> bool:
-        """Whether somebody wants more at this moment, and is held by the kernel."""
+        """Return whether the kernel blocks a process of the group now; resets the event."""
         ...
 
     def kernel_kills(self) -> int:
-        """How often the kernel killed in it since it was made."""
+        """Return how often the kernel has killed in the group."""
         ...
 
     def refused(self) -> bool:
-        """Whether the kernel may have failed system calls for want of memory since this was asked last."""
+        """Return whether the kernel may have failed system calls for want of memory since the last call."""
         ...
 
     def close(self) -> None:
-        """Give the group back."""
+        """Remove the group."""
         ...
 
 
 class NoWorkerCgroup:
-    """No group is to be had: only looking holds the workers. ``reason`` says why."""
+    """Without a group only sampling holds the workers. ``reason``: why there is none."""
 
     kind = "polling"
     joins: Sequence[str] = ()
+    event_fd = -1
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
 
-    def watched(self) -> Sequence[tuple[int, int]]:
-        return ()
-
-    def hold(self, limit: int) -> None:
+    def set_limit(self, limit: int) -> None:
         pass
 
     def stuck(self) -> bool:
@@ -93,7 +92,7 @@ class NoWorkerCgroup:
 
 
 class WorkerCgroupV1:
-    """A version 1 group whose killer is off: who asks for more than there is waits in the kernel."""
+    """A version 1 group with its killer off: a process that needs more than the limit waits in the kernel."""
 
     kind = "cgroup1"
 
@@ -103,11 +102,12 @@ class WorkerCgroupV1:
         self._most = KeptFile("most", f"{os.path.dirname(self.joins[0])}/memory.max_usage_in_bytes", 64)
         self._limit = limit
 
-    def watched(self) -> Sequence[tuple[int, int]]:
-        return self._group.watched()
+    @property
+    def event_fd(self) -> int:
+        return next((fd for fd, _ in self._group.watched()), -1)
 
-    def hold(self, limit: int) -> None:
-        with contextlib.suppress(OSError):  # below what is used: it stays at what it was
+    def set_limit(self, limit: int) -> None:
+        with contextlib.suppress(OSError):  # below what is used: the limit stays as it was
             self._group.set_limit(limit)
             self._limit = limit
 
@@ -119,11 +119,11 @@ class WorkerCgroupV1:
         return self._group.members_killed()
 
     def refused(self) -> bool:
-        # A page fault of the task's own waits for memory; one inside of read() or send() makes that fail.
+        # A page fault of a task waits for memory; one inside of read() or send() makes that fail.
         try:
             if int(self._most.read()) < self._limit - _CHARGED_IN_ADVANCE:
                 return False
-            write(os.path.dirname(self._most.path), "memory.max_usage_in_bytes", "0")  # begins anew at what is used
+            write(os.path.dirname(self._most.path), "memory.max_usage_in_bytes", "0")  # restarts at what is used
         except (OSError, ReadError):
             return False
         return True
@@ -134,7 +134,7 @@ class WorkerCgroupV1:
 
 
 class WorkerCgroupV2:
-    """A version 2 group: at ``memory.high`` the kernel slows down, a little above (``memory.max``) it kills one."""
+    """A version 2 group: at ``memory.high`` the kernel throttles, a little above (``memory.max``) it kills one."""
 
     kind = "cgroup2"
 
@@ -142,7 +142,7 @@ class WorkerCgroupV2:
         parent = parent_for(2, given)
         try:
             if not hands_memory_down(parent):
-                raise CeilingUnavailable(f"{parent} does not hand the memory controller down (cgroup.subtree_control)")
+                raise CeilingUnavailable(f"{parent} does not delegate the memory controller (cgroup.subtree_control)")
         except ReadError as error:
             raise CeilingUnavailable(str(error)) from None
         need_entry(parent)
@@ -151,6 +151,8 @@ class WorkerCgroupV2:
         self._events = KeptFile("events", f"{path}/memory.events", 512)
         self._current = KeptFile("current", f"{path}/memory.current", 64)
         self._notice = -1
+        #: memory.events reports by POLLPRI, which selectors do not know: readable when that comes.
+        self._poll = select.epoll()
         self._limit = limit
         self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
         try:
@@ -159,6 +161,7 @@ class WorkerCgroupV2:
             with contextlib.suppress(FileNotFoundError):  # no swap in this kernel
                 write(path, "memory.swap.max", "0")
             self._notice = os.open(f"{path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            self._poll.register(self._notice, select.EPOLLPRI)
             self._high = self._count(b"high")
         except OSError as error:
             self.close()
@@ -166,13 +169,14 @@ class WorkerCgroupV2:
 
     def _write(self, limit: int) -> None:
         write(self._path, "memory.high", str(limit))
-        write(self._path, "memory.max", str(limit + _ROOM_TO_STOP))
+        write(self._path, "memory.max", str(limit + _KILL_MARGIN))
 
-    def watched(self) -> Sequence[tuple[int, int]]:
-        return ((self._notice, select.POLLPRI),)
+    @property
+    def event_fd(self) -> int:
+        return self._poll.fileno()
 
-    def hold(self, limit: int) -> None:
-        # Lowering memory.max below what is used would have the kernel kill; high only slows down.
+    def set_limit(self, limit: int) -> None:
+        # Lowering memory.max below what is used would have the kernel kill; high only throttles.
         with contextlib.suppress(OSError, ValueError):
             if int(self._current.read()) < limit:
                 self._write(limit)
@@ -186,7 +190,7 @@ class WorkerCgroupV2:
 
     def stuck(self) -> bool:
         with contextlib.suppress(OSError):
-            os.pread(self._notice, 512, 0)  # reading is what arms the next notice
+            os.pread(self._notice, 512, 0)  # reading arms the next event
         high = self._count(b"high")
         moved, self._high = high != self._high, high
         with contextlib.suppress(OSError, ValueError, ReadError):
@@ -197,11 +201,12 @@ class WorkerCgroupV2:
         return self._count(b"oom_kill")
 
     def refused(self) -> bool:
-        return False  # it slows down, and kills
+        return False  # it throttles and kills
 
     def close(self) -> None:
         self._events.close()
         self._current.close()
+        self._poll.close()
         if self._notice >= 0:
             os.close(self._notice)
             self._notice = -1
@@ -209,7 +214,7 @@ class WorkerCgroupV2:
 
 
 def worker_cgroup(limit: int, given: str | None = None) -> WorkerCgroup:
-    """The best that this machine grants."""
+    """Return the best group that this machine grants."""
     reasons = []
     for make in (WorkerCgroupV2, WorkerCgroupV1):
         try:

@@ -13,7 +13,9 @@ from memwarden.admission.batch.report_plot import report_plot
 from memwarden.admission.batch.report_text import columns, report_text
 from memwarden.admission.batch.save_report import save_report
 from memwarden.admission.executor.batch_report import BatchStats
+from memwarden.admission.pool.task import PendingTask
 from memwarden.errors import ExtraMissing, RecordError, SettingsError
+from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB, seconds_text
 
 
@@ -21,27 +23,28 @@ def batch(seconds=10.0, name="big <one>\x1b"):
     """Three tasks at once, of which one is paused and then ended."""
     kept = BatchStats()
     kept.submitted = 5
-    kept.begin(100.0)
+    kept.start(100.0)
     steps = 50
     for step in range(steps + 1):
         now = 100.0 + seconds * step / steps
         used = 150 * MIB if step == 25 else (2 * step) * MIB
-        kept.note(now, 3, int(20 <= step < 25), 2, 90 * MIB, used, 128 * MIB)
+        kept.record_point(now, 3, int(20 <= step < 25), 2, 90 * MIB, used, 128 * MIB)
     kept.kills, kept.pauses, kept.finished, kept.failed = 1, 1, 4, 1
-    kept.setback(100.0 + seconds / 2, 3, name, "work", 120 * MIB, 90 * MIB, "nobody could go on", again=True)
+    task = PendingTask(3, TaskKey("work"), None, name=name)
+    kept.record_incident(100.0 + seconds / 2, task, 120 * MIB, 90 * MIB, "no task could continue", retried=True)
     return kept.report(128 * MIB, "polling", 4, 0)
 
 
 def test_the_course_is_kept_in_few_moments():
     """However long it takes, from the first to the very last."""
     kept = BatchStats()
-    kept.begin(0.0)
+    kept.start(0.0)
     for step in range(100_000):
-        kept.note(step * 0.02, 1, 0, 0, 0, step, 1)
+        kept.record_point(step * 0.02, 1, 0, 0, 0, step, 1)
     report = kept.report(1, "polling", 1, 0)
-    assert len(report.moments) < 2100
-    assert report.moments[0].seconds == 0.0
-    assert report.moments[-1].used == 99_999
+    assert len(report.points) < 2100
+    assert report.points[0].seconds == 0.0
+    assert report.points[-1].used == 99_999
     assert report.makespan == pytest.approx(1999.98)
 
 
@@ -49,10 +52,10 @@ def test_a_short_peak_is_seen_in_every_width():
     """Each column has the most of its share of time; before the first moment there is nothing."""
     report = batch()
     for count in (7, 40, 300):
-        drawn = columns(report.moments, count)
+        drawn = columns(report.points, count)
         assert len(drawn) == count
         assert max(each.used for each in drawn) == 150 * MIB
-    late = columns(report.moments[10:], 100)
+    late = columns(report.points[10:], 100)
     assert late[0].used == 0
 
 
@@ -66,7 +69,7 @@ def test_text_says_it_all():
         "3.0 in the mean, 3 at most, of 4 workers",
         "1 paused",
         "1 put back",
-        "at 5.0 s    big <one>?: nobody could go on; had 120.0 MiB of 90.0 MiB; put back",
+        "at 5.0 s    big <one>?: no task could continue; had 120.0 MiB of 90.0 MiB; put back",
     ):
         assert words in text
     assert max(map(len, text.splitlines())) <= 90

@@ -1,4 +1,4 @@
-"""What an executor and its workers say to each other, over a real pair of sockets."""
+"""Call items and result items over a real pair of sockets."""
 
 import errno
 import threading
@@ -9,195 +9,147 @@ from memwarden.admission.pool.connection import (
     ERROR,
     READY,
     RESULT,
-    Answer,
+    ResultItem,
     WorkerConnection,
-    answer,
-    insist,
-    next_task,
     receive,
+    receive_call,
+    retry_no_memory,
+    send_result,
 )
 
 
 @pytest.fixture
 def pair():
-    line, ends = WorkerConnection.open()
-    yield line, ends
-    line.close()
-    ends.close()
+    connection, sock = WorkerConnection.open()
+    yield connection, sock
+    connection.close()
+    sock.close()
 
 
-def plain(answers):
-    """Number and payload of each."""
-    return [(each.number, bytes(each.payload)) for each in answers]
+def payloads(items):
+    """Number and payload of each item."""
+    return [(each.number, each.payload) for each in items]
 
 
-def test_a_task_arrives_as_it_was_sent(pair):
-    """Number and payload; 0 and nothing is the end."""
-    line, ends = pair
-    line.send(7, b"task")
-    line.send(0)
-    assert next_task(ends) == (7, bytearray(b"task"))
-    assert next_task(ends) == (0, bytearray())
+def test_a_call_arrives_as_it_was_sent(pair):
+    """Number and payload; 0 without a payload asks the worker to exit."""
+    connection, sock = pair
+    assert connection.send(7, b"task")
+    assert connection.send(0)
+    assert receive_call(sock) == (7, bytearray(b"task"))
+    assert receive_call(sock) == (0, bytearray())
 
 
-def test_what_has_not_begun_can_be_taken_back(pair):
-    """In whatever moment: each is either begun or taken back; one that is sent again is begun then."""
-    line, ends = pair
-    for number in (1, 2, 3):
-        line.send(number, b"x" * number)
-    assert next_task(ends) == (1, bytearray(b"x"))
-    assert line.take_back() == [2, 3]
-    assert line.take_back() == []
-    line.send(4, b"four")
-    line.send(2, b"xx")
-    assert next_task(ends) == (4, bytearray(b"four"))
-    assert next_task(ends) == (2, bytearray(b"xx"))
-    line.send(0)
-    assert next_task(ends) == (0, bytearray())
+def test_a_result_arrives_as_it_was_sent(pair):
+    """All figures, up to the largest."""
+    connection, sock = pair
+    item = ResultItem(RESULT, (1 << 64) - 1, 0.125, 1 << 40, 1 << 41, 0, b"result")
+    send_result(sock, item)
+    assert connection.read() == [item]
+    assert connection.read() == []
+    assert not connection.closed
 
 
-def test_nothing_is_begun_twice_and_nothing_is_lost(pair):
-    """A worker takes as fast as it can while all is taken back, and sent again, as fast as it goes."""
-    line, ends = pair
-    begun = []
-
-    def work():
-        while (number := next_task(ends)[0]) != 0:
-            begun.append(number)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    waiting, taken = list(range(1, 1001)), 0
-    while waiting:
-        part, waiting, done = waiting[:16], waiting[16:], len(begun)
-        for number in part:
-            line.send(number, b"payload")
-        while len(begun) == done:
-            line.flush()
-        back = line.take_back()
-        taken += len(back)
-        waiting = back + waiting
-    line.send(0)
-    thread.join()
-    assert sorted(begun) == list(range(1, 1001))
-    assert taken
-
-
-def test_an_answer_arrives_as_it_was_given(pair):
-    """All its figures, up to the largest."""
-    line, ends = pair
-    said = Answer(RESULT, (1 << 64) - 1, 0.125, 1 << 40, 1 << 41, 0, b"result")
-    answer(ends.sock, said)
-    assert line.read() == [said]
-    assert line.read() == []
-    assert not line.ended
-
-
-def test_several_answers_come_in_order(pair):
+def test_several_results_come_in_order(pair):
     """Also empty ones."""
-    line, ends = pair
+    connection, sock = pair
     for number in range(5):
-        answer(ends.sock, Answer(READY if number == 0 else ERROR, number, 0.0, 0, 0, 0, b"x" * number))
-    assert plain(line.read()) == [(number, b"x" * number) for number in range(5)]
+        send_result(sock, ResultItem(READY if number == 0 else ERROR, number, 0.0, 0, 0, 0, b"x" * number))
+    assert payloads(connection.read()) == [(number, b"x" * number) for number in range(5)]
 
 
-def test_an_answer_in_pieces_is_put_together(pair):
-    """Whatever the pieces, nothing is told before it is whole."""
-    line, ends = pair
-    heard = []
+def test_a_result_in_pieces_is_joined(pair):
+    """Whatever the pieces, nothing is returned before it is complete."""
+    connection, sock = pair
+    received = []
 
     class Piecewise:
         def send(self, data):
             for byte in bytes(data):
-                ends.sock.send(bytes([byte]))
-                heard.extend(line.read())
+                assert not received
+                sock.send(bytes([byte]))
+                received.extend(connection.read())
             return len(data)
 
-    answer(Piecewise(), Answer(RESULT, 3, 0.0, 1, 2, 3, b"whole"))
-    assert plain(heard) == [(3, b"whole")]
+    send_result(Piecewise(), ResultItem(RESULT, 3, 0.0, 1, 2, 3, b"whole"))
+    assert payloads(received) == [(3, b"whole")]
 
 
-def test_what_does_not_fit_into_the_socket_goes_later(pair):
-    """Sending never waits; ``full`` says that more is to go, and ``flush`` sends it."""
-    line, ends = pair
+def test_what_does_not_fit_into_the_socket_is_sent_later(pair):
+    """``send`` never waits; ``flush`` sends the rest."""
+    connection, sock = pair
     payload = bytes(range(256)) * 40_000
-    line.send(1, payload)
-    line.send(2, b"second")
-    assert line.full
-    got = []
+    assert not connection.send(1, payload)
+    assert not connection.send(2, b"second")
+    received = []
 
     def work():
-        got.extend(next_task(ends) for _ in range(2))
+        received.extend(receive_call(sock) for _ in range(2))
 
     thread = threading.Thread(target=work)
     thread.start()
-    while line.full:
-        line.flush()
+    while not connection.flush():
+        pass
     thread.join()
-    assert got == [(1, bytearray(payload)), (2, bytearray(b"second"))]
+    assert received == [(1, bytearray(payload)), (2, bytearray(b"second"))]
 
 
-def test_a_large_answer_does_not_keep_the_reader(pair):
-    """One call reads about a megabyte; with ``whole`` all that is there."""
-    line, ends = pair
+@pytest.mark.parametrize("drain", [False, True])
+def test_a_large_result_comes_in_parts(pair, drain):
+    """One call makes one read; with ``drain`` it reads all that is there."""
+    connection, sock = pair
     payload = b"\xa5" * 5_000_000
-    thread = threading.Thread(target=answer, args=(ends.sock, Answer(RESULT, 1, 0.0, 0, 0, 0, payload)))
+    thread = threading.Thread(target=send_result, args=(sock, ResultItem(RESULT, 1, 0.0, 0, 0, 0, payload)))
     thread.start()
-    calls, heard = 0, []
-    while not heard:
-        heard = line.read()
+    calls, items = 0, []
+    while not items:
+        items = connection.read(drain=drain)
         calls += 1
     thread.join()
-    assert plain(heard) == [(1, payload)]
-    assert calls > 4
+    assert payloads(items) == [(1, payload)]
+    assert drain or calls > 50
 
 
 @pytest.mark.parametrize("part", [0, 10, 60])
 def test_the_end_is_noticed(pair, part):
-    """Before, within and after an answer; what was whole counts, half a one does not."""
-    line, ends = pair
-    answer(ends.sock, Answer(RESULT, 1, 0.0, 0, 0, 0, b"first"))
-    whole = b"".join(_frame(Answer(RESULT, 2, 0.0, 0, 0, 0, b"second" * 10)))
-    ends.sock.sendall(whole[:part])
-    ends.sock.close()
-    assert plain(line.read(whole=True)) == [(1, b"first")]
-    assert line.ended
-
-
-def _frame(said):
+    """Before, within and after a result; a complete one counts, a part of one does not."""
+    connection, sock = pair
+    send_result(sock, ResultItem(RESULT, 1, 0.0, 0, 0, 0, b"first"))
     parts = []
 
-    class Keeping:
+    class Recorder:
         def send(self, data):
             parts.append(bytes(data))
             return len(data)
 
-    answer(Keeping(), said)
-    return parts
+    send_result(Recorder(), ResultItem(RESULT, 2, 0.0, 0, 0, 0, b"second" * 10))
+    sock.sendall(b"".join(parts)[:part])
+    sock.close()
+    assert payloads(connection.read(drain=True)) == [(1, b"first")]
+    assert connection.closed
 
 
-def test_sending_to_one_who_is_gone_harms_nobody(pair):
-    """Reading says that it is gone."""
-    line, ends = pair
-    ends.sock.close()
-    line.send(1, b"x" * 1_000_000)
-    assert not line.full
-    line.read()
-    assert line.ended
+def test_sending_to_a_worker_that_is_gone_is_harmless(pair):
+    """Reading reports the end."""
+    connection, sock = pair
+    sock.close()
+    assert connection.send(1, b"x" * 1_000_000)
+    connection.read()
+    assert connection.closed
 
 
 def test_a_worker_notices_that_the_executor_is_gone(pair):
     """Between tasks, and in the middle of one."""
-    line, ends = pair
-    line.close()
+    connection, sock = pair
+    connection.close()
     with pytest.raises(EOFError):
-        next_task(ends)
-    assert receive(ends.sock, 0) == bytearray()
+        receive_call(sock)
+    assert receive(sock, 0) == bytearray()
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.EFAULT])
-def test_a_call_that_finds_no_memory_is_made_again(number, monkeypatch):
-    """Nothing was done by it; and it passes."""
+def test_a_call_that_finds_no_memory_is_repeated(number, monkeypatch):
+    """It has done nothing, and succeeds later."""
     monkeypatch.setattr("memwarden.admission.pool.connection.time.sleep", lambda seconds: None)
     failures = [OSError(number, "")] * 3
 
@@ -206,14 +158,15 @@ def test_a_call_that_finds_no_memory_is_made_again(number, monkeypatch):
             raise failures.pop()
         return len(data)
 
-    assert insist(call, memoryview(b"four")) == 4
+    assert retry_no_memory(call, memoryview(b"four")) == 4
+    assert failures == []
 
 
-def test_other_errors_are_the_callers():
+def test_other_errors_are_raised():
     """A connection that is reset does not come back."""
 
     def call(data):
         raise ConnectionResetError(errno.ECONNRESET, "")
 
     with pytest.raises(ConnectionResetError):
-        insist(call, memoryview(b"x"))
+        retry_no_memory(call, memoryview(b"x"))

@@ -1,66 +1,120 @@
-"""A worker as the executor sees it: what it works at when something is taken back."""
+"""A worker as the executor sees it: ready, finished, killed."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from memwarden.admission.executor.scheduler import PendingTask, RunningTask
-from memwarden.admission.pool.connection import Ends, WorkerConnection, next_task
-from memwarden.admission.pool.worker_handle import Task, WorkerHandle
+from memwarden.admission.pool.connection import READY, RESULT, ResultItem, WorkerConnection
+from memwarden.admission.pool.task import PendingTask, RunningTask, WorkItem
+from memwarden.admission.pool.worker_handle import WorkerHandle
+from memwarden.errors import ReadError
 from memwarden.model.footprints import TaskKey
 from memwarden.readers.linux.identity import ProcProbe
 
-PROBE = ProcProbe()
+MIB = 1 << 20
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[WorkerHandle, Ends]]:
-    """A seat with three tasks sent, which is thought to work at the first one, and its worker's ends."""
-    line, ends = WorkerConnection.open()
-    seat = WorkerHandle(line)
-    for number in (1, 2, 3):
-        future: Future[Any] = Future()
-        seat.tasks.append(Task(PendingTask(number, TaskKey("kind"), None), future, print, (), {}))
-        line.send(number, b"payload")
-    seat.run = RunningTask(seat.tasks[0].job, 1000, 5.0)
-    yield seat, ends
-    seat.close()
-    ends.close()
+def handle() -> Iterator[WorkerHandle]:
+    connection, sock = WorkerConnection.open()
+    made = WorkerHandle(connection, ProcProbe())
+    yield made
+    made.close()
+    sock.close()
 
 
-def numbers(tasks: Any) -> list[int]:
-    return [task.job.number for task in tasks]
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for the worker."""
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
 
 
-def test_what_has_begun_stays(pair: tuple[WorkerHandle, Ends]) -> None:
-    """The run of it goes on."""
-    seat, ends = pair
-    assert next_task(ends)[0] == 1
-    run = seat.run
-    assert numbers(seat.take_back(9.0, PROBE)) == [2, 3]
-    assert numbers(seat.tasks) == [1]
-    assert seat.run is run
+def ready(pid: int) -> ResultItem:
+    return ResultItem(READY, pid, 0.0, 0, 0, 0, b"")
 
 
-def test_a_worker_that_had_not_begun_has_nothing_to_do(pair: tuple[WorkerHandle, Ends]) -> None:
-    """It was stopped, or the machine was busy, since it was thought to begin: no run is left that will never end."""
-    seat, _ = pair
-    assert numbers(seat.take_back(9.0, PROBE)) == [1, 2, 3]
-    assert not seat.tasks
-    assert seat.run is None
+def result(peak: int = 0, other: int = 0) -> ResultItem:
+    return ResultItem(RESULT, 1, 0.1, peak, 0, other, b"")
 
 
-def test_a_worker_may_begin_the_next_one_meanwhile(
-    pair: tuple[WorkerHandle, Ends], monkeypatch: pytest.MonkeyPatch
+def give_task(handle: WorkerHandle) -> None:
+    task = PendingTask(1, TaskKey("kind"), None)
+    future: Future[Any] = Future()
+    handle.item, handle.run = WorkItem(task, future, print, (), {}), RunningTask(task, 100, 5.0)
+
+
+def test_a_worker_that_has_ended_since_was_ready_all_the_same(handle: WorkerHandle) -> None:
+    """Its task may have killed it: that counts as an attempt, so the pid is known though the process is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with pytest.raises(ReadError):
+        handle.on_ready(ready(process.pid))
+    assert handle.ready
+    assert handle.pid == process.pid
+    assert handle.key is None
+    handle.kill("nothing is there to signal")
+    assert handle.sample() == 0
+
+
+def test_the_peak_is_the_largest_of_samples_and_high_water_mark(
+    handle: WorkerHandle, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    """The first one was taken back, and then it was quicker: it works at the second, with the same lease."""
-    seat, _ = pair
-    monkeypatch.setattr(seat.line, "take_back", lambda: [1, 3])
-    assert numbers(seat.take_back(9.0, PROBE)) == [1, 3]
-    assert numbers(seat.tasks) == [2]
-    assert seat.run is not None
-    assert (seat.run.job.number, seat.run.lease, seat.run.begun) == (2, 1000, 9.0)
+    """Without the worker's own mark the samples decide; files and shared memory are not part of it."""
+    handle.on_ready(ResultItem(READY, sleeper.pid, 0.0, 0, 10 * MIB, 0, b""))
+    for mark, other, sampled, expected in [(0, 0, 30, 30), (60, 5, 30, 45), (60, 5, 50, 50), (5, 0, 0, 0)]:
+        give_task(handle)
+        assert handle.run is not None
+        handle.run.update(sampled * MIB, 6.0)
+        assert handle.finish(result(mark * MIB, other * MIB)) == expected * MIB
+        assert handle.item is handle.run is None
+    assert handle.tasks_done == 4
+    assert handle.idle
+
+
+def state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def test_a_paused_worker_runs_again_after_its_task(handle: WorkerHandle, sleeper: subprocess.Popen[bytes]) -> None:
+    """It had finished before it was stopped."""
+    handle.on_ready(ready(sleeper.pid))
+    give_task(handle)
+    assert handle.run is not None
+    handle.run.paused = True
+    handle.pause()
+    os.waitpid(sleeper.pid, os.WUNTRACED)
+    assert state(sleeper.pid) == "T"
+    handle.finish(result())
+    assert state(sleeper.pid) != "T"
+
+
+def test_the_first_reason_of_a_kill_is_kept(handle: WorkerHandle, sleeper: subprocess.Popen[bytes]) -> None:
+    """A worker that was killed to free memory is killed again when the executor ends."""
+    handle.on_ready(ready(sleeper.pid))
+    handle.kill("no task could continue", for_memory=True)
+    handle.kill("the executor was shut down")
+    assert (handle.killed_for, handle.killed_for_memory) == ("no task could continue", True)
+    assert handle.dying
+    assert not handle.idle
+    assert sleeper.wait(10) == -signal.SIGKILL
+
+
+def test_a_killed_worker_that_is_gone_uses_nothing(handle: WorkerHandle, sleeper: subprocess.Popen[bytes]) -> None:
+    """What it used is free before it is reaped: counted on, it would count twice."""
+    handle.on_ready(ready(sleeper.pid))
+    handle.used = 60 * MIB
+    handle.kill("no task could continue", for_memory=True)
+    sleeper.wait(10)
+    assert handle.sample() == 0

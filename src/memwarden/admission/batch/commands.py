@@ -137,7 +137,7 @@ def run_commands(
     where something was written), which appear when they are whole and grow in the folder ``scratch``. With ``scratch``
     alone they are there, for the caller to take away; with none the output goes where that of the workers goes.
     ``size_of`` says an input's size, ``kind`` and ``reserve`` are hints as
-    in :meth:`BudgetedExecutor.hinted`; other executors do not need them.
+    in :meth:`BudgetedExecutor.with_options`; other executors do not need them.
 
     An input that ``manifest`` knows as done is left out, and each result is added to it when the caller comes back for
     the next one: what he does with a result is done before it counts as done. ``fail_fast``: after a failure nothing
@@ -155,7 +155,7 @@ def run_commands(
             return executor.submit(run_command, begun.order)
 
         def hinted(most: int | str | None) -> Future[CommandRun]:
-            tasks = executor.hinted(kind=kind, size=begun.size, reserve=most, name=printable(begun.text))
+            tasks = executor.with_options(kind=kind, size=begun.size, reserve=most, name=printable(begun.text))
             return tasks.submit(run_command, begun.order)
 
         if begun.again:
@@ -260,11 +260,11 @@ def _was_starved(future: Future[CommandRun], report: BatchReport) -> bool:
     if (error := future.exception()) is not None:
         return isinstance(error, OSError | subprocess.SubprocessError)
     ran = future.result()
-    if ran.exit_code == 0 or report.backstop == "polling":
+    if ran.exit_code == 0 or report.enforcement == "polling":
         return False
-    begin = ran.began - report.began - _SLACK
+    begin = ran.began - report.started - _SLACK
     end = begin + ran.seconds + 2 * _SLACK
-    near = [each for each in report.moments if begin <= each.seconds <= end]
+    near = [each for each in report.points if begin <= each.seconds <= end]
     return any(each.paused or each.used >= each.budget * FULL for each in near)
 
 

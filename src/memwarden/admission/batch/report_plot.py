@@ -26,9 +26,9 @@ def report_plot(report: BatchReport) -> Figure:
     done = f"{report.finished} of " if report.finished < report.submitted else ""
     plot.title(memory, f"{done}{report.submitted} tasks in {seconds_text(report.makespan)}", _detail(report))
     points: list[BatchPoint] = []
-    if report.moments and report.moments[-1].seconds > 0:
-        points = columns(report.moments, _COLUMNS)
-        points.append(points[-1]._replace(seconds=report.moments[-1].seconds))
+    if report.points and report.points[-1].seconds > 0:
+        points = columns(report.points, _COLUMNS)
+        points.append(points[-1]._replace(seconds=report.points[-1].seconds))
     end = points[-1].seconds if points else 1.0
     unit, name = plot.time_unit(end)
     times = [each.seconds / unit for each in points]
@@ -49,9 +49,9 @@ def report_plot(report: BatchReport) -> Figure:
     memory.plot(times, budgets, drawstyle="steps-post", color=plot.INK, linestyle="--", linewidth=1.4, label=label)
     memory.set_ylim(0, top / byte * 1.08)
     memory.set_ylabel(f"Memory ({byte_name})")
-    if report.setbacks:
-        at = [min(each.seconds, end) / unit for each in report.setbacks]
-        label = "requeued" if all(each.again for each in report.setbacks) else "requeued or failed"
+    if report.incidents:
+        at = [min(each.seconds, end) / unit for each in report.incidents]
+        label = "requeued" if all(each.retried for each in report.incidents) else "requeued or failed"
         memory.plot(at, [top / byte * 1.03] * len(at), "v", color=plot.RED, label=f"task stopped, {label}", zorder=4)
         for axes in (memory, tasks):
             for x in sorted(set(at)):
@@ -71,7 +71,7 @@ def report_plot(report: BatchReport) -> Figure:
 
 def _detail(report: BatchReport) -> str:
     parts = [f"{report.concurrency:.1f} running on average, {report.most_running} at most"]
-    parts.append(f"peak {size_text(report.peak_used)}, enforced by {report.backstop}")
+    parts.append(f"peak {size_text(report.peak_used)}, enforced by {report.enforcement}")
     counts = ((report.pauses, "paused"), (report.requeues, "requeued"), (report.failed, "failed"))
     parts += [f"{count} {word}" for count, word in counts if count]
     return "  ·  ".join(parts)

@@ -17,14 +17,14 @@ _ROWS = 4
 def report_text(report: BatchReport, width: int = 80, *, blocks: bool = True) -> str:
     """The figures, the course over time, and each setback."""
     lines = [f"{title:<11} {words}".rstrip() for title, words in _figures(report)]
-    if len(report.moments) > 1:
+    if len(report.points) > 1:
         lines.append("")
         lines += _charts(report, max(20, width - 13), blocks)
-    if report.setbacks:
+    if report.incidents:
         lines.append("")
-        lines += [_setback(each) for each in report.setbacks[:_TOLD]]
-        if len(report.setbacks) > _TOLD:
-            lines.append(f"… and {len(report.setbacks) - _TOLD} more" if blocks else "and more")
+        lines += [_setback(each) for each in report.incidents[:_TOLD]]
+        if len(report.incidents) > _TOLD:
+            lines.append(f"… and {len(report.incidents) - _TOLD} more" if blocks else "and more")
     return "\n".join(lines)
 
 
@@ -33,7 +33,7 @@ def _figures(report: BatchReport) -> Iterator[tuple[str, str]]:
     others = ((report.failed, "failed"), (report.cancelled, "cancelled"))
     counts += [f"{count} {word}" for count, word in others if count]
     yield "batch", f"{', '.join(counts)}, in {seconds_text(report.makespan)}"
-    yield "budget", f"{size_text(report.budget)}, held by {report.backstop}"
+    yield "budget", f"{size_text(report.budget)}, held by {report.enforcement}"
     share = f", {report.used_share:.0%} of it used in the mean" if report.used_share else ""
     yield "memory", f"{size_text(report.peak_used)} used at most, {size_text(report.peak_reserved)} reserved{share}"
     yield "at once", f"{report.concurrency:.1f} in the mean, {report.most_running} at most, of {report.workers} workers"
@@ -43,7 +43,7 @@ def _figures(report: BatchReport) -> Iterator[tuple[str, str]]:
 
 
 def _charts(report: BatchReport, width: int, blocks: bool) -> Iterator[str]:
-    moments = columns(report.moments, width)
+    moments = columns(report.points, width)
     most = max(report.most_running, 1)
     yield from _area("at once", str(most), [each.running - each.paused for each in moments], most, blocks)
     ceiling = max(report.budget, report.peak_used, 1)
@@ -79,6 +79,6 @@ def columns(moments: Sequence[BatchPoint], count: int) -> list[BatchPoint]:
 
 
 def _setback(each: TaskIncident) -> str:
-    what = "put back" if each.again else "given up"
-    had = f"had {size_text(each.seen)}" + (f" of {size_text(each.reserved)}" if each.reserved else "")
-    return f"{'at ' + seconds_text(each.seconds):<11} {printable(each.name)}: {printable(each.why)}; {had}; {what}"
+    what = "put back" if each.retried else "given up"
+    had = f"had {size_text(each.peak)}" + (f" of {size_text(each.reserved)}" if each.reserved else "")
+    return f"{'at ' + seconds_text(each.seconds):<11} {printable(each.name)}: {printable(each.reason)}; {had}; {what}"

@@ -1,54 +1,61 @@
-"""What happened to a batch: how it went over time, and what it cost to keep it within its budget."""
+"""Report of a batch: its course over time, and the pauses, kills and retries that kept it within the budget."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memwarden.model.serialize import iso
 
-#: Moments that are kept; with more, every second one goes.
+if TYPE_CHECKING:
+    from memwarden.admission.pool.task import PendingTask
+
+#: Points and incidents that are kept; with more points, every second one is dropped.
 _MOST = 2048
-#: As often as that at first, seconds.
-_EVERY = 0.02
+#: Seconds between points at first.
+_INTERVAL = 0.02
+_COUNTERS = (
+    "submitted", "finished", "failed", "cancelled", "pauses", "kills", "requeues", "retired", "peak_used",
+    "peak_reserved", "most_running",
+)  # fmt: skip
 
 
 class BatchPoint(NamedTuple):
-    """How it stood: seconds since the first task began, tasks, and bytes."""
+    """One sample: seconds since the first task started, numbers of tasks, and bytes."""
 
     seconds: float
     running: int
     paused: int
-    waiting: int
-    #: Promised to the tasks that run, and really used by them.
+    pending: int
+    #: Reserved for the running tasks, and used by them.
     reserved: int
     used: int
     budget: int
 
 
 class TaskIncident(NamedTuple):
-    """A task that was ended, or ended itself, and what became of it."""
+    """A failed or killed attempt of a task."""
 
     seconds: float
     number: int
     name: str
     kind: str
-    #: Bytes that it was seen with, and had been given.
-    seen: int
+    #: Bytes that the attempt used at its peak, and that were reserved for it.
+    peak: int
     reserved: int
-    why: str
-    #: Whether it was put back.
-    again: bool
+    reason: str
+    #: The task was requeued.
+    retried: bool
 
 
 class BatchReport(NamedTuple):
     """A batch as a value. Times are seconds, sizes bytes."""
 
-    began: float
+    started: float
     makespan: float
     budget: int
-    #: ``"cgroup1"``, ``"cgroup2"`` or ``"polling"``: what held the workers beside looking.
-    backstop: str
+    #: ``"cgroup1"``, ``"cgroup2"`` or ``"polling"``: what enforces the budget beside the sampling.
+    enforcement: str
     workers: int
     submitted: int
     finished: int
@@ -58,77 +65,69 @@ class BatchReport(NamedTuple):
     kills: int
     kernel_kills: int
     requeues: int
+    #: Workers that were replaced or no longer needed.
     retired: int
-    #: Together: how long tasks ran, and how long they stood still.
+    #: Sum over all tasks.
     run_seconds: float
     paused_seconds: float
     peak_used: int
     peak_reserved: int
     most_running: int
-    #: Mean tasks at once, and the mean share of what was reserved that was used.
+    #: Mean number of running tasks, and mean share of the reserved bytes that was used.
     concurrency: float
     used_share: float
-    moments: tuple[BatchPoint, ...]
-    setbacks: tuple[TaskIncident, ...]
+    points: tuple[BatchPoint, ...]
+    incidents: tuple[TaskIncident, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        told = self._asdict()
+        """Return the report as JSON-safe values; names of sizes end in ``_bytes``."""
+        fields = self._asdict()
         for name in ("budget", "peak_used", "peak_reserved"):
-            told[f"{name}_bytes"] = told.pop(name)
-        told["makespan_seconds"] = round(told.pop("makespan"), 6)
-        told["began"] = iso(self.began)
-        told["moments"] = {
-            "seconds": [round(each.seconds, 4) for each in self.moments],
-            "running": [each.running for each in self.moments],
-            "paused": [each.paused for each in self.moments],
-            "waiting": [each.waiting for each in self.moments],
-            "reserved_bytes": [each.reserved for each in self.moments],
-            "used_bytes": [each.used for each in self.moments],
-            "budget_bytes": [each.budget for each in self.moments],
+            fields[f"{name}_bytes"] = fields.pop(name)
+        fields["makespan_seconds"] = round(fields.pop("makespan"), 6)
+        fields["started"] = iso(self.started)
+        sizes = {"reserved": "reserved_bytes", "used": "used_bytes", "budget": "budget_bytes", "peak": "peak_bytes"}
+        fields["points"] = {
+            sizes.get(name, name): [round(getattr(point, name), 4) for point in self.points]
+            for name in BatchPoint._fields
         }
-        told["setbacks"] = [
-            {
-                "seconds": round(each.seconds, 4),
-                "task": each.number,
-                "name": each.name,
-                "kind": each.kind,
-                "seen_bytes": each.seen,
-                "reserved_bytes": each.reserved,
-                "why": each.why,
-                "again": each.again,
-            }
-            for each in self.setbacks
+        fields["incidents"] = [
+            {sizes.get(name, name): value for name, value in incident._asdict().items()}
+            | {"seconds": round(incident.seconds, 4)}
+            for incident in self.incidents
         ]
-        return {"schema": 1, "type": "batch", **told}
+        return {"schema": 1, "type": "batch", **fields}
 
 
 class BatchStats:
-    """Writes down a batch as it goes."""
+    """Counters, points and incidents of a batch while it runs."""
 
     def __init__(self) -> None:
         self.submitted = self.finished = self.failed = self.cancelled = 0
         self.pauses = self.kills = self.requeues = self.retired = 0
         self.run_seconds = self.paused_seconds = 0.0
         self.peak_used = self.peak_reserved = self.most_running = 0
-        self._began = 0.0
+        self._started = 0.0
         self._first: float | None = None
         self._last = 0.0
-        self._moments: list[BatchPoint] = []
-        #: The last one, kept or not.
-        self._now: BatchPoint | None = None
-        self._setbacks: list[TaskIncident] = []
-        self._every = _EVERY
-        self._sums = [0.0, 0.0, 0.0, 0.0]  # seconds; and of running, used, reserved, times seconds
+        self._points: list[BatchPoint] = []
+        #: The latest point, kept or not.
+        self._latest: BatchPoint | None = None
+        self._incidents: list[TaskIncident] = []
+        self._interval = _INTERVAL
+        #: Seconds; and running tasks, used and reserved bytes, multiplied by seconds.
+        self._sums = [0.0, 0.0, 0.0, 0.0]
 
-    def begin(self, now: float) -> None:
-        """A task begins (the first one counts)."""
+    def start(self, now: float) -> None:
+        """Record the start of a task; the first one starts the batch."""
         if self._first is None:
             self._first = self._last = now
-            self._began = time.time()
+            self._started = time.time()
 
-    def note(self, now: float, running: int, paused: int, waiting: int, reserved: int, used: int, budget: int) -> None:
-        """How it stands now."""
+    def record_point(
+        self, now: float, running: int, paused: int, pending: int, reserved: int, used: int, budget: int
+    ) -> None:
+        """Record one sample."""
         if self._first is None:
             return
         passed, self._last = now - self._last, now
@@ -138,51 +137,42 @@ class BatchStats:
         self.peak_used = max(self.peak_used, used)
         self.peak_reserved = max(self.peak_reserved, reserved)
         self.most_running = max(self.most_running, running)
-        self._now = BatchPoint(now - self._first, running, paused, waiting, reserved, used, budget)
-        if not self._moments or self._now.seconds - self._moments[-1].seconds >= self._every:
-            self._moments.append(self._now)
-            if len(self._moments) > _MOST:
-                del self._moments[1::2]
-                self._every *= 2
+        self._latest = BatchPoint(now - self._first, running, paused, pending, reserved, used, budget)
+        if not self._points or self._latest.seconds - self._points[-1].seconds >= self._interval:
+            self._points.append(self._latest)
+            if len(self._points) > _MOST:
+                del self._points[1::2]
+                self._interval *= 2
 
-    def setback(
-        self, now: float, number: int, name: str, kind: str, seen: int, reserved: int, why: str, *, again: bool
+    def record_incident(
+        self, now: float, task: PendingTask, peak: int, reserved: int, reason: str, *, retried: bool
     ) -> None:
-        """A task was ended before it had finished."""
-        self.requeues += again
-        if len(self._setbacks) < _MOST:
-            self._setbacks.append(
-                TaskIncident(now - (self._first or now), number, name, kind, seen, reserved, why, again)
+        """Record an attempt that failed or was killed."""
+        self.requeues += retried
+        if len(self._incidents) < _MOST:
+            seconds = now - (self._first or now)
+            self._incidents.append(
+                TaskIncident(seconds, task.number, task.name, task.kind.name, peak, reserved, reason, retried)
             )
 
-    def report(self, budget: int, backstop: str, workers: int, kernel_kills: int) -> BatchReport:
-        """What is known until now."""
+    def report(self, budget: int, enforcement: str, workers: int, kernel_kills: int) -> BatchReport:
+        """Return the report until now."""
         seconds, running, used, reserved = self._sums
-        moments = tuple(self._moments)
-        if self._now is not None and (not moments or moments[-1].seconds < self._now.seconds):
-            moments += (self._now,)
+        points = tuple(self._points)
+        if self._latest is not None and (not points or points[-1].seconds < self._latest.seconds):
+            points += (self._latest,)
         return BatchReport(
-            self._began,
-            0.0 if self._first is None else self._last - self._first,
-            budget,
-            backstop,
-            workers,
-            self.submitted,
-            self.finished,
-            self.failed,
-            self.cancelled,
-            self.pauses,
-            self.kills,
-            kernel_kills,
-            self.requeues,
-            self.retired,
-            round(self.run_seconds, 6),
-            round(self.paused_seconds, 6),
-            self.peak_used,
-            self.peak_reserved,
-            self.most_running,
-            round(running / seconds, 4) if seconds else 0.0,
-            round(used / reserved, 4) if reserved else 0.0,
-            moments,
-            tuple(self._setbacks),
+            started=self._started,
+            makespan=0.0 if self._first is None else self._last - self._first,
+            budget=budget,
+            enforcement=enforcement,
+            workers=workers,
+            kernel_kills=kernel_kills,
+            run_seconds=round(self.run_seconds, 6),
+            paused_seconds=round(self.paused_seconds, 6),
+            concurrency=round(running / seconds, 4) if seconds else 0.0,
+            used_share=round(used / reserved, 4) if reserved else 0.0,
+            points=points,
+            incidents=tuple(self._incidents),
+            **{name: getattr(self, name) for name in _COUNTERS},
         )

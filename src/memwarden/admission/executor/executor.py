@@ -1,8 +1,7 @@
-"""An executor for tasks that would not fit into memory all at once.
+"""An executor for tasks that do not fit into memory all at once.
 
-:class:`BudgetedExecutor` is a :class:`concurrent.futures.Executor` over processes, as the standard library's
-``ProcessPoolExecutor`` is. It begins a task when there is memory for what such tasks have been seen to need, watches
-the workers, and does something before the kernel does.
+:class:`BudgetedExecutor` is a :class:`concurrent.futures.Executor` over processes like ``ProcessPoolExecutor``. It
+starts a task when there is memory for what tasks of its kind were seen to need, and samples the workers.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memwarden.actions.gate import Gate
 from memwarden.admission.executor.batch_report import BatchStats
-from memwarden.admission.executor.scheduler import PendingTask
-from memwarden.admission.executor.supervisor import TRIM, Supervisor
+from memwarden.admission.executor.manager_thread import ExecutorManager
+from memwarden.admission.executor.task_scheduler import TRIM, Limits
 from memwarden.admission.footprints.footprint import Footprints
 from memwarden.admission.footprints.input_size import usual_size
 from memwarden.admission.footprints.task_key import kind_of
 from memwarden.admission.ledger.ledger import Ledger
-from memwarden.admission.pool.fork_server import spawner
+from memwarden.admission.pool.fork_server import create_spawner
+from memwarden.admission.pool.task import PendingTask, WorkItem
 from memwarden.admission.pool.worker import WorkerConfig
-from memwarden.admission.pool.worker_handle import Task
 from memwarden.contain.worker_cgroup import NoWorkerCgroup, WorkerCgroup, worker_cgroup
 from memwarden.errors import DoesNotFit, SettingsError
 from memwarden.model.footprints import TaskKey
@@ -44,33 +43,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How often a task is begun at most, when it or its worker was ended; the last time alone.
+#: Maximum attempts per task. The last attempt runs exclusively.
 ATTEMPTS = 3
-#: A claim of another process that has waited for so long is passed by no more tasks of ours.
+#: Tasks of this executor overtake a request of another process for so long.
 PATIENCE_SECONDS = 3.0
 
 
 class BudgetedExecutor(Executor):
     """Runs calls in worker processes, as many at once as there is memory for.
 
-    ``max_workers``: processes, by default one for each processor; may be changed later. ``budget``: bytes or
-    ``"4GiB"`` or ``"80%"`` of the effective limit, for all tasks together, beyond what the workers hold when they
-    begin; by default the effective headroom. All executors and :func:`admit` of this user in this host or container
-    share what there is; ``ledger`` is the name of another ledger, or one, for those that shall not.
+    ``max_workers``: processes, by default one for each processor; may be changed later. ``budget``: bytes, ``"4GiB"``
+    or ``"80%"`` of the effective limit, for all tasks together beyond what idle workers use; by default the effective
+    headroom. All executors and :func:`admit` calls of this user in this host or container share it; ``ledger`` is
+    another ledger, or its name, for those that shall not.
 
-    What a task needs is foreseen by its ``predictor`` (by default learned from earlier tasks of its kind, and kept for
-    the next run); its kind is the function, its size what ``size_of(*args, **kwargs)`` says (by default the first
-    ``int`` among the arguments, else the bytes of the first path or buffer). :meth:`hinted` says them.
+    ``predictor`` estimates each task's peak memory, by default from earlier tasks of its kind, kept for the next run.
+    The kind is the function, the size is ``size_of(*args, **kwargs)`` (by default the first ``int`` among the
+    arguments, else the bytes of the first path or buffer); :meth:`with_options` sets them.
 
-    A task may be begun more than once: when it had to be ended to make room, or its worker was killed; ``attempts``
-    times at most, the last time alone. One that had the whole budget and wanted more raises :class:`TaskTooLarge` (a
-    ``MemoryError``); one whose worker ended by itself raises :class:`WorkerLost`, and the others go on.
+    A task that was killed to free memory, or whose worker was killed, is retried: ``attempts`` in all, the last one
+    exclusively. A task that exceeds the whole budget raises :class:`TaskTooLarge` (a ``MemoryError``), one whose worker
+    ended by itself :class:`WorkerLost`; the others continue.
 
-    ``initializer``, ``initargs``, ``mp_context`` and ``max_tasks_per_child`` mean what they do in the standard library.
-    ``cgroup`` is a group to hold the workers in, where none may be made otherwise (``False``: none). ``gate``: while it
-    is shut nothing new begins. ``progress``: ``True`` draws a line where standard error is a terminal; a function is
-    called with the :class:`BatchReport` four times a second, in its own thread.
-    Linux only.
+    ``initializer``, ``initargs``, ``mp_context`` and ``max_tasks_per_child`` are those of the standard library.
+    ``cgroup``: a group for the workers, where none can be made otherwise (``False``: none). ``gate``: while it is
+    closed no task starts. ``progress``: ``True`` draws a line where standard error is a terminal; a function is called
+    with the :class:`BatchReport` four times a second, in a thread. Linux only.
     """
 
     def __init__(
@@ -93,12 +91,12 @@ class BudgetedExecutor(Executor):
     ) -> None:
         if sys.platform != "linux":
             raise SettingsError("BudgetedExecutor needs Linux; use concurrent.futures.ProcessPoolExecutor here")
-        self._workers = _whole("max_workers", max_workers if max_workers is not None else _processors())
+        self._workers = _positive("max_workers", max_workers if max_workers is not None else _processors())
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
-            _whole("max_tasks_per_child", max_tasks_per_child)
-        _whole("attempts", attempts)
+            _positive("max_tasks_per_child", max_tasks_per_child)
+        _positive("attempts", attempts)
         if isinstance(ledger, Ledger):
             if budget is not None:
                 raise SettingsError("budget and a ledger: the ledger has its own budget; give its name, or no budget")
@@ -109,61 +107,60 @@ class BudgetedExecutor(Executor):
         self._owns_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(self._alone, self._workers)
         self._size_of = size_of if size_of is not None else usual_size
-        self._context, self._orders = mp_context, WorkerConfig(initializer, tuple(initargs), (), TRIM, 0)
-        self._cgroup, self._attempts, self._name = cgroup, attempts, name
-        self._tasks_per_child, self._progress = max_tasks_per_child, progress
+        self._context, self._config = mp_context, WorkerConfig(initializer, tuple(initargs), (), TRIM, 0)
+        self._limits, self._cgroup = Limits(attempts, max_tasks_per_child), cgroup
+        self._name, self._progress = name, progress
         self._kinds: dict[Any, TaskKey] = {}
         self._numbers = itertools.count(1)
         self._lock, self._pid = threading.Lock(), os.getpid()
-        self._shut = False
-        #: Shut it, or have a warden shut it, and nothing new begins.
+        self._shutdown = False
+        #: While it is closed no task starts.
         self.gate = gate if gate is not None else Gate()
-        #: What does it all, from the first task on.
-        self._core: Supervisor | None = None
+        #: Made for the first task.
+        self._manager: ExecutorManager | None = None
 
-    def _begin(self) -> Supervisor:
-        """Make what the first task needs. In the thread that submits it, because that forks."""
-        held: WorkerCgroup = NoWorkerCgroup()
+    def _start(self) -> ExecutorManager:
+        """Make the manager, in the thread that submits, because that forks."""
+        group: WorkerCgroup = NoWorkerCgroup()
         if self._cgroup is not False:
-            held = worker_cgroup(max(self._alone, MIB), self._cgroup if isinstance(self._cgroup, str) else None)
+            group = worker_cgroup(max(self._alone, MIB), self._cgroup if isinstance(self._cgroup, str) else None)
         try:
-            workers = spawner(self._context, self._orders._replace(joins=tuple(held.joins)))
+            workers = create_spawner(self._context, self._config._replace(cgroup_procs=tuple(group.joins)))
         except BaseException:
-            held.close()
+            group.close()
             raise
-        core = self._core = Supervisor(
+        manager = self._manager = ExecutorManager(
+            self._limits,
             workers=self._workers,
             ledger=self._ledger,
             predictor=self._predictor,
             owns_predictor=self._owns_predictor,
-            backstop=held,
-            nursery=workers,
+            cgroup=group,
+            spawner=workers,
             gate=self.gate,
-            attempts=self._attempts,
-            tasks_per_child=self._tasks_per_child,
-            label=self._name,
+            name=self._name,
             progress=self._progress,
         )
-        _living.add(core)
-        #: A program that forgets its executor has its tasks done, and the workers sent home.
-        self._forgotten = weakref.finalize(self, core.close)
-        self._forgotten.atexit = False
-        core.start()
-        return core
+        _managers.add(manager)
+        #: An executor that is collected has its tasks done and its workers stopped.
+        self._finalizer = weakref.finalize(self, manager.close)
+        self._finalizer.atexit = False
+        manager.start()
+        return manager
 
-    # --- what the standard library has -----------------------------------------------------------------
+    # --- the interface of concurrent.futures ---------------------------------------------------------------
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have ``fn(*args, **kwargs)`` done; returns its future.
+        """Run ``fn(*args, **kwargs)`` in a worker and return its future.
 
-        Raises ``RuntimeError`` after :meth:`shutdown`, ``BrokenProcessPool`` where workers cannot begin.
+        Raises ``RuntimeError`` after :meth:`shutdown`, ``BrokenProcessPool`` where workers cannot start.
         """
         return self._submit(fn, args, kwargs, None, None, 0)
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[T]:
-        """As ``ProcessPoolExecutor.map``. A chunk is one task, whose size is the largest of its calls."""
+        """``ProcessPoolExecutor.map``. A chunk is one task; its size is the largest of its calls."""
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1:
@@ -173,43 +170,48 @@ class BudgetedExecutor(Executor):
         until = None if timeout is None else time.monotonic() + timeout
         futures = [
             self._submit(
-                _each, (fn, chunk), {}, kind._replace(name=f"{kind.name} x{chunksize}"), _most(sizes, chunk), 0
+                _run_chunk,
+                (fn, chunk),
+                {},
+                kind._replace(name=f"{kind.name} x{chunksize}"),
+                _largest_size(sizes, chunk),
+                0,
             )
             for chunk in chunks
         ]
-        return _unfold(futures, until)
+        return _chain(futures, until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more. ``wait``: return when all is done and the workers are gone."""
-        self._end(wait, cancel_futures, at_once=False)
+        """Take no more calls. ``wait``: return when all tasks are done and the workers have exited."""
+        self._close(wait, cancel_futures, kill=False)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Shut down. After Ctrl-C (or ``SystemExit``), also one that comes while this waits, what has not begun is
-        cancelled, and what has is ended."""
-        hurried = kind is not None and not issubclass(kind, Exception)
+        """Shut down. After Ctrl-C (or ``SystemExit``), also while this waits, pending tasks are cancelled and running
+        ones killed."""
+        interrupted = kind is not None and not issubclass(kind, Exception)
         try:
-            self._end(True, hurried, at_once=hurried)
+            self._close(True, interrupted, kill=interrupted)
         except (KeyboardInterrupt, SystemExit):
-            self._end(True, cancel=True, at_once=True)
+            self._close(True, cancel=True, kill=True)
             raise
 
-    def _end(self, wait: bool, cancel: bool, *, at_once: bool) -> None:
+    def _close(self, wait: bool, cancel: bool, *, kill: bool) -> None:
         if self._pid != os.getpid():
             return
         with self._lock:
-            self._shut = True
-            core = self._core
-        if core is not None:
-            self._forgotten.detach()
-            core.close(cancel=cancel, at_once=at_once)
+            self._shutdown = True
+            manager = self._manager
+        if manager is not None:
+            self._finalizer.detach()
+            manager.close(cancel=cancel, kill=kill)
             if wait:
-                core.join()
+                manager.join()
         elif self._owns_predictor and isinstance(self._predictor, Footprints):
             self._predictor.close()
 
-    # --- what it has not ------------------------------------------------------------------------------
+    # --- beyond it -----------------------------------------------------------------------------------------
 
-    def hinted(
+    def with_options(
         self,
         *,
         kind: str | None = None,
@@ -217,33 +219,37 @@ class BudgetedExecutor(Executor):
         reserve: int | str | None = None,
         name: str = "",
     ) -> TaskOptions:
-        """An executor that submits here and says what these tasks are: a ``kind`` to learn them as, an input ``size``
-        in any unit, the bytes to ``reserve`` (taken at its word, and not given back before the end), or a ``name`` to
-        call them by in messages and reports."""
+        """Return an executor that submits here with options of the tasks.
+
+        ``kind``: kind to learn them as; ``size``: input size in any unit; ``reserve``: bytes, kept reserved until the
+        task ends; ``name``: for messages and reports.
+        """
         return TaskOptions(self, kind, size, 0 if reserve is None else parse_size(reserve), name)
 
     @property
     def max_workers(self) -> int:
-        """Worker processes at most; with less than there are, idle ones leave and busy ones finish."""
+        """Largest number of worker processes. When it is lowered, idle workers exit and busy ones finish first."""
         return self._workers
 
     @max_workers.setter
     def max_workers(self, count: int) -> None:
-        self._workers = _whole("max_workers", count)
-        if self._core is not None:
-            self._core.resize(count)
+        self._workers = _positive("max_workers", count)
+        if self._manager is not None:
+            self._manager.max_workers = count
 
     @property
-    def worker_cgroup(self) -> str:
-        """What holds the workers while nobody looks: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing); empty
+    def enforcement(self) -> str:
+        """What enforces the budget between samples: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing); empty
         before the first task."""
-        return "" if self._core is None else self._core.backstop
+        return "" if self._manager is None else self._manager.enforcement
 
     def report(self) -> BatchReport:
-        """What has happened until now: times, memory, setbacks."""
-        return BatchStats().report(self._alone, "", self._workers, 0) if self._core is None else self._core.report()
+        """Return times, memory and incidents until now."""
+        if self._manager is None:
+            return BatchStats().report(self._alone, "", self._workers, 0)
+        return self._manager.report()
 
-    # --- inside ---------------------------------------------------------------------------------------
+    # --- inside --------------------------------------------------------------------------------------------
 
     def _submit(
         self,
@@ -261,28 +267,28 @@ class BudgetedExecutor(Executor):
             size = self._size(function, *args, **kwargs)
         if reserve > self._alone and reserve > (account := self._ledger.account()).alone:
             raise DoesNotFit(
-                f"{size_text(reserve)} asked for: can never fit, {account.source} leaves {size_text(account.alone)};"
-                " ask for less, or give the executor a larger budget",
+                f"a reservation of {size_text(reserve)} can never fit: {account.source} leaves"
+                f" {size_text(account.alone)}; reserve less, or raise budget=",
                 asked=reserve,
                 budget=account.alone,
                 source=account.source,
             )
         future: Future[T] = Future()
-        job = PendingTask(next(self._numbers), kind or self._kind(function), size, reserve, name)
-        job.prediction = self._predictor.predict(job.kind, size)
+        task = PendingTask(next(self._numbers), kind or self._kind(function), size, reserve, name)
+        task.prediction = self._predictor.predict(task.kind, size)
         with self._lock:
-            core = self._core
-            if core is not None and core.broken is not None:
-                raise core.broken
-            if self._shut:
+            manager = self._manager
+            if manager is not None and manager.broken is not None:
+                raise manager.broken
+            if self._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if _ended:
+            if _interpreter_shutdown:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            (core or self._begin()).submit(Task(job, future, function, args, kwargs))
+            (manager or self._start()).submit(WorkItem(task, future, function, args, kwargs))
         return future
 
     def _kind(self, function: Callable[..., Any]) -> TaskKey:
-        """What kind of task a call of this makes; looked up once for each function."""
+        """Return the kind of a function's tasks, from a cache."""
         key = function.func if isinstance(function, partial) else function
         try:
             known = self._kinds.get(key)
@@ -301,7 +307,7 @@ class BudgetedExecutor(Executor):
 
 
 class TaskOptions(Executor):
-    """Submits to a :class:`BudgetedExecutor`, saying what the tasks are. It need not be shut down."""
+    """Submits to a :class:`BudgetedExecutor` with options. It need not be shut down."""
 
     def __init__(
         self, executor: BudgetedExecutor, kind: str | None, size: float | None, reserve: int, name: str
@@ -310,14 +316,14 @@ class TaskOptions(Executor):
         self._kind = None if kind is None else TaskKey(kind)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """As :meth:`BudgetedExecutor.submit`. Raises :class:`DoesNotFit` for a reservation that can never be had."""
+        """:meth:`BudgetedExecutor.submit`. Raises :class:`DoesNotFit` for a reservation that can never fit."""
         return self._executor._submit(fn, args, kwargs, self._kind, self._size, self._reserve, self._name)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing: the executor behind it goes on."""
+        """Do nothing: the executor behind it continues."""
 
 
-def _whole(name: str, value: int) -> int:
+def _positive(name: str, value: int) -> int:
     if type(value) is not int:
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
@@ -341,15 +347,15 @@ def _chunks(count: int, *iterables: Iterable[Any]) -> Iterator[tuple[tuple[Any, 
         yield chunk
 
 
-def _each(function: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:
+def _run_chunk(function: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:
     return [function(*args) for args in calls]
 
 
-def _most(size: Callable[..., float | None], calls: tuple[tuple[Any, ...], ...]) -> float | None:
+def _largest_size(size: Callable[..., float | None], calls: tuple[tuple[Any, ...], ...]) -> float | None:
     return max((known for args in calls if (known := size(*args)) is not None), default=None)
 
 
-def _unfold(futures: list[Future[list[T]]], until: float | None) -> Iterator[T]:
+def _chain(futures: list[Future[list[T]]], until: float | None) -> Iterator[T]:
     try:
         futures.reverse()
         while futures:
@@ -360,20 +366,20 @@ def _unfold(futures: list[Future[list[T]]], until: float | None) -> Iterator[T]:
             future.cancel()
 
 
-_living: weakref.WeakSet[Supervisor] = weakref.WeakSet()
-_ended = False
+_managers: weakref.WeakSet[ExecutorManager] = weakref.WeakSet()
+_interpreter_shutdown = False
 
 
-def _end_of_program() -> None:
-    """The program ends: what was submitted is done first, as the standard library's pools do it."""
-    global _ended
-    _ended = True
-    cores = list(_living)
-    for core in cores:
-        core.close()
-    for core in cores:
-        core.join()
+def _at_exit() -> None:
+    """Finish what was submitted when the program ends, as the standard library's pools do."""
+    global _interpreter_shutdown
+    _interpreter_shutdown = True
+    managers = list(_managers)
+    for manager in managers:
+        manager.close()
+    for manager in managers:
+        manager.join()
 
 
-# Before threads are joined, where Python offers that (3.9, not documented); threads of ours are no daemons for nothing.
-getattr(threading, "_register_atexit", atexit.register)(_end_of_program)
+# Before threads are joined, where Python offers that (3.9, not documented): our threads are daemons.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -94,9 +94,9 @@ def progress_text(report: BatchReport, name: str) -> str:
 
 def usage_text(report: BatchReport) -> str:
     """Return the running tasks and their memory now; empty before the first one runs."""
-    if not report.moments:
+    if not report.points:
         return ""
-    now = report.moments[-1]
+    now = report.points[-1]
     parts = [f"{now.running - now.paused} running" + (f", {now.paused} paused" if now.paused else "")]
     parts.append(f"{size_text(now.used)} of {size_text(now.budget)}")
     if report.requeues:

@@ -1,9 +1,8 @@
-"""What an executor has of the ledger: how much it might use, what it holds, and its place in the ledger's line."""
+"""An executor's reservations in the ledger, and its request in the ledger's queue."""
 
 from __future__ import annotations
 
 import contextlib
-import select
 from typing import TYPE_CHECKING
 
 from memwarden.errors import MemwardenError, NotAdmitted, ReadError
@@ -13,76 +12,75 @@ from memwarden.model.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from memwarden.admission.executor.scheduler import PendingTask
     from memwarden.admission.ledger.ledger import Ledger, PendingReservation, Reservation
+    from memwarden.admission.pool.event_loop import EventLoop
+    from memwarden.admission.pool.task import PendingTask
     from memwarden.admission.pool.worker_handle import WorkerHandle
 
-#: Where only looking holds the workers, so much of the budget is not given out: what may be taken between two looks.
+#: Share of the budget that is not given out where only sampling holds the workers: growth between two samples.
 MARGIN_SHARE = 0.03
-#: A place in the ledger's line is asked for so often, if its bell does not ring.
-PLACE_SECONDS = 0.5
+#: A request in the queue is checked so often, if it is not woken.
+CHECK_SECONDS = 0.5
+#: A worker that finishes a task returns memory when others wait; that is read this often (20 µs a time).
+CONTENDED_SECONDS = 0.02
 _PAGE = 4096
 
 
 class ReservationClient:
-    """Leases for the workers of one executor. Used by its supervising thread alone."""
+    """Reservations for the workers of one executor. Used by its manager thread alone."""
 
-    def __init__(self, ledger: Ledger, label: str, poll: select.poll, *, held_by_kernel: bool) -> None:
-        self._ledger, self._label, self._poll = ledger, label, poll
-        self._share = 0.0 if held_by_kernel else MARGIN_SHARE
-        #: Bytes that all workers together might use now, and one alone if nobody else took part.
-        self.whole = self.alone = 0
-        #: What others have in the ledger.
-        self._strangers = 0
-        self._place: PendingReservation | None = None
-        self._looked = 0.0
+    def __init__(self, ledger: Ledger, label: str, loop: EventLoop, *, enforced: bool) -> None:
+        self._ledger, self._label, self._loop = ledger, label, loop
+        self._margin_share = 0.0 if enforced else MARGIN_SHARE
+        #: Bytes that all workers together may use now, and one without others.
+        self.budget = self.alone = 0
+        #: Bytes reserved by others.
+        self._others = 0
+        self._pending: PendingReservation | None = None
+        self._checked_at = self._contended_at = 0.0
+        self._contended = False
         self._granted: Reservation | None = None
 
     @property
     def margin(self) -> int:
-        """What is kept back of the budget."""
-        return int(self.alone * self._share)
+        """Bytes of the budget that are not given out."""
+        return int(self.alone * self._margin_share)
 
-    @property
-    def contended(self) -> bool:
-        """Whether somebody waits for memory, in this program or another."""
-        return self._ledger.contended
+    def contended(self, now: float) -> bool:
+        """Return whether a request waits in the ledger, of this program or another; read at most every 20 ms."""
+        if now - self._contended_at >= CONTENDED_SECONDS:
+            self._contended_at, self._contended = now, self._ledger.contended
+        return self._contended
 
     @property
     def granted(self) -> bool:
-        """Whether the first who waits has got its turn."""
+        """Whether the request of the first pending task was granted."""
         return self._granted is not None
 
-    def take_stock(self, held: int) -> None:
-        """What the ledger says that there is now, beside the bytes that our workers have ``held``."""
+    def refresh(self, held: int) -> None:
+        """Read the budget from the ledger, where our workers hold ``held`` bytes."""
         try:
             account = self._ledger.account()
         except MemwardenError as error:
             debug("executor: %s", error)
             return
-        margin = int(account.alone * self._share)
-        self._strangers = account.committed - held
-        self.whole = max(0, account.room + held - margin)
+        margin = int(account.alone * self._margin_share)
+        self._others = account.committed - held
+        self.budget = max(0, account.room + held - margin)
         self.alone = max(0, account.alone - margin)
 
-    def room(self, held: int) -> int:
-        """Bytes that nobody holds, where our workers have so many."""
-        return self.whole - held
-
-    def lease(self, seat: WorkerHandle, size: int, *, in_turn: bool = True) -> bool:
-        """Have so many bytes reserved for a worker; False where there is no room now."""
+    def lease(self, handle: WorkerHandle, size: int, *, in_turn: bool = True) -> bool:
+        """Set a worker's reservation to ``size`` bytes; False where there is no free memory for it."""
         size = max(size, _PAGE)
+        own = handle.reservation
         try:
-            own = seat.reservation
             if own is None:
-                own = self._ledger.try_reserve(size, label=self._label)
-                if own is None:
-                    return False
-                seat.reservation = own
-                self.assign(seat)
-            elif size > own.bytes:
+                handle.reservation = self._ledger.try_reserve(size, label=self._label)
+                self.assign(handle)
+                return handle.reservation is not None
+            if size > own.bytes:
                 return own.grow(size - own.bytes, in_turn=in_turn)
-            elif size < own.bytes:
+            if size < own.bytes:
                 own.shrink(own.bytes - size)
         except (NotAdmitted, ReadError):
             return False
@@ -91,83 +89,74 @@ class ReservationClient:
             return False
         return True
 
-    def assign(self, seat: WorkerHandle) -> None:
-        """What the worker takes is counted, as soon as it is there."""
-        if seat.reservation is not None and seat.key is not None:
+    def assign(self, handle: WorkerHandle) -> None:
+        """Count a worker's memory against its reservation, as soon as the worker is ready."""
+        if handle.reservation is not None and handle.key is not None:
             with contextlib.suppress(MemwardenError):
-                seat.reservation.assign(seat.key.pid)
+                handle.reservation.assign(handle.key.pid)
 
-    def keeps(self, seat: WorkerHandle) -> int:
-        """Bytes that stay reserved for an idle worker."""
-        return max(_PAGE, seat.used)
+    def kept(self, handle: WorkerHandle) -> int:
+        """Return the bytes that stay reserved for an idle worker."""
+        return max(_PAGE, handle.used)
 
-    def give_back(self, seat: WorkerHandle) -> None:
-        """An idle worker keeps reserved what it holds, and no more."""
-        keep = self.keeps(seat)
-        if seat.reservation is not None and seat.reserved > keep + MIB:
-            with contextlib.suppress(MemwardenError):
-                seat.reservation.shrink(seat.reserved - keep)
+    def shrink_idle(self, handles: Iterable[WorkerHandle]) -> None:
+        """Shrink the reservations of those workers that are idle to what they use."""
+        for handle in handles:
+            own, kept = handle.reservation, self.kept(handle)
+            if own is not None and handle.idle and own.bytes > kept + MIB:
+                with contextlib.suppress(MemwardenError):
+                    own.shrink(own.bytes - kept)
 
-    def give_back_idle(self, seats: Iterable[WorkerHandle]) -> None:
-        """The same for those of these workers that are idle."""
-        for seat in seats:
-            if not seat.tasks and seat.ready:
-                self.give_back(seat)
+    # --- the request in the queue -----------------------------------------------------------------------
 
-    # --- the line -------------------------------------------------------------------------------------
-
-    def stand_in_line(self, job: PendingTask, now: float) -> None:
-        """Others have memory that the first who waits here needs: it waits among theirs, too."""
-        if self._place is not None or self._granted is not None or job.alone or not job.reserve:
+    def enqueue(self, task: PendingTask, now: float) -> None:
+        """Request memory for the first pending task, where others hold it."""
+        if self._pending is not None or self._granted is not None or task.exclusive or not task.reserve:
             return
-        if self._strangers < MIB and not self._ledger.contended:
+        if self._others < MIB and not self._ledger.contended:
             return
         try:
-            self._place = self._ledger.queue(job.reserve, label=self._label)
+            self._pending = self._ledger.queue(task.reserve, label=self._label)
         except MemwardenError as error:
-            debug("executor: no place in the line: %s", error)
+            debug("executor: no request could be queued: %s", error)
             return
-        self._looked = now
-        if self._place.fileno() >= 0:
-            self._poll.register(self._place.fileno(), select.POLLIN)
+        self._checked_at = now
+        if self._pending.fileno() >= 0:
+            self._loop.register(self._pending.fileno(), self._on_wake)
 
-    def rang(self, fd: int) -> bool:
-        """Whether this is the bell of our place."""
-        if self._place is None or self._place.fileno() != fd:
-            return False
-        self._looked = 0.0
-        return True
+    def _on_wake(self, _: int) -> None:
+        self._checked_at = 0.0
 
-    def ask(self, now: float) -> None:
-        """Is it our turn?"""
-        if self._place is None or now - self._looked < PLACE_SECONDS:
+    def check(self, now: float) -> None:
+        """Check whether the request is granted."""
+        if self._pending is None or now - self._checked_at < CHECK_SECONDS:
             return
-        self._looked = now
-        fd = self._place.fileno()
+        self._checked_at = now
+        fd = self._pending.fileno()
         try:
-            self._granted = self._place.look()
+            self._granted = self._pending.look()
         except MemwardenError as error:
             debug("executor: %s", error)
-            self.leave_line()
+            self.withdraw()
             return
         if self._granted is not None:
-            self._place = None
+            self._pending = None
             if fd >= 0:
-                self._poll.unregister(fd)
+                self._loop.unregister(fd)
 
-    def hand_over(self, seat: WorkerHandle) -> None:
-        """What was granted is for this worker."""
-        seat.release()
-        seat.reservation, self._granted = self._granted, None
-        self.assign(seat)
+    def transfer(self, handle: WorkerHandle) -> None:
+        """Give the granted reservation to a worker."""
+        handle.release()
+        handle.reservation, self._granted = self._granted, None
+        self.assign(handle)
 
-    def leave_line(self) -> None:
-        """Nobody waits any more, or another one does."""
-        if self._place is not None:
-            if self._place.fileno() >= 0:
-                self._poll.unregister(self._place.fileno())
-            self._place.leave()
-            self._place = None
+    def withdraw(self) -> None:
+        """Withdraw the request and release what was granted."""
+        if self._pending is not None:
+            if self._pending.fileno() >= 0:
+                self._loop.unregister(self._pending.fileno())
+            self._pending.leave()
+            self._pending = None
         if self._granted is not None:
             self._granted.release()
             self._granted = None

@@ -1,6 +1,6 @@
-"""A thread that hands results to their futures, apart from who watches the workers.
+"""A thread that sets the results of futures.
 
-A future calls whoever asked to be called, and to unpickle may take long; the looking must not wait for either.
+A future runs its callbacks, and unpickling may take long; the sampling of the workers must not wait for either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from memwarden.model.log import warn
 
 
 class RemoteTraceback(Exception):
-    """Where in the worker an exception came from; the ``__cause__`` of what ``Future.result()`` raises."""
+    """Traceback in the worker, as text; the ``__cause__`` of the exception that ``Future.result()`` raises."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -26,41 +26,41 @@ class RemoteTraceback(Exception):
 
 
 class ResultThread:
-    """Hands over results in the order in which they came."""
+    """Sets results and exceptions in the order in which they came."""
 
     def __init__(self) -> None:
-        self._parcels: SimpleQueue[tuple[Future[Any], bytes | None, bytes | BaseException | None] | None]
-        self._parcels = SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name="memwarden-delivery", daemon=True)
+        self._results: SimpleQueue[tuple[Future[Any], bytes | None, bytes | BaseException | None] | None]
+        self._results = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="memwarden-results", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self.thread.start()
 
-    def result(self, future: Future[Any], payload: bytes) -> None:
-        """A pickled result."""
-        self._parcels.put((future, payload, None))
+    def put_result(self, future: Future[Any], payload: bytes) -> None:
+        """Set a pickled result."""
+        self._results.put((future, payload, None))
 
-    def failure(self, future: Future[Any], error: BaseException | bytes) -> None:
-        """An exception, or what a worker said of one (:func:`memwarden.admission.pool.worker.failure`)."""
-        self._parcels.put((future, None, error))
+    def put_error(self, future: Future[Any], error: BaseException | bytes) -> None:
+        """Set an exception, or one pickled by :func:`memwarden.admission.pool.worker.pickle_error`."""
+        self._results.put((future, None, error))
 
     def stop(self) -> None:
-        """Hand over what is left, and end. From a future's own callback it does not wait."""
-        self._parcels.put(None)
+        """Set what is left, and end. Called from a future's callback it does not wait."""
+        self._results.put(None)
         if threading.current_thread() is not self.thread:
             self.thread.join()
 
     def _run(self) -> None:
-        while (parcel := self._parcels.get()) is not None:
-            future, payload, error = parcel
+        while (entry := self._results.get()) is not None:
+            future, payload, error = entry
             result = None
             try:
                 if payload is not None:
                     result = pickle.loads(payload)
                 else:
                     error = _exception(error)
-            except BaseException as trouble:  # noqa: BLE001 - the result's class may run anything as it is unpickled
+            except BaseException as trouble:  # noqa: BLE001 - unpickling may run any code
                 error = trouble
             try:
                 if isinstance(error, BaseException):
@@ -68,24 +68,24 @@ class ResultThread:
                 else:
                     future.set_result(result)
             except InvalidStateError:
-                warn("executor: a result came for a future that somebody else had set")
+                warn("executor: a result was dropped: its future was already done")
             except BaseException as trouble:  # noqa: BLE001 - what a callback may raise beside Exception
                 warn("executor: a callback of a future raised %s: %s", type(trouble).__name__, trouble)
-            del parcel, future, payload, error, result  # not kept alive until the next one comes
+            del entry, future, payload, error, result  # not kept alive until the next one comes
 
 
-def _exception(told: BaseException | bytes | None) -> BaseException:
-    if not isinstance(told, bytes):
-        return told or RuntimeError("no result")
-    whole, lines = pickle.loads(told)
+def _exception(error: BaseException | bytes | None) -> BaseException:
+    if not isinstance(error, bytes):
+        return error or RuntimeError("no result")
+    pickled, traceback = pickle.loads(error)
     try:
-        said = pickle.loads(whole)
+        loaded = pickle.loads(pickled)
     except BaseException as trouble:  # noqa: BLE001 - an exception whose __init__ wants more than its args
-        said = trouble
-    error: BaseException
-    if isinstance(said, BaseException):
-        error = said
+        loaded = trouble
+    raised: BaseException
+    if isinstance(loaded, BaseException):
+        raised = loaded
     else:
-        error = pickle.UnpicklingError(f"the task's exception came back as {type(said).__name__}")
-    error.__cause__ = RemoteTraceback(lines)
-    return error
+        raised = pickle.UnpicklingError(f"the task's exception came back as {type(loaded).__name__}")
+    raised.__cause__ = RemoteTraceback(traceback)
+    return raised

@@ -1,13 +1,13 @@
-"""Who may begin, who may have more, who must wait and who must go: functions of values, without a clock.
+"""Decisions about running and pending tasks: functions of values, without a clock.
 
-What is promised to running tasks (their *leases*) stays inside the budget; what they use is let grow past it where
-there is room, because most reservations are not used to the end. In this order, gentle first:
+The leases of running tasks stay within the budget; their use may exceed its lease while there is free memory, because
+most reservations are not used to the end. In this order, gentle first:
 
-1. Who has stood still gives back what it has not used.
-2. Who outgrows its lease gets more, the oldest first, before anybody new begins.
-3. Who outgrows it and finds no room is paused. That frees nothing, it only waits for others to end.
-4. What was paused goes on when what it is going to need has come together; that is spoken for meanwhile.
-5. Only when nobody can go on, or more is used than there is, the one with the least to lose is ended, and put back.
+1. A task that has stopped growing returns the unused part of its lease.
+2. A task that outgrows its lease gets more, the oldest first, before a new one starts.
+3. A task that outgrows it and finds no free memory is paused. That frees nothing; it waits for others to end.
+4. A paused task resumes when the memory that it needs next is free; until then that memory is set aside.
+5. Only when no task can continue, or more is used than the budget, the task with the least to lose is killed.
 """
 
 from __future__ import annotations
@@ -16,87 +16,27 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from memwarden.model.footprints import Prediction, TaskKey
+from memwarden.admission.pool.task import PendingTask, RunningTask
 from memwarden.model.units import MIB
 
-#: A task that has not grown by more than a hundredth for so long has reached its most, or a plateau.
-PLATEAU_SECONDS, GROWTH = 0.2, 0.01
-#: Left beyond what it uses to one that gives the rest back.
+#: A task that has not grown for so long has reached its peak, or a plateau.
+PLATEAU_SECONDS = 0.2
+#: Slack left to a task that returns the rest of its lease.
 SLACK_SHARE, SLACK = 0.02, 1 * MIB
-#: More is asked for, so long before a lease is used up at the present rate of growth; and at least so much at a time.
-AHEAD_SECONDS, STEP = 0.05, 4 * MIB
-#: A task that has waited so many times as long as tasks take lets nobody pass any more.
+#: A larger lease is requested so long before it is used up at the present rate; and at least so much at a time.
+LEAD_SECONDS, STEP = 0.05, 4 * MIB
+#: A task that has waited so many times the duration of a task is not overtaken any more; bounds in seconds.
 PATIENCE_TASKS, LEAST_PATIENCE, MOST_PATIENCE = 2.0, 0.5, 30.0
-#: One that must be alone needs so much of all there is.
-NEARLY = 0.9
-#: Where so much of a budget is used a system call of the next moment may find nothing.
+#: Share of the memory that an exclusive task needs to start.
+NEARLY_ALL = 0.9
+#: Share of the budget at which a system call of the next moment may find no memory.
 FULL = 0.85
-#: So many of those who wait are looked at for one that fits.
-LOOKED_AT = 64
-
-
-class PendingTask:
-    """A task as far as memory is concerned, from its submission to its end."""
-
-    __slots__ = (
-        "alone", "attempts", "doubted", "first", "foreseen", "given", "kind", "name", "number", "prediction", "reserve",
-        "seen", "sent", "size",
-    )  # fmt: skip
-
-    def __init__(self, number: int, kind: TaskKey, size: float | None, given: int = 0, name: str = "") -> None:
-        self.number, self.kind, self.size = number, kind, size
-        #: What to call it in messages.
-        self.name = name or f"task {number}"
-        #: Bytes that its caller asked for; 0: what is predicted.
-        self.given = given
-        self.attempts = 0
-        #: Since when it has been the first of those who wait, and could not begin.
-        self.first: float | None = None
-        #: A program that it started failed once, perhaps for want of memory.
-        self.doubted = False
-        #: When it was last sent to a worker.
-        self.sent = 0.0
-        #: Bytes that an attempt was seen with before it was ended.
-        self.seen = 0
-        #: It gets all there is, and nobody beside it.
-        self.alone = False
-        self.reserve = given
-        self.prediction: Prediction | None = None
-        #: When that was said.
-        self.foreseen = 0.0
-
-
-class RunningTask:
-    """A task that has begun: what it may use, and what it does."""
-
-    __slots__ = ("begun", "grew", "job", "lease", "paused", "peak", "rate", "seen_at", "used")
-
-    def __init__(self, job: PendingTask, lease: int, now: float) -> None:
-        self.job, self.lease, self.begun = job, lease, now
-        self.used = self.peak = 0
-        #: When it last grew, and by how many bytes a second.
-        self.grew, self.rate, self.seen_at = now, 0.0, now
-        self.paused = False
-
-    @property
-    def held(self) -> int:
-        """Bytes that nobody else can have."""
-        return max(self.lease, self.used)
-
-    def see(self, used: int, now: float) -> None:
-        """It was found with so many bytes."""
-        passed = now - self.seen_at
-        if passed > 0:
-            self.rate = max(0.0, (used - self.used) / passed)
-            self.seen_at = now
-        if used > self.peak * (1 + GROWTH) + 65536:
-            self.grew = now
-        self.used = used
-        self.peak = max(self.peak, used)
+#: Pending tasks that are checked for one that fits.
+LOOKAHEAD = 64
 
 
 class DirectiveKind(Enum):
-    """What is to be done with a run."""
+    """Kind of a change to a running task."""
 
     LEASE = "lease"
     PAUSE = "pause"
@@ -105,131 +45,130 @@ class DirectiveKind(Enum):
 
 
 class Directive(NamedTuple):
-    """One thing to do, in order. ``lease``: bytes that it may use from then on."""
+    """A change to a running task. ``lease``: its bytes from then on."""
 
-    act: DirectiveKind
+    kind: DirectiveKind
     run: RunningTask
     lease: int = 0
-    why: str = ""
+    reason: str = ""
 
 
 def settled(run: RunningTask) -> int:
-    """What a run that grows no more should keep."""
-    return max(run.used + SLACK + int(run.used * SLACK_SHARE), 0)
+    """Return the lease that a task which grows no more should keep."""
+    return run.used + SLACK + int(run.used * SLACK_SHARE)
 
 
 def wanted(run: RunningTask) -> int:
-    """Bytes that a paused run waits for: a tenth more than it has.
+    """Return the bytes that a paused task waits for: a tenth of its use.
 
-    To let it wait for all that it may ever need would leave more memory idle (``benchmarks/admission/simulation.py``:
-    1.23 times the best makespan instead of 1.18).
+    To wait for all that it may ever need leaves more memory idle (``benchmarks/admission/simulation.py``: 1.23 times
+    the best makespan instead of 1.18).
     """
     return max(run.used // 10, STEP)
 
 
-def spoken_for(runs: Iterable[RunningTask]) -> int:
-    """What those who are paused wait for."""
+def set_aside(runs: Iterable[RunningTask]) -> int:
+    """Return the bytes that paused tasks wait for."""
     return sum(wanted(run) - max(0, run.lease - run.used) for run in runs if run.paused)
 
 
 def schedule(
-    runs: Sequence[RunningTask], room: int, now: float, *, grace: int = 0, stuck: bool = False
+    runs: Sequence[RunningTask], free: int, now: float, *, grace: int = 0, stuck: bool = False
 ) -> list[Directive]:
-    """What is to be done with the running tasks.
+    """Return the changes to the running tasks, in order.
 
-    ``room``: bytes that nobody holds, negative where more is held than there is. ``grace``: so far may what is *used*
-    go beyond the budget before anybody is ended for it. ``stuck``: the kernel holds everybody who wants more.
+    ``free``: bytes that are not held, negative where more is held than the budget. ``grace``: bytes by which the *use*
+    may exceed the budget before a task is killed. ``stuck``: the kernel blocks the tasks that need more.
     """
-    steps: list[Directive] = []
-    runs = sorted(runs, key=lambda run: run.begun)
-    free = room + sum(max(0, run.lease - run.used) for run in runs)
-    if free < -grace:
-        return _make_room(runs, -grace - free)
+    directives: list[Directive] = []
+    runs = sorted(runs, key=lambda run: run.started)
+    unused = free + sum(max(0, run.lease - run.used) for run in runs)
+    if unused < -grace:
+        return _reduce_use(runs, -grace - unused)
     for run in runs:
-        if run.paused or run.job.given or now - run.grew < PLATEAU_SECONDS:
+        if run.paused or run.task.requested or now - run.grew_at < PLATEAU_SECONDS:
             continue
         if run.lease > (keep := settled(run)) + SLACK:
-            room += run.held - max(keep, run.used)
-            steps.append(Directive(DirectiveKind.LEASE, run, keep))
+            free += run.held - max(keep, run.used)
+            directives.append(Directive(DirectiveKind.LEASE, run, keep))
             run.lease = keep
-    active = [run for run in runs if not run.paused]
-    for run in active:
-        need = run.used + max(STEP, int(run.rate * AHEAD_SECONDS)) - run.held
-        if now - run.grew >= PLATEAU_SECONDS or run.used + run.rate * AHEAD_SECONDS <= run.lease:
+    for run in [run for run in runs if not run.paused]:
+        soon = run.used + run.rate * LEAD_SECONDS
+        if now - run.grew_at >= PLATEAU_SECONDS or soon <= run.lease:
             continue
-        if need <= room:
-            room -= need
+        need = run.used + max(STEP, int(run.rate * LEAD_SECONDS)) - run.held
+        if need <= free:
+            free -= need
             run.lease = run.held + need
-            steps.append(Directive(DirectiveKind.LEASE, run, run.lease))
+            directives.append(Directive(DirectiveKind.LEASE, run, run.lease))
         elif run.used > run.lease:
-            steps.append(Directive(DirectiveKind.PAUSE, run, run.lease, "no room to grow"))
+            directives.append(Directive(DirectiveKind.PAUSE, run, run.lease, "no free memory to grow"))
             run.paused = True
-    waiting = [run for run in runs if run.paused]
-    goes = len(runs) > len(waiting)
-    for run in waiting:
+    paused = [run for run in runs if run.paused]
+    progress = len(runs) > len(paused)
+    for run in paused:
         need = wanted(run) - max(0, run.lease - run.used)
-        if need > room:
-            break  # the oldest first: what it waits for is its
-        room -= need
+        if need > free:
+            break  # the memory is set aside for the oldest
+        free -= need
         run.lease = run.held + need
         run.paused = False
-        goes = True
-        steps.append(Directive(DirectiveKind.RESUME, run, run.lease))
-    if (waiting and not goes) or stuck:
-        steps += _move(runs, room, stuck)
-    return steps
+        progress = True
+        directives.append(Directive(DirectiveKind.RESUME, run, run.lease))
+    if (paused and not progress) or stuck:
+        directives += _unblock(runs, free, stuck)
+    return directives
 
 
-def _move(runs: list[RunningTask], room: int, stuck: bool) -> list[Directive]:
-    """Nobody goes on: the oldest gets what there is, or the one with the least to lose makes room."""
-    first = runs[0]
-    if not stuck and room >= STEP:
-        first.lease, first.paused = first.held + room, False
-        return [Directive(DirectiveKind.RESUME, first, first.lease, "nobody else goes on")]
+def _unblock(runs: list[RunningTask], free: int, stuck: bool) -> list[Directive]:
+    """No task continues: the oldest gets what is free, or the one with the least to lose is killed."""
+    oldest = runs[0]
+    if not stuck and free >= STEP:
+        oldest.lease, oldest.paused = oldest.held + free, False
+        return [Directive(DirectiveKind.RESUME, oldest, oldest.lease, "no other task can continue")]
     over = sum(max(0, run.used - run.lease) for run in runs)
     victim = cheapest(runs if len(runs) == 1 else runs[1:], max(over, STEP))
-    return [Directive(DirectiveKind.KILL, victim, 0, "nobody could go on")]
+    return [Directive(DirectiveKind.KILL, victim, 0, "no task could continue")]
 
 
-def _make_room(runs: list[RunningTask], short: int) -> list[Directive]:
-    """End those with the least to lose until what is used fits."""
-    steps, left = [], list(runs)
-    while left and short > 0:
-        victim = cheapest(left, short)
+def _reduce_use(runs: list[RunningTask], excess: int) -> list[Directive]:
+    """Kill the tasks with the least to lose until the use fits."""
+    directives, left = [], list(runs)
+    while left and excess > 0:
+        victim = cheapest(left, excess)
         left.remove(victim)
-        short -= victim.used
-        steps.append(Directive(DirectiveKind.KILL, victim, 0, "more is used than there is"))
-    return steps
+        excess -= victim.used
+        directives.append(Directive(DirectiveKind.KILL, victim, 0, "more memory was used than the budget"))
+    return directives
 
 
-def cheapest(runs: Sequence[RunningTask], short: int) -> RunningTask:
-    """Of those who would give ``short`` bytes back alone (else of all) the one with the least memory times time, which
-    is lost with it."""
-    last = max(run.seen_at for run in runs)
-    enough = [run for run in runs if run.used >= short] or runs
-    return min(enough, key=lambda run: ((last - run.begun) * max(run.used, 1), -run.begun))
+def cheapest(runs: Sequence[RunningTask], size: int) -> RunningTask:
+    """Return the task that loses the least memory times time, of those that use ``size`` bytes (else of all)."""
+    last = max(run.sampled_at for run in runs)
+    enough = [run for run in runs if run.used >= size] or runs
+    return min(enough, key=lambda run: ((last - run.started) * max(run.used, 1), -run.started))
 
 
 def patience(seconds: float) -> float:
-    """How long a task may be passed by others, where tasks take so long."""
+    """Return how long a task may be overtaken by others, where tasks take ``seconds``."""
     return min(MOST_PATIENCE, max(LEAST_PATIENCE, PATIENCE_TASKS * seconds))
 
 
-def choose(jobs: Iterable[PendingTask], room: int, now: float, longest: float, *, busy: bool) -> PendingTask | None:
-    """The next to begin, in the order of ``jobs``; None where nobody may.
+def choose(tasks: Iterable[PendingTask], free: int, now: float, longest: float, *, busy: bool) -> PendingTask | None:
+    """Return the next task to start, in the order of ``tasks``; None where none may.
 
-    The first that fits: it may pass those that do not, but none that has waited for ``longest`` seconds. One that
-    must be alone begins when nothing is ``busy`` and others have left nearly all there is, or do not for very long.
+    The first that fits: it may overtake others, but none that has waited for ``longest`` seconds. An exclusive task
+    starts when nothing is ``busy`` and nearly all memory is free, or has not been for very long.
     """
-    for looked, job in enumerate(jobs):
-        if looked >= LOOKED_AT:
+    for checked, task in enumerate(tasks):
+        if checked >= LOOKAHEAD:
             break
-        fits = job.reserve * (NEARLY if job.alone else 1.0) <= room
-        patient = job.alone and job.first is not None and now - job.first >= MOST_PATIENCE
-        if (fits or patient) and not (job.alone and busy):
-            return job
-        if looked == 0 and job.first is None:
-            job.first = now
-        if job.alone or (job.first is not None and now - job.first >= longest):
+        waited = 0.0 if task.blocked_since is None else now - task.blocked_since
+        fits = task.reserve * (NEARLY_ALL if task.exclusive else 1.0) <= free
+        if (fits or (task.exclusive and waited >= MOST_PATIENCE)) and not (task.exclusive and busy):
+            return task
+        if checked == 0 and task.blocked_since is None:
+            task.blocked_since = now
+        if task.exclusive or (task.blocked_since is not None and waited >= longest):
             break
     return None

@@ -1,102 +1,94 @@
-"""The tasks that wait, in order, and what each of them will need."""
+"""Pending tasks in order, with their predictions."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from memwarden.admission.executor import scheduler
-from memwarden.admission.executor.scheduler import PendingTask
+from memwarden.admission.pool.task import PendingTask
 from memwarden.model.footprints import TaskKey
 from memwarden.model.log import debug
 
 if TYPE_CHECKING:
-    from memwarden.admission.pool.worker_handle import Task
+    from memwarden.admission.pool.task import WorkItem
     from memwarden.protocols import Predictor
 
-#: A prediction for one who waits is made anew so often, by a predictor that is ``quick``.
-FORESEE_SECONDS = 0.2
-#: A repeat gets so many times what it was seen with, where nobody knows better.
-REPEAT = 1.5
+#: Age at which the prediction of a pending task is renewed, by a predictor that is ``quick``.
+PREDICTION_SECONDS = 0.2
+#: The next attempt reserves so many times the last peak, where the prediction is not larger.
+RETRY_FACTOR = 1.5
+#: Stands for a cancelled task: it needs nothing, so that it is chosen at once.
+_CANCELLED = PendingTask(0, TaskKey(""), None)
 
 
 class TaskQueue:
-    """First come, first served, as far as they fit. Used by the supervising thread alone."""
+    """First in, first out, as far as the tasks fit. Used by the manager thread alone."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._quick = bool(getattr(predictor, "quick", False))
-        self._tasks: deque[Task] = deque()
+        self._items: deque[WorkItem] = deque()
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._items)
 
-    def __iter__(self) -> Iterator[Task]:
-        return iter(list(self._tasks))
+    def __iter__(self) -> Iterator[WorkItem]:
+        return iter(list(self._items))
 
     @property
-    def first(self) -> Task:
-        """Whose turn it is."""
-        return self._tasks[0]
+    def first(self) -> WorkItem:
+        """The item that is first."""
+        return self._items[0]
 
-    def add(self, task: Task) -> None:
-        """At the end."""
-        self._tasks.append(task)
+    def add(self, item: WorkItem) -> None:
+        """Append an item."""
+        self._items.append(item)
 
-    def put_back(self, tasks: Iterable[Task]) -> None:
-        """Before all others, in this order."""
-        tasks = list(tasks)
-        for task in tasks:
-            task.job.first = None
-            if self._quick:
-                task.job.prediction = None
-        self._tasks.extendleft(reversed(tasks))
+    def requeue(self, item: WorkItem) -> None:
+        """Insert an item before all others."""
+        item.task.blocked_since = None
+        if self._quick:
+            item.task.prediction = None
+        self._items.appendleft(item)
 
-    def take(self, task: Task) -> None:
-        """It waits no more."""
-        if self._tasks[0] is task:
-            self._tasks.popleft()
+    def remove(self, item: WorkItem) -> None:
+        """Remove an item."""
+        if self._items[0] is item:
+            self._items.popleft()
         else:
-            self._tasks.remove(task)
+            self._items.remove(item)
 
-    def choose(self, room: int, alone: int, now: float, longest: float, *, busy: bool) -> Task | None:
-        """The next to begin within ``room`` (see :func:`steering.choose`); also one that was cancelled, to be taken."""
-        seen: dict[int, Task] = {}
+    def choose(self, free: int, alone: int, now: float, longest: float, *, busy: bool) -> WorkItem | None:
+        """Return the next item to start within ``free`` bytes (see :func:`scheduler.choose`), or a cancelled one."""
+        seen: dict[int, WorkItem] = {}
 
-        def jobs() -> Iterator[PendingTask]:
-            for task in islice(self._tasks, scheduler.LOOKED_AT):
-                if task.future.cancelled():
-                    seen[_NOTHING.number] = task
-                    yield _NOTHING
+        def tasks() -> Iterator[PendingTask]:
+            for item in islice(self._items, scheduler.LOOKAHEAD):
+                if item.future.cancelled():
+                    seen[_CANCELLED.number] = item
+                    yield _CANCELLED
                 else:
-                    seen[task.job.number] = task
-                    self.foresee(task.job, alone, now)
-                    yield task.job
+                    seen[item.task.number] = item
+                    self.estimate(item.task, alone, now)
+                    yield item.task
 
-        job = scheduler.choose(jobs(), max(room, 0), now, longest, busy=busy)
-        return None if job is None else seen[job.number]
+        task = scheduler.choose(tasks(), max(free, 0), now, longest, busy=busy)
+        return None if task is None else seen[task.number]
 
-    def foresee(self, job: PendingTask, alone: int, now: float) -> None:
-        """What a task that waits will need; not more than the ``alone`` that it could have without others."""
-        if job.prediction is None or (self._quick and now - job.foreseen >= FORESEE_SECONDS):
-            job.foreseen = now
-            self.predict(job)
-        reserve = max(job.given or (job.prediction.reserve if job.prediction is not None else 0), 1)
-        if job.seen > reserve * 0.9:
-            reserve = max(reserve, int(job.seen * REPEAT))
+    def estimate(self, task: PendingTask, alone: int, now: float) -> None:
+        """Set the task's reservation, at most the ``alone`` bytes that it could have without others."""
+        if task.prediction is None or (self._quick and now - task.predicted_at >= PREDICTION_SECONDS):
+            task.predicted_at = now
+            try:
+                task.prediction = self._predictor.predict(task.kind, task.size, at_least=task.peak)
+            except Exception as error:  # noqa: BLE001 - a user's predictor; its failure must not cost the batch
+                debug("executor: the predictor failed: %s: %s", type(error).__name__, error)
+        reserve = max(task.requested or (task.prediction.reserve if task.prediction is not None else 0), 1)
+        if task.peak > reserve * 0.9:
+            reserve = max(reserve, int(task.peak * RETRY_FACTOR))
         if reserve > alone:
-            job.alone, reserve = True, alone
-        job.reserve = reserve
-
-    def predict(self, job: PendingTask) -> None:
-        """Ask the predictor; one that fails is left out of it."""
-        try:
-            job.prediction = self._predictor.predict(job.kind, job.size, at_least=job.seen)
-        except Exception as error:  # noqa: BLE001 - a user's predictor; its fault must not cost the batch
-            debug("executor: the predictor failed: %s: %s", type(error).__name__, error)
-
-
-#: Stands for a task that was cancelled: it needs nothing, so that it is chosen at once.
-_NOTHING = PendingTask(0, TaskKey(""), None)
+            task.exclusive, reserve = True, alone
+        task.reserve = reserve

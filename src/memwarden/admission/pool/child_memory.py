@@ -1,11 +1,14 @@
-"""What the processes that a worker started hold, without the pages that they inherited.
+"""Memory of the processes that a worker started, without inherited pages.
 
-A forked child shows every page of its parent as resident, and holds none of them until it writes there. Which pages are
-its own takes the kernel a walk over the page tables; between two walks what was added counts whole.
+All pages of its parent are resident in a forked child, which owns only those that it has written. To find these, the
+kernel walks over the page tables; between two walks growth counts whole. Between ``vfork`` and ``exec`` a child uses
+its parent's memory itself; under memory pressure that may last for many samples, in which it must not count twice.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 
@@ -13,12 +16,14 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
 from memwarden.readers.linux.process import read_pss
 
-#: A walk takes no more than this part of the time, and comes no more often.
+#: A walk is followed by a pause of so many times its duration, and at least so many seconds.
 _REST, _LEAST_SECONDS = 50, 0.5
+#: Kernel functions in which a thread waits for its vforked child (6.18; before 5.10).
+_VFORK_WAITS = ("kernel_clone", "_do_fork")
 
 
 class _Child:
-    """One of them: bytes that it inherited, and when to ask again."""
+    """Inherited bytes of one child, and when to walk again."""
 
     __slots__ = ("due", "inherited")
 
@@ -28,36 +33,46 @@ class _Child:
 
 
 class ChildMemory:
-    """Those of one worker."""
+    """Memory of the children of one worker."""
 
     def __init__(self, proc: str = "/proc", monotonic: Callable[[], float] = time.monotonic) -> None:
         self._proc, self._monotonic = proc, monotonic
-        self._heirs: dict[ProcessKey, _Child] = {}
+        self._children: dict[ProcessKey, _Child] = {}
 
     def bytes(self, tree: TreeMemory) -> int:
-        """What all but the tree's root hold of their own.
-
-        One that is seen for the first time counts nothing: between ``vfork`` and ``exec`` it has its parent's memory.
-        """
+        """Return the bytes that all processes but the tree's root own."""
         if len(tree.keys) < 2:
-            self._heirs.clear()
+            self._children.clear()
             return 0
-        heirs, total = {}, 0
-        for key, rss, shared in zip(tree.keys, tree.rss, tree.shared, strict=True):
-            if key != tree.root:
-                heir = heirs[key] = self._heirs.get(key) or _Child()
-                if key in self._heirs:
-                    total += self._own(key, heir, rss - shared)
-        self._heirs = heirs
+        children, total = {}, 0
+        sizes = {key: (rss, shared) for key, rss, shared in zip(tree.keys, tree.rss, tree.shared, strict=True)}
+        for key, (rss, shared) in sizes.items():
+            if key == tree.root:
+                continue
+            child = children[key] = self._children.get(key) or _Child()
+            # The first sample counts nothing: most vforked children are gone by the second.
+            if key in self._children and not (
+                child.inherited is None and sizes.get(tree.root) == (rss, shared) and self._waits_for_vfork(tree.root)
+            ):
+                total += self._own(key, child, rss - shared)
+        self._children = children
         return total
 
-    def _own(self, key: ProcessKey, heir: _Child, anonymous: int) -> int:
+    def _own(self, key: ProcessKey, child: _Child, anonymous: int) -> int:
         now = self._monotonic()
-        if heir.inherited is None or now >= heir.due or anonymous < heir.inherited:
+        if child.inherited is None or now >= child.due or anonymous < child.inherited:
             try:
                 own = read_pss(key.pid, self._proc, field="Private_Dirty")
             except ReadError:
-                own = anonymous  # gone, or nobody tells: an upper bound
-            heir.inherited = max(0, anonymous - own)
-            heir.due = now + max(_LEAST_SECONDS, (self._monotonic() - now) * _REST)
-        return anonymous - heir.inherited
+                own = anonymous  # gone, or not permitted: an upper bound
+            child.inherited = max(0, anonymous - own)
+            child.due = now + max(_LEAST_SECONDS, (self._monotonic() - now) * _REST)
+        return anonymous - child.inherited
+
+    def _waits_for_vfork(self, key: ProcessKey) -> bool:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"{self._proc}/{key.pid}/task"):
+                with open(f"{self._proc}/{key.pid}/task/{thread}/wchan", "rb", buffering=0) as file:
+                    if file.read(64).decode("ascii", "replace") in _VFORK_WAITS:
+                        return True
+        return False

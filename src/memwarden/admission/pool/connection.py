@@ -1,11 +1,7 @@
-"""What an executor and its workers say to each other: frames on a stream socket.
+"""Call items and result items between an executor and its workers: frames on a stream socket.
 
-A frame is a header of fixed size and a payload. The executor's side never blocks: a worker that is stopped, or slow
-to read, would else stop the looking. A worker's side blocks, because it has nothing else to do.
-
-Whose turn it is stands on a second socket, a task's number in each message. The worker takes the next one when it is
-done; until then the executor can take it back, since it kept a copy of the worker's end. One read takes one message, so
-a task is begun by the worker or belongs to the executor again, and never both.
+A frame is a header of fixed size and a payload. The executor's end never blocks, because a stopped worker would block
+the sampling of all others; a worker's end blocks.
 """
 
 from __future__ import annotations
@@ -16,29 +12,29 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-#: To a worker: the task's number (0: end) and the payload's length.
-_TASK = struct.Struct("<QQ")
-_TURN = struct.Struct("<Q")
-#: From a worker: what, the task's number, seconds, the resident high-water mark, anonymous and other resident bytes,
-#: and the payload's length.
-_ANSWER = struct.Struct("<BQdQQQQ")
+#: To a worker: number of the task (0: exit), length of the payload.
+_CALL = struct.Struct("<QQ")
+#: From a worker: kind, number, seconds, resident high-water mark, anonymous and other resident bytes, payload length.
+_RESULT = struct.Struct("<BQdQQQQ")
 
-#: What a worker says: that it is ready, a result, an error; one behind which a system call is that found no memory, one
-#: of a program that the task started and that failed; or that it could not begin.
-READY, RESULT, ERROR, REFUSED, PROGRAM, UNFIT = range(6)
-#: What a system call fails with that the kernel had no memory for.
-NO_MEMORY = (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT)
-#: Read at once: a large result comes in parts, between looks.
-_PART = 1 << 20
+#: Kinds of result items: the worker is ready; a result; an error; an error caused by a system call that found no
+#: memory; an error of a program that the task started; the worker could not start.
+READY, RESULT, ERROR, NO_MEMORY, PROGRAM_FAILED, NOT_STARTED = range(6)
+#: Errors of system calls for which the kernel had no memory.
+NO_MEMORY_ERRNOS = (errno.ENOMEM, errno.ENOBUFS, errno.EFAULT)
+#: Bytes of one read: a large result comes in parts, between samples.
+_PART = 1 << 16
+#: Larger payloads are sent without a copy.
+_COPIED = 65536
 
 
-class Answer(NamedTuple):
-    """What a worker said. ``peak`` is the resident high-water mark of the task, 0 where it is not known."""
+class ResultItem(NamedTuple):
+    """A message of a worker; ``peak`` is the task's resident high-water mark, 0 where unknown."""
 
-    what: int
+    kind: int
     number: int
     seconds: float
     peak: int
@@ -47,123 +43,81 @@ class Answer(NamedTuple):
     payload: bytes
 
 
-class Ends(NamedTuple):
-    """A worker's ends of a connection."""
+def retry_no_memory(call: Callable[[memoryview], int], data: memoryview) -> int:
+    """Repeat ``call(data)`` while the kernel has no memory for it.
 
-    sock: socket.socket
-    turns: socket.socket
-
-    def close(self) -> None:
-        """Give both back."""
-        self.sock.close()
-        self.turns.close()
+    In a version 1 group with its killer off a page fault waits for memory, but a system call fails with nothing done.
+    It succeeds after the executor has killed a worker.
+    """
+    while True:
+        try:
+            return call(data)
+        except OSError as error:
+            if error.errno not in NO_MEMORY_ERRNOS:
+                raise
+            time.sleep(0.01)
 
 
 def receive(sock: socket.socket, count: int) -> bytearray:
-    """So many bytes, waiting for them. Raises EOFError."""
+    """Wait for ``count`` bytes. Raises EOFError."""
     data = bytearray(count)
     view, at = memoryview(data), 0
     while at < count:
-        got = insist(lambda part: sock.recv_into(part), view[at : at + _PART])
+        got = retry_no_memory(lambda part: sock.recv_into(part), view[at:])
         if not got:
             raise EOFError
         at += got
     return data
 
 
-def next_task(ends: Ends) -> tuple[int, bytearray]:
-    """A worker waits for what it is to do. Raises EOFError when the executor is gone."""
-    turn = bytearray(_TURN.size)
-    if not insist(lambda part: ends.turns.recv_into(part), memoryview(turn)):
-        raise EOFError
-    (wanted,) = _TURN.unpack(turn)
-    while True:
-        number, length = _TASK.unpack(receive(ends.sock, _TASK.size))
-        payload = receive(ends.sock, length)
-        if number == wanted:
-            return number, payload
-        # Its turn was taken back: somebody else does it.
+def receive_call(sock: socket.socket) -> tuple[int, bytearray]:
+    """Wait for the next call item of a worker: number and payload. Raises EOFError when the executor is gone."""
+    number, length = _CALL.unpack(receive(sock, _CALL.size))
+    return number, receive(sock, length)
 
 
-def answer(sock: socket.socket, said: Answer) -> None:
-    """A worker says something."""
-    payload = said.payload
-    head = _ANSWER.pack(*said[:6], len(payload))
-    for data in (head + payload,) if len(payload) < 65536 else (head, payload):
-        view = memoryview(data)
+def send_result(sock: socket.socket, item: ResultItem) -> None:
+    """Send a result item of a worker."""
+    for data in _frame(_RESULT.pack(*item[:6], len(item.payload)), item.payload):
+        view = data
         while view:
-            view = view[insist(sock.send, view) :]
+            view = view[retry_no_memory(sock.send, view) :]
 
 
-def insist(call: Callable[[memoryview], int], data: memoryview) -> int:
-    """``call(data)``, again and again where the kernel has no memory for it.
-
-    In a group of version 1 whose killer is off a page fault waits for memory, but a system call that needs some fails,
-    with nothing done. That passes: whoever watches the group ends somebody.
-    """
-    while True:
-        try:
-            return call(data)
-        except OSError as error:
-            if error.errno not in NO_MEMORY:
-                raise
-            time.sleep(0.01)
+def _frame(head: bytes, payload: bytes) -> list[memoryview]:
+    if len(payload) < _COPIED:
+        return [memoryview(head + payload)]
+    return [memoryview(head), memoryview(payload)]
 
 
 class WorkerConnection:
-    """The executor's end of a connection; it never blocks."""
+    """The executor's end of a connection to a worker; it never blocks."""
 
-    def __init__(self, sock: socket.socket, turns: socket.socket, given: socket.socket) -> None:
-        for each in (sock, turns):
-            each.setblocking(False)
-        #: Ours, and a copy of the worker's end of the turns.
-        self._sock, self._turns, self._given = sock, turns, given
-        self._head = b""
-        self._payload = bytearray()
-        self._wanted = 0
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._in = bytearray()
         self._out: deque[memoryview] = deque()
-        self.ended = False
+        #: Nothing more will be received.
+        self.closed = False
 
     @classmethod
-    def open(cls) -> tuple[WorkerConnection, Ends]:
-        """A new connection, and its ends for a worker. Raises OSError."""
-        with contextlib.ExitStack() as opened:
-            ours, theirs = map(opened.enter_context, socket.socketpair())
-            turns, given = map(opened.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            ends = Ends(theirs, given.dup())
-            opened.pop_all()
-        return cls(ours, turns, given), ends
+    def open(cls) -> tuple[WorkerConnection, socket.socket]:
+        """Return a new connection and its end for a worker. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
 
     def fileno(self) -> int:
-        """For poll."""
+        """Return the descriptor."""
         return self._sock.fileno()
 
-    @property
-    def full(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._out)
+    def send(self, number: int, payload: bytes = b"") -> bool:
+        """Send a call item as far as the socket takes it; False where :meth:`flush` has to send the rest."""
+        self._out += _frame(_CALL.pack(number, len(payload)), payload)
+        return self.flush()
 
-    def send(self, number: int, payload: bytes = b"") -> None:
-        """Send as much as goes now, and the rest when :meth:`flush` is called."""
-        head = _TASK.pack(number, len(payload))
-        if len(payload) < 65536:
-            self._out.append(memoryview(head + payload))
-        else:
-            self._out += (memoryview(head), memoryview(payload))
-        with contextlib.suppress(OSError):  # it is gone; reading will say so
-            self._turns.send(_TURN.pack(number))
-        self.flush()
-
-    def take_back(self) -> list[int]:
-        """The numbers of those tasks that were sent and have not begun; now they never will."""
-        numbers: list[int] = []
-        with contextlib.suppress(OSError):
-            while turn := self._given.recv(_TURN.size, socket.MSG_DONTWAIT):
-                numbers += _TURN.unpack(turn)
-        return numbers
-
-    def flush(self) -> None:
-        """Send what goes now."""
+    def flush(self) -> bool:
+        """Send as much as the socket takes; return whether that was all."""
         try:
             while self._out:
                 sent = self._sock.send(self._out[0])
@@ -173,47 +127,37 @@ class WorkerConnection:
                     self._out.popleft()
         except BlockingIOError:
             pass
-        except OSError:  # it is gone; reading will say so
+        except OSError:  # closed; read() reports it
             self._out.clear()
+        return not self._out
 
-    def read(self, *, whole: bool = False) -> list[Answer]:
-        """What has come. Sets ``ended`` when nothing more will come. At most about ``_PART`` bytes at a time, where not
-        the ``whole`` is wanted."""
-        answers: list[Answer] = []
-        left = _PART
+    def read(self, *, drain: bool = False) -> list[ResultItem]:
+        """Return the items that are complete after one read, or with ``drain`` after reading everything there is."""
         try:
             while True:
-                if not self._wanted:
-                    part = self._sock.recv(_ANSWER.size - len(self._head))
-                    if not part:
-                        self.ended = True
-                        break
-                    self._head += part
-                    if len(self._head) < _ANSWER.size:
-                        continue
-                    self._wanted = _ANSWER.unpack(self._head)[-1]
-                if self._wanted:
-                    part = self._sock.recv(min(self._wanted - len(self._payload), left if left > 0 else _PART))
-                    if not part:
-                        self.ended = True
-                        break
-                    self._payload += part
-                    left -= len(part)
-                    if len(self._payload) < self._wanted:
-                        if left <= 0 and not whole:
-                            break  # others want to be looked at, too
-                        continue
-                what, number, seconds, peak, anonymous, other, _ = _ANSWER.unpack(self._head)
-                answers.append(Answer(what, number, seconds, peak, anonymous, other, bytes(self._payload)))
-                self._head, self._payload, self._wanted = b"", bytearray(), 0
+                part = self._sock.recv(_PART)
+                self._in += part
+                self.closed = not part
+                if self.closed or not drain:
+                    break
         except BlockingIOError:
             pass
-        except OSError:  # it was ended while it spoke
-            self.ended = True
-        return answers
+        except OSError:  # reset by a killed worker
+            self.closed = True
+        return list(self._complete())
+
+    def _complete(self) -> Iterator[ResultItem]:
+        while len(self._in) >= _RESULT.size:
+            kind, number, seconds, peak, anonymous, other, length = _RESULT.unpack_from(self._in)
+            end = _RESULT.size + length
+            if len(self._in) < end:
+                return
+            with memoryview(self._in) as view:
+                payload = bytes(view[_RESULT.size : end])
+            del self._in[:end]
+            yield ResultItem(kind, number, seconds, peak, anonymous, other, payload)
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        for each in (self._sock, self._turns, self._given):
-            with contextlib.suppress(OSError):
-                each.close()
+        """Close the socket."""
+        with contextlib.suppress(OSError):
+            self._sock.close()

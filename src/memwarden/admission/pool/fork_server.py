@@ -1,10 +1,10 @@
-"""Where workers come from.
+"""Start of worker processes.
 
-With ``fork``, from a process of its own that was forked once, in the thread that submitted the first task, and has no
-other thread: to fork from the supervising thread, beside threads that hold locks, may deadlock the child. It also
-watches: when the program is gone, however it ended, it ends the workers and what they started.
+With ``fork``, by a process that was forked once in the thread that submitted the first task: a fork in the manager
+thread, beside threads that hold locks, may deadlock the child. The fork server has one thread. When the program ends,
+however it ends, the fork server kills the workers and their children.
 
-With ``spawn`` and ``forkserver`` from :mod:`multiprocessing` directly; a small shell waits there for the program's end.
+With ``spawn`` and ``forkserver`` by :mod:`multiprocessing`; there a small shell waits for the program's end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memwarden.admission.pool.connection import Ends
 from memwarden.admission.pool.worker import WorkerConfig, work
 from memwarden.errors import ActionFailed, ReadError
 from memwarden.process.fork_hooks import reset_after_fork
@@ -30,40 +29,42 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
-_WORD = struct.Struct("<cq")
+#: A request or reply of the fork server: what, and a pid or an exit code.
+_MESSAGE = struct.Struct("<cq")
+_START, _REAP, _EXIT_CODE, _UNKNOWN = b"s", b"r", b"c", b"?"
 
 
 class Spawner(Protocol):
-    """Starts workers and learns how they ended."""
+    """Starts workers and returns their exit codes."""
 
-    def start(self, ends: Ends) -> None:
-        """Begin a worker at these ends, of which it gets copies; it will say that it is ready. Raises OSError."""
+    def start(self, sock: socket.socket) -> None:
+        """Start a worker at a copy of this socket; it reports when it is ready. Raises OSError."""
         ...
 
-    def bury(self, pid: int) -> int | None:
-        """How the worker that has ended did: its exit code, or a negative signal. None: nobody knows."""
+    def reap(self, pid: int) -> int | None:
+        """Wait for a worker and return its exit code, a negative signal, or None where it is unknown."""
         ...
 
     def close(self) -> None:
-        """When no worker is left."""
+        """End; no worker is left."""
         ...
 
 
-def spawner(context: BaseContext | None, orders: WorkerConfig) -> Spawner:
-    """The one for this context (None: the usual of this Python). To be called in the thread that begins the work."""
+def create_spawner(context: BaseContext | None, config: WorkerConfig) -> Spawner:
+    """Return the spawner of a context (None: the default of this Python). Call it in the thread that submits."""
     if context is None:
         from multiprocessing import get_context
 
         context = get_context()
     if context.get_start_method() == "fork":
-        return _ForkServer(context, orders)
-    return _DirectSpawner(context, orders)
+        return ForkServer(context, config)
+    return DirectSpawner(context, config)
 
 
-#: The program is gone: SIGKILL to the workers, told as PID:START, to who is in their sessions (a number that leads one
-#: is not given out again while anybody is in it), and to what those have started.
-_END_FAMILIES = """
-look() {
+#: Kill the workers (``$told``: PID:START words), all processes in their sessions (the kernel gives no new process the
+#: number of a session in use), and the children of those.
+_KILL_TREES = """
+read_stat() {
     line=
     while read -r part; do line="$line$part "; done 2>/dev/null <"$1/stat"
     numbers=${line##*) }
@@ -71,7 +72,7 @@ look() {
 all=; more=' '; sessions=' '
 for key in $told; do
     pid=${key%:*}
-    look "/proc/$pid"
+    read_stat "/proc/$pid"
     set -- $numbers
     [ $# -eq 0 ] || { [ "${20}" = "${key#*:}" ] && more="$more$pid "; } || continue
     sessions="$sessions$pid "
@@ -79,7 +80,7 @@ done
 while [ "$all" != "$more" ]; do
     all=$more
     for folder in /proc/[0-9]*; do
-        look "$folder"
+        read_stat "$folder"
         set -- $numbers
         [ $# -gt 20 ] || continue
         case "$sessions,$all" in *" $4 "*|*" $2 "*) pid=${folder#/proc/} ;; *) continue ;; esac
@@ -90,129 +91,123 @@ for pid in $all; do kill -9 $pid; done
 """
 
 
-class _DirectSpawner:
-    """``spawn`` and ``forkserver``."""
+class DirectSpawner:
+    """Starts workers by ``spawn`` or ``forkserver``."""
 
-    def __init__(self, context: BaseContext, orders: WorkerConfig) -> None:
+    def __init__(self, context: BaseContext, config: WorkerConfig) -> None:
         self._context: Any = context
-        self._orders = orders
+        self._config = config
         self._processes: dict[int, BaseProcess] = {}
-        self._sentinel, self._told = Watchdog(_END_FAMILIES), dict[int, str]()
+        self._watchdog, self._watched = Watchdog(_KILL_TREES), dict[int, str]()
 
-    def start(self, ends: Ends) -> None:
-        process = self._context.Process(target=work, args=(ends, self._orders), name="memwarden-worker")
+    def start(self, sock: socket.socket) -> None:
+        process = self._context.Process(target=work, args=(sock, self._config), name="memwarden-worker")
         process.start()
         self._processes[process.pid] = process
         with contextlib.suppress(ReadError):
-            self._told[process.pid] = word = "{}:{}".format(*ProcProbe().key_of(process.pid))
-            self._sentinel.tell(word)
+            self._watched[process.pid] = word = "{}:{}".format(*ProcProbe().key_of(process.pid))
+            self._watchdog.tell(word)
 
-    def bury(self, pid: int) -> int | None:
+    def reap(self, pid: int) -> int | None:
         process = self._processes.pop(pid, None)
         if process is None:
             return None
         process.join()
         code = process.exitcode
         process.close()
-        if (word := self._told.pop(pid, None)) is not None:
-            self._sentinel.tell(f"-{word}")
+        if (word := self._watched.pop(pid, None)) is not None:
+            self._watchdog.tell(f"-{word}")
         return code
 
     def close(self) -> None:
-        _kill(self._processes)  # they were never ready
+        _kill_trees(self._processes)  # never ready
         for pid in list(self._processes):
-            self.bury(pid)
-        self._sentinel.dismiss()
+            self.reap(pid)
+        self._watchdog.dismiss()
 
 
-class _ForkServer:
-    """``fork``: workers are children of a child without threads."""
+class ForkServer:
+    """Starts workers by ``fork`` in a child without threads."""
 
-    def __init__(self, context: BaseContext, orders: WorkerConfig) -> None:
+    def __init__(self, context: BaseContext, config: WorkerConfig) -> None:
         self._control, theirs = socket.socketpair()
         maker: Any = context
         self._process: BaseProcess = maker.Process(
-            target=_nurse, args=(theirs, self._control, orders, os.getpid()), name="memwarden-nursery"
+            target=_serve, args=(theirs, self._control, config), name="memwarden-fork-server"
         )
         self._process.start()
         theirs.close()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a child of the program: with a copy of the connection the nursery would not notice the program's end."""
+        """Close a forked child's copy of the connection: with it the server would not notice the program's end."""
         self._control.close()
 
-    def start(self, ends: Ends) -> None:
-        socket.send_fds(self._control, [_WORD.pack(b"s", 0)], [each.fileno() for each in ends])
+    def start(self, sock: socket.socket) -> None:
+        socket.send_fds(self._control, [_MESSAGE.pack(_START, 0)], [sock.fileno()])
 
-    def bury(self, pid: int) -> int | None:
+    def reap(self, pid: int) -> int | None:
         try:
-            self._control.sendall(_WORD.pack(b"b", pid))
-            data = self._control.recv(_WORD.size, socket.MSG_WAITALL)
+            self._control.sendall(_MESSAGE.pack(_REAP, pid))
+            data = self._control.recv(_MESSAGE.size, socket.MSG_WAITALL)
         except OSError:
             return None
-        if len(data) < _WORD.size:
+        if len(data) < _MESSAGE.size:
             return None
-        known, code = _WORD.unpack(data)
-        return code if known == b"c" else None
+        kind, code = _MESSAGE.unpack(data)
+        return code if kind == _EXIT_CODE else None
 
     def close(self) -> None:
         self._control.close()
         self._process.join()
 
 
-def _nurse(control: socket.socket, theirs: socket.socket, orders: WorkerConfig, program: int) -> None:
-    """The nursery's own life. Its only thread is this one, so workers may be forked, and die with it."""
-    theirs.close()  # else its end would never come
+def _serve(control: socket.socket, theirs: socket.socket, config: WorkerConfig) -> None:
+    """Run the fork server. A worker is waited for only on request, so that its pid stays its own until then."""
+    theirs.close()  # else the end of the program would not be noticed
     with contextlib.suppress(OSError):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders = orders._replace(starter=os.getpid())
+    config = config._replace(parent=os.getpid())
     from multiprocessing import get_context
 
     context = get_context("fork")
     children: dict[int, BaseProcess] = {}
     while True:
         try:
-            data, descriptors, _, _ = socket.recv_fds(control, _WORD.size, 2)
+            data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE.size, 1)
             if not data:
                 break
-            while len(data) < _WORD.size:
-                data += control.recv(_WORD.size - len(data))
+            while len(data) < _MESSAGE.size:
+                data += control.recv(_MESSAGE.size - len(data))
         except OSError:
             break
-        word, pid = _WORD.unpack(data)
-        if word == b"s":
-            ends = Ends(*(socket.socket(fileno=each) for each in descriptors))
-            child = context.Process(target=_begin, args=(ends, control, orders), name="memwarden-worker")
-            with contextlib.suppress(OSError):  # no more processes: the socket closes, which says it
+        kind, pid = _MESSAGE.unpack(data)
+        if kind == _START:
+            with socket.socket(fileno=descriptors[0]) as sock, contextlib.suppress(OSError):
+                # Where no process can be started the socket closes, which reports it.
+                child = context.Process(target=_run_worker, args=(sock, control, config), name="memwarden-worker")
                 child.start()
                 assert child.pid is not None
                 children[child.pid] = child
-            ends.close()
         elif (known := children.pop(pid, None)) is not None:
             known.join()
-            control.sendall(_WORD.pack(b"c", known.exitcode or 0))
+            control.sendall(_MESSAGE.pack(_EXIT_CODE, known.exitcode or 0))
         else:
-            control.sendall(_WORD.pack(b"?", 0))
-    _end(list(children))
+            control.sendall(_MESSAGE.pack(_UNKNOWN, 0))
+    _kill_trees(children)
+    os._exit(0)  # the interpreter's own exit would wait for them
 
 
-def _begin(ends: Ends, control: socket.socket, orders: WorkerConfig) -> None:
+def _run_worker(sock: socket.socket, control: socket.socket, config: WorkerConfig) -> None:
     control.close()
-    work(ends, orders)
+    work(sock, config)
 
 
-def _end(pids: list[int]) -> None:
-    """The program is gone, or has no more use for them: the workers end, with all that they started."""
-    _kill(pids)
-    os._exit(0)  # not Python's own end, which would wait for them
-
-
-def _kill(pids: Iterable[int]) -> None:
-    """These are children of this process and not waited for yet, so that their numbers are theirs."""
+def _kill_trees(pids: Iterable[int]) -> None:
+    """Kill children of this process and their children. They were not waited for, so no pid was reused."""
     probe = ProcProbe()
     for pid in pids:
         with contextlib.suppress(ActionFailed, ReadError, OSError):
-            family = ProcessTree(probe.key_of(pid), probe)
-            family.signal(KILL, family.members)
+            tree = ProcessTree(probe.key_of(pid), probe)
+            tree.signal(KILL, tree.members)

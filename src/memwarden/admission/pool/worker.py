@@ -1,8 +1,7 @@
-"""What runs in a worker process: one task after the other, each with its own exact peak.
+"""Main function of a worker process: one task after the other, each with its exact peak.
 
-The resident high-water mark is set back before each task (``clear_refs``, Linux 4.0) and read after it, some 20 µs
-together. So a peak between two looks from outside is seen, too; this process's ``ru_maxrss`` says less than it did in
-its whole life.
+The resident high-water mark is reset before each task (``clear_refs``, Linux 4.0) and read after it, together some
+20 µs. So peaks between two samples from outside are known; ``ru_maxrss`` would be that of the worker's whole life.
 """
 
 from __future__ import annotations
@@ -21,131 +20,129 @@ from typing import Any, NamedTuple
 from memwarden.admission.pool.connection import (
     ERROR,
     NO_MEMORY,
-    PROGRAM,
+    NO_MEMORY_ERRNOS,
+    NOT_STARTED,
+    PROGRAM_FAILED,
     READY,
-    REFUSED,
     RESULT,
-    UNFIT,
-    Answer,
-    Ends,
-    answer,
-    insist,
-    next_task,
+    ResultItem,
+    receive_call,
+    retry_no_memory,
+    send_result,
 )
 from memwarden.process.death_signal import die_with_parent
 
-#: A kernel that must kill takes a worker, whose task can be put back, before anything that was not told to be preferred
-#: (0 is usual, 1000 the most; raising one's own needs no privilege).
+#: A kernel that must kill takes a worker, whose task can be requeued, before other processes (0 is usual, 1000 the
+#: most; raising one's own needs no privilege).
 OOM_SCORE = 500
-#: A chain of errors is followed so far; a hand-made one may be a ring.
+#: Length to which a chain of errors is followed; a hand-made one may be a cycle.
 _LONGEST_CHAIN = 32
 
 
 class WorkerConfig(NamedTuple):
-    """How a worker is to begin."""
+    """Configuration of a worker."""
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     #: ``cgroup.procs`` files of the groups that it joins once it is ready.
-    joins: Sequence[str]
-    #: Its worker's memory is given back to the system after a task that left more than so many bytes.
+    cgroup_procs: Sequence[str]
+    #: Bytes kept after a task from which freed memory is returned to the system.
     trim: int
-    #: The process that starts it, as it sees itself; when that is gone, nobody needs this one.
-    starter: int
+    #: Pid of the process that starts it and with which it dies; 0: none.
+    parent: int
 
 
-def work(ends: Ends, orders: WorkerConfig) -> None:
-    """Do what comes, until told to end or nobody is there any more."""
-    _settle(orders.starter)
-    sock = ends.sock
+def work(sock: socket.socket, config: WorkerConfig) -> None:
+    """Run tasks until the executor stops this worker or is gone."""
+    _prepare(config.parent)
     try:
-        if orders.initializer is not None:
-            orders.initializer(*orders.initargs)
-        marks = _Marks()  # before it may lack memory
-        for procs in orders.joins:
+        if config.initializer is not None:
+            config.initializer(*config.initargs)
+        memory = _OwnMemory()  # before there may be no memory for it
+        for procs in config.cgroup_procs:
             with open(procs, "wb", buffering=0) as file:
-                insist(file.write, memoryview(b"0"))
-    except BaseException as error:  # noqa: BLE001 - told to the executor, which ends
-        _say(sock, Answer(UNFIT, 0, 0.0, 0, 0, 0, failure(error)))
+                retry_no_memory(file.write, memoryview(b"0"))
+    except BaseException as error:  # noqa: BLE001 - reported to the executor, which breaks
+        _send(sock, ResultItem(NOT_STARTED, 0, 0.0, 0, 0, 0, pickle_error(error)))
         return
-    _say(sock, Answer(READY, os.getpid(), 0.0, 0, *marks.read()[1:], b""))
-    base = marks.anonymous
+    _send(sock, ResultItem(READY, os.getpid(), 0.0, 0, *memory.read()[1:], b""))
+    base = memory.anonymous
     while True:
         try:
-            number, payload = next_task(ends)
+            number, payload = receive_call(sock)
         except (EOFError, OSError):
             return
         if not number:
             return
-        marks.reset()
-        begun = time.perf_counter()
-        what, said = _do(payload)
-        seconds = time.perf_counter() - begun
+        memory.reset_peak()
+        started = time.perf_counter()
+        kind, result = _call(payload)
+        seconds = time.perf_counter() - started
         del payload
-        peak, anonymous, other = marks.read()
-        if not _say(sock, Answer(what, number, seconds, peak, anonymous, other, said)):
+        peak, anonymous, other = memory.read()
+        if not _send(sock, ResultItem(kind, number, seconds, peak, anonymous, other, result)):
             return
-        del said
-        if anonymous > base + orders.trim:
+        del result
+        if anonymous > base + config.trim:
             _trim()
 
 
-def _do(payload: bytearray) -> tuple[int, bytes]:
+def _call(payload: bytearray) -> tuple[int, bytes]:
     try:
         function, args, kwargs = pickle.loads(payload)
         payload.clear()
         return RESULT, pickle.dumps(function(*args, **kwargs), protocol=pickle.HIGHEST_PROTOCOL)
-    except BaseException as error:  # noqa: BLE001 - it is the caller's
-        return _what(error), failure(error)
+    except BaseException as error:  # noqa: BLE001 - raised by the future
+        return error_kind(error), pickle_error(error)
 
 
-def _what(error: BaseException | None) -> int:
-    """Whether memory may be behind an error: a system call that found none, or a program that failed."""
-    programs = sys.modules.get("subprocess")
+def error_kind(error: BaseException | None) -> int:
+    """Return whether memory may be the cause of an error: a system call that found none, or a failed program."""
+    subprocess = sys.modules.get("subprocess")
     for _ in range(_LONGEST_CHAIN):
         if error is None:
             break
-        if isinstance(error, OSError) and error.errno in NO_MEMORY:
-            return REFUSED
-        if programs is not None and isinstance(error, programs.CalledProcessError):
-            return PROGRAM
+        if isinstance(error, OSError) and error.errno in NO_MEMORY_ERRNOS:
+            return NO_MEMORY
+        if subprocess is not None and isinstance(error, subprocess.CalledProcessError):
+            return PROGRAM_FAILED
         error = error.__cause__ or error.__context__
     return ERROR
 
 
-def failure(error: BaseException) -> bytes:
-    """An exception and its traceback as text, pickled; one that cannot be pickled is told of."""
+def pickle_error(error: BaseException) -> bytes:
+    """Return an exception and its traceback as text, pickled; a PicklingError for one that cannot be pickled."""
     lines = "".join(traceback.format_exception(error))
     try:
-        whole = pickle.dumps(error, protocol=pickle.HIGHEST_PROTOCOL)
+        pickled = pickle.dumps(error, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as trouble:  # noqa: BLE001 - any __reduce__ may run
-        words = f"the task raised {_said(error)}, which cannot be pickled ({_said(trouble)})"
-        whole = pickle.dumps(pickle.PicklingError(words))
-    return pickle.dumps((whole, lines))
+        message = f"the task raised {_describe(error)}, which cannot be pickled ({_describe(trouble)})"
+        pickled = pickle.dumps(pickle.PicklingError(message))
+    return pickle.dumps((pickled, lines))
 
 
-def _said(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()  # also of one that cannot be put into words
+def _describe(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()  # also where str(error) raises
 
 
-def _say(sock: socket.socket, said: Answer) -> bool:
+def _send(sock: socket.socket, item: ResultItem) -> bool:
     try:
-        answer(sock, said)
+        send_result(sock, item)
     except OSError:
         return False
     return True
 
 
-def _settle(starter: int) -> None:
-    """A session of its own, so that it can be stopped with what it starts, and no Ctrl-C of a terminal gets here."""
+def _prepare(parent: int) -> None:
+    """Start a session, so that no Ctrl-C of a terminal arrives and the worker is stopped with its children."""
     with contextlib.suppress(OSError):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
         if int(file.read()) < OOM_SCORE:
             file.write(b"%d" % OOM_SCORE)
-    if starter:
-        die_with_parent(starter)
+    if parent:
+        die_with_parent(parent)
 
 
 def _trim() -> None:
@@ -155,8 +152,8 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class _Marks:
-    """This process's resident high-water mark and what it holds, by kept descriptors."""
+class _OwnMemory:
+    """This process's resident high-water mark and memory, by descriptors that stay open."""
 
     def __init__(self) -> None:
         self._status = self._clear = -1
@@ -165,21 +162,21 @@ class _Marks:
             self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
             self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
 
-    def reset(self) -> None:
-        """The mark falls to what is resident now."""
+    def reset_peak(self) -> None:
+        """Set the high-water mark to the resident bytes of now."""
         if self._clear >= 0:
             try:
-                insist(lambda part: os.write(self._clear, part), memoryview(b"5"))
+                retry_no_memory(lambda part: os.write(self._clear, part), memoryview(b"5"))
             except OSError:
                 os.close(self._clear)
                 self._clear = -1
 
     def read(self) -> tuple[int, int, int]:
-        """High-water mark (0: unknown), anonymous bytes, other resident bytes."""
+        """Return the high-water mark (0: unknown), anonymous bytes and other resident bytes."""
         if self._status < 0:
             return 0, 0, 0
         text = bytearray(4096)
-        insist(lambda part: os.preadv(self._status, [part], 0), memoryview(text))
+        retry_no_memory(lambda part: os.preadv(self._status, [part], 0), memoryview(text))
         at = text.find(b"VmHWM:")
         if at < 0:
             return 0, 0, 0

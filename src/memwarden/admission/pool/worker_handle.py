@@ -1,15 +1,12 @@
-"""A worker as the executor sees it: its connection, its memory, its lease, and what it works at."""
+"""A worker process as the executor sees it: its connection, memory, lease and task."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections import deque
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from memwarden.admission.executor.scheduler import PendingTask, RunningTask
 from memwarden.admission.pool.child_memory import ChildMemory
 from memwarden.admission.pool.shared_memory import SharedMemory
 from memwarden.errors import ActionFailed, ReadError
@@ -18,198 +15,171 @@ from memwarden.process.signals import KILL, send
 from memwarden.readers.linux.tree import TreeReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memwarden.admission.ledger.ledger import Reservation
-    from memwarden.admission.pool.connection import WorkerConnection
+    from memwarden.admission.pool.connection import ResultItem, WorkerConnection
+    from memwarden.admission.pool.task import RunningTask, WorkItem
     from memwarden.protocols import IdentityProbe
 
-
-class Task:
-    """A call, its future, and what it costs."""
-
-    __slots__ = ("args", "function", "future", "job", "kwargs", "running")
-
-    def __init__(
-        self,
-        job: PendingTask,
-        future: Future[Any],
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.job, self.future = job, future
-        self.function, self.args, self.kwargs = function, args, kwargs
-        #: Whether its future was told that it runs, after which it cannot be cancelled.
-        self.running = False
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return f"{self.job.name} ({self.job.kind.name})"
+#: Rounds of a search for processes to signal: a stopped process starts no others, so the search ends.
+_ROUNDS = 8
 
 
 class WorkerHandle:
-    """One worker process and what belongs to it."""
+    """One worker process and the descriptors, memory and task that belong to it."""
 
-    def __init__(self, line: WorkerConnection) -> None:
-        self.line = line
-        #: Known when the worker is ready.
+    def __init__(self, connection: WorkerConnection, probe: IdentityProbe) -> None:
+        self.connection, self._probe = connection, probe
+        #: 0 until the worker is ready.
+        self.pid = 0
+        #: None until the worker is ready, and where it was gone when its message arrived.
         self.key: ProcessKey | None = None
         self.pidfd = -1
         self._tree: TreeReader | None = None
-        self._shmem: SharedMemory | None = None
-        self._heirs = ChildMemory()
-        #: The worker and those whom it started, at the last look.
-        self._present: tuple[ProcessKey, ...] = ()
-        #: Anonymous bytes when it was ready.
+        self._shared: SharedMemory | None = None
+        self._children = ChildMemory()
+        #: The worker and its children in the last sample.
+        self._members: tuple[ProcessKey, ...] = ()
+        #: Anonymous bytes when the worker was ready.
         self._base = 0
         self.reservation: Reservation | None = None
-        #: What it works at, and what it will do next.
-        self.tasks: deque[Task] = deque()
+        self.item: WorkItem | None = None
         self.run: RunningTask | None = None
-        #: Bytes beyond its base, now; and resident bytes that others may share, the most in this task.
-        self.used = self.other = 0
-        #: What it kept after its first task.
-        self.kept: int | None = None
-        self.done = 0
-        #: It takes no more tasks.
+        #: Bytes beyond the base, now; and resident bytes of files and shared memory, the most during this task.
+        self.used = self._other = 0
+        #: Bytes that were in use after the first task.
+        self.baseline: int | None = None
+        self.tasks_done = 0
+        #: The worker takes no more tasks.
         self.leaving = False
-        #: Why it was ended by us.
-        self.ended_for = ""
+        #: Reason for which the executor killed the worker, and whether it was to free memory.
+        self.killed_for, self.killed_for_memory = "", False
 
     @property
     def ready(self) -> bool:
-        """Whether the process is there."""
-        return self.key is not None
+        """Whether the worker has reported that it is ready."""
+        return self.pid != 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker can start a task at once."""
+        return self.ready and self.item is None and not self.leaving
 
     @property
     def dying(self) -> bool:
-        """Whether it was ended, and is not gone yet."""
-        return bool(self.ended_for)
-
-    @property
-    def lease(self) -> int:
-        """Bytes that are reserved for it."""
-        return self.run.lease if self.run is not None else self.reserved
+        """Whether the worker was killed and is not reaped yet."""
+        return bool(self.killed_for)
 
     @property
     def reserved(self) -> int:
-        """Bytes in the ledger."""
+        """Bytes reserved in the ledger."""
         return self.reservation.bytes if self.reservation is not None else 0
 
     @property
     def held(self) -> int:
-        """Bytes that nobody else can have."""
+        """Bytes that are not available to others."""
         return max(self.reserved, self.used)
 
-    def meet(self, pid: int, anonymous: int, other: int, probe: IdentityProbe) -> None:
-        """The worker is ready. Raises :class:`ReadError` where it has ended again."""
-        self.key = probe.key_of(pid)
-        self._base = anonymous
-        self._tree, self._shmem = TreeReader(pid), SharedMemory(pid, other)
-        with contextlib.suppress(OSError, AttributeError):
-            self.pidfd = os.pidfd_open(pid)
+    def on_ready(self, item: ResultItem) -> None:
+        """Record pid and base of a worker that is ready. Raises :class:`ReadError` where it has ended since."""
+        self.pid, self._base = item.number, item.anonymous
+        with contextlib.suppress(OSError, AttributeError):  # gone; Linux before 5.3
+            self.pidfd = os.pidfd_open(self.pid)
+        self.key = self._probe.key_of(self.pid)
+        self._tree, self._shared = TreeReader(self.pid), SharedMemory(self.pid, item.other)
 
-    def look(self) -> int:
-        """Bytes that it and what it started hold beyond its base."""
-        if self._tree is None or self._shmem is None:
+    def sample(self) -> int:
+        """Return the bytes that the worker and its children use beyond the base."""
+        if self._tree is None or self._shared is None:
             return self.used
         try:
             tree, _ = self._tree.sample()
-        except ReadError:
-            return self.used  # it has just ended
-        self._present = tree.keys
+        except ReadError:  # it has just ended
+            self.used = 0 if self.dying else self.used
+            return self.used
+        self._members = tree.keys
         other = sum(tree.shared)
-        self.other = max(self.other, other)
+        self._other = max(self._other, other)
         at = tree.keys.index(self.key) if self.key in tree.keys else -1
         own = tree.rss[at] - tree.shared[at] - self._base if at >= 0 else 0
-        self.used = max(0, own) + self._heirs.bytes(tree) + self._shmem.bytes(other)
+        self.used = max(0, own) + self._children.bytes(tree) + self._shared.bytes(other)
         if self.reservation is not None:
             self.reservation.tell(self.used)
         return self.used
 
-    def held_by_kernel(self) -> bool:
-        """Whether the worker, or one that it started, waits in the kernel for memory of its group (as far as their main
-        threads show)."""
-        return any(map(_waits_for_memory, self._present))
+    def waits_in_kernel(self) -> bool:
+        """Whether the main thread of the worker or of a child waits for memory of its group."""
+        return any(map(_waits_for_memory, self._members))
 
-    def peak(self, mark: int, other: int) -> int:
-        """The most that the task had: of the looks, and of what the worker's own high-water mark says."""
-        seen = self.run.peak if self.run is not None else 0
-        return max(seen, mark - max(self.other, other) - self._base) if mark else max(seen, self.used)
+    def finish(self, item: ResultItem) -> int:
+        """End the task and return its peak: the largest sample, or the worker's own resident high-water mark."""
+        peak = self.run.peak if self.run is not None else 0
+        mark = item.peak - max(self._other, item.other) - self._base if item.peak else self.used
+        self.item, self._other = None, 0
+        self.tasks_done += 1
+        if self.run is not None and self.run.paused:
+            self.resume()  # it had finished before it was stopped
+        self.run = None
+        return max(0, peak, mark)
 
-    def take_back(self, now: float, probe: IdentityProbe) -> list[Task]:
-        """What was sent to it and has not begun; now it never will, here.
-
-        On a busy machine, or where it was stopped between two tasks, that may be the one it was thought to work at.
-        """
-        numbers = set(self.line.take_back())
-        back = [task for task in self.tasks if task.job.number in numbers]
-        for task in back:
-            self.tasks.remove(task)
-        run = self.run
-        if run is not None and not (self.tasks and self.tasks[0].job is run.job):
-            self.run = RunningTask(self.tasks[0].job, run.lease, now) if self.tasks else None
-            if run.paused:
-                self.go(probe)
-        return back
-
-    def signal(self, number: int, probe: IdentityProbe) -> None:
-        """Signal the worker and what it started; those who have ended are left out.
-
-        Who is stopped cannot start anybody, so the search ends.
-        """
+    def signal(self, number: int) -> None:
+        """Signal the worker and its children, as far as they still run."""
         done: set[ProcessKey] = set()
-        for _ in range(8):
-            fresh = [key for key in self._members(probe, number == KILL) if key not in done]
+        for _ in range(_ROUNDS):
+            fresh = [key for key in self._find_members(session=number == KILL) if key not in done]
             if not fresh:
                 break
             for key in fresh:
                 done.add(key)
                 with contextlib.suppress(ActionFailed):
-                    send(key, number, probe)
+                    send(key, number, self._probe)
 
-    def _members(self, probe: IdentityProbe, whole: bool) -> list[ProcessKey]:
-        """The worker and what it started; the ``whole`` of its session, too: there those are who lost their parents."""
+    def _find_members(self, *, session: bool) -> list[ProcessKey]:
+        """Return the worker, its children, and with ``session`` the processes there that lost their parents."""
         if self.key is None or self._tree is None:
             return []
         members = [self.key]
         with contextlib.suppress(ReadError):
             members += self._tree.members()
-            if whole:
-                members += probe.session(self.key)
+            if session:
+                members += self._probe.session(self.key)
         return members
 
-    def stop(self, probe: IdentityProbe) -> None:
-        """Let it stand still."""
-        self.signal(signal.SIGSTOP, probe)
+    def pause(self) -> None:
+        """Stop the worker and its children (SIGSTOP)."""
+        self.signal(signal.SIGSTOP)
 
-    def go(self, probe: IdentityProbe) -> None:
-        """Let it run on."""
-        self.signal(signal.SIGCONT, probe)
+    def resume(self) -> None:
+        """Continue the worker and its children (SIGCONT)."""
+        self.signal(signal.SIGCONT)
 
-    def kill(self, probe: IdentityProbe, why: str) -> None:
-        """End it now, with what it started."""
-        self.ended_for = self.ended_for or why
+    def kill(self, reason: str, *, for_memory: bool = False) -> None:
+        """Kill the worker and its children."""
+        if not self.killed_for:
+            self.killed_for, self.killed_for_memory = reason, for_memory
         self.leaving = True
-        self.signal(KILL, probe)
+        self.signal(KILL)
+
+    def stop(self) -> None:
+        """Ask an idle worker to exit."""
+        self.leaving = True
+        self.connection.send(0)
+        self.release()
+
+    def release(self) -> None:
+        """Release the worker's reservation."""
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
 
     def close(self) -> None:
-        """Give everything back."""
-        self.line.close()
+        """Close all descriptors and release the reservation."""
+        self.connection.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
         if self._tree is not None:
             self._tree.close()
         self.release()
-
-    def release(self) -> None:
-        """Nothing is reserved for it any more."""
-        if self.reservation is not None:
-            self.reservation.release()
-            self.reservation = None
 
 
 def _waits_for_memory(key: ProcessKey) -> bool:

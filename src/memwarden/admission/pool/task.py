@@ -1,0 +1,98 @@
+"""Tasks of an executor: the call and its future, and its memory from submission to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from memwarden.model.footprints import Prediction, TaskKey
+
+#: A task grows when its peak rises by more than a hundredth and 64 KiB.
+GROWTH, _LEAST_GROWTH = 0.01, 65536
+
+
+class PendingTask:
+    """Memory needs and attempts of a task."""
+
+    __slots__ = (
+        "attempts", "blocked_since", "exclusive", "kind", "name", "number", "peak", "predicted_at", "prediction",
+        "program_failed", "requested", "reserve", "sent_at", "size",
+    )  # fmt: skip
+
+    def __init__(self, number: int, kind: TaskKey, size: float | None, requested: int = 0, name: str = "") -> None:
+        self.number, self.kind, self.size = number, kind, size
+        self.name = name or f"task {number}"
+        #: Bytes that the caller asked for; 0: the prediction decides.
+        self.requested = requested
+        self.attempts = 0
+        #: Time since when the task is the first of the queue and cannot start.
+        self.blocked_since: float | None = None
+        #: One attempt failed in a program that it started, perhaps for want of memory.
+        self.program_failed = False
+        self.sent_at = 0.0
+        #: Largest peak of the attempts that were killed, bytes.
+        self.peak = 0
+        #: The task needs the whole budget and runs without others.
+        self.exclusive = False
+        self.reserve = requested
+        self.prediction: Prediction | None = None
+        self.predicted_at = 0.0
+
+
+class RunningTask:
+    """A started task: its lease (the bytes reserved for it), its use and its growth."""
+
+    __slots__ = ("grew_at", "lease", "paused", "peak", "rate", "sampled_at", "started", "task", "used")
+
+    def __init__(self, task: PendingTask, lease: int, now: float) -> None:
+        self.task, self.lease = task, lease
+        self.used = self.peak = 0
+        #: Growth in bytes per second between the last two samples.
+        self.rate = 0.0
+        self.paused = False
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Count the time from now."""
+        self.started = self.grew_at = self.sampled_at = now
+
+    @property
+    def held(self) -> int:
+        """Bytes that are not available to others."""
+        return max(self.lease, self.used)
+
+    def update(self, used: int, now: float) -> None:
+        """Record a sample of ``used`` bytes."""
+        passed = now - self.sampled_at
+        if passed > 0:
+            self.rate = max(0.0, (used - self.used) / passed)
+            self.sampled_at = now
+        if used > self.peak * (1 + GROWTH) + _LEAST_GROWTH:
+            self.grew_at = now
+        self.used = used
+        self.peak = max(self.peak, used)
+
+
+class WorkItem:
+    """A submitted call and its future."""
+
+    __slots__ = ("args", "fn", "future", "kwargs", "running", "task")
+
+    def __init__(
+        self,
+        task: PendingTask,
+        future: Future[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.task, self.future = task, future
+        self.fn, self.args, self.kwargs = fn, args, kwargs
+        #: The future is set to running and can no longer be cancelled.
+        self.running = False
+
+    @property
+    def name(self) -> str:
+        """Name and kind of the task, for messages."""
+        return f"{self.task.name} ({self.task.kind.name})"

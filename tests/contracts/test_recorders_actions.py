@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memwarden.actions.alerting.alerts import Alerts
-from memwarden.actions.alerting.webhook import Webhook, Webhooks
+from memwarden.actions.alerting.webhook import Webhook
 from memwarden.actions.caches import Caches
 from memwarden.actions.collect import Collect
 from memwarden.actions.gate import Gate, StopAdmitting
@@ -264,7 +264,7 @@ def _alerts() -> Action:
 TELLING: dict[str, Callable[[], Action]] = {
     "alerts": _alerts,
     "webhook": lambda: Webhook(NOBODY, patience=0.01),
-    "webhooks": lambda: Webhooks([NOBODY, NOBODY], patience=0.01, name="webhooks"),
+    "webhooks": lambda: Webhook([NOBODY, NOBODY], patience=0.01, name="webhooks"),
 }
 #: Those that only say what they would do in a dry run.
 HARMING = {"pause", "stop-admitting", "terminate"}

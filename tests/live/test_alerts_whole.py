@@ -135,12 +135,12 @@ def test_stopping_the_warden_delivers_what_waits(how: str) -> None:
             dial.used = used
             clock.advance(5.0)
         assert warden.flush()
-        assert not hook.outbox.settle(SOON)
+        assert not hook.outboxes[0].settle(SOON)
         if how == "away":
             receiver.start()
     receiver.stop()
     assert [each.json["state"] for each in receiver.answered()] == ["firing", "resolved", "firing"]
-    assert hook.outbox.waiting == 0
+    assert hook.outboxes[0].waiting == 0
 
 
 def test_a_warden_that_starts_again_tells_anew() -> None:

@@ -89,8 +89,8 @@ def test_each_state_change_arrives_once_in_order_through_all_that_goes_wrong() -
             receiver.start()
     assert time.monotonic() - begun < SOON
     try:
-        assert hook.outbox.flush(60)
-        assert hook.outbox.delivered == total
+        assert hook.outboxes[0].flush(60)
+        assert hook.outboxes[0].delivered == total
         assert numbers(receiver.answered()) == list(range(total))
         assert len({got.id for got in receiver.got}) == total
         assert [got.json["sequence"] for got in receiver.answered()] == list(range(1, total + 1))
@@ -110,7 +110,7 @@ def test_an_answer_that_was_lost_makes_a_duplicate_with_the_same_id() -> None:
     with Receiver(["cut", "half"]) as receiver:
         hook = Webhook(receiver.url, retry=0.01)
         change(hook, 0)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert numbers(receiver.got) == [0, 0, 0]
     assert numbers(once(receiver.got)) == [0]
@@ -171,7 +171,7 @@ def test_a_server_that_is_killed_and_returns_on_its_port(tmp_path: Path) -> None
         stop.set()
         alerting.join()
         child = serve()
-        assert hook.outbox.flush(30)
+        assert hook.outboxes[0].flush(30)
     finally:
         stop.set()
         alerting.join()
@@ -193,9 +193,9 @@ def test_no_receiver_holds_a_try_for_longer_than_its_timeout(treatment: str) -> 
         hook = Webhook(receiver.url, retry=0.01, timeout=0.5)
         begun = time.monotonic()
         change(hook, 0)
-        assert not hook.outbox.settle(SOON)
-        assert hook.outbox.trouble == "no answer within 0.5 s"
-        assert hook.outbox.flush(SOON)
+        assert not hook.outboxes[0].settle(SOON)
+        assert hook.outboxes[0].trouble == "no answer within 0.5 s"
+        assert hook.outboxes[0].flush(SOON)
         assert time.monotonic() - begun < 3
         hook.close()
     assert numbers(receiver.answered()) == [0]
@@ -207,17 +207,17 @@ def test_a_refusal_is_told_loudly_and_loses_nothing(status: int, caplog: pytest.
     with Receiver([status] * 3) as receiver:
         hook = Webhook(receiver.url, retry=0.01, longest=0.1)
         change(hook, 0)
-        assert not hook.outbox.settle(SOON)
+        assert not hook.outboxes[0].settle(SOON)
         outcome = hook.undo(decision(1, undo=True))
         assert outcome.done
         assert str(status) in outcome.message
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert numbers(receiver.answered()) == [0, 1]
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert str(status) in errors[0]
-    assert sum("takes alerts again" in record.getMessage() for record in caplog.records) == 1
+    assert sum("accepts alerts again" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_the_time_that_a_receiver_asks_for_is_kept() -> None:
@@ -226,7 +226,7 @@ def test_the_time_that_a_receiver_asks_for_is_kept() -> None:
         hook = Webhook(receiver.url, retry=0.01)
         begun = time.monotonic()
         change(hook, 0)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         assert time.monotonic() - begun >= 1
         hook.close()
     assert len(receiver.got) == 2
@@ -237,9 +237,9 @@ def test_a_redirect_is_not_followed() -> None:
     with Receiver() as other, Receiver([(307, {"Location": other.url}), (302, {"Location": other.url})]) as receiver:
         hook = Webhook(receiver.url, longest=0.05)
         change(hook, 0)
-        assert not hook.outbox.settle(SOON)
-        assert "307" in hook.outbox.trouble
-        assert hook.outbox.flush(SOON)
+        assert not hook.outboxes[0].settle(SOON)
+        assert "307" in hook.outboxes[0].trouble
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert other.got == []
     assert numbers(receiver.answered()) == [0]
@@ -251,7 +251,7 @@ def test_the_body_is_signed_and_says_everything() -> None:
         url = receiver.url.replace("http://", "http://me:pass%20word@")
         hook = Webhook(url, secret=SECRET, headers={"X-Team": "memory"})
         hook.run(decision(7, details={"top": ["a\nb", {"c": 1.5}]}))
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     (got,) = receiver.got
     headers = got.headers
@@ -277,11 +277,11 @@ def test_tls_is_verified(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     with Receiver(tls=True) as receiver:
         hook = Webhook(receiver.url, longest=0.1, secret=SECRET)
         change(hook, 0)
-        assert not hook.outbox.settle(SOON)
-        assert "certificate is not trusted" in hook.outbox.trouble
+        assert not hook.outboxes[0].settle(SOON)
+        assert "certificate is not trusted" in hook.outboxes[0].trouble
         assert receiver.got == []
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert numbers(receiver.answered()) == [0]
     assert any(record.levelno == logging.ERROR for record in caplog.records)
@@ -293,12 +293,12 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         hook = Webhook("http://hooks.invalid/in")
         change(hook, 0)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         hook = Webhook(receiver.url)
         change(hook, 0)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert proxy.got[0].line == "POST http://hooks.invalid/in HTTP/1.1"
     assert receiver.got[0].line == "POST /in/path-secret HTTP/1.1"
@@ -310,7 +310,7 @@ def test_closing_delivers_what_waits(caplog: pytest.LogCaptureFixture) -> None:
     hook = Webhook(receiver.url, retry=60, patience=5)
     for number in range(3):
         change(hook, number)
-    assert not hook.outbox.settle(SOON)
+    assert not hook.outboxes[0].settle(SOON)
     with receiver:
         hook.close()
         hook.close()
@@ -336,10 +336,10 @@ def test_closing_is_bounded_and_names_what_is_left(treatment: str | None, caplog
     assert "#1 early firing, #2 early resolved" in told
     receiver.stop()
     receiver = Receiver()
-    receiver.port = int(hook.target.split(":")[2].split("/")[0])
+    receiver.port = int(hook.outboxes[0].label.split(":")[2].split("/")[0])
     with receiver:
         change(hook, 2)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert numbers(receiver.answered()) == [2]
 
@@ -351,23 +351,23 @@ def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() ->
     receiver = Receiver()
     hook = Webhook(receiver.url, retry=0.05, longest=0.05)
     change(hook, 0)
-    assert not hook.outbox.settle(SOON)
+    assert not hook.outboxes[0].settle(SOON)
     pid = os.fork()
     if not pid:
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)
-            assert (hook.outbox.waiting, hook.outbox.trouble, our_threads()) == (0, "", [])
+            assert (hook.outboxes[0].waiting, hook.outboxes[0].trouble, our_threads()) == (0, "", [])
             hook.run(decision(100, rule="child"))
-            code = 0 if hook.outbox.flush(10) else 2
+            code = 0 if hook.outboxes[0].flush(10) else 2
             hook.close()
         finally:
             os._exit(code)
     with receiver:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         change(hook, 1)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     assert [number for number in numbers(receiver.got) if number < 100] == [0, 1]
     assert sorted(numbers(receiver.got)) == [0, 1, 100]
@@ -385,7 +385,7 @@ def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkey
         until = time.monotonic() + SOON
         while not receiver.got and time.monotonic() < until:
             time.sleep(0.005)
-        with hook.outbox._condition:  # held by somebody who does not come along
+        with hook.outboxes[0]._condition:  # held by somebody who does not come along
             pid = os.fork()
             if not pid:
                 code = 1
@@ -398,7 +398,7 @@ def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkey
                 finally:
                     os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert hook.outbox.flush(2)
+        assert hook.outboxes[0].flush(2)
         hook.close()
     assert numbers(receiver.got) == [0]
 
@@ -410,15 +410,15 @@ def test_no_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     with Receiver([401, "cut", "half", 500, (302, {"Location": "http://x/path-secret"})]) as receiver:
         url = receiver.url.replace("http://", "http://me:hunter2@")
         hook = Webhook(url, secret=SECRET, headers={"X-Token": "token-value"}, retry=0.01, longest=0.02)
-        told = [repr(hook), hook.target, repr(hook.outbox)]
+        told = [repr(hook), hook.outboxes[0].label, repr(hook.outboxes[0])]
         told.append(hook.run(decision(0)).message)
-        hook.outbox.settle(SOON)
+        hook.outboxes[0].settle(SOON)
         told.append(hook.undo(decision(1, undo=True)).message)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         hook.close()
     hook.run(decision(2))
-    hook.outbox.settle(SOON)
-    told.append(hook.outbox.trouble)
+    hook.outboxes[0].settle(SOON)
+    told.append(hook.outboxes[0].trouble)
     hook.close()
     told += [record.getMessage() for record in caplog.records]
     assert len(told) > 8
@@ -433,11 +433,11 @@ def test_a_hundred_bad_tries_leave_no_descriptor_and_one_thread() -> None:
     with Receiver(([*BAD, "reset"]) * 8) as receiver:
         hook = Webhook(receiver.url, retry=0.001, longest=0.002)
         change(hook, 0)
-        assert hook.outbox.flush(SOON)
+        assert hook.outboxes[0].flush(SOON)
         before = len(os.listdir("/proc/self/fd"))
         for number in range(1, 40):
             change(hook, number)
-        assert hook.outbox.flush(60)
+        assert hook.outboxes[0].flush(60)
         assert len(our_threads()) == 1
         until = time.monotonic() + SOON
         while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < until:

@@ -30,10 +30,10 @@ class Post:
         self.gate = threading.Event()
         self.gate.set()
 
-    def send(self, letter: Message, seconds: float | None) -> None:
-        """Take a letter, or fail."""
+    def send(self, message: Message, seconds: float | None) -> None:
+        """Take a message, or fail."""
         assert self.gate.wait(SOON)
-        self.tries.append(str(letter))
+        self.tries.append(str(message))
         if self.failures:
             raise self.failures.pop(0)
 
@@ -49,7 +49,7 @@ def box() -> Iterator[Callable[..., Outbox]]:
     made = []
 
     def make(post: Post, **more: Any) -> Outbox:
-        made.append(Outbox("somebody", "memwarden-test", str, post.send, wait=post.wait, **more))
+        made.append(Outbox("receiver", "memwarden-test", str, post.send, wait=post.wait, **more))
         return made[-1]
 
     yield make
@@ -72,7 +72,7 @@ def test_each_state_change_is_told_once_and_in_order(box: Callable[..., Outbox])
         decision("a"),
         decision("b", undo=True),
     ):
-        assert out.take(each).done
+        assert out.enqueue(each).done
     assert out.flush(SOON)
     assert post.tries == ["#1 a firing", "#2 b firing", "#3 a resolved", "#4 a firing", "#5 b resolved"]
     assert (out.delivered, out.waiting, out.trouble) == (5, 0, "")
@@ -82,9 +82,9 @@ def test_reminders_are_told_where_they_are_asked_for(box: Callable[..., Outbox])
     """Each one marked as such."""
     post, seen = Post(), []
     out = box(post, reminders=True)
-    out._compose = lambda letter: seen.append(letter.reminder)
+    out._compose = lambda message: seen.append(message.reminder)
     for repeat in range(3):
-        out.take(decision(repeat=repeat))
+        out.enqueue(decision(repeat=repeat))
     assert out.flush(SOON)
     assert len(post.tries) == 3
     assert seen == [False, True, True]
@@ -96,7 +96,7 @@ def test_taking_never_waits_for_the_receiver(box: Callable[..., Outbox]) -> None
     post.gate.clear()
     out = box(post)
     begun = time.monotonic()
-    messages = [out.take(decision(f"r{number}")).message for number in range(1000)]
+    messages = [out.enqueue(decision(f"r{number}")).message for number in range(1000)]
     assert time.monotonic() - begun < SOON
     assert post.tries == []
     assert messages[-1] == "queued #1000 r999 firing; 1000 wait"
@@ -109,13 +109,13 @@ def test_the_waits_double_up_to_the_longest_and_begin_anew(box: Callable[..., Ou
     """Each from half of it to the whole, by chance; what comes after a success is tried at once."""
     post = Post(*[Undelivered("refused") for _ in range(9)])
     out = box(post, first=1.0, longest=60.0)
-    out.take(decision("a"))
+    out.enqueue(decision("a"))
     assert out.flush(SOON)
     for wait, most in zip(post.waits, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
         assert most / 2 <= wait <= most
     post.waits.clear()
     post.failures.append(Undelivered("refused"))
-    out.take(decision("b"))
+    out.enqueue(decision("b"))
     assert out.flush(SOON)
     assert len(post.waits) == 1
     assert post.waits[0] <= 1
@@ -125,7 +125,7 @@ def test_what_the_receiver_asks_for_is_waited_for(box: Callable[..., Outbox]) ->
     """At least that, and an hour at most, whatever it asks for."""
     post = Post(Undelivered("429", after=20.0), Undelivered("429", after=1e9), Undelivered("503", after=-5.0))
     out = box(post)
-    out.take(decision())
+    out.enqueue(decision())
     assert out.flush(SOON)
     low, high, none = post.waits
     assert 20 <= low <= 21
@@ -140,16 +140,16 @@ def test_a_refusal_is_an_error_in_the_log_once_and_tried_slowly(
     post = Post(*[Undelivered("401 Unauthorized", refused=True) for _ in range(5)])
     out = box(post)
     post.gate.clear()
-    out.take(decision("a"))
-    out.take(decision("b"))
+    out.enqueue(decision("a"))
+    out.enqueue(decision("b"))
     post.gate.set()
     assert out.flush(SOON)
     assert post.waits == [60.0] * 5
     assert post.tries == ["#1 a firing"] * 6 + ["#2 b firing"]
     levels = [record.levelno for record in caplog.records]
     assert levels == [logging.ERROR, logging.WARNING]
-    assert "somebody: 401 Unauthorized" in caplog.messages[0]
-    assert "takes alerts again" in caplog.messages[1]
+    assert "receiver: 401 Unauthorized" in caplog.messages[0]
+    assert "accepts alerts again" in caplog.messages[1]
 
 
 def test_an_outage_is_told_when_it_begins_and_when_it_ends(
@@ -158,7 +158,7 @@ def test_an_outage_is_told_when_it_begins_and_when_it_ends(
     """Not at each of a hundred tries."""
     post = Post(*[Undelivered(f"reason {number}") for number in range(100)])
     out = box(post)
-    out.take(decision())
+    out.enqueue(decision())
     assert out.flush(SOON)
     assert len(caplog.records) == 2
     assert "reason 0; #1 early firing waits" in caplog.messages[0]
@@ -169,7 +169,7 @@ def test_a_sender_that_breaks_is_trouble_and_not_the_end(box: Callable[..., Outb
     post = Post(ValueError("https://secret"), SystemExit(3), KeyError("x"))
     out = box(post)
     post.gate.clear()
-    out.take(decision())
+    out.enqueue(decision())
     post.gate.set()
     assert out.flush(SOON)
     assert len(post.tries) == 4
@@ -182,20 +182,20 @@ def test_what_waits_is_bounded_and_what_falls_out_is_named(
     post = Post(Undelivered("away"))
     out = box(post, most=3)
     post.gate.clear()
-    out.take(decision("r0"))
+    out.enqueue(decision("r0"))
     deadline = time.monotonic() + SOON
     while not out._sending and time.monotonic() < deadline:
         threading.Event().wait(0.001)
-    messages = [out.take(decision(f"r{number}")).message for number in range(1, 6)]
-    assert "fell out" not in "".join(messages[:2])
+    messages = [out.enqueue(decision(f"r{number}")).message for number in range(1, 6)]
+    assert "dropped" not in "".join(messages[:2])
     for number in (3, 4, 5):
-        assert f"#{number - 1} r{number - 2} firing fell out, because 3 wait" in messages[number - 1]
+        assert f"dropped #{number - 1} r{number - 2} firing, because 3 wait" in messages[number - 1]
     post.gate.set()
     assert out.flush(SOON)
     assert post.tries == ["#1 r0 firing", "#1 r0 firing", "#5 r4 firing", "#6 r5 firing"]
-    told = [message for message in caplog.messages if "fall out from now on" in message]
+    told = [message for message in caplog.messages if "dropped from now on" in message]
     assert len(told) == 1
-    assert "3 had fallen out meanwhile" in caplog.messages[-1]
+    assert "3 were dropped meanwhile" in caplog.messages[-1]
 
 
 def test_without_a_thread_nothing_is_lost(box: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,10 +208,10 @@ def test_without_a_thread_nothing_is_lost(box: Callable[..., Outbox], monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        outcome = out.take(decision("a"))
+        outcome = out.enqueue(decision("a"))
     assert outcome.done
     assert "not sent yet: can't start new thread" in outcome.message
-    out.take(decision("b"))
+    out.enqueue(decision("b"))
     assert out.flush(SOON)
     assert post.tries == ["#1 a firing", "#2 b firing"]
 
@@ -220,9 +220,9 @@ def test_an_outbox_that_was_closed_begins_anew(box: Callable[..., Outbox]) -> No
     """A warden that starts again tells what fires then, also where it was told before."""
     post = Post()
     out = box(post)
-    out.take(decision())
+    out.enqueue(decision())
     out.close()
-    out.take(decision())
+    out.enqueue(decision())
     assert out.flush(SOON)
     assert post.tries == ["#1 early firing", "#2 early firing"]
 
@@ -231,9 +231,9 @@ def test_closing_names_what_is_left(box: Callable[..., Outbox], caplog: pytest.L
     """The first twenty by name, the others by number; the thread that hangs is told to give up."""
     post = Post()
     post.gate.clear()
-    out = box(post, give_up=post.gate.set)
+    out = box(post, abort=post.gate.set)
     for number in range(30):
-        out.take(decision(f"r{number}"))
+        out.enqueue(decision(f"r{number}"))
     out.close(0.0)
     assert "#1 r0 firing, #2 r1 firing" in caplog.messages[-1]
     assert "#20 r19 firing and 10 more" in caplog.messages[-1]
@@ -249,8 +249,8 @@ def test_closing_keeps_the_time_that_a_receiver_asked_for(box: Callable[..., Out
         begun.set()
         return event.wait(seconds)
 
-    out = Outbox("somebody", "memwarden-test", str, post.send, wait=wait)
-    out.take(decision())
+    out = Outbox("receiver", "memwarden-test", str, post.send, wait=wait)
+    out.enqueue(decision())
     assert begun.wait(SOON)
     out.close(time.monotonic() + 0.3)
     assert len(post.tries) == 1

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from memwarden.actions.alerting.outbox import Message
-from memwarden.actions.alerting.webhook import Webhook, _body, _refusal, _retry_after, sign, text_of
-from memwarden.errors import SettingsError
+from memwarden.actions.alerting.payload import body_of, text_of
+from memwarden.actions.alerting.webhook import Webhook, _refusal, _retry_after, key_of, sign
+from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.decisions import Decision
 from memwarden.model.serialize import to_dict
 
@@ -24,7 +25,7 @@ def decision(reason: str = "because", **more: Any) -> Decision:
     return Decision(rule="r", action="webhook", reason=reason, wall=1_700_000_000.5, monotonic=5.0, **more)
 
 
-LETTER = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
+MESSAGE = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ LETTER = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=Fals
 def test_bad_input_is_named_and_no_secret_with_it(more: dict[str, Any], words: list[str]) -> None:
     """Which argument, what is wrong; never the address or the value, which may be somebody's key."""
     with pytest.raises(SettingsError) as caught:
-        Webhook(**{"url": URL, **more})
+        Webhook(**{"urls": URL, **{"urls" if name == "url" else name: value for name, value in more.items()}})
     text = str(caught.value)
     assert text.startswith("webhook ")
     assert all(word in text for word in words)
@@ -71,29 +72,32 @@ def test_bad_input_is_named_and_no_secret_with_it(more: dict[str, Any], words: l
 
 
 @pytest.mark.parametrize(
-    ("url", "sent", "shown"),
+    ("url", "shown"),
     [
-        (URL, URL, "https://hooks.example.org/…"),
-        ("http://127.0.0.1:80", "http://127.0.0.1:80/", "http://127.0.0.1:80/"),
-        ("HTTPS://Me:Key@Example.ORG:8443/a b#frag".replace(" ", "%20"), "https://example.org:8443/a%20b", None),
-        ("http://[::1]:8080/x", "http://[::1]:8080/x", "http://[::1]:8080/…"),
-        ("https://b\u00fccher.example/\u00e4?\u00f6=1", "https://xn--bcher-kva.example/%C3%A4?%C3%B6=1", None),
+        (URL, "https://hooks.example.org/…"),
+        ("http://127.0.0.1:80", "http://127.0.0.1:80/"),
+        ("HTTPS://Me:Key@Example.ORG:8443/a%20b#frag", "https://example.org:8443/…"),
+        ("http://[::1]:8080/x", "http://[::1]:8080/…"),
+        ("https://b\u00fccher.example/\u00e4?\u00f6=1", "https://xn--bcher-kva.example/…"),
     ],
 )
-def test_addresses(url: str, sent: str, shown: str | None) -> None:
-    """As they are sent, and how much of them is shown: never the path, the query or the login."""
+def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    """Scheme, host and port; never the path, the query or the login."""
     hook = Webhook(url)
-    assert hook._url == sent
-    assert shown is None or hook.target == shown
-    assert repr(hook) == f"Webhook({hook.target!r})"
-    assert "Key" not in repr(hook)
+    assert repr(hook) == f"Webhook(webhook {shown})"
+
+
+def test_without_httpx_the_error_has_the_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the action is made, not at the first alert."""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(ExtraMissing, match=r"pip install 'memwarden\[alerts\]'"):
+        Webhook(URL)
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
     """The example of the Standard Webhooks reference implementations."""
-    hook = Webhook(URL, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    assert hook._key is not None
-    signature = sign(hook._key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
@@ -108,7 +112,7 @@ def test_the_body_holds_the_decision_and_who_says_it() -> None:
     """With a line for people, and nothing that JSON cannot hold."""
     reason = "name\n\x1b[31m \ud800 \u00e4"
     odd = decision(reason, dry_run=True, details={"nan": float("nan"), "at": Odd()})
-    body = json.loads(_body(replace(LETTER, decision=odd)))
+    body = json.loads(body_of(replace(MESSAGE, decision=odd)))
     assert body["state"] == "firing"
     assert body["sequence"] == 1
     assert body["decision"] == json.loads(json.dumps(to_dict(odd)))
@@ -120,12 +124,12 @@ def test_the_body_holds_the_decision_and_who_says_it() -> None:
 
 def test_the_line_for_people() -> None:
     """State first; a test is marked as one; a reason without end is cut."""
-    assert text_of(LETTER).startswith("[FIRING] r: because (")
-    assert text_of(replace(LETTER, state="resolved")).startswith("[RESOLVED] r:")
-    assert text_of(replace(LETTER, reminder=True)).startswith("[STILL FIRING] r:")
+    assert text_of(MESSAGE).startswith("[FIRING] r: because (")
+    assert text_of(replace(MESSAGE, state="resolved")).startswith("[RESOLVED] r:")
+    assert text_of(replace(MESSAGE, reminder=True)).startswith("[STILL FIRING] r:")
     tried = decision(details={"test": True})
-    assert text_of(replace(LETTER, decision=tried)).startswith("[TEST] r:")
-    assert len(text_of(replace(LETTER, decision=decision("x" * 5000)))) == 1000
+    assert text_of(replace(MESSAGE, decision=tried)).startswith("[TEST] r:")
+    assert len(text_of(replace(MESSAGE, decision=decision("x" * 5000)))) == 1000
 
 
 @pytest.mark.parametrize(
@@ -170,8 +174,9 @@ def test_what_an_answer_means(status: int, refused: bool, after: float | None) -
 def test_importing_it_brings_no_http() -> None:
     """Who has a webhook that never fires pays nothing for HTTP and TLS."""
     program = (
-        "import sys; from memwarden.actions.alerting.webhook import Webhook; Webhook('https://example.org/x', secret='s');"
-        "print(*{'http', 'ssl', 'urllib.request', 'asyncio', 'email', 'hmac', 'random'} & set(sys.modules))"
+        "import sys; from memwarden.actions.alerting.webhook import Webhook;"
+        "Webhook('https://example.org/x', secret='s');"
+        "print(*{'httpx', 'http', 'ssl', 'urllib.request', 'asyncio', 'email', 'hmac', 'random'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

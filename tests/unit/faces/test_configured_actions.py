@@ -72,7 +72,7 @@ def test_targets_become_the_actions_that_rules_name(said: Any) -> None:
     assert labels == ["webhook http://a/…", "webhook https://b/…", "alerts 1 (json)"]
     rules = [Rule(name="r", when="level >= HIGH", then=("webhook", "alerts"))]
     assert Warden([], rules=rules, actions=actions).rules == tuple(rules)
-    assert repr(actions[0]) == "Webhooks(webhook http://a/…, webhook https://b/…)"
+    assert repr(actions[0]) == "Webhook(webhook http://a/…, webhook https://b/…)"
 
 
 SECRET = "whsec_aGVsbG8="
@@ -102,7 +102,7 @@ def test_the_secret_that_was_set_nearest_signs(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").write_text(SECRET + "\n")
     made = []
-    monkeypatch.setattr("memwarden.actions.alerting.webhook.Webhooks", lambda urls, secret: made.append(secret))
+    monkeypatch.setattr("memwarden.actions.alerting.webhook.Webhook", lambda urls, secret: made.append(secret))
     actions_of(said("webhook = 'http://a'\n" + text, flags, **environment))
     assert [None if secret is None else key_of(secret) for secret in made] == [key]
 
@@ -110,7 +110,7 @@ def test_the_secret_that_was_set_nearest_signs(
 @pytest.mark.parametrize(
     ("text", "environment", "words"),
     [
-        ("#\nwebhook = 'ftp://hunter2'", {}, ["memwarden.toml:2: webhook url: it must begin with"]),
+        ("#\nwebhook = 'ftp://hunter2'", {}, ["memwarden.toml:2: webhook url: it must start with"]),
         ("webhook = ['http://a', 'http://hunter2:x']", {}, ["memwarden.toml:1: number 2: webhook url"]),
         ("", {"alerts": "hunter2://x"}, ["MEMWARDEN_ALERTS: alerts urls: Apprise does not understand number 1"]),
         ("webhook = 'http://a'", {"webhook_secret": "whsec_hunter2"}, ["MEMWARDEN_WEBHOOK_SECRET: webhook secret"]),

@@ -12,7 +12,7 @@ from memwarden.settings import Settings
 
 if TYPE_CHECKING:  # each is imported where it is used
     from memwarden.actions.alerting.alerts import Alerts
-    from memwarden.actions.alerting.webhook import Webhooks
+    from memwarden.actions.alerting.webhook import Webhook
     from memwarden.records.jsonl import JsonlRecorder
     from memwarden.records.sqlite import SqliteRecorder
 
@@ -24,19 +24,19 @@ _MOST_SECRET = 4096
 _NEAREST = ("argument", "flag", "environment", "file", "default")
 
 
-def actions_of(settings: Settings) -> tuple[Webhooks | Alerts, ...]:
+def actions_of(settings: Settings) -> tuple[Webhook | Alerts, ...]:
     """Return the actions ``webhook`` and ``alerts``, where the settings name a target.
 
     Raises :class:`SettingsError`, which names the source of the faulty value and no secret, and :class:`ExtraMissing`.
     """
-    made: list[Webhooks | Alerts] = []
+    made: list[Webhook | Alerts] = []
     where = {name: source.where or name for name, source in settings.sources.items()}
     if settings.webhook:
-        from memwarden.actions.alerting.webhook import Webhooks
+        from memwarden.actions.alerting.webhook import Webhook
 
         secret = _secret(settings, where)
         try:
-            made.append(Webhooks(settings.webhook, secret=secret))
+            made.append(Webhook(settings.webhook, secret=secret))
         except SettingsError as error:
             raise SettingsError(f"{where['webhook']}: {error}") from None
     if settings.alerts:

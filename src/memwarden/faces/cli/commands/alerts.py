@@ -39,7 +39,7 @@ def send_test(flags: Mapping[str, Any], *, as_json: bool) -> int:
         details={"test": True},
     )
     for outbox in outboxes:
-        outbox.take(decision)
+        outbox.enqueue(decision)
     results = [_result(outbox, until) for outbox in outboxes]
     close_all(outboxes, 0.0)
     if as_json:

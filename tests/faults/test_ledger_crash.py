@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from memwarden.admission.ledger import reservation_file as module
+from memwarden.admission.ledger import locked_file as module
 from memwarden.admission.ledger.ledger import Ledger
 
 #: The calls by which a process changes what others see.
-CALLS = ["pwrite", "open", "mkfifo", "unlink", "close", "posix_fallocate", "ftruncate", "lockf"]
+CALLS = ["pwrite", "open", "mkfifo", "unlink", "close", "posix_fallocate", "lockf"]
 
 
 def _deadly(step):
@@ -50,8 +50,8 @@ def _life(path, step):
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["new file", "old file"])
 def test_whatever_the_step_nothing_is_lost_and_nothing_stays(tmp_path, fresh):
-    """Killed before each of its calls in turn: the whole budget is there for the next one at once, what another holds
-    still counts, and no bell stays behind."""
+    """Killed before each of its calls in turn: the whole budget is free at once, what another process holds
+    still counts, and no pipe stays behind."""
     path = str(tmp_path / "ledger")
     step, killed = 0, 0
     with Ledger("1GiB", path=path).reserve("1MiB", label="ours") as ours:

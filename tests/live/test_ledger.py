@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from memwarden.admission.ledger.ledger import Ledger
-from memwarden.admission.ledger.reservation_file import HEADER, SLOT
+from memwarden.admission.ledger.record import RECORD_BYTES
+from memwarden.admission.ledger.reservation_file import HEADER_BYTES
 from memwarden.errors import DoesNotFit, NotAdmitted
 
 MIB = 1 << 20
@@ -160,7 +161,7 @@ for number in range(100):
     time.sleep(random.random() * 0.004)
     os.write(out, f"{time.monotonic_ns()} {-size}\\n".encode())
     held.release()
-print(len(ledger._table.troubles), flush=True)
+print(len(ledger._file.troubles), flush=True)
 """
 
 
@@ -245,7 +246,7 @@ def test_a_holder_whose_pid_means_nothing_here_returns_when_it_is_killed(path):
     """In another pid namespace only the kernel's lock can tell; and it does."""
     text = HOLDER.replace(
         "import sys\n",
-        "import sys, memwarden.admission.ledger.reservation_file as table\ntable.namespace = lambda kind: 12345\n",
+        "import sys, memwarden.admission.ledger.reservation_file as module\nmodule.namespace = lambda kind: 12345\n",
     )
     ledger = Ledger("1GiB", path=path)
     with program(text, path, 900) as holder:
@@ -267,8 +268,21 @@ def test_what_can_never_fit_is_refused_at_once(path):
     assert time.monotonic() - begun < 0.5
 
 
-def test_a_removed_file_is_made_again_with_what_is_held(path, caplog):
-    """Whoever holds something puts it into the new file when it next looks, and says so."""
+#: Holds MIB mebibytes, and uses the ledger once more for each line of its input.
+USER = """
+import sys
+from memwarden.admission.ledger.ledger import Ledger
+ledger = Ledger("1GiB", path=sys.argv[1])
+held = ledger.reserve(f"{sys.argv[2]}MiB", label="holder")
+print("held", flush=True)
+for line in sys.stdin:
+    ledger.account()
+    print("used", flush=True)
+"""
+
+
+def test_a_deleted_file_is_made_again_with_own_reservations(path, caplog):
+    """Each process adds its reservations to the new file when it next uses the ledger, with a warning."""
     ledger = Ledger("1GiB", path=path)
     with ledger.reserve("600MiB", label="index"):
         os.unlink(path)
@@ -277,31 +291,37 @@ def test_a_removed_file_is_made_again_with_what_is_held(path, caplog):
         with program(HOLDER, path, 300) as holder:
             assert holder.stdout.readline() == "held\n"
             assert ledger.try_reserve("200MiB") is None
-    assert "put back" in caplog.text
+    assert "new file" in caplog.text
 
 
-@pytest.mark.parametrize("damage", [b"\xff" * 64, b"\0" * HEADER, b"not a ledger at all\n"])
-def test_a_damaged_beginning_is_written_anew(path, damage, caplog):
-    """What is held by the living stays; a warning says what happened."""
+@pytest.mark.parametrize(
+    ("at", "damage"),
+    [
+        (0, b"\xff" * 64),
+        (0, b"\0" * HEADER_BYTES),
+        (0, b"not a ledger at all\n"),
+        (HEADER_BYTES + RECORD_BYTES // 2, b"\xa5"),
+    ],
+)
+def test_a_damaged_file_is_replaced_and_every_living_process_adds_its_reservations(path, at, damage, caplog):
+    """Own reservations count at once, those of others when they next use the ledger; a warning says so."""
     ledger = Ledger("1GiB", path=path)
-    with program(HOLDER, path, 500) as holder, ledger.reserve("300MiB"):
+    with program(USER, path, 500) as holder, ledger.reserve("300MiB", label="ours"):
         assert holder.stdout.readline() == "held\n"
         with open(path, "r+b") as file:
+            file.seek(at)
             file.write(damage)
-        assert ledger.try_reserve("300MiB") is None
+        ledger.account()
+        assert [row["label"] for row in ledger.state()["holders"] if row["pid"] == os.getpid()] == ["ours"]
+        assert "reservations of other processes count again when these next use the ledger" in caplog.text
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "used\n"
         assert ledger.state()["reserved_bytes"] == 800 * MIB
-    assert "damaged" in caplog.text
-
-
-def test_a_damaged_record_is_repaired(path, caplog):
-    """A flipped bit in our own record: it is put back and counts as before."""
-    ledger = Ledger("1GiB", path=path)
-    with ledger.reserve("600MiB"):
-        with open(path, "r+b") as file:
-            file.seek(HEADER + SLOT // 2)
-            file.write(b"\xa5")
-        assert ledger.try_reserve("600MiB") is None
-    assert "damaged" in caplog.text
+        assert ledger.try_reserve("300MiB") is None
+        holder.kill()
+        with ledger.reserve("700MiB", timeout=5):
+            assert len(ledger.state()["holders"]) == 2
     assert ledger.state()["holders"] == []
 
 
@@ -311,7 +331,7 @@ def test_a_stopped_process_that_keeps_the_lock_is_named(path):
 import sys
 from memwarden.admission.ledger.ledger import Ledger
 ledger = Ledger("1GiB", path=sys.argv[1])
-with ledger._table.alone():
+with ledger._file.locked():
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -319,7 +339,7 @@ with ledger._table.alone():
     ledger.state()
     with program(text, path) as process:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(Exception, match=f"process {process.pid}"), ledger._table.alone(0.1):
+        with pytest.raises(Exception, match=f"process {process.pid}"), ledger._file.locked(0.1):
             pass
     assert ledger.try_reserve("1MiB") is not None
 
@@ -329,8 +349,8 @@ def test_an_interrupt_while_it_is_made_leaves_nothing(path, monkeypatch, after):
     """Ctrl-C at a moment at which the record stands and its maker has not got it yet."""
     ledger = Ledger("1GiB", path=path)
     ledger.state()
-    table = ledger._table
-    unlock, calls = table._unlock, []
+    file = ledger._file._file
+    unlock, calls = file.unlock, []
 
     def interrupted(place):
         calls.append(place)
@@ -338,7 +358,7 @@ def test_an_interrupt_while_it_is_made_leaves_nothing(path, monkeypatch, after):
         if len(calls) == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(table, "_unlock", interrupted)
+    monkeypatch.setattr(file, "unlock", interrupted)
     with contextlib.suppress(KeyboardInterrupt):
         for _ in range(5):
             ledger.reserve("100MiB").release()

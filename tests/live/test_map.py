@@ -387,7 +387,7 @@ def test_reports_are_written_whole():
     run("--quiet", *arguments, "--", "sleep", given=b"0.1\n" * 4)
     assert "4 of 4 done" in Path("report.txt").read_text()
     assert json.loads(Path("report.json").read_text())["type"] == "batch"
-    assert Path("report.svg").read_text().startswith("<svg")
+    assert "<svg" in Path("report.svg").read_text()
     assert sorted(os.listdir(".")) == ["report.json", "report.svg", "report.txt"]
 
 
@@ -396,7 +396,7 @@ def test_a_terminal_shows_how_far_it_is(screen):
     Path("inputs").write_bytes(lines(100))
     words = [PYTHON, "-m", "memwarden", "map", "--workers", "2", "--inputs", "inputs", "--", "sh", "-c"]
     terminal = screen(*words, "sleep 0.05; echo out-$1", "sh")
-    terminal.until(lambda text: "/100 " in text and "at work" in text)
+    terminal.until(lambda text: "/100 " in text and " running" in text)
     terminal.until(lambda text: "out-9\n" in text)
     terminal.type("\x03")
     assert terminal.wait() == 130

@@ -37,19 +37,19 @@ class Tree:
 
 
 class Left:
-    """Surroundings that leave what the test says, of a limit."""
+    """A headroom that the test sets, below a limit."""
 
     def __init__(self, headroom: int = 8 * GIB, limit: int = 16 * GIB) -> None:
         self.headroom, self.limit = headroom, limit
 
-    def look(self, quick: bool = False) -> HeadroomReading:
+    def read(self, quick: bool = False) -> HeadroomReading:
         found = Constraint(Limit(self.limit, "cgroup /here"), self.limit - self.headroom)
         return HeadroomReading(found, found)
 
-    def held(self, who: ProcessKey) -> int | None:
+    def memory_of(self, process: ProcessKey) -> int | None:
         return None
 
-    def forget_all_but(self, who: object) -> None: ...
+    def keep_only(self, processes: object) -> None: ...
 
     def after_fork(self) -> None: ...
 

@@ -1,7 +1,7 @@
 """What is spoken for, and what is left."""
 
 from memwarden.admission.ledger.accounting import compute
-from memwarden.admission.ledger.reservation_file import HELD, Record
+from memwarden.admission.ledger.record import HELD, Record
 from memwarden.model.facts import ProcessKey
 from memwarden.model.limits import Constraint, Limit
 
@@ -26,13 +26,13 @@ def test_what_is_not_used_yet_must_be_left_in_the_headroom():
     """1000 are free; 300 of the 400 reserved ones are to come, so 700 may be promised."""
     account = compute([held(400)], None, room(2000, 1000), uses(w1=100))
     assert (account.reserved, account.used, account.committed, account.unused) == (400, 100, 400, 300)
-    assert account.room == 700
+    assert account.free == 700
     assert account.source == "machine"
 
 
 def test_what_others_take_outside_counts():
     """The same reservation when somebody else has taken 600 since."""
-    assert compute([held(400)], None, room(2000, 400), uses(w1=100)).room == 100
+    assert compute([held(400)], None, room(2000, 400), uses(w1=100)).free == 100
 
 
 def test_who_takes_more_than_it_reserved_counts_as_what_it_took():
@@ -40,14 +40,14 @@ def test_who_takes_more_than_it_reserved_counts_as_what_it_took():
     budget = Limit(1000, "the given budget")
     account = compute([held(400, 1), held(400, 2)], budget, room(9000, 5000), uses(w1=500, w2=0))
     assert account.committed == 900
-    assert account.room == 100
+    assert account.free == 100
     assert account.source == "the given budget"
 
 
 def test_what_a_process_held_before_is_not_of_its_reservation():
     """It counts as use by others, in the headroom."""
     account = compute([held(400, baseline=300)], Limit(1000, "b"), None, uses(w1=350))
-    assert (account.used, account.committed, account.room) == (50, 400, 600)
+    assert (account.used, account.committed, account.free) == (50, 400, 600)
 
 
 def test_reservations_of_one_process_are_one():
@@ -60,7 +60,7 @@ def test_reservations_of_one_process_are_one():
 def test_one_that_cannot_be_measured_counts_as_having_taken_nothing():
     """Then more is held back than need be, never less."""
     account = compute([held(400)], None, room(2000, 600), uses())
-    assert (account.used, account.unused, account.room) == (0, 400, 200)
+    assert (account.used, account.unused, account.free) == (0, 400, 200)
 
 
 def test_what_is_freed_counts_for_nobody():
@@ -68,9 +68,9 @@ def test_what_is_freed_counts_for_nobody():
     assert compute([held(400, baseline=300)], Limit(1000, "b"), None, uses(w1=100)).used == 0
 
 
-def test_alone_is_what_would_be_if_everything_were_given_back():
+def test_capacity_is_what_would_be_free_without_reservations():
     """Bounded by the budget and by the headroom then."""
     account = compute([held(400)], Limit(900, "b"), room(2000, 300), uses(w1=350))
-    assert account.room == 250
-    assert account.alone == 700
-    assert compute([], Limit(900, "b"), room(2000, 1500), uses()).alone == 900
+    assert account.free == 250
+    assert account.capacity == 700
+    assert compute([], Limit(900, "b"), room(2000, 1500), uses()).capacity == 900

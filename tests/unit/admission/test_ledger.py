@@ -25,16 +25,16 @@ class Machine:
         self.total, self.taken, self.holds = 1000 * MIB, 0, {}
         self.known, self.reclaimable = True, 0
 
-    def look(self, quick=False):
+    def read(self, quick=False):
         if not self.known:
             return HeadroomReading(None, None)
         machine = Constraint(Limit(self.total, "machine"), self.taken + (self.reclaimable if quick else 0))
         return HeadroomReading(machine, machine)
 
-    def held(self, who):
-        return self.holds.get(who.pid)
+    def memory_of(self, process):
+        return self.holds.get(process.pid)
 
-    def forget_all_but(self, who):
+    def keep_only(self, processes):
         pass
 
     def after_fork(self):
@@ -61,7 +61,7 @@ def make(tmp_path, machine, clock):
     def make(budget=None, **more):
         probe = ProcProbe(tree.proc)
         path = str(tmp_path / "ledger")
-        return Ledger(budget, path=path, clock=clock, probe=probe, surroundings=machine, **more)
+        return Ledger(budget, path=path, clock=clock, probe=probe, headroom=machine, **more)
 
     return make
 
@@ -88,12 +88,12 @@ def test_one_that_nobody_refers_to_is_returned(make):
 def test_a_ledger_that_is_dropped_gives_its_descriptor_back(make):
     """The last one of a file closes it; one with a reservation stays."""
     ledger, second = make("500MiB"), make("500MiB")
-    table, held = ledger._table, ledger.reserve("300MiB")
+    file, held = ledger._file, ledger.reserve("300MiB")
     del ledger, second
-    assert table._is_there()
+    assert file._is_current()
     held.release()
     del held
-    assert not table._is_there()
+    assert not file._is_current()
 
 
 def test_releasing_twice_does_no_harm(make):
@@ -132,13 +132,13 @@ def test_an_old_claim_is_not_passed_because_of_a_quick_look(make, machine, clock
     machine.holds = {os.getpid(): 0}
     held = ledger.reserve("500MiB")
     machine.holds, machine.taken = {os.getpid(): 500 * MIB}, 500 * MIB
-    waiting, _ = ledger._ask(ledger._wanted("800MiB", "large", 0), wait=True)
+    waiting, _ = ledger._admission.request(ledger._wanted("800MiB", "large", 0), wait=True)
     assert ledger.try_reserve("50MiB") is not None
     clock.advance(31)
     machine.reclaimable = 300 * MIB
     assert ledger.try_reserve("50MiB") is None
     held.release()
-    ledger._table.drop(waiting)
+    ledger._file.remove(waiting)
 
 
 def test_a_given_budget_does_not_promise_what_is_not_there(make, machine):
@@ -181,7 +181,7 @@ def test_growing_and_shrinking(make):
         with pytest.raises(SettingsError, match=r"only 300.0 MiB"):
             held.shrink("301MiB")
         held.shrink("300MiB")
-    with pytest.raises(NotAdmitted, match="was returned"):
+    with pytest.raises(NotAdmitted, match="was released"):
         held.grow("1MiB")
 
 
@@ -216,7 +216,9 @@ def test_what_others_leave_no_room_for_is_refused_after_the_patience(make, machi
     """It may be that they leave; it does not wait for them for ever, and says how things stand."""
     machine.taken = 800 * MIB
     ledger = make("500MiB", patience=0)
-    with pytest.raises(DoesNotFit, match=r"would not fit even alone.* machine has 200.0 MiB of headroom") as one:
+    with pytest.raises(
+        DoesNotFit, match=r"would not fit even without other reservations.* machine has 200.0 MiB of headroom"
+    ) as one:
         ledger.reserve("300MiB")
     assert one.value.budget == 200 * MIB
     assert ledger.state()["waiters"] == []
@@ -225,7 +227,7 @@ def test_what_others_leave_no_room_for_is_refused_after_the_patience(make, machi
 def test_a_limit_lowered_while_waiting_ends_a_hopeless_wait(make, machine):
     """What was possible when it came and can never be any more."""
     ledger = make(patience=1000)
-    look = machine.look
+    look = machine.read
 
     def lower_after_two(quick=False, looks=[]):  # noqa: B006 - counts
         looks.append(quick)
@@ -234,7 +236,7 @@ def test_a_limit_lowered_while_waiting_ends_a_hopeless_wait(make, machine):
         return look()
 
     with ledger.reserve("900MiB"):
-        machine.look = lower_after_two
+        machine.read = lower_after_two
         with pytest.raises(DoesNotFit, match=r"machine has 300.0 MiB"):
             ledger.reserve("500MiB")
 
@@ -243,7 +245,7 @@ def test_a_time_limit_of_none_at_all_does_not_wait(make):
     """The message says what is left, and who leaves no more."""
     ledger = make("500MiB")
     with ledger.reserve("300MiB"):
-        with pytest.raises(NotAdmitted, match=r"200.0 MiB left by the given budget, 300.0 MiB spoken for") as one:
+        with pytest.raises(NotAdmitted, match=r"200.0 MiB left by the given budget, 300.0 MiB committed") as one:
             ledger.reserve("300MiB", timeout=0)
         assert not isinstance(one.value, DoesNotFit)
         assert ledger.state()["waiters"] == []
@@ -323,8 +325,8 @@ def test_the_state_says_everything(make, machine):
         "reserved_bytes": 300 * MIB,
         "used_bytes": 0,
         "committed_bytes": 300 * MIB,
-        "room_bytes": 200 * MIB,
-        "room_source": "the given budget",
+        "free_bytes": 200 * MIB,
+        "free_source": "the given budget",
     }
     (row,) = state["holders"]
     assert (row["pid"], row["label"], row["priority"], row["reserved_bytes"]) == (os.getpid(), "index", 2, 300 * MIB)
@@ -352,16 +354,16 @@ def test_the_headroom_is_the_least_along_the_path(tmp_path):
     tree.write("sys/cgroup.controllers", "memory\n")
     for path, limit in (("a", 2000 * MIB), ("a/b", "max")):
         tree.group(path, memory__current=500 * MIB, memory__max=limit, memory__stat=stat)
-    surroundings = SystemHeadroom(ProcProbe(tree.proc), tree.proc, tree.sys)
-    thorough = surroundings.look()
+    headroom = SystemHeadroom(ProcProbe(tree.proc), tree.proc, tree.sys)
+    thorough = headroom.read()
     assert thorough.nearest == Constraint(Limit(2000 * MIB, "cgroup /a"), 200 * MIB)
     assert thorough.smallest == thorough.nearest
-    quick = surroundings.look(quick=True)
+    quick = headroom.read(quick=True)
     assert quick.nearest.headroom == 1500 * MIB
     tree.group("a", memory__max=600 * MIB)
-    assert surroundings.look().nearest.headroom == 400 * MIB
+    assert headroom.read().nearest.headroom == 400 * MIB
     tree.meminfo(total=8000 * MIB, available=100 * MIB)
-    assert surroundings.look(quick=True).nearest.limit.source == "machine"
+    assert headroom.read(quick=True).nearest.limit.source == "machine"
 
 
 def test_what_a_process_holds_is_its_own_memory(tmp_path):
@@ -369,14 +371,14 @@ def test_what_a_process_holds_is_its_own_memory(tmp_path):
     tree = ProcTree(tmp_path)
     tree.process(9, start=3, rss=50 * MIB, shared=20 * MIB)
     probe = ProcProbe(tree.proc)
-    surroundings = SystemHeadroom(probe, tree.proc, tree.sys)
+    headroom = SystemHeadroom(probe, tree.proc, tree.sys)
     key = probe.key_of(9)
-    assert surroundings.held(key) == 30 * MIB
-    assert surroundings.held(key._replace(start=4)) is None
-    assert surroundings.held(key._replace(pid=10)) is None
-    surroundings.forget_all_but(frozenset())
-    assert surroundings.held(key) == 30 * MIB
-    surroundings.after_fork()
+    assert headroom.memory_of(key) == 30 * MIB
+    assert headroom.memory_of(key._replace(start=4)) is None
+    assert headroom.memory_of(key._replace(pid=10)) is None
+    headroom.keep_only(frozenset())
+    assert headroom.memory_of(key) == 30 * MIB
+    headroom.after_fork()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")

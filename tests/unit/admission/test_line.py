@@ -20,14 +20,14 @@ MIB = 1 << 20
 class Machine:
     """A machine of 1000 MiB."""
 
-    def look(self, quick=False):
+    def read(self, quick=False):
         machine = Constraint(Limit(1000 * MIB, "machine"), 0)
         return HeadroomReading(machine, machine)
 
-    def held(self, who):
+    def memory_of(self, process):
         return None
 
-    def forget_all_but(self, who):
+    def keep_only(self, processes):
         pass
 
     def after_fork(self):
@@ -45,38 +45,38 @@ def ledger(tmp_path, clock):
     tree = ProcTree(tmp_path / "world")
     tree.process(os.getpid(), start=5)
     path = str(tmp_path / "ledger")
-    return Ledger("500MiB", path=path, clock=clock, probe=ProcProbe(tree.proc), surroundings=Machine(), patience=5)
+    return Ledger("500MiB", path=path, clock=clock, probe=ProcProbe(tree.proc), headroom=Machine(), patience=5)
 
 
-def rings(place):
-    """Whether somebody has rung."""
-    return bool(select.select([place.fileno()], [], [], 0)[0])
+def is_woken(pending):
+    """Return whether a wake-up has come."""
+    return bool(select.select([pending.fileno()], [], [], 0)[0])
 
 
 def test_a_place_is_granted_when_there_is_room(ledger):
     """The bell rings at the release, and the reservation is then there."""
     held = ledger.reserve("400MiB")
-    place = ledger.queue("300MiB", label="big")
-    assert place.look() is None
-    assert not rings(place)
+    pending = ledger.enqueue("300MiB", label="big")
+    assert pending.poll() is None
+    assert not is_woken(pending)
     assert ledger.contended
     held.release()
-    assert rings(place)
-    granted = place.look()
+    assert is_woken(pending)
+    granted = pending.poll()
     assert granted is not None
     assert granted.bytes == 300 * MIB
     assert granted.label == "big"
-    assert place.fileno() == -1
+    assert pending.fileno() == -1
     assert not ledger.contended
 
 
 def test_a_place_with_room_is_granted_at_once(ledger):
     """There is no bell, and the first look gives the reservation."""
-    place = ledger.queue("300MiB")
-    assert place.fileno() == -1
-    granted = place.look()
+    pending = ledger.enqueue("300MiB")
+    assert pending.fileno() == -1
+    granted = pending.poll()
     assert granted is not None
-    place.leave()  # it was taken, so this changes nothing
+    pending.cancel()  # it was taken, so this changes nothing
     assert granted.bytes == 300 * MIB
 
 
@@ -84,9 +84,9 @@ def test_a_place_with_room_is_granted_at_once(ledger):
 def test_a_place_that_is_given_up_holds_nothing_and_nobody(ledger, tmp_path, busy):
     """Neither a record nor a bell stays, whether it had its turn or not."""
     held = ledger.reserve("400MiB") if busy else None
-    place = ledger.queue("300MiB")
-    place.leave()
-    place.leave()
+    pending = ledger.enqueue("300MiB")
+    pending.cancel()
+    pending.cancel()
     assert not ledger.contended
     assert ledger.state()["reserved_bytes"] == (400 * MIB if busy else 0)
     assert [each.name for each in tmp_path.glob("ledger*")] == ["ledger"]
@@ -96,26 +96,26 @@ def test_a_place_that_is_given_up_holds_nothing_and_nobody(ledger, tmp_path, bus
 def test_what_can_never_fit_gets_no_place(ledger):
     """It is refused as a reservation is."""
     with pytest.raises(DoesNotFit):
-        ledger.queue("501MiB")
+        ledger.enqueue("501MiB")
     assert not ledger.contended
 
 
 def test_growing_comes_before_those_who_wait_and_growing_in_turn_does_not(ledger, clock):
     """A task that needs more goes on; a new one in an old reservation does not pass one that has waited long."""
     first = ledger.reserve("300MiB")
-    place = ledger.queue("400MiB")
+    pending = ledger.enqueue("400MiB")
     assert first.grow("50MiB", in_turn=True)  # it fits, and the other has not waited for long
     clock.advance(6)
     assert not first.grow("50MiB", in_turn=True)
     assert first.grow("50MiB")
     assert first.bytes == 400 * MIB
-    place.leave()
+    pending.cancel()
     assert first.grow("50MiB", in_turn=True)
 
 
 def test_the_account_says_what_is_left(ledger):
-    """Committed, room, and what one might have alone."""
+    """Committed, free, and the most that might be free."""
     held = ledger.reserve("200MiB")
     account = ledger.account()
-    assert (account.committed, account.room, account.alone) == (200 * MIB, 300 * MIB, 500 * MIB)
+    assert (account.committed, account.free, account.capacity) == (200 * MIB, 300 * MIB, 500 * MIB)
     assert held.bytes

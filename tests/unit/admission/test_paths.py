@@ -49,7 +49,7 @@ def test_each_name_and_each_container_has_a_file_of_its_own(runtime, monkeypatch
     first = paths.ledger_path("default")
     assert paths.ledger_path("default") == first
     assert paths.ledger_path("batch") != first
-    monkeypatch.setattr(paths, "group_word", lambda: "0123abcd")
+    monkeypatch.setattr(paths, "host_id", lambda: "0123abcd")
     assert paths.ledger_path("default") == str(runtime / "ledger-default-0123abcd")
 
 

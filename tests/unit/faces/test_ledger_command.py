@@ -45,14 +45,14 @@ def test_an_empty_one_is_shown_as_empty(capsys):
     """Nobody holds anything, and what is left is bounded by the machine."""
     Ledger(name="batch").reserve(1).release()
     assert main(["ledger", "batch"]) == 0
-    assert "nobody holds or waits" in capsys.readouterr().out
+    assert "no active reservations" in capsys.readouterr().out
 
 
 def test_a_ledger_that_is_not_there_is_an_error(capsys, tmp_path):
     """With those that are, by name and by path; nothing is made."""
     Ledger(name="batch").reserve(1).release()
     assert main(["ledger", "other"]) == 2
-    assert "there are: batch" in capsys.readouterr().err
+    assert "in use: batch" in capsys.readouterr().err
     assert main(["ledger", "--path", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
 

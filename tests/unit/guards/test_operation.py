@@ -26,7 +26,7 @@ def scene(monkeypatch, tmp_path):
 
     monkeypatch.setattr(operation, "Guard", guard)
     made.footprints = Footprints(budget=GIB, slots=4)
-    made.ledger = Ledger("1GiB", path=str(tmp_path / "ledger"), surroundings=made.left)
+    made.ledger = Ledger("1GiB", path=str(tmp_path / "ledger"), headroom=made.left)
 
     def run(estimate, name="load", take=0, error=None, **options):
         with memory_constrained_operation(

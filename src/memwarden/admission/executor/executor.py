@@ -103,7 +103,7 @@ class BudgetedExecutor(Executor):
             self._ledger = ledger
         else:
             self._ledger = Ledger(budget, ledger or "default", patience=PATIENCE_SECONDS)
-        self._alone = self._ledger.account().alone
+        self._alone = self._ledger.account().capacity
         self._owns_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(self._alone, self._workers)
         self._size_of = size_of if size_of is not None else usual_size
@@ -265,12 +265,12 @@ class BudgetedExecutor(Executor):
             raise RuntimeError("cannot schedule new futures: this executor belongs to the process it was forked from")
         if size is None:
             size = self._size(function, *args, **kwargs)
-        if reserve > self._alone and reserve > (account := self._ledger.account()).alone:
+        if reserve > self._alone and reserve > (account := self._ledger.account()).capacity:
             raise DoesNotFit(
                 f"a reservation of {size_text(reserve)} can never fit: {account.source} leaves"
-                f" {size_text(account.alone)}; reserve less, or raise budget=",
+                f" {size_text(account.capacity)}; reserve less, or raise budget=",
                 asked=reserve,
-                budget=account.alone,
+                budget=account.capacity,
                 source=account.source,
             )
         future: Future[T] = Future()

@@ -12,7 +12,8 @@ from memwarden.model.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from memwarden.admission.ledger.ledger import Ledger, PendingReservation, Reservation
+    from memwarden.admission.ledger.ledger import Ledger
+    from memwarden.admission.ledger.reservation import PendingReservation, Reservation
     from memwarden.admission.pool.event_loop import EventLoop
     from memwarden.admission.pool.task import PendingTask
     from memwarden.admission.pool.worker_handle import WorkerHandle
@@ -64,10 +65,10 @@ class ReservationClient:
         except MemwardenError as error:
             debug("executor: %s", error)
             return
-        margin = int(account.alone * self._margin_share)
+        margin = int(account.capacity * self._margin_share)
         self._others = account.committed - held
-        self.budget = max(0, account.room + held - margin)
-        self.alone = max(0, account.alone - margin)
+        self.budget = max(0, account.free + held - margin)
+        self.alone = max(0, account.capacity - margin)
 
     def lease(self, handle: WorkerHandle, size: int, *, in_turn: bool = True) -> bool:
         """Set a worker's reservation to ``size`` bytes; False where there is no free memory for it."""
@@ -116,7 +117,7 @@ class ReservationClient:
         if self._others < MIB and not self._ledger.contended:
             return
         try:
-            self._pending = self._ledger.queue(task.reserve, label=self._label)
+            self._pending = self._ledger.enqueue(task.reserve, label=self._label)
         except MemwardenError as error:
             debug("executor: no request could be queued: %s", error)
             return
@@ -134,7 +135,7 @@ class ReservationClient:
         self._checked_at = now
         fd = self._pending.fileno()
         try:
-            self._granted = self._pending.look()
+            self._granted = self._pending.poll()
         except MemwardenError as error:
             debug("executor: %s", error)
             self.withdraw()
@@ -155,7 +156,7 @@ class ReservationClient:
         if self._pending is not None:
             if self._pending.fileno() >= 0:
                 self._loop.unregister(self._pending.fileno())
-            self._pending.leave()
+            self._pending.cancel()
             self._pending = None
         if self._granted is not None:
             self._granted.release()

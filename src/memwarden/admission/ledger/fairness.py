@@ -1,9 +1,9 @@
-"""Whose turn it is: a function of who waits, of the room there is, and of the time.
+"""The order of waiting requests: a function of the requests, the free memory, and the time.
 
-In order of arrival, with backfill: one who fits may pass others who do not. Whoever has waited for ``patience`` and
-would fit alone is passed no more; what is returned then gathers until it fits. A step of priority counts as
-``AGING_SECONDS`` of waiting, no more: those who may come before somebody are those who came at most so much later,
-and that is why nobody waits for ever.
+In order of arrival, with backfill: a request that fits may overtake others that do not. A request that has waited for
+``patience`` and would fit without other reservations is not overtaken any more; released memory then gathers until it
+fits. A step of priority counts as ``AGING_SECONDS`` of waiting, no more: only requests that came at most so much later
+may come first, and so none waits for ever.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-#: How much earlier a claim with one more step of priority counts as having come.
+#: How much earlier a request with one more step of priority counts as having come.
 AGING_SECONDS = 10.0
-#: How long a claim may be passed by smaller ones, unless a ledger is told otherwise.
+#: How long a request may be overtaken by smaller ones, unless a ledger is given another time.
 PATIENCE_SECONDS = 30.0
-MOST_PRIORITY = 100
+MAX_PRIORITY = 100
 
 
 class Request(NamedTuple):
-    """Bytes that somebody waits for, since a moment of the monotonic clock. ``ticket`` counts arrivals."""
+    """Bytes that are waited for, since a moment of the monotonic clock. ``ticket`` counts arrivals."""
 
     ticket: int
     bytes: int
@@ -28,23 +28,23 @@ class Request(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, int]:
-        """Its place in the line; the smallest comes first."""
+        """Return its sort key; the smallest comes first."""
         return self.since - self.priority * AGING_SECONDS, self.ticket
 
 
 def admitted(
-    waiting: Iterable[Request], room: int, alone: int, now: float, patience: float = PATIENCE_SECONDS
+    waiting: Iterable[Request], free: int, capacity: int, now: float, patience: float = PATIENCE_SECONDS
 ) -> list[Request]:
-    """Those who may begin now, in order.
+    """Return the requests that are admitted now, in order.
 
-    ``room`` is what is free of the budget, ``alone`` what would be if nobody held anything: who does not fit even
-    then waits for others than us, and stands in nobody's way.
+    ``free`` is what is left of the budget, ``capacity`` what would be left without reservations: a request that does
+    not fit even then waits for memory outside of the ledger, and blocks no other.
     """
     chosen = []
-    for claim in sorted(waiting, key=lambda each: each.rank):
-        if claim.bytes <= room:
-            room -= claim.bytes
-            chosen.append(claim)
-        elif claim.bytes <= alone and now - claim.since >= patience:
+    for request in sorted(waiting, key=lambda each: each.rank):
+        if request.bytes <= free:
+            free -= request.bytes
+            chosen.append(request)
+        elif request.bytes <= capacity and now - request.since >= patience:
             break
     return chosen

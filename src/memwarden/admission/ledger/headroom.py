@@ -1,4 +1,4 @@
-"""What the machine and our memory groups have left, and what the processes in a ledger hold."""
+"""Headroom of the machine and of this process's memory groups, and the memory of processes."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
     from memwarden.readers.linux.cgroup import CgroupReader
 
 
-#: How old the limits may be in a quick look.
+#: How old the limits may be in a quick reading, seconds.
 _QUICK_SECONDS = 0.5
 
 
 class HeadroomReading(NamedTuple):
-    """One look: the limit that leaves least, and the lowest one. None where nothing is known."""
+    """One reading: the limit that leaves least, and the lowest one. None where none is known."""
 
     nearest: Constraint | None
     smallest: Constraint | None
 
 
 class Headroom(Protocol):
-    """Where a ledger's figures come from; a test brings its own."""
+    """The source of a ledger's figures; a test brings its own."""
 
-    def look(self, quick: bool = False) -> HeadroomReading:
-        """What is left. A quick look may find less than there is."""
+    def read(self, quick: bool = False) -> HeadroomReading:
+        """Return what is left. A quick reading may find less than there is."""
         ...
 
-    def held(self, who: ProcessKey) -> int | None:
-        """The private memory of this very process, None where that cannot be known."""
+    def memory_of(self, process: ProcessKey) -> int | None:
+        """Return the private memory of exactly this process, None where that cannot be measured."""
         ...
 
-    def forget_all_but(self, who: Set[ProcessKey]) -> None: ...
+    def keep_only(self, processes: Set[ProcessKey]) -> None: ...
 
     def after_fork(self) -> None: ...
 
 
 class SystemHeadroom:
-    """The machine and the own path of memory groups, read anew at each look; processes by ``statm``, kept open.
+    """The machine and the own path of memory groups, read anew each time; processes by ``statm``, kept open.
 
-    What a process holds is its anonymous memory: file pages that it maps can be reclaimed, and are in no headroom.
+    A process's memory is its anonymous memory: file pages that it maps can be reclaimed.
     """
 
     def __init__(self, probe: IdentityProbe, proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> None:
@@ -71,10 +71,10 @@ class SystemHeadroom:
         self._last = HeadroomReading(None, None)
         self._files: dict[ProcessKey, StatmFile] = {}
 
-    def look(self, quick: bool = False) -> HeadroomReading:
-        """The limits as they are now. A process's own address space is not among them: others have another.
+    def read(self, quick: bool = False) -> HeadroomReading:
+        """Return the limits now, without the limit of this process's address space: other processes have another.
 
-        A quick look takes the groups' usage as if none of it could be reclaimed, which costs a tenth.
+        A quick reading takes the groups' usage as if none of it could be reclaimed, which costs a tenth.
         """
         if quick and self._groups is not None and (seen := self._groups.usages()) is not None:
             left = seen.headroom
@@ -99,38 +99,38 @@ class SystemHeadroom:
             self._last = HeadroomReading(min(found, key=_headroom), min(found, key=lambda each: each.limit.bytes))
         return self._last
 
-    def held(self, who: ProcessKey) -> int | None:
-        """The anonymous memory of this very process; a kept descriptor never shows a later one with its pid."""
-        file = self._files.get(who)
+    def memory_of(self, process: ProcessKey) -> int | None:
+        """Return the anonymous memory of exactly this process; a kept descriptor never shows a later one of its pid."""
+        file = self._files.get(process)
         try:
             if file is None:
-                if not self._linux or not who.start:
+                if not self._linux or not process.start:
                     return None
-                file = StatmFile(f"{self._proc}/{who.pid}/statm")
+                file = StatmFile(f"{self._proc}/{process.pid}/statm")
                 if not file.open():
                     return None
-                if self._probe.key_of(who.pid) != who:
+                if self._probe.key_of(process.pid) != process:
                     file.close()
                     return None
-                self._files[who] = file
+                self._files[process] = file
             _, resident, shared = parse_statm(file.fetch(), file.path)
         except (OSError, ReadError):
             if file is not None:
-                self._files.pop(who, None)
+                self._files.pop(process, None)
                 file.close()
             return None
         return resident - shared
 
-    def forget_all_but(self, who: Set[ProcessKey]) -> None:
-        """Give back the descriptors of others."""
-        for key in self._files.keys() - who:
+    def keep_only(self, processes: Set[ProcessKey]) -> None:
+        """Close the descriptors of other processes."""
+        for key in self._files.keys() - processes:
             self._files.pop(key).close()
 
     def after_fork(self) -> None:
-        """In a child: the group may be another, and what was kept of others is not needed."""
+        """Renew it in a child, which may be in another group."""
         for reader in self._readers:
             reader.close()
-        self.forget_all_but(frozenset())
+        self.keep_only(frozenset())
 
 
 def _headroom(constraint: Constraint) -> int:

@@ -1,4 +1,4 @@
-"""Where the processes of one user in one host or container meet: a file below the user's runtime directory."""
+"""Paths of ledgers: files below the user's runtime directory, for one host or container each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import stat
 import zlib
 from collections.abc import Mapping
 
-from memwarden.admission.ledger.reservation_file import boot, is_abandoned
+from memwarden.admission.ledger.locked_file import is_abandoned
+from memwarden.admission.ledger.reservation_file import boot
 from memwarden.errors import ReadError, RecordError
 from memwarden.process.namespaces import namespace
 from memwarden.readers.linux.cgroup import locate
 from memwarden.records.paths import make_private, state_directory
 
 _PREFIX = "ledger-"
-#: A ledger's name, where it belongs, and a bell's ticket.
+#: A ledger's name, its host or container, and the ticket of a named pipe.
 _FILE = re.compile(r"ledger-(.+)-([0-9a-f]{8})(\.[0-9a-f]+)?")
 
 
 def runtime_directory(environment: Mapping[str, str] | None = None) -> str:
-    """This user's directory for what does not outlive the machine's boot (not made yet).
+    """Return this user's directory for files of one boot of the machine; it may not exist yet.
 
     ``$XDG_RUNTIME_DIR/memwarden``; where that variable is not set (a cron job) the directory that it stands for
     under systemd, if there is one; else ``run`` below the directory for records.
@@ -35,18 +36,18 @@ def runtime_directory(environment: Mapping[str, str] | None = None) -> str:
     return os.path.join(state_directory(env), "run")
 
 
-def group_word() -> str:
-    """Which host or container this is: its boot, its namespace of groups, and the group at the top of what it sees."""
+def host_id() -> str:
+    """Return an id of this host or container, from its boot, its cgroup namespace and the topmost visible group."""
     try:
         top = locate().mount.root
     except ReadError:
         top = ""
-    words = f"{boot()} {namespace('cgroup')} {top}"
-    return f"{zlib.crc32(words.encode()):08x}"
+    text = f"{boot()} {namespace('cgroup')} {top}"
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def ledger_path(name: str) -> str:
-    """The file of a ledger; its folder is made, for this user alone. Raises :class:`RecordError`."""
+    """Return the file of a ledger; make its folder, for this user alone. Raises :class:`RecordError`."""
     folder = runtime_directory()
     wrong = make_private(folder)
     if not wrong:
@@ -59,30 +60,30 @@ def ledger_path(name: str) -> str:
     if wrong:
         raise RecordError(f"ledger {name}: {wrong}; set XDG_RUNTIME_DIR to a folder of yours", path=folder)
     tidy(folder)
-    return os.path.join(folder, f"{_PREFIX}{name}-{group_word()}")
+    return os.path.join(folder, f"{_PREFIX}{name}-{host_id()}")
 
 
 def tidy(folder: str) -> None:
-    """Remove what other boots and containers left: files in which nobody takes part, and bells without a file."""
-    word = group_word()
+    """Remove files of other boots and containers: those that no process uses, and named pipes without a file."""
+    host = host_id()
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):
             match = _FILE.fullmatch(name)
-            if match is None or match[2] == word:
+            if match is None or match[2] == host:
                 continue
             path = os.path.join(folder, name)
-            bell = match[3]
-            if (is_abandoned(path)) if bell is None else (not os.path.exists(path.removesuffix(bell))):
+            ticket = match[3]
+            if is_abandoned(path) if ticket is None else not os.path.exists(path.removesuffix(ticket)):
                 os.unlink(path)
 
 
 def ledgers() -> dict[str, str]:
-    """The files of the ledgers that there are here, by name."""
-    folder, word = runtime_directory(), group_word()
+    """Return the files of the ledgers of this host or container, by name."""
+    folder, host = runtime_directory(), host_id()
     found = {}
     with contextlib.suppress(OSError):
         for entry in sorted(os.listdir(folder)):
-            name = entry.removeprefix(_PREFIX).removesuffix(f"-{word}")
-            if entry == f"{_PREFIX}{name}-{word}":
+            name = entry.removeprefix(_PREFIX).removesuffix(f"-{host}")
+            if entry == f"{_PREFIX}{name}-{host}":
                 found[name] = os.path.join(folder, entry)
     return found

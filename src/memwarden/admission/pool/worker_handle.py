@@ -15,7 +15,7 @@ from memwarden.process.signals import KILL, send
 from memwarden.readers.linux.tree import TreeReader
 
 if TYPE_CHECKING:
-    from memwarden.admission.ledger.ledger import Reservation
+    from memwarden.admission.ledger.reservation import Reservation
     from memwarden.admission.pool.connection import ResultItem, WorkerConnection
     from memwarden.admission.pool.task import RunningTask, WorkItem
     from memwarden.protocols import IdentityProbe
@@ -103,7 +103,7 @@ class WorkerHandle:
         own = tree.rss[at] - tree.shared[at] - self._base if at >= 0 else 0
         self.used = max(0, own) + self._children.bytes(tree) + self._shared.bytes(other)
         if self.reservation is not None:
-            self.reservation.tell(self.used)
+            self.reservation.report_usage(self.used)
         return self.used
 
     def waits_in_kernel(self) -> bool:

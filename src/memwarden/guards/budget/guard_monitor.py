@@ -138,7 +138,7 @@ class GuardContext:
         if not self._lock.acquire(timeout=PATIENCE_SECONDS):  # a signal handler in the midst of a look
             return self._last
         try:
-            self._last = self._surroundings.look(quick)
+            self._last = self._surroundings.read(quick)
             return self._last
         finally:
             self._lock.release()

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from memwarden.actions.trim import trim_allocator
 from memwarden.admission.footprints.footprint import Footprints
-from memwarden.admission.ledger.ledger import Ledger, Reservation, admit
+from memwarden.admission.ledger.ledger import Ledger, admit
+from memwarden.admission.ledger.reservation import Reservation
 from memwarden.errors import ActionFailed, DoesNotFit, NotAdmitted, RecordError, SettingsError
 from memwarden.guards.budget.guard_monitor import guard_context
 from memwarden.guards.budget.memory_guard import Guard

@@ -1,4 +1,4 @@
-"""``memwarden ledger``: who has reserved memory, who waits for it, and what is left."""
+"""``memwarden ledger``: reservations, waiting requests, and free memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memwarden.model.units import size_text
 
 
 def show(name: str | None, path: str | None, *, as_json: bool) -> int:
-    """Print the ledgers; returns 0."""
+    """Print the ledgers; return 0."""
     states = [Ledger(name=each, path=file).state() for each, file in _wanted(name, path).items()]
     if as_json:
         print(json.dumps({"schema": 1, "type": "ledgers", "ledgers": states}, indent=2))
@@ -35,7 +35,7 @@ def _wanted(name: str | None, path: str | None) -> dict[str, str]:
         return found
     if name not in found:
         there = ", ".join(found) or "none"
-        raise SettingsError(f"ledger {name!r}: nobody made one here; there are: {there}")
+        raise SettingsError(f"ledger {name!r}: not in use here; in use: {there}")
     return {name: found[name]}
 
 
@@ -46,7 +46,7 @@ def _text(state: dict[str, Any]) -> str:
     if state["headroom_bytes"] is not None:
         lines.append(f"  headroom  {size_text(state['headroom_bytes'])} ({state['headroom_source']})")
     lines.append(f"  reserved  {size_text(state['reserved_bytes'])}, used {size_text(state['used_bytes'])}")
-    lines.append(f"  room      {size_text(state['room_bytes'])} (bounded by {state['room_source']})")
+    lines.append(f"  free      {size_text(state['free_bytes'])} (bounded by {state['free_source']})")
     lines += ["", f"  {'PID':>8}  {'RESERVED':>10}  {'USED':>10}  {'FOR':>8}  LABEL"]
     for row in state["holders"]:
         used = "?" if row["used_bytes"] is None else size_text(row["used_bytes"])
@@ -55,7 +55,7 @@ def _text(state: dict[str, Any]) -> str:
     for place, row in enumerate(state["waiters"], 1):
         lines.append(_row(row, f"waits, {place}."))
     if not state["holders"] and not state["waiters"]:
-        lines.append("  nobody holds or waits for anything")
+        lines.append("  no active reservations")
     return "\n".join(line.rstrip() for line in lines)
 
 

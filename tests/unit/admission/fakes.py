@@ -120,7 +120,7 @@ class FakeWorker(WorkerHandle):
     def sample(self) -> int:
         self.used = self.memory
         if self.reservation is not None:
-            self.reservation.tell(self.used)
+            self.reservation.report_usage(self.used)
         return self.used
 
     def signal(self, number: int) -> None:

@@ -186,7 +186,7 @@ class Tally:
 
 def _summary(command: Sequence[str], tally: Tally, report: BatchReport, wishes: MapOptions) -> dict[str, Any]:
     batch = report.as_dict()
-    del batch["moments"]
+    del batch["points"]
     return {
         "schema": 1,
         "type": "map",

@@ -46,7 +46,7 @@ apt_install() {
     # A subshell, so that the traps are not the caller's: an interrupted run must not leave our policy-rc.d behind,
     # which would keep services from being started for ever.
     (
-        # Debian asks policy-rc.d before it starts a service; 101 means no. Ours goes away again, somebody else's stays.
+        # Debian asks policy-rc.d before it starts a service; 101 means no. Ours is removed again, another one stays.
         guard=/usr/sbin/policy-rc.d
         if [ ! -e "$guard" ]; then
             trap 'as_root rm -f "$guard"' EXIT
@@ -76,7 +76,7 @@ apt_fetch() (
     trap 'rm -rf "$parts"' EXIT
     trap 'exit 130' HUP INT TERM
     mkdir -p "$parts/lists/partial" "$parts/cache/archives/partial" && cd "$parts" || exit 1
-    # Without the sandbox user, who could not write into our folder when root calls.
+    # Without the sandbox user, which could not write into our folder when root calls.
     fetch() { LC_ALL=C apt-get -qq -o APT::Sandbox::User=root "$@" 2>&1; }
     own_lists() { fetch -o "Dir::State::lists=$parts/lists" -o "Dir::Cache=$parts/cache" "$@"; }
     # With the machine's lists; where there are none, or older than what the mirror has, with lists of our own.

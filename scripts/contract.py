@@ -237,8 +237,8 @@ def as_text(report: Report, width: int) -> str:
 
 def _line(name: str, text: str, width: int) -> str:
     label = f"  {name:<6} "
-    room = max(width - len(label), 20)
-    return label + textwrap.shorten(text, room, placeholder=" ...")
+    left = max(width - len(label), 20)
+    return label + textwrap.shorten(text, left, placeholder=" ...")
 
 
 def as_json(report: Report) -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renews the lock files. They carry hashes and no host: whoever installs uses the index that is set up there.
+# Renews the lock files. They carry hashes and no host: an installation uses the index that is configured there.
 # Needs uv (pip install uv); run it when pyproject.toml or requirements/dev.in has changed.
 set -eu
 cd "$(dirname "$0")/.."

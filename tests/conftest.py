@@ -67,7 +67,7 @@ POSIX_ONLY = {
         "unit/settings/test_files.py::test_only_files_are_found",
     ),
     "Windows gives no file to another user by a number": (
-        "unit/faces/test_settings.py::test_a_file_that_was_passed_over_is_told",
+        "unit/faces/test_settings.py::test_a_file_that_was_skipped_is_shown",
         "unit/settings/test_files.py::test_a_planted_file_is_passed_over_and_told",
     ),
     "Windows keeps a directory that somebody is in": (

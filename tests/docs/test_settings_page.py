@@ -56,8 +56,8 @@ def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
     assert table(name) == wanted, f"paste this into docs/settings.md:\n{wanted}"
 
 
-def test_the_files_shown_are_fine(tmp_path: Path) -> None:
-    """Whoever copies an example, from whichever page, has no fault in it."""
+def test_the_files_shown_have_no_errors(tmp_path: Path) -> None:
+    """An example copied from any page has no error."""
     shown = {
         page.name: re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         for page in PAGE.parent.glob("*.md")

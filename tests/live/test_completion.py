@@ -69,11 +69,11 @@ def offered(environment: dict[str, str], *words: str) -> list[str]:
 )
 def test_bash_is_offered(environment: dict[str, str], words: list[str], wanted: list[str]) -> None:
     """Commands, options, choices, and the shell's own files and directories."""
-    told = [word for word in offered(environment, *words) if word]
+    output = [word for word in offered(environment, *words) if word]
     if words == [""] or words[-1] == "s":
-        assert set(wanted) <= set(told)  # other commands may come
+        assert set(wanted) <= set(output)  # other commands may come
     else:
-        assert sorted(told) == sorted(wanted)
+        assert sorted(output) == sorted(wanted)
 
 
 def test_keys_at_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:

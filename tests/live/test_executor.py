@@ -346,8 +346,8 @@ def test_an_error_inside_with_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_each_worker_is_initialized_once(method: str) -> None:
     """Before its first task, with ``initargs``."""
-    with make(2, method, initializer=chores.tell, initargs=("a", 1)) as executor:
-        assert [executor.submit(chores.told).result(60) for _ in range(6)] == [["a", 1]] * 6
+    with make(2, method, initializer=chores.remember, initargs=("a", 1)) as executor:
+        assert [executor.submit(chores.remembered).result(60) for _ in range(6)] == [["a", 1]] * 6
 
 
 @pytest.mark.parametrize("method", METHODS)

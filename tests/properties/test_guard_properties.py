@@ -107,5 +107,5 @@ def test_any_nesting_raises_where_the_sums_say_and_leaves_nothing(steps: list[An
         run(steps)
     except (Boom, LimitExceeded):
         pass
-    assert scene.overseer.inside == []
+    assert scene.monitor.inside == []
     assert guards == []

@@ -77,7 +77,7 @@ def inverse(value: float) -> float:
 
 
 def pid(*_: Any) -> int:
-    """Who works at it."""
+    """Return the pid of the worker."""
     return os.getpid()
 
 
@@ -96,7 +96,7 @@ def begun(folder: str | os.PathLike[str], name: str = "task") -> int:
 
 
 def go(folder: str | os.PathLike[str]) -> None:
-    """Let all go on who attend there."""
+    """Let all tasks continue that attend there."""
     Path(folder, "go").touch()
 
 
@@ -106,7 +106,7 @@ def end_with(code: int) -> None:
 
 
 def end_once(marker: str, number: int = signal.SIGKILL) -> int:
-    """The first attempt ends its worker by a signal; the second one says who works at it."""
+    """The first attempt ends its worker by a signal; the second one returns the pid of its worker."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         os.kill(os.getpid(), number)
@@ -178,7 +178,7 @@ def hold_and_start(mib: int, seconds: float, folder: str) -> None:
 
 
 def note_begin(folder: str) -> int:
-    """Leaves a file behind, and takes a millisecond; who did it."""
+    """Create a file, and take a millisecond; return the pid of the worker."""
     Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
     time.sleep(0.001)
     return os.getpid()
@@ -204,7 +204,7 @@ def child_holds(mib: int, seconds: float) -> int:
 
 
 def start_sleepers(folder: str, count: int = 2, *, own_session: bool = False) -> list[int]:
-    """Start programs that sleep, say who they are, and attend; their pids."""
+    """Start programs that sleep, write their pids to a file, and attend; return the pids."""
     command = ["sleep", "300"]
     pids = [subprocess.Popen(command, start_new_session=own_session).pid for _ in range(count)]
     part = Path(folder, "sleepers.part")
@@ -277,7 +277,7 @@ def refuse_two() -> None:
 
 
 def refuse_unspeakably() -> None:
-    """Raise an error that cannot be told."""
+    """Raise an error that cannot be printed."""
     raise Unspeakable
 
 
@@ -288,17 +288,17 @@ def leave(code: int = 0) -> None:
 
 # --- beginning a worker --------------------------------------------------------------------------------------
 
-_told: list[Any] = []
+_remembered: list[Any] = []
 
 
-def tell(*values: Any) -> None:
+def remember(*values: Any) -> None:
     """An initializer: remembers."""
-    _told.extend(values)
+    _remembered.extend(values)
 
 
-def told() -> list[Any]:
+def remembered() -> list[Any]:
     """What the initializer of this worker was given."""
-    return list(_told)
+    return list(_remembered)
 
 
 def unfit(*_: Any) -> None:

@@ -260,7 +260,7 @@ class Docker:
 
     def _launch(self, storage_driver: str) -> None:
         folder = self._folder
-        # /dev/null is refused as configuration, and /etc/docker/daemon.json is somebody else's.
+        # /dev/null is refused as configuration, and /etc/docker/daemon.json is not ours.
         (folder / "daemon.json").write_text("{}")
         options = {
             "host": f"unix://{self.socket}",

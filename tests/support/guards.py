@@ -1,4 +1,4 @@
-"""What guards look through, scripted: a tree of sizes, and what container and machine leave."""
+"""Scripted parts of guards: a tree of sizes, and the headroom of container and machine."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Left:
     def after_fork(self) -> None: ...
 
 
-class NoOverseer:
-    """Looks after nobody, and remembers who came and went."""
+class NoMonitor:
+    """Monitor without a thread that remembers the guards inside."""
 
     def __init__(self) -> None:
         self.inside: list[object] = []
@@ -71,8 +71,8 @@ class Scene:
     """Guards over one scripted process."""
 
     def __init__(self) -> None:
-        self.tree, self.left, self.overseer, self.now = Tree(), Left(), NoOverseer(), 1000.0
-        self.here = GuardContext(self.left, self.overseer)  # type: ignore[arg-type]
+        self.tree, self.left, self.monitor, self.now = Tree(), Left(), NoMonitor(), 1000.0
+        self.here = GuardContext(self.left, self.monitor)  # type: ignore[arg-type]
         self.parts: dict[int, float] = {}
 
     def taken(self) -> TreeUsage:

@@ -185,8 +185,8 @@ class Guest:
         # end in a bus error.
         place = "/dev/shm"
         with contextlib.suppress(OSError):
-            room = os.statvfs(place)
-            if room.f_bavail * room.f_frsize < memory_mib << 20:
+            free = os.statvfs(place)
+            if free.f_bavail * free.f_frsize < memory_mib << 20:
                 place = str(folder)
         argv = [self.kernel, *options]
         if shutil.which("setpriv"):

@@ -1,4 +1,4 @@
-"""Series of memory in use for the tests of the verdict, and what a detector says of them."""
+"""Series of memory in use for the tests of the leak verdict."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from memwarden.assess.leak import LeakDetector, Left, detector
 FOLDER = Path(__file__).parent.parent / "fixtures" / "leak"
 
 
-class Told(NamedTuple):
-    """What a detector said of one reading."""
+class Verdict(NamedTuple):
+    """Result of a detector for one reading."""
 
     stage: int
     left: Left | None
@@ -30,10 +30,10 @@ def noisy(shape: Callable[[int], float], count: int = 1000, noise: float = 0.5, 
 
 def watched(
     values: Sequence[float | None], limit: float | None = 1000.0, step: float = 10.0, found: LeakDetector | None = None
-) -> list[Told]:
+) -> list[Verdict]:
     """One detector over evenly spaced readings."""
     found = detector() if found is None else found
-    return [Told(*found.update(i * step, value, limit)) for i, value in enumerate(values)]
+    return [Verdict(*found.update(i * step, value, limit)) for i, value in enumerate(values)]
 
 
 def leaking(i: int) -> float:

@@ -109,7 +109,7 @@ class FakeNvml:
         lines = [f"init {init}", *(" ".join(map(str, card)) for card in cards)]
         scratch = self._state.with_suffix(".new")
         scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        scratch.replace(self._state)  # whoever reads meanwhile finds the old or the new
+        scratch.replace(self._state)  # a reader meanwhile finds the old or the new
 
     @property
     def environment(self) -> dict[str, str]:

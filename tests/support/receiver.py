@@ -77,7 +77,7 @@ class Receiver:
         return self
 
     def stop(self) -> None:
-        """Nobody listens any more: who connects is refused by the system."""
+        """Stop listening: connections are refused by the system."""
         self._ended.set()
         if self._socket is not None:
             with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class Receiver:
             self._thread = None
 
     def wait_for(self, count: int, seconds: float = 20.0) -> bool:
-        """Wait until so many letters were answered with 2xx."""
+        """Wait until so many messages were answered with 2xx."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self.answered()) >= count, seconds)
 

@@ -28,12 +28,12 @@ class Screen:
         self.status: int | None = None
 
     def resize(self, columns: int, rows: int) -> None:
-        """Make the terminal so large; who runs on it is told."""
+        """Set the size of the terminal; its program gets SIGWINCH."""
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     @property
     def text(self) -> str:
-        """What was seen, without the terminal's own signs."""
+        """Output, without escape sequences."""
         return re.sub(r"\033\[[0-9;?]*[a-zA-Z]|\033[78]|\r", "", self.seen)
 
     def until(self, condition: Callable[[str], object], seconds: float = 20) -> str:

@@ -281,7 +281,7 @@ def own_process(tree: ProcTree, pid: int = 4242) -> None:
 
 
 class CountedTree(ProcTree):
-    """A ``/proc`` whose counter of process numbers goes along: whoever is new, or other than before, moves it."""
+    """A ``/proc`` whose counter of process numbers is kept: a new or replaced process moves it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

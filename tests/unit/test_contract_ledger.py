@@ -242,7 +242,7 @@ def test_an_unkept_row_named_by_a_test_is_a_problem(problems: Problems) -> None:
     ],
 )
 def test_a_mark_that_cannot_be_read_is_a_problem(problems: Problems, mark: str, flaw: str) -> None:
-    """A row hidden behind a name would be covered without anybody knowing."""
+    """A row hidden behind a name would be covered without notice."""
     found = problems(f"{mark}\ndef test_a(): ...")
     assert found == [f"tests/unit/test_it.py:1 test_a: {flaw}"]
 
@@ -326,7 +326,7 @@ def test_rows_stay_in_the_order_of_the_ledger(tree: Path) -> None:
     ]
 
 
-def test_problems_are_told_one_a_line_and_by_the_exit_code(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_printed_one_a_line_and_by_the_exit_code(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The report still comes, so that one slip does not hide the rest."""
     (tree / "tests" / "test_it.py").write_text(
         '@pytest.mark.contract("S0-3", "S0-4")\ndef test_a(): ...', encoding="utf-8"
@@ -341,8 +341,8 @@ def test_problems_are_told_one_a_line_and_by_the_exit_code(tree: Path, capsys: p
     assert printed.out.splitlines()[-1] == "0 of 3 rows have a test, 2 without, 1 unkept"
 
     assert contract.main([*arguments, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["problems"] == printed.err.splitlines()
-    assert [row["id"] for row in told["missing"]] == ["S0-1", "S0-2"]
-    assert told["unkept"] == [{"id": "S1-1", "reason": "There is no such flag."}]
-    assert told["covered"] == []
+    output = json.loads(capsys.readouterr().out)
+    assert output["problems"] == printed.err.splitlines()
+    assert [row["id"] for row in output["missing"]] == ["S0-1", "S0-2"]
+    assert output["unkept"] == [{"id": "S1-1", "reason": "There is no such flag."}]
+    assert output["covered"] == []

@@ -1,4 +1,4 @@
-"""What must work where this is not Linux, or where nothing else is installed; each in a fresh interpreter."""
+"""Tests of other platforms and of an interpreter without other packages, each in a fresh interpreter."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ for name in names:
 
 
 def run(program, **environment):
-    """What a fresh interpreter printed, as JSON."""
+    """Return the output of a fresh interpreter, as JSON."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
@@ -67,9 +67,9 @@ print(json.dumps([level.value, warden.last.assessment.binding.limit.source, samp
 
 @pytest.mark.contract("S1-74")
 @pytest.mark.parametrize("platform", OTHERS)
-def test_the_whole_stream_runs_there(platform, tmp_path):
+def test_the_whole_pipeline_runs_there(platform, tmp_path):
     """Looks at machine, process, tree and the largest processes, levels, a record that can be read back, status."""
-    told = run(
+    result = run(
         f"""PLATFORM = {platform!r}
 {POOR}
 from memwarden import JsonlRecorder, Rule, Warden
@@ -93,7 +93,7 @@ print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0
 """,
         TMPDIR=str(tmp_path),
     )
-    kinds, tree, process, largest, unique, gaps, heard = told
+    kinds, tree, process, largest, unique, gaps, heard = result
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert kinds.count("sample") >= 4
     assert kinds.count("level") == 1
@@ -105,8 +105,8 @@ print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0
 
 @pytest.mark.contract("S1-74")
 @pytest.mark.parametrize("platform", OTHERS)
-def test_the_front_door_works_there(platform):
-    """One status and a loop, through the names that everybody uses."""
+def test_the_public_api_works_there(platform):
+    """One status and a loop, through the public names."""
     level, rss = run(f"""PLATFORM = {platform!r}
 {POOR}
 import memwarden
@@ -120,9 +120,9 @@ print(json.dumps([status["reading"]["assessment"]["level"], reading.sample.proce
 
 @pytest.mark.contract("S1-74")
 @pytest.mark.parametrize("platform", OTHERS)
-def test_registered_processes_are_told_apart_and_ended_there(platform):
-    """A target is ended by its identity; after that nobody is meant by its pid."""
-    told = run(f"""PLATFORM = {platform!r}
+def test_registered_processes_are_identified_and_killed_there(platform):
+    """A target is killed by its identity; after that its pid is no target."""
+    result = run(f"""PLATFORM = {platform!r}
 {POOR}
 from memwarden.process.signals import KILL, send
 from memwarden.errors import TargetChanged
@@ -139,7 +139,7 @@ send(key, KILL, probe)
 child.communicate()
 print(json.dumps([*seen, probe.alive(key)]))
 """)
-    assert told == [True, True, False, True, True, False]
+    assert result == [True, True, False, True, True, False]
 
 
 COMMANDS = """
@@ -157,8 +157,8 @@ print(json.dumps(told))
 
 @pytest.mark.contract("S1-74")
 @pytest.mark.parametrize("platform", OTHERS)
-def test_the_command_line_says_what_it_can_do_there(platform):
-    """The version, what is granted, and one clear line for what needs Linux."""
+def test_the_command_line_reports_its_abilities_there(platform):
+    """The version, the supported ceilings, and one line for a command that needs Linux."""
     pytest.importorskip("click")
     arguments = [["--version"], ["doctor"], ["doctor", "--json"], ["run", "--limit", "1GiB", "--", "true"], ["--help"]]
     version, doctor, as_json, refused, usage = run(
@@ -177,7 +177,7 @@ def test_the_command_line_says_what_it_can_do_there(platform):
 
 
 @pytest.mark.parametrize("platform", OTHERS)
-def test_the_commands_that_look_on_work_there(platform):
+def test_watch_and_top_work_there(platform):
     """The machine with its largest processes, a process by its pid; a name is refused in one line."""
     pytest.importorskip("click")
     arguments = [
@@ -200,7 +200,7 @@ def test_the_commands_that_look_on_work_there(platform):
 
 
 @pytest.mark.parametrize("platform", OTHERS)
-def test_holding_a_command_is_refused_there_in_words(platform):
+def test_limiting_a_command_is_refused_there_with_a_reason(platform):
     """With and without a limit: a typed error, before anything is started."""
     words = run(f"""PLATFORM = {platform!r}
 {POOR}
@@ -277,8 +277,8 @@ print(json.dumps([sizes, tracked, resources]))
     assert resources["tracked_processes"] == 1
 
 
-def test_who_does_not_loop_in_asyncio_does_not_pay_for_it():
-    """Neither the front door nor a warden that runs imports it; the asynchronous loop does."""
+def test_only_an_asynchronous_loop_imports_asyncio():
+    """Neither the public API nor a running warden imports it; the asynchronous loop does."""
     before, after = run("""
 import json, sys, memwarden
 with memwarden.Warden(interval=0.01) as warden:
@@ -318,8 +318,8 @@ print(json.dumps(sorted(new)))
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open descriptors cannot be counted here")
-def test_one_look_leaves_no_descriptor_behind():
-    """Whoever only asks for the status, again and again, has no more open files than before."""
+def test_one_sample_leaves_no_descriptor_behind():
+    """Reading the status again and again opens no more files."""
     counts = run("""
 import json, os, memwarden
 from memwarden.compat.memory_manager import get_memory_monitor

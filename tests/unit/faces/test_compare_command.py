@@ -74,19 +74,19 @@ def test_two_versions_side_by_side(before: str, after: str, capsys: pytest.Captu
     """What each used, what that is more, how it grew, and the limit that each would need: records of both kinds."""
     assert main(["compare", before, after]) == 0
     out = capsys.readouterr().out
-    told = rows(out)
+    output = rows(out)
     assert out.splitlines()[0].split() == ["before.jsonl", "after.db", "change"]
-    assert told["samples"] == ["601", "601"]
-    assert told["watched"] == ["10 min 00 s", "10 min 00 s"]
-    assert told["used, most"] == ["100.0 MiB", "160.1 MiB", "+60.1%"]
-    assert told["used, median"] == ["100.0 MiB", "130.1 MiB", "+30.1%"]
-    assert told["growth"] == ["0 B/h", "+360.0 MiB/h"]
-    assert told["a limit to set"] == ["125.0 MiB", "200.1 MiB", "+60.1%"]
-    assert told["least limit"] == ["1.00 GiB (machine)"] * 2
-    assert told["HIGH or CRITICAL"] == ["never", "never"]
+    assert output["samples"] == ["601", "601"]
+    assert output["watched"] == ["10 min 00 s", "10 min 00 s"]
+    assert output["used, most"] == ["100.0 MiB", "160.1 MiB", "+60.1%"]
+    assert output["used, median"] == ["100.0 MiB", "130.1 MiB", "+30.1%"]
+    assert output["growth"] == ["0 B/h", "+360.0 MiB/h"]
+    assert output["a limit to set"] == ["125.0 MiB", "200.1 MiB", "+60.1%"]
+    assert output["least limit"] == ["1.00 GiB (machine)"] * 2
+    assert output["HIGH or CRITICAL"] == ["never", "never"]
 
 
-def test_a_leak_is_told_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_leak_is_shown_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One record alone, in the words of the verdict."""
     assert main(["compare", watched(tmp_path / "night.jsonl", 1.0, minutes=600)]) == 0
     out = capsys.readouterr().out
@@ -114,12 +114,12 @@ def test_a_tolerance(
 def test_for_a_machine(before: str, after: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same as JSON; the exit code holds, too."""
     assert main(["compare", before, after, "--tolerance", "10%", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["type"], told["tolerance"]) == (1, "comparison", 0.1)
-    assert told["over"] == ["median", "high", "peak"]
-    assert [each["file"] for each in told["records"]] == [before, after]
-    assert told["records"][0]["used_peak_bytes"] == 100 * MIB
-    assert told["records"][1]["growth_bytes_per_hour"] == pytest.approx(360 * MIB, rel=0.01)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["schema"], output["type"], output["tolerance"]) == (1, "comparison", 0.1)
+    assert output["over"] == ["median", "high", "peak"]
+    assert [each["file"] for each in output["records"]] == [before, after]
+    assert output["records"][0]["used_peak_bytes"] == 100 * MIB
+    assert output["records"][1]["growth_bytes_per_hour"] == pytest.approx(360 * MIB, rel=0.01)
 
 
 @pytest.mark.parametrize(

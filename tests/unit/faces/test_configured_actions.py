@@ -52,7 +52,7 @@ def said(tmp_path: Path) -> Any:
     return settings
 
 
-# --- whom to tell ----------------------------------------------------------------------------------------
+# --- targets of alerts ----------------------------------------------------------------------------------------
 
 
 def test_without_a_target_there_is_no_action(said: Any) -> None:
@@ -121,7 +121,7 @@ def test_the_secret_that_was_set_nearest_signs(
         ("webhook = 'http://a'\nwebhook_secret_file = '.'", {}, ["Is a directory"]),
     ],
 )
-def test_what_is_wrong_with_a_target_is_told_with_its_place(
+def test_an_error_in_a_target_names_its_place(
     said: Any, tmp_path: Path, text: str, environment: dict[str, str], words: list[str]
 ) -> None:
     """And without the secret."""
@@ -169,8 +169,8 @@ def test_rules_of_a_file_are_added_and_take_the_place_of_the_presets(said: Any) 
     assert rules_of(said())[1] == ()
 
 
-def test_a_preset_tells_the_targets_too(said: Any) -> None:
-    """Each rule of it that notifies; a rule of a file says itself whom it tells."""
+def test_a_preset_alerts_the_targets_too(said: Any) -> None:
+    """Each rule of it that notifies; a rule of a file names its own targets."""
     settings = said("preset = 'worker'\nwebhook = 'http://a'" + RULES)
     then = {rule.name: rule.then for rule in rules_of(settings)[1]}
     assert then["usage critical"] == ("notify", "webhook")
@@ -184,7 +184,7 @@ def test_a_preset_tells_the_targets_too(said: Any) -> None:
     }
 
 
-def test_a_rule_that_is_not_understood_is_told_with_its_file(said: Any, tmp_path: Path) -> None:
+def test_an_error_in_a_rule_names_its_file(said: Any, tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(SettingsError, match=r"memwarden\.toml: rule 'mine': "):
         rules_of(said(RULES.replace("level >= HIGH", "lvl > 3")))

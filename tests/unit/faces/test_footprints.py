@@ -49,9 +49,9 @@ def test_the_table_names_every_kind(path: str, capsys: pytest.CaptureFixture[str
 def test_json_has_everything(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each task that is kept, and the curve."""
     assert main(["footprints", path, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["file"]) == (1, path)
-    (resize,) = [each for each in told["kinds"] if each["kind"] == "batch.resize" and each["host"] == "elsewhere"]
+    output = json.loads(capsys.readouterr().out)
+    assert (output["schema"], output["file"]) == (1, path)
+    (resize,) = [each for each in output["kinds"] if each["kind"] == "batch.resize" and each["host"] == "elsewhere"]
     assert len(resize["points"]) == 40
     assert resize["killed"] == [{"size": 60.0, "at_least_bytes": 400 * MIB}]
     assert resize["curve"]["shape"] == "linear in size"

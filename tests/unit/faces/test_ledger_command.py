@@ -42,7 +42,7 @@ def test_holders_are_shown(capsys):
 
 
 def test_an_empty_one_is_shown_as_empty(capsys):
-    """Nobody holds anything, and what is left is bounded by the machine."""
+    """No reservation is active, and what is left is bounded by the machine."""
     Ledger(name="batch").reserve(1).release()
     assert main(["ledger", "batch"]) == 0
     assert "no active reservations" in capsys.readouterr().out

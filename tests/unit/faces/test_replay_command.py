@@ -87,15 +87,15 @@ def test_other_rules(record: Path, name: str, capsys: pytest.CaptureFixture[str]
 def test_for_a_machine(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each event, with the event itself, and one for the whole."""
     assert main(["replay", str(record / "run.jsonl"), "--json"]) == 0
-    *told, summary = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [(each["type"], each["live"], each["replayed"]) for each in told] == [("told", True, True)] * 3
-    assert told[1]["event"]["value"]["rule"] == "usage"
+    *output, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(each["type"], each["live"], each["replayed"]) for each in output] == [("told", True, True)] * 3
+    assert output[1]["event"]["value"]["rule"] == "usage"
     assert (summary["type"], summary["samples"], summary["only_live"], summary["only_replayed"]) == ("replay", 11, 0, 0)
     assert summary["live"] == summary["replayed"]
     assert (summary["unseen_looks"], summary["samples_dropped"], summary["lines_skipped"]) == (0, False, 0)
 
 
-def test_lines_that_are_torn_are_passed_over_and_told(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_torn_lines_are_skipped_and_reported(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rest is replayed."""
     with (record / "run.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"schema":1,"type":"ev\n\n[1]\n')
@@ -126,7 +126,7 @@ def newer(folder: Path) -> Path:
 
 
 def others(folder: Path) -> Path:
-    """Somebody else's database."""
+    """A database of another program."""
     with sqlite3.connect(folder / "others.db") as db:
         db.execute("CREATE TABLE t (x)")
     db.close()
@@ -179,11 +179,11 @@ def test_what_cannot_be_replayed(record: Path, make: Any, said: str, capsys: pyt
     """One line that names the file, and 2."""
     file = make(record)
     assert main(["replay", str(file)]) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert told.err.startswith(f"memwarden: record {file}: ")
-    assert said in told.err
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1
+    assert output.err.startswith(f"memwarden: record {file}: ")
+    assert said in output.err
+    assert output.out == ""
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_rules_that_cannot_be_used(
     if content is not None:
         (record / "new.toml").write_text(content, encoding="utf-8")
     assert main(["replay", str(record / "run.jsonl"), "--rules", str(record / "new.toml")]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert said in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert said in output.err
 
 
 def test_a_preset_may_stand_in_the_file_of_rules(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def test_the_limit_itself_is_the_last_level() -> None:
     assert history.points[-1] == (3.0, 1000)
 
 
-def test_a_critical_level_that_was_seen_is_told_once() -> None:
+def test_a_critical_level_is_reported_once() -> None:
     """The watch's own reading stands; only the chart gets the point."""
     history = RunHistory(ScriptedReader([{}]), FakeClock().monotonic)
     history.receive(level(PressureLevel.CRITICAL, 1002.0))

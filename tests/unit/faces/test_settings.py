@@ -74,17 +74,17 @@ def test_show_for_a_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     """The same as JSON, an endless rest, too."""
     (here / "memwarden.toml").write_text(FILE)
     assert main(["settings", "show", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert list(told["options"]) == [option.name for option in OPTIONS]
-    assert told["options"]["interval"] == {"value": 2.0, "source": "file", "where": f"{here}/memwarden.toml:2"}
-    assert told["options"]["config"]["value"] == f"{here}/memwarden.toml"
-    assert told["rules"][0]["rest"] == "inf"
+    output = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert list(output["options"]) == [option.name for option in OPTIONS]
+    assert output["options"]["interval"] == {"value": 2.0, "source": "file", "where": f"{here}/memwarden.toml:2"}
+    assert output["options"]["config"]["value"] == f"{here}/memwarden.toml"
+    assert output["rules"][0]["rest"] == "inf"
 
 
 def test_a_secret_is_never_shown(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only whether it is set, whoever reads."""
+    """Only that it is set."""
     monkeypatch.setenv("MEMWARDEN_WEBHOOK", "https://hunter2")
     (here / "memwarden.toml").write_text("webhook_secret = 'hunter2'\nalerts = []\n")
     assert main(["settings", "show"]) == 0
@@ -95,8 +95,8 @@ def test_a_secret_is_never_shown(
     assert ["alerts", "not", "set", "file", f"{here}/memwarden.toml:2"] in rows
     assert main(["settings", "show", "--json"]) == 0
     printed = capsys.readouterr().out
-    told = json.loads(printed)["options"]
-    assert [told[name]["set"] for name in ("webhook", "webhook_secret", "alerts")] == [True, True, False]
+    output = json.loads(printed)["options"]
+    assert [output[name]["set"] for name in ("webhook", "webhook_secret", "alerts")] == [True, True, False]
     assert "hunter2" not in shown + printed
 
 
@@ -122,17 +122,17 @@ def test_check_lists_every_fault_on_a_line(here: Path, capsys: pytest.CaptureFix
         "memwarden.toml:2: grace: duration 'soon': not understood; write 500ms, 2s, 5m, 1h or a number of seconds",
     ]
     assert main(["settings", "check", "memwarden.toml", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert [(fault["line"], fault["key"]) for fault in told["faults"]] == [(1, "intervall"), (2, "grace")]
+    output = json.loads(capsys.readouterr().out)
+    assert [(fault["line"], fault["key"]) for fault in output["faults"]] == [(1, "intervall"), (2, "grace")]
 
 
 def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A measure that does not exist is told with its rule's line."""
     (here / "memwarden.toml").write_text("#\n[[rules]]\nname = 'x'\nwhen = 'process.rsss > 80%'\nthen = 'notify'\n")
     assert main(["settings", "check"]) == 1
-    told = capsys.readouterr().out
-    assert told.startswith(f"{here}/memwarden.toml:2: rules[1]: rule 'x': ")
-    assert "did you mean process.rss?" in told
+    output = capsys.readouterr().out
+    assert output.startswith(f"{here}/memwarden.toml:2: rules[1]: rule 'x': ")
+    assert "did you mean process.rss?" in output
 
 
 def test_check_looks_at_the_environment_too(
@@ -151,7 +151,7 @@ def test_check_looks_at_the_environment_too(
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="gives a file to another user")
-def test_a_file_that_was_passed_over_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_was_skipped_is_shown(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By show and by check, with the reason."""
     (here / "memwarden.toml").write_text("limit = '2G'")
     os.chown(here / "memwarden.toml", 4242, 4242)

@@ -33,7 +33,7 @@ def test_it_raises_at_a_checkpoint_and_says_what_was_tried(scene):
     for word in ("load", "101.0 MiB taken", "100.0 MiB", "objects freed", "cache", "Take less at a time"):
         assert word in str(error)
     assert pickle.loads(pickle.dumps(error)).used == 101 * MIB
-    assert scene.overseer.inside == []
+    assert scene.monitor.inside == []
     assert scene.tree.closed
 
 
@@ -53,7 +53,7 @@ def test_the_blocks_own_error_is_not_hidden(scene):
             scene.take(500)
             raise error
         assert caught.value is error
-        assert scene.overseer.inside == []
+        assert scene.monitor.inside == []
 
 
 def test_children_count(scene):
@@ -159,7 +159,7 @@ def test_one_guard_is_for_one_block(scene):
         assert guard.active
     with pytest.raises(RuntimeError):
         guard.__enter__()
-    assert scene.overseer.inside == []
+    assert scene.monitor.inside == []
 
 
 def test_what_goes_wrong_at_the_beginning_leaves_nothing(scene):
@@ -168,7 +168,7 @@ def test_what_goes_wrong_at_the_beginning_leaves_nothing(scene):
     def refuse(watched):
         raise KeyboardInterrupt
 
-    scene.overseer.join = refuse
+    scene.monitor.join = refuse
     with pytest.raises(KeyboardInterrupt):
         scene.guard().__enter__()
     assert scene.tree.closed
@@ -201,7 +201,7 @@ def test_guards_nest(scene):
             assert (inner.used, outer.used) == (150 * MIB, 200 * MIB)
             inner.check()
         outer.check()
-        assert scene.overseer.inside == [outer]
+        assert scene.monitor.inside == [outer]
 
 
 def test_after_the_block_a_checkpoint_does_nothing(scene):

@@ -1,4 +1,4 @@
-"""What ``import memwarden`` offers, and what it costs."""
+"""The public API: the names of ``import memwarden``, and the cost of the import."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ import memwarden
 
 SOURCE = Path(memwarden.__file__).parents[1]
 
-#: What an import of the front door must not bring along: each costs a program that may never use it.
+#: Modules that the import must not load: each costs a program that may never use it.
 NOT_YET = [
     "asyncio",
     "click",
@@ -56,19 +56,19 @@ def test_every_name_leads_somewhere_and_is_documented(name: str) -> None:
     assert not value.__doc__.startswith(f"{name}("), "the signature that dataclasses make is no documentation"
 
 
-def test_no_public_name_is_hidden_by_a_room() -> None:
-    """Importing a room sets its name on the package: a public name of the same word would be lost by it."""
-    rooms = {module.name for module in pkgutil.iter_modules(memwarden.__path__)}
-    assert not rooms & set(memwarden.__all__)
+def test_no_public_name_is_hidden_by_a_package() -> None:
+    """Importing a subpackage sets its name on memwarden: a public name of the same word would be lost."""
+    packages = {module.name for module in pkgutil.iter_modules(memwarden.__path__)}
+    assert not packages & set(memwarden.__all__)
 
 
-def test_every_name_resolves_through_the_door() -> None:
+def test_every_public_name_resolves() -> None:
     """Used as a user does, each is what its home has."""
     for name, home in memwarden._HOME_OF.items():
         assert getattr(memwarden, name) is getattr(importlib.import_module(f"memwarden.{home}"), name)
 
 
-def test_the_list_is_the_door() -> None:
+def test_dir_and_a_star_import_give_the_public_names() -> None:
     """``dir`` shows what is public and no more; nothing stands twice; a star import takes all of it."""
     assert sorted(dir(memwarden)) == sorted(set(memwarden.__all__)) == sorted(memwarden.__all__)
     taken: dict[str, object] = {}
@@ -76,14 +76,14 @@ def test_the_list_is_the_door() -> None:
     assert set(memwarden.__all__) <= set(taken)
 
 
-def test_no_other_name_comes_in_by_a_side_door() -> None:
-    """A public class lives in its room; only what a module needs itself stands beside the list."""
+def test_no_other_name_is_public() -> None:
+    """A public class lives in its package; only what the module itself needs is beside the list."""
     own = {name for name, value in vars(memwarden).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert own - set(memwarden.__all__) <= {"annotations", "TYPE_CHECKING", "Any", "import_module"}
 
 
 def test_the_names_for_type_checkers_are_the_same() -> None:
-    """What resolves when it is used must also be seen by who only reads."""
+    """A name that resolves at run time is known to type checkers, too."""
     source = Path(memwarden.__file__).read_text(encoding="utf-8")
     named = {line.rpartition(" as ")[2] for line in source.splitlines() if line.startswith("    from memwarden.")}
     shown = {name for name in named if not name.startswith("from ") and "import" not in name}
@@ -97,13 +97,13 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 def test_the_import_brings_nothing_heavy() -> None:
-    """A door costs nothing until somebody walks through it."""
+    """The import loads the package alone."""
     loaded = modules_after("import memwarden")
     assert not loaded & set(NOT_YET)
     assert {name for name in loaded if name.startswith("memwarden")} == {"memwarden"}
 
 
-def test_a_value_brings_its_room_only() -> None:
+def test_a_value_loads_its_package_only() -> None:
     """Catching an error must not load a sampler."""
     loaded = modules_after("from memwarden import ReadError, PressureLevel, Limit")
     assert not loaded & {"asyncio", "threading", "logging", "psutil", "click", "rich"}
@@ -111,14 +111,14 @@ def test_a_value_brings_its_room_only() -> None:
 
 
 def test_measuring_is_light() -> None:
-    """Who decorates a function gets neither a sampler nor a log nor what takes source code apart."""
+    """A decorated function loads neither a sampler nor logging nor inspect."""
     loaded = modules_after("from memwarden import track; track(print)")
     assert "memwarden.guards.measure.track" in loaded
     assert not loaded & {"asyncio", "inspect", "logging", "psutil", "click", "rich", "memwarden.engine.warden"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the portable reader needs psutil")
-def test_a_look_needs_the_standard_library_alone() -> None:
+def test_a_sample_needs_the_standard_library_alone() -> None:
     """On Linux: no psutil, and no asyncio, from import to the first judged sample."""
     loaded = modules_after("import memwarden; memwarden.status()")
     assert "memwarden.engine.warden" in loaded
@@ -126,8 +126,8 @@ def test_a_look_needs_the_standard_library_alone() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the portable reader needs psutil")
-def test_a_watch_that_has_nothing_to_say_brings_no_log() -> None:
-    """``logging`` comes with the first message; actions, rules and statistics with who asks for them."""
+def test_a_quiet_warden_loads_no_logging() -> None:
+    """``logging`` comes with the first message; actions, rules and statistics with their first use."""
     loaded = modules_after("from memwarden import Warden; w = Warden().start(); w.status(); w.stop()")
     assert "memwarden.engine.warden" in loaded
     assert not loaded & {"logging", "memwarden.policy.rules", "memwarden.records.statistics"}

@@ -1,7 +1,7 @@
-"""How far past a limit of 512 MiB a program is when it has been stopped.
+"""Overshoot of a program past a limit of 512 MiB.
 
-Each trial is a process of its own: it holds one program and prints the highest memory of that program,
-as the kernel counted it afterwards, in what the guard counts: ``memory.max_usage_in_bytes`` of the group;
+Each trial is a process of its own: it limits one program and prints the peak memory of that program,
+as the kernel counted it, in the unit of the guard: ``memory.max_usage_in_bytes`` of the group;
 for the others the resident peak of ``getrusage``, for polling less what an idle interpreter has in pages
 that it shares with others (resident minus PSS), since polling counts those by share. Trials of all guards
 take turns, so that a busy machine is busy for all.
@@ -27,7 +27,7 @@ PROGRAMS = {
     "grows at 1 GB/s": [sys.executable, "-c", HOG, "100", "1000", "3000"],
     "one 1.5 GB call, GIL held": [sys.executable, "-c", "b'x' * 1_500_000_000"],
 }
-#: What is promised, as the median in MiB.
+#: Promised medians, in MiB.
 PROMISED = {"cgroup2": 1.0, "cgroup1": 1.0, "polling": 6.0}
 PEERS = {"psutil every 100 ms": 0.1, "psutil every 10 ms": 0.01}
 
@@ -91,11 +91,11 @@ def main() -> bool:
     for _ in range(TRIALS):
         for program in PROGRAMS:
             for guard in guards:
-                told = subprocess.run(
+                done = subprocess.run(
                     [sys.executable, "-m", "benchmarks.overshoot", guard, program],
                     capture_output=True, text=True, check=True,
                 )  # fmt: skip
-                figures.setdefault((guard, program), []).append(json.loads(told.stdout))
+                figures.setdefault((guard, program), []).append(json.loads(done.stdout))
     print(f"MiB past a limit of {LIMIT // MIB} MiB: median (worst) of {TRIALS}")
     print(f"{'guard':<22}" + "".join(f"{program:>28}" for program in PROGRAMS) + f"{'promised':>12}")
     kept = True

@@ -1,11 +1,11 @@
-"""How well a limit on a function holds, against what people copy.
+"""Overshoot past a limit on a function, compared with the solutions that people copy.
 
-Each trial is a process of its own that runs one piece of work under one limiter, and tells how far the resident peak
-(as the kernel keeps it, set back at the start) went past the limit, and whether an error came. Trials take turns. The
-peers: ``RLIMIT_AS`` as a decorator sets it; a thread that reads the resident size every 5 ms and puts a MemoryError
-into the function's thread; a look before and after.
+Each trial is a process of its own that runs one piece of work under one limiter, and prints how far the resident peak
+(of the kernel, reset at the start) went past the limit, and whether an error was raised. Trials take turns. The peers:
+``RLIMIT_AS`` set by a decorator; a thread that reads the resident size every 5 ms and raises a MemoryError in the
+function's thread; a check before and after.
 
-Then: 10,000 blocks whose end and whose interruption meet as closely as can be, and what a block costs.
+Then: 10,000 blocks with the interruption as close to their end as possible, and the cost of a block.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from memwarden.model.units import GIB, MIB
 
 LIMIT = 200 * MIB
 TRIALS = 5
-#: What is promised of Python code, in MiB past the limit, as the median; and how much of a refused GiB may be in use.
+#: Promises for Python code: MiB past the limit, as the median; MiB of a refused GiB that may be in use.
 OVERSHOOT, REFUSED = 5.0, 4.0
 LATE_TRIALS = 10_000
 
@@ -143,7 +143,7 @@ def _file_map() -> int:
             return sum(mapped[at] for at in range(0, len(mapped), mmap.PAGESIZE))
 
 
-#: What grows, and what must not raise an alarm.
+#: Work that grows, and work that must not raise an error.
 GROWS = {
     "loop": _loop, "loop, in a worker": _loop, "objects": _objects, "swallows Exception": _swallows,
     "coroutine": _coroutine, "1 GiB in one call": _buffer,
@@ -163,7 +163,7 @@ def trial(limiter: str, work: str) -> tuple[float, bool]:
             failed.append(True)
 
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the resident peak begins anew
+        file.write("5")  # resets the resident peak
     base = _resident()
     if work.endswith("worker"):
         thread = threading.Thread(target=run)
@@ -180,11 +180,11 @@ def trial(limiter: str, work: str) -> tuple[float, bool]:
 
 
 def late(trials: int) -> tuple[int, int]:
-    """How many exceptions came after their block, and how many blocks were ended."""
+    """Return the number of exceptions raised after their block, and of blocks that were stopped."""
     limit, ones, came_late, ended = memory_limit(MIB * 3 // 4, refuse=False), b"x" * MIB, 0, 0
     usual = sys.getswitchinterval()
     sys.setswitchinterval(0.00001)
-    poll_thread._FIRST = limit_monitor.SHORTEST = 0.00005  # or they would hardly meet
+    poll_thread._FIRST = limit_monitor.SHORTEST = 0.00005  # or they would hardly coincide
     try:
         for number in range(trials):
             try:
@@ -211,15 +211,15 @@ def cost(rounds: int = 2000) -> float:
     took = []
     limit = memory_limit(GIB)
     for _ in range(rounds):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with limit:
             pass
-        took.append(time.perf_counter() - begun)
+        took.append(time.perf_counter() - started)
     return statistics.median(took) * 1e6
 
 
-def _told(*words: str) -> Any:
-    command = [sys.executable, "-m", "benchmarks.guards.limit", *words]
+def _run(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "benchmarks.guards.limit", *arguments]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -229,7 +229,7 @@ def main() -> bool:
     for _ in range(TRIALS):
         for work in GROWS | INNOCENT:
             for limiter in LIMITERS:
-                figures.setdefault((limiter, work), []).append(tuple(_told(limiter, work)))
+                figures.setdefault((limiter, work), []).append(tuple(_run(limiter, work)))
     kept = True
     print(f"MiB past a limit of {LIMIT // MIB} MiB: median (worst) of {TRIALS}; 'none': no error came in some trial")
     print(f"{'':<20}" + "".join(f"{limiter:>22}" for limiter in LIMITERS))
@@ -241,7 +241,7 @@ def main() -> bool:
             row += f"{f'{statistics.median(values):+.1f} ({max(values):+.1f})' + ('' if failed else ' none'):>22}"
             most = REFUSED - LIMIT / MIB if work == "1 GiB in one call" else OVERSHOOT
             kept &= limiter not in OURS or statistics.median(values) <= most
-            # In a process of its own everything is refused: who swallows that stays within the limit and may go on.
+            # In a child process each allocation is refused: work that swallows that stays within its limit.
             kept &= limiter not in OURS or failed or (limiter, work) == ("isolate=True", "swallows Exception")
         print(row)
     print("\nFalse alarms")
@@ -252,11 +252,11 @@ def main() -> bool:
             row += f"{f'{alarms} of {TRIALS}':>22}"
             kept &= alarms == 0 or limiter not in OURS
         print(row)
-    came_late, ended = _told("late")
+    came_late, ended = _run("late")
     print(
-        f"\n{came_late} exceptions after their block in {LATE_TRIALS} trials, {ended} of which were ended (promised: 0)"
+        f"\n{came_late} exceptions after their block in {LATE_TRIALS} trials (promised: 0); {ended} blocks were stopped"
     )
-    print(f"an empty block: {_told('cost'):.0f} us")
+    print(f"an empty block: {_run('cost'):.0f} us")
     return kept and came_late == 0
 
 

@@ -16,8 +16,8 @@ from memwarden.model.units import MIB
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
-def told(program: str, *, code: int = 0) -> str:
-    """What a fresh interpreter prints, with every warning an error and nothing said on standard error."""
+def output_of(program: str, *, code: int = 0) -> str:
+    """Return the output of a fresh interpreter, with every warning an error and nothing on standard error."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", program], capture_output=True, text=True, timeout=60
     )
@@ -77,7 +77,7 @@ with memory_limit("100MiB"):
         os._exit(0)
     print(os.waitpid(pid, 0)[1])
 """
-    assert told(program) == "0\n"
+    assert output_of(program) == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -85,22 +85,22 @@ with memory_limit("100MiB"):
     [("", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), 15)", -15)],
 )
 def test_the_program_may_end_in_a_block(end: str, code: int) -> None:
-    """Its thread in it, or another one that is a daemon: nothing hangs, nothing is said."""
+    """In its main thread, or in a daemon thread: nothing hangs, nothing is printed."""
     program = f"""
 import os, sys, threading, time
 from memwarden import memory_limit
-begun = threading.Event()
+started = threading.Event()
 def forever():
     with memory_limit("100MiB"):
-        begun.set()
+        started.set()
         time.sleep(1000)
 threading.Thread(target=forever, daemon=True).start()
-begun.wait()
+started.wait()
 guard = memory_limit("100MiB")
 guard.__enter__()
 {end}
 """
-    assert told(program, code=code) == ""
+    assert output_of(program, code=code) == ""
 
 
 def test_a_block_may_be_entered_while_the_program_ends() -> None:
@@ -115,7 +115,7 @@ def late():
 with memory_limit("100MiB"):
     print("early")
 """
-    assert told(program) == "early\nlate\n"
+    assert output_of(program) == "early\nlate\n"
 
 
 def test_a_signal_handler_may_raise_anywhere() -> None:
@@ -148,7 +148,7 @@ assert (resource.getrlimit(resource.RLIMIT_DATA), sys.getswitchinterval()) == be
 assert not monitor._regions
 until = time.monotonic() + 5
 while not monitor.single_threaded() and time.monotonic() < until:
-    pass  # a thread whose starting was broken off ends by itself
+    pass  # a thread that was interrupted while it was started ends by itself
 assert monitor.single_threaded()
 """
-    told(program)
+    output_of(program)

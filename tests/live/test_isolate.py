@@ -77,7 +77,7 @@ def double(value):
 
 @ISOLATED
 def pid_and_threads():
-    """Who runs it."""
+    """Return the process and thread that run it."""
     return os.getpid(), threading.active_count(), threading.current_thread() is threading.main_thread()
 
 
@@ -149,8 +149,8 @@ def test_memory_of_the_parent_does_not_count():
 
 
 @pytest.mark.usefixtures("_each_ceiling")
-def test_what_it_starts_is_held_too():
-    """A program that it starts, which lifts the limit that it inherits, meets the ceiling around both."""
+def test_programs_that_it_starts_are_limited():
+    """A program that lifts the limit that it inherits reaches the ceiling around both."""
 
     def start():
         lift = (
@@ -159,10 +159,10 @@ def test_what_it_starts_is_held_too():
         )
         return subprocess.run([sys.executable, "-c", lift], check=False).returncode
 
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(LimitExceeded, match="ceiling"):
         ISOLATED(start)()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started < 30
 
 
 def test_its_own_exception_comes_back_with_its_traceback():
@@ -180,7 +180,7 @@ def test_its_own_exception_comes_back_with_its_traceback():
         assert "in fail" in caught.value.__notes__[-1]
 
 
-def test_what_cannot_travel_is_a_clear_error():
+def test_a_result_that_cannot_be_pickled_is_a_clear_error():
     """A result or an exception that pickle does not take, an exception that cannot be made again."""
 
     class Local(Exception):
@@ -213,7 +213,7 @@ def test_what_cannot_travel_is_a_clear_error():
     ],
 )
 def test_a_crash_is_no_memory_limit(end, code, number):
-    """It is told with the exit code or the signal."""
+    """The error has the exit code or the signal."""
     with pytest.raises(IsolationFailed) as caught:
         ISOLATED(end)()
     assert (caught.value.code, caught.value.signal) == (code, number)
@@ -261,26 +261,26 @@ def test_coroutine_functions():
             await asyncio.wait_for(sleeps(), 0.2)
 
     asyncio.run(main())
-    begun = time.monotonic()
+    started = time.monotonic()
     asyncio.run(cancelled())
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20
 
 
-def test_an_interrupt_of_the_caller_ends_the_child():
+def test_an_interrupt_of_the_caller_kills_the_child():
     """Ctrl-C in the waiting parent: the child is gone before the exception is out."""
 
     def interrupt_the_parent():
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
 
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         ISOLATED(interrupt_the_parent)()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20
 
 
-def test_what_was_printed_is_printed_once(capfd):
-    """What stood in a buffer at the fork, and what the child says at its end."""
+def test_output_is_printed_once(capfd):
+    """Text in a buffer at the fork, and text that the child writes at its end."""
     program = (
         "from memwarden import memory_limit\n"
         "print('before', end=' ')\n"
@@ -291,8 +291,8 @@ def test_what_was_printed_is_printed_once(capfd):
     assert (done.stdout, done.stderr) == ("before inside after\n", "")
 
 
-def test_what_cannot_be_elsewhere_is_refused():
-    """A block, and a generator, when they are decorated or entered."""
+def test_blocks_and_generators_are_refused():
+    """At the entry, and at decoration."""
     with pytest.raises(SettingsError, match="make it a function"), ISOLATED:
         pass
 

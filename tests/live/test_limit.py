@@ -1,6 +1,6 @@
 """``memory_limit`` on real memory, in this process.
 
-Blocks in here hold the memory that they take until they are left, so that what was taken is seen.
+Blocks here keep the memory that they take until they are left, so that it is sampled.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def _nothing_is_left():
 
 
 def block(size):
-    """Memory in use that is the kernel's again as soon as nobody has it: an allocator would keep it for next time."""
+    """Return memory in use that goes back to the kernel when it is freed: an allocator would keep it."""
     taken = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     taken.write(b"x" * size if size > MIB else ONES[:size])
     return taken
@@ -60,19 +60,19 @@ def grow(kept=None, step=MIB // 4, until=10**9):
 
 
 def in_thread(function):
-    """What a function gives or raises in a thread of its own."""
-    told = []
+    """Return the result or exception of a function in a thread of its own."""
+    seen = []
 
     def run():
         try:
-            told.append(function())
+            seen.append(function())
         except BaseException as error:
-            told.append(error)
+            seen.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    return told[0]
+    return seen[0]
 
 
 # --- what it is -----------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def in_thread(function):
 
 @pytest.mark.contract("W3-4", "X-27", "V-31")
 def test_growth_is_limited_while_the_function_runs():
-    """A function that would never end is ended, near its limit; the process's own size does not count."""
+    """A function that would never end is stopped near its limit; the size of the process does not count."""
     kept = []
     with pytest.raises(LimitExceeded) as caught:
         LIMITED(grow)(kept)
@@ -96,7 +96,7 @@ def test_growth_is_limited_while_the_function_runs():
 
 @pytest.mark.contract("W3-4")
 def test_a_limit_below_the_size_of_the_process_lets_a_small_function_run():
-    """And gives its result, with its name and its words."""
+    """It returns its result, and keeps its name and docstring."""
 
     @memory_limit("1MiB")
     def small(a, *, b=2):
@@ -109,7 +109,7 @@ def test_a_limit_below_the_size_of_the_process_lets_a_small_function_run():
 
 @pytest.mark.contract("V-31")
 def test_absolute_means_the_process():
-    """A process that is past it already does not begin; one below it may take the rest."""
+    """In a process that exceeds it already the function does not start; below it, it may take the rest."""
     with pytest.raises(LimitExceeded, match="before it started"):
         memory_limit("1MiB", absolute=True)(grow)()
     above = read_memory()[0] + LIMIT
@@ -120,11 +120,11 @@ def test_absolute_means_the_process():
 
 @pytest.mark.contract("W3-4")
 def test_the_functions_own_exception_is_kept():
-    """Though the block was found past its limit, and also when it is a MemoryError."""
+    """Though the block exceeded its limit, and also when it is a MemoryError."""
     for error in (ValueError("mine"), MemoryError("mine"), KeyboardInterrupt()):
 
         def fail(error=error):
-            monitor._regions[-1].exceeded = LIMIT + 1  # as when it had been found there
+            monitor._regions[-1].exceeded = LIMIT + 1  # as if a sample had found it
             raise error
 
         with pytest.raises(type(error)) as caught:
@@ -136,8 +136,8 @@ def test_the_functions_own_exception_is_kept():
         assert caught.value is error
 
 
-def test_what_comes_of_the_interruption_is_the_limits():
-    """An error that the block's own handlers make of it does not hide why it ended."""
+def test_errors_caused_by_the_interruption_become_limit_exceeded():
+    """An error that handlers of the block raise because of it does not hide the reason."""
 
     def cleaning():
         try:
@@ -151,7 +151,7 @@ def test_what_comes_of_the_interruption_is_the_limits():
 
 
 def test_the_traceback_leads_to_where_it_was():
-    """Who reads it sees the loop that grew."""
+    """It names the function that grew."""
     with pytest.raises(LimitExceeded) as caught:
         memory_limit(LIMIT, refuse=False)(grow)()
     assert "grow" in [entry.name for entry in caught.traceback]
@@ -159,14 +159,14 @@ def test_the_traceback_leads_to_where_it_was():
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_result_past_the_limit_is_none(refuse):
-    """Also where nobody looked in time: the end tells."""
+    """Also where no sample came in time: the end of the block checks."""
     with pytest.raises(LimitExceeded):
         memory_limit(LIMIT, refuse=refuse)(lambda: block(LIMIT + 2 * MIB))()
 
 
 @pytest.mark.parametrize("refuse", [True, False])
-def test_what_it_took_is_free_when_the_error_is(refuse):
-    """No cycle keeps it until a collection, or the next block would begin with it."""
+def test_memory_of_a_block_is_freed_with_its_error(refuse):
+    """No cycle keeps it until a collection."""
 
     class Taken(list):
         pass
@@ -189,7 +189,7 @@ def test_what_it_took_is_free_when_the_error_is(refuse):
             gc.enable()
 
 
-def test_what_swallows_exceptions_is_ended():
+def test_a_block_that_swallows_exceptions_is_stopped():
     """A loop that takes any Exception for a reason to go on."""
 
     def stubborn():
@@ -204,7 +204,7 @@ def test_what_swallows_exceptions_is_ended():
         LIMITED(stubborn)()
 
 
-def test_what_swallows_everything_is_told_at_its_end():
+def test_a_block_that_swallows_everything_fails_at_its_end():
     """It cannot be kept from going on, but it gives no result."""
 
     def mad():
@@ -221,7 +221,7 @@ def test_what_swallows_everything_is_told_at_its_end():
 
 
 def test_a_large_buffer_is_refused_before_it_is_there():
-    """The kernel says no, so that nothing of it is ever in use."""
+    """By the kernel, so that nothing of it is ever in use."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
     with pytest.raises(LimitExceeded, match="refused") as caught:
@@ -231,8 +231,8 @@ def test_a_large_buffer_is_refused_before_it_is_there():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 100 * MIB // mmap.PAGESIZE
 
 
-def test_nobody_is_refused_where_there_is_another_thread():
-    """It could be the one who is refused; so the process keeps its limit."""
+def test_no_allocation_is_refused_beside_another_thread():
+    """It could be refused instead; so the process keeps its limit."""
     before, ready, done = resource.getrlimit(resource.RLIMIT_DATA), threading.Event(), threading.Event()
 
     def other():
@@ -277,8 +277,8 @@ def test_shared_and_file_backed_maps_do_not_count(where, tmp_path):
     assert (map_them() if where == "main" else in_thread(map_them)) == 0
 
 
-def test_a_worker_is_not_blamed_for_another():
-    """What another thread takes for itself, before the eyes of one that takes nothing, is not held against that."""
+def test_a_worker_is_not_charged_with_another():
+    """Memory that another thread takes is not charged to one that takes nothing."""
     done = threading.Event()
 
     def other():
@@ -286,22 +286,22 @@ def test_a_worker_is_not_blamed_for_another():
         done.set()
         return len(kept)
 
-    begun = threading.Event()
+    started = threading.Event()
 
     @LIMITED
     def quiet():
-        begun.set()
+        started.set()
         done.wait()
         return sum(range(100))
 
-    waiting = threading.Thread(target=lambda: (begun.wait(), other()))
+    waiting = threading.Thread(target=lambda: (started.wait(), other()))
     waiting.start()
-    time.sleep(0.05)  # so that it is seen to have begun before
+    time.sleep(0.05)  # so that its start is before the block by the clock of the kernel
     assert in_thread(quiet) == 4950
     waiting.join()
 
 
-def test_workers_are_ended_each_by_themselves():
+def test_each_worker_is_stopped_for_its_own_memory():
     """Of two in the same process only the one that grows."""
     grown, stop = [], threading.Event()
 
@@ -312,21 +312,21 @@ def test_workers_are_ended_each_by_themselves():
             pass
         return len(kept)
 
-    told = []
-    calm = threading.Thread(target=lambda: told.append(modest()))
+    seen = []
+    calm = threading.Thread(target=lambda: seen.append(modest()))
     calm.start()
     grown = in_thread(LIMITED(grow))
     stop.set()
     calm.join()
     assert isinstance(grown, LimitExceeded)
-    assert told == [8]
+    assert seen == [8]
 
 
 # --- coroutines, generators, methods ----------------------------------------------------------------------------
 
 
-def test_coroutines_are_told_apart():
-    """One grows and is ended, one that waits meanwhile and one that works a little are not."""
+def test_each_coroutine_is_charged_with_its_own_memory():
+    """One grows and is stopped; one that waits meanwhile and one that works a little are not."""
 
     @LIMITED
     async def growing():
@@ -431,7 +431,7 @@ def test_a_block_may_be_left_by_hand():
         limit.__exit__(None, None, None)
 
 
-def test_a_coroutine_that_does_not_wait_is_ended():
+def test_a_coroutine_that_does_not_wait_is_stopped():
     """In the middle of its step, by a block of its own, by a decorator, by a block around the whole loop."""
 
     async def growing():
@@ -449,7 +449,7 @@ def test_a_coroutine_that_does_not_wait_is_ended():
 
 
 def test_generators_are_limited_in_their_own_steps():
-    """What the consumer takes meanwhile is not theirs; values and exceptions go in and out as ever."""
+    """Memory of the consumer is not theirs; values and exceptions pass in and out."""
 
     @LIMITED
     def numbers():
@@ -477,7 +477,7 @@ def test_generators_are_limited_in_their_own_steps():
 
 
 def test_asynchronous_generators():
-    """Items come out, closing goes in, growth ends them."""
+    """Items come out, closing passes in, growth stops them."""
     closed = []
 
     @LIMITED
@@ -504,8 +504,8 @@ def test_asynchronous_generators():
     assert closed[:2] == [3, 1]
 
 
-def test_methods_and_what_is_no_function():
-    """Below ``staticmethod`` and ``classmethod``, or an error that says so."""
+def test_methods_and_objects_that_are_no_function():
+    """Decorate below ``staticmethod`` and ``classmethod``; else the error names that."""
 
     class Maker:
         size = 3
@@ -539,7 +539,7 @@ def test_methods_and_what_is_no_function():
 
 
 def test_a_finally_is_run_to_its_end():
-    """Nothing is raised in a clean-up, not even in what it calls, and not in an ``__exit__``; behind it, it is."""
+    """Nothing is raised in a ``finally``, in code that it calls, or in an ``__exit__``; behind them it is."""
     steps = []
 
     class Closing:
@@ -547,11 +547,11 @@ def test_a_finally_is_run_to_its_end():
             return self
 
         def __exit__(self, *_):
-            max_delay()
+            linger()
             steps.append("exit")
 
-    def max_delay():
-        until = time.monotonic() + 0.03  # many looks
+    def linger():
+        until = time.monotonic() + 0.03  # many samples
         while time.monotonic() < until:
             pass
 
@@ -561,9 +561,9 @@ def test_a_finally_is_run_to_its_end():
             with Closing():
                 kept = [block(LIMIT + MIB)]  # in one call, so that no interruption comes before the clean-up
         finally:
-            max_delay()
+            linger()
             steps.append("finally")
-        max_delay()
+        linger()
         steps.append("behind")
         return kept
 
@@ -573,20 +573,20 @@ def test_a_finally_is_run_to_its_end():
             work()
     finally:
         sys.setswitchinterval(0.005)
-    assert steps in ([], ["exit", "finally"], ["exit", "finally", "behind"]), "it was ended in a clean-up"
+    assert steps in ([], ["exit", "finally"], ["exit", "finally", "behind"]), "it was interrupted in a clean-up"
 
 
 def test_a_finally_that_is_past_the_limit_is_run_to_its_end():
-    """What was taken in it is too much; still the next statement of it runs, and the one behind it does not."""
+    """It takes too much; still its next statement runs, and the one behind it does not."""
     steps = []
 
     @memory_limit(LIMIT, refuse=False)
     def work():
         try:
-            steps.append("begun")
+            steps.append("started")
         finally:
             kept = [block(LIMIT + MIB)]
-            until = time.monotonic() + 0.1  # many looks
+            until = time.monotonic() + 0.1  # many samples
             while time.monotonic() < until:
                 pass
             steps.append("finally")
@@ -597,11 +597,11 @@ def test_a_finally_that_is_past_the_limit_is_run_to_its_end():
 
     with pytest.raises(LimitExceeded):
         work()
-    assert steps == ["begun", "finally"]
+    assert steps == ["started", "finally"]
 
 
-def test_a_clean_up_that_grows_is_ended_all_the_same():
-    """Shelter has an end."""
+def test_a_clean_up_that_grows_is_stopped_all_the_same():
+    """Protection ends after a further 3 MiB."""
 
     def hoard():
         try:
@@ -613,18 +613,18 @@ def test_a_clean_up_that_grows_is_ended_all_the_same():
         memory_limit(LIMIT, refuse=False)(hoard)()
 
 
-def test_an_interruption_that_is_still_to_come_ends_with_the_block():
-    """Its thread finds it as late as in the end of the block: that block is left all the same, and nothing follows."""
+def test_a_pending_interruption_ends_with_the_block():
+    """Its thread raises it as late as at the end of the block: that is left all the same, and nothing follows."""
     thread = threading.get_ident()
     interrupt.load()
-    # Nobody looks for an exception when a sequence is unpacked, and this one puts one there while it is.
-    puts = map(functools.partial(interrupt._set_async_exc, thread), [Interrupted] * 3)
+    # CPython does not check for exceptions while it unpacks a sequence, and this one sets one meanwhile.
+    setters = map(functools.partial(interrupt._set_async_exc, thread), [Interrupted] * 3)
 
     def interrupted():
         interrupt.interrupted_threads.add(thread)
         monitor._regions[-1].exceeded = 1
 
-    one, two, three = (itertools.islice(puts, 1) for _ in range(3))
+    one, two, three = (itertools.islice(setters, 1) for _ in range(3))
 
     def leave_at_once():
         interrupted()
@@ -652,7 +652,7 @@ def test_an_interruption_that_is_still_to_come_ends_with_the_block():
 
 
 def test_a_program_that_is_profiled_goes_on():
-    """Python 3.11 stands still for ever under a profiler when an exception was put into a thread and taken back."""
+    """Python 3.11 hangs under a profiler when a pending exception was cleared."""
     for _ in range(50):
         with contextlib.suppress(LimitExceeded), memory_limit(MIB, refuse=False):
             block(2 * MIB)
@@ -675,8 +675,8 @@ def test_a_program_that_is_profiled_goes_on():
     ],
 )
 def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
-    """However closely the end of a block and the interruption meet: out of it comes its result or LimitExceeded, and
-    never anything later."""
+    """However close the end of a block and its interruption are: the outcome is its result or LimitExceeded, and
+    nothing is raised later."""
     monkeypatch.setattr("memwarden.guards.limit.poll_thread._FIRST", 0.00005)
     monkeypatch.setattr("memwarden.guards.limit.limit_monitor.SHORTEST", 0.00005)
     monkeypatch.setattr("memwarden.guards.limit.limit_monitor.LONGEST", 0.00005)
@@ -711,13 +711,13 @@ def test_nothing_is_raised_after_the_block(trials, where, monkeypatch):
     finally:
         sys.setswitchinterval(usual)
     assert late is None, f"late in trial {late}"
-    assert outcomes["exceeded"] > trials / 20, f"they hardly met: {outcomes}"
+    assert outcomes["exceeded"] > trials / 20, f"they hardly coincided: {outcomes}"
 
 
 # --- blocks in blocks -------------------------------------------------------------------------------------------
 
 
-def test_the_outer_block_ends_the_inner_one():
+def test_the_outer_block_stops_the_inner_one():
     """The exception is that of the block that was exceeded, and passes through the other unchanged."""
     with pytest.raises(LimitExceeded) as caught, memory_limit("16MiB"), memory_limit("64MiB"):
         grow()
@@ -729,7 +729,7 @@ def test_the_outer_block_ends_the_inner_one():
 
 
 def test_one_limit_may_be_entered_again():
-    """In itself, by recursion, by threads; each entry counts from its own beginning."""
+    """In itself, by recursion, by threads; each entry counts from its own start."""
 
     @LIMITED
     def deep(levels):
@@ -745,7 +745,7 @@ def test_one_limit_may_be_entered_again():
 
 
 def test_helpers_of_contextlib_enter_for_others():
-    """A block that is opened by a stack, or by a generator behind ``contextmanager``, is interrupted in its user's."""
+    """A block that a stack opens, or a generator behind ``contextmanager``, is interrupted in its user's code."""
 
     @contextlib.contextmanager
     def limited():
@@ -765,7 +765,7 @@ def test_helpers_of_contextlib_enter_for_others():
 
 
 def test_a_thread_that_is_waited_for_counts():
-    """Threads that begin in a block are its own, and it is ended when it looks up."""
+    """Threads started in a block count as its own, and it is stopped when it runs Python code again."""
 
     def with_a_thread():
         kept = []
@@ -780,7 +780,7 @@ def test_a_thread_that_is_waited_for_counts():
 
 
 def test_programs_that_are_started_inside_do_not_inherit_where_asked():
-    """``refuse=False`` is the way out for a block that starts others."""
+    """``refuse=False`` is for a block that starts programs."""
     show = [sys.executable, "-c", "import resource; print(resource.getrlimit(resource.RLIMIT_DATA)[0])"]
     with memory_limit("1GiB", refuse=False):
         assert int(subprocess.check_output(show)) == resource.getrlimit(resource.RLIMIT_DATA)[0]

@@ -106,7 +106,7 @@ def test_generators_may_be_left_in_any_order(steps: list[tuple[int, bool]]) -> N
 
 
 @given(st.integers(1, 1 << 62), st.booleans())
-def test_the_error_says_what_it_was_about(limit: int, absolute: bool) -> None:
+def test_the_error_has_limit_and_use(limit: int, absolute: bool) -> None:
     """Limit and use in bytes, as attributes; the function by its name; also after pickling."""
     import pickle
 

@@ -47,7 +47,7 @@ def test_a_limit_below_the_size_of_the_process():
 
 @pytest.mark.parametrize("wrong", [0, -1, "500", None, True, float("nan"), float("inf")])
 def test_what_is_no_number_of_megabytes_is_refused(wrong):
-    """When the function is decorated."""
+    """At decoration."""
     from memwarden.compat.memory_optimizer import memory_limit
 
     with pytest.raises(SettingsError, match="above zero"):

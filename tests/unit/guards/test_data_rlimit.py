@@ -1,4 +1,4 @@
-"""The soft limit of the process: whose it is when."""
+"""Claims on the soft limit of the process."""
 
 import pytest
 
@@ -39,37 +39,37 @@ def limits(request, monkeypatch):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_the_lowest_claim_holds_and_the_first_limit_comes_back(limits, order):
-    """In whatever order claims are given up."""
-    before, edge, claims = limits.now, DataRlimit(), {0: 3 << 30, 1: 1 << 30, 2: 2 << 30}
+    """In any order of release."""
+    before, rlimit, claims = limits.now, DataRlimit(), {0: 3 << 30, 1: 1 << 30, 2: 2 << 30}
     for owner, data in claims.items():
-        assert edge.claim(owner, data)
+        assert rlimit.claim(owner, data)
     for owner in order:
         assert limits.now[0] == min(claims.values())
         del claims[owner]
-        edge.release(owner)
-        assert not edge.binds(owner)
+        rlimit.release(owner)
+        assert not rlimit.binds(owner)
     assert limits.now == before
 
 
-def test_a_limit_that_somebody_else_sets_stays(limits):
-    """Then and later; only a block that begins after that is held again, and leaves theirs."""
-    edge = DataRlimit()
-    edge.claim("a", 1 << 30)
-    edge.claim("b", 2 << 30)
+def test_a_limit_that_other_code_sets_stays(limits):
+    """Then and later; only a block that starts afterwards sets another, and restores theirs."""
+    rlimit = DataRlimit()
+    rlimit.claim("a", 1 << 30)
+    rlimit.claim("b", 2 << 30)
     limits.now = 7 << 30, -1
-    edge.release("b")
+    rlimit.release("b")
     assert limits.now == (7 << 30, -1)
-    assert not edge.binds("a")
-    edge.release("a")
+    assert not rlimit.binds("a")
+    rlimit.release("a")
     assert limits.now == (7 << 30, -1)
-    edge.claim("c", 4 << 30)
+    rlimit.claim("c", 4 << 30)
     assert limits.now[0] == 4 << 30
-    edge.release("c")
+    rlimit.release("c")
     assert limits.now == (7 << 30, -1)
 
 
 def test_a_lower_limit_is_not_raised(monkeypatch):
-    """What the process may not have it does not get by a block with a higher limit."""
+    """A block with a higher limit does not lift the process's own."""
     limits = Limits(1 << 30)
     monkeypatch.setattr(data_rlimit, "resource", limits)
     mine = DataRlimit()
@@ -80,7 +80,7 @@ def test_a_lower_limit_is_not_raised(monkeypatch):
 
 
 def test_a_limit_that_cannot_be_set_is_no_claim(monkeypatch):
-    """The system says no: nothing is held, nothing is raised."""
+    """The system refuses: nothing is set, nothing is raised."""
     limits = Limits(1 << 30, 1 << 30)
     monkeypatch.setattr(data_rlimit, "resource", limits)
     monkeypatch.setattr(limits, "setrlimit", lambda *_: (_ for _ in ()).throw(ValueError()))

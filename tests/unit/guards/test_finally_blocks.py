@@ -53,7 +53,7 @@ outside = closing = closing_more = inside
 
 
 def places(function, name):
-    """Where a function looks up a name, with whether an exception is on its way there."""
+    """Return the offsets at which a function looks up a name."""
     return [each.offset for each in dis.get_instructions(function) if each.argval == name]
 
 
@@ -64,7 +64,7 @@ def test_the_body_of_a_finally_is_known(function):
     for name in ("closing", "closing_more"):
         at = places(function, name)
         assert len(at) >= 2, "the compiler writes it more than once"
-        # The last is the handler's copy: the exception that is handled tells of that.
+        # The last is the handler's copy, which is recognized by the exception that is handled.
         assert all(in_finally(code, offset) for offset in at[:-1])
     for name in ("inside", "outside"):
         assert not any(in_finally(code, offset) for offset in places(function, name))
@@ -81,11 +81,11 @@ def test_a_block_in_a_finally_is_a_place_like_any_other():
 
 def test_a_frame_that_waits_for_a_call_cleans_up():
     """Wherever in its instruction it stands."""
-    told = []
+    answers = []
 
     def ask():
         frame = sys._getframe(1)
-        told.append(in_finally(frame.f_code, frame.f_lasti))
+        answers.append(in_finally(frame.f_code, frame.f_lasti))
 
     def work():
         ask()
@@ -97,7 +97,7 @@ def test_a_frame_that_waits_for_a_call_cleans_up():
         ask()
 
     work()
-    assert told == [False, False, True, True, False]
+    assert answers == [False, False, True, True, False]
 
 
 def test_a_function_without_a_finally():

@@ -56,7 +56,7 @@ _COMPUTED, _WRITTEN = b"c", b"w"
 
 
 class ChildSpec(NamedTuple):
-    """How the child runs."""
+    """Instructions for the child."""
 
     name: str
     limit: int

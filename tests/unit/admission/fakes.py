@@ -44,7 +44,7 @@ class FakeReservation:
     def assign(self, pid: int) -> None:
         self.pid = pid
 
-    def tell(self, used: int) -> None:
+    def report_usage(self, used: int) -> None:
         self.used = used
 
     def release(self) -> None:
@@ -62,10 +62,10 @@ class FakePending:
     def fileno(self) -> int:
         return -1
 
-    def look(self) -> FakeReservation | None:
+    def poll(self) -> FakeReservation | None:
         return FakeReservation(self._ledger, self._size) if self._ledger.grant else None
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         self.left = True
 
 
@@ -83,12 +83,12 @@ class FakeLedger:
         return self.budget - self.others - sum(max(each.bytes, each.used) for each in self.reservations)
 
     def account(self) -> Any:
-        return SimpleNamespace(committed=self.budget - self.free, room=self.free, alone=self.budget)
+        return SimpleNamespace(committed=self.budget - self.free, free=self.free, capacity=self.budget)
 
     def try_reserve(self, size: int, *, label: str) -> FakeReservation | None:
         return FakeReservation(self, size) if size <= self.free else None
 
-    def queue(self, size: int, *, label: str) -> FakePending:
+    def enqueue(self, size: int, *, label: str) -> FakePending:
         self.pending.append(FakePending(self, size))
         return self.pending[-1]
 

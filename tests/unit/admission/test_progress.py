@@ -21,8 +21,8 @@ def report():
     """Four of five tasks done, one of them failed; three running, one of these paused."""
     kept = BatchStats()
     kept.submitted, kept.finished, kept.failed = 5, 3, 1
-    kept.begin(100.0)
-    kept.note(110.0, 3, 1, 2, 90 * MIB, 100 * MIB, 128 * MIB)
+    kept.start(100.0)
+    kept.record_point(110.0, 3, 1, 2, 90 * MIB, 100 * MIB, 128 * MIB)
     return kept.report(128 * MIB, "polling", 4, 0)
 
 

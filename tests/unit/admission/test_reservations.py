@@ -72,7 +72,7 @@ def test_an_error_of_the_ledger_is_a_refusal(error: Exception) -> None:
         def account(self) -> Any:
             raise RecordError("the file is locked", path="ledger")
 
-        def queue(self, size: int, *, label: str) -> FakePending:
+        def enqueue(self, size: int, *, label: str) -> FakePending:
             raise RecordError("the file is locked", path="ledger")
 
     ledger = Broken(100, others=50)
@@ -158,7 +158,7 @@ def test_a_wakeup_makes_the_next_check_due() -> None:
             return reading
 
     class Waking(FakeLedger):
-        def queue(self, size: int, *, label: str) -> FakePending:
+        def enqueue(self, size: int, *, label: str) -> FakePending:
             return WithPipe(self, size)
 
     ledger: Any = Waking(100, others=95)

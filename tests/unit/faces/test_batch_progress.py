@@ -23,8 +23,8 @@ def report():
     """Two tasks running."""
     kept = BatchStats()
     kept.submitted = 5
-    kept.begin(100.0)
-    kept.note(110.0, 2, 0, 2, 90 * MIB, 100 * MIB, 128 * MIB)
+    kept.start(100.0)
+    kept.record_point(110.0, 2, 0, 2, 90 * MIB, 100 * MIB, 128 * MIB)
     return kept.report(128 * MIB, "polling", 4, 0)
 
 

@@ -56,11 +56,11 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
             if done[run.task.number] >= load.seconds:
                 runs.remove(run)
                 predictor.observe(run.task.kind, run.task.size, load.peak, now - run.started)
-        room = BUDGET - sum(run.held for run in runs)
+        free = BUDGET - sum(run.held for run in runs)
         if strict:
             steps = [Directive(DirectiveKind.KILL, run) for run in runs if run.used > run.lease]
         else:
-            steps = scheduler.schedule(runs, room, now, grace=32 * MIB)
+            steps = scheduler.schedule(runs, free, now, grace=32 * MIB)
         for step in steps:
             pauses += step.kind is DirectiveKind.PAUSE
             if step.kind is DirectiveKind.KILL:
@@ -71,18 +71,18 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
                     step.run.task.kind, step.run.task.size, step.run.peak, now - step.run.started, "killed_at"
                 )
                 tasks.insert(0, step.run.task)
-        room = BUDGET - sum(run.held for run in runs) - scheduler.set_aside(runs)
+        free = BUDGET - sum(run.held for run in runs) - scheduler.set_aside(runs)
         while tasks and len(runs) < WORKERS:
             for task in tasks[: scheduler.LOOKAHEAD]:
                 prediction = predictor.predict(task.kind, task.size, at_least=task.peak)
                 task.reserve = min(prediction.reserve, BUDGET)
-            chosen = scheduler.choose(tasks, max(room, 0), now, scheduler.patience(1.0), busy=bool(runs))
+            chosen = scheduler.choose(tasks, max(free, 0), now, scheduler.patience(1.0), busy=bool(runs))
             if chosen is None:
                 break
             tasks.remove(chosen)
             runs.append(RunningTask(chosen, chosen.reserve, now))
             done[chosen.number] = -START_SECONDS
-            room -= chosen.reserve
+            free -= chosen.reserve
     return Result(now / floor(list(loads)), kills, pauses)
 
 

@@ -1,4 +1,4 @@
-"""Report of a batch: its course over time, and the pauses, kills and retries that kept it within the budget."""
+"""Report of a batch: samples over time, and the pauses, kills and retries that kept it within the budget."""
 
 from __future__ import annotations
 

@@ -61,9 +61,9 @@ class BudgetedExecutor(Executor):
     The kind is the function, the size is ``size_of(*args, **kwargs)`` (by default the first ``int`` among the
     arguments, else the bytes of the first path or buffer); :meth:`with_options` sets them.
 
-    A task that was killed to free memory, or whose worker was killed, is retried: ``attempts`` in all, the last one
-    exclusively. A task that exceeds the whole budget raises :class:`TaskTooLarge` (a ``MemoryError``), one whose worker
-    ended by itself :class:`WorkerLost`; the others continue.
+    A task is retried when it was killed to free memory, or its worker was killed: ``attempts`` in all, the last one
+    exclusively. A task that exceeds the whole budget raises :class:`TaskTooLarge` (a ``MemoryError``); after a crash of
+    its worker it raises :class:`WorkerLost`. The others continue.
 
     ``initializer``, ``initargs``, ``mp_context`` and ``max_tasks_per_child`` are those of the standard library.
     ``cgroup``: a group for the workers, where none can be made otherwise (``False``: none). ``gate``: while it is
@@ -239,7 +239,7 @@ class BudgetedExecutor(Executor):
 
     @property
     def enforcement(self) -> str:
-        """What enforces the budget between samples: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing); empty
+        """Enforcement of the budget between samples: ``"cgroup2"``, ``"cgroup1"``, or ``"polling"`` (nothing); empty
         before the first task."""
         return "" if self._manager is None else self._manager.enforcement
 

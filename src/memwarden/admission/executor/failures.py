@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
     @property
     def for_memory(self) -> bool:
-        """Whether memory was the cause."""
+        """True where memory was the cause."""
         return self.cause in (Cause.MEMORY, Cause.TOO_LARGE, Cause.NO_MEMORY, Cause.PROGRAM)
 
 
@@ -69,7 +69,7 @@ class Attempts(NamedTuple):
 
     @property
     def last_is_next(self) -> bool:
-        """Whether only one attempt is left, which runs exclusively."""
+        """True where only one attempt is left, which runs exclusively."""
         return self.exclusive or self.made >= self.most - 1
 
     @property

@@ -97,7 +97,7 @@ class ExecutorManager:
 
     @property
     def enforcement(self) -> str:
-        """Return what enforces the budget beside the sampling."""
+        """Enforcement of the budget between samples."""
         return self._cgroup.kind
 
     @property

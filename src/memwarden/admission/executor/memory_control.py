@@ -119,7 +119,7 @@ class MemoryControl:
         return KERNEL_HEADROOM if now - self._over_since >= OVER_BUDGET_SECONDS else _UNLIMITED
 
     def _is_stuck(self, now: float, running: list[WorkerHandle]) -> bool:
-        """Whether a task must be killed because the kernel blocks all running tasks, or some for very long."""
+        """Return whether a task must be killed because the kernel blocks all running tasks, or some for very long."""
         if self._blocked_since is None or not self._cgroup.stuck():
             self._blocked_since = None
             return False

@@ -55,7 +55,7 @@ class ReservationClient:
 
     @property
     def granted(self) -> bool:
-        """Whether the request of the first pending task was granted."""
+        """True when the request of the first pending task was granted."""
         return self._granted is not None
 
     def refresh(self, held: int) -> None:

@@ -80,7 +80,7 @@ def _exception(error: BaseException | bytes | None) -> BaseException:
     pickled, traceback = pickle.loads(error)
     try:
         loaded = pickle.loads(pickled)
-    except BaseException as trouble:  # noqa: BLE001 - an exception whose __init__ wants more than its args
+    except BaseException as trouble:  # noqa: BLE001 - its __init__ may want more than its args
         loaded = trouble
     raised: BaseException
     if isinstance(loaded, BaseException):

@@ -39,7 +39,7 @@ KEPT, TRIM = 64 * MIB, 8 * MIB
 
 
 def _matches(reserved: int, size: int) -> bool:
-    """Whether a reservation is large enough for a task, and not much larger."""
+    """Return whether a reservation is large enough for a task, and not much larger."""
     return size <= reserved <= size + MIB + size // 4
 
 
@@ -119,7 +119,7 @@ class TaskScheduler:
         return True
 
     def _fits_idle(self, item: WorkItem, idle: list[WorkerHandle]) -> bool:
-        """Whether an idle worker holds the reservation that an item needs: the common case of many equal tasks."""
+        """Return whether an idle worker holds the reservation that an item needs: the common case of many equal tasks."""
         task, runs = item.task, [handle.run for handle in self._pool if handle.run is not None]
         if not idle or item.future.cancelled() or any(run.paused or run.task.exclusive for run in runs):
             return False
@@ -293,7 +293,7 @@ class TaskScheduler:
             self._queue.requeue(item)
 
     def _error(self, item: WorkItem, verdict: Verdict, attempts: Attempts, code: int | None, peak: int) -> Exception:
-        """Return the error of a task whose worker has ended and that is not retried."""
+        """Return the error of a task that is not retried after the end of its worker."""
         task, limit = item.task, self._reservations.alone
         if verdict.cause is not Cause.TOO_LARGE:
             message = f"{item.name}: {verdict.reason}; attempt {attempts.made} of {attempts.most}. Other tasks continue"

@@ -32,8 +32,8 @@ from memwarden.admission.pool.connection import (
 )
 from memwarden.process.death_signal import die_with_parent
 
-#: A kernel that must kill takes a worker, whose task can be requeued, before other processes (0 is usual, 1000 the
-#: most; raising one's own needs no privilege).
+#: A kernel that must kill takes a worker before other processes, because its task can be requeued (0 is usual, 1000
+#: the most; raising one's own needs no privilege).
 OOM_SCORE = 500
 #: Length to which a chain of errors is followed; a hand-made one may be a cycle.
 _LONGEST_CHAIN = 32

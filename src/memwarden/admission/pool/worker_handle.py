@@ -56,17 +56,17 @@ class WorkerHandle:
 
     @property
     def ready(self) -> bool:
-        """Whether the worker has reported that it is ready."""
+        """True if the worker has reported that it is ready."""
         return self.pid != 0
 
     @property
     def idle(self) -> bool:
-        """Whether the worker can start a task at once."""
+        """True if the worker can start a task at once."""
         return self.ready and self.item is None and not self.leaving
 
     @property
     def dying(self) -> bool:
-        """Whether the worker was killed and is not reaped yet."""
+        """True if the worker was killed and is not reaped yet."""
         return bool(self.killed_for)
 
     @property
@@ -107,7 +107,7 @@ class WorkerHandle:
         return self.used
 
     def waits_in_kernel(self) -> bool:
-        """Whether the main thread of the worker or of a child waits for memory of its group."""
+        """Return whether the main thread of the worker or of a child waits for memory of its group."""
         return any(map(_waits_for_memory, self._members))
 
     def finish(self, item: ResultItem) -> int:

@@ -65,12 +65,12 @@ class WorkerPool:
 
     @property
     def working(self) -> bool:
-        """Whether a worker has a task."""
+        """True if a worker has a task."""
         return any(handle.item is not None for handle in self._handles)
 
     @property
     def dying(self) -> bool:
-        """Whether a worker was killed and is not reaped yet."""
+        """True if a worker was killed and is not reaped yet."""
         return any(handle.dying for handle in self._handles)
 
     @property
@@ -85,7 +85,7 @@ class WorkerPool:
 
     @property
     def overreserved(self) -> bool:
-        """Whether a worker has reserved what it does not use."""
+        """True if a worker has reserved what it does not use."""
         return any(handle.reserved > handle.used + MIB for handle in self._handles)
 
     def spawn(self) -> WorkerHandle:

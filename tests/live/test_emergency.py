@@ -170,7 +170,7 @@ def test_an_emergency_ends_with_the_one_that_is_not_essential(
     done = {decision.action: event.value for event, decision in steps(events, "outcome")}
     hog = told["pids"][0]
     assert done["pause"].message.startswith(f"paused hog (pid {hog})")
-    assert done["terminate"].message.startswith(f"ended hog (pid {hog})")
+    assert done["terminate"].message.startswith(f"terminated hog (pid {hog})")
     assert all(outcome.done for outcome in done.values()), done
     # While it lasted no new work was admitted, and the hog stood still before it was ended.
     states = {action: (closed, state) for action, undo, closed, state in told["seen"] if not undo}
@@ -214,7 +214,7 @@ def test_a_dry_run_touches_nobody_and_says_whom_it_would(tmp_path: Path) -> None
     assert all(decision.dry_run for _, decision in steps(events, "decision"))
     assert outcomes["stop-admitting"].message == "would admit no new work"
     assert outcomes["pause"].message == f"would pause hog (pid {hog})"
-    assert outcomes["terminate"].message == f"would end hog (pid {hog})"
+    assert outcomes["terminate"].message == f"would terminate hog (pid {hog})"
     assert not any(outcomes[action].done for action in ("stop-admitting", "pause", "terminate"))
     assert told["left"] == 0
     assert all((closed, state) == (False, "S") for _, _, closed, state in told["seen"])

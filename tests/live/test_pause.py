@@ -126,7 +126,7 @@ def test_a_whole_tree_stands_still_and_runs_on(start) -> None:
     assert pause.run(DECISION).done
     assert all(map(paused, older))
     third = pause.run(DECISION)
-    assert (third.done, "nobody to pause" in third.message) == (False, True)
+    assert (third.done, "nothing to pause" in third.message) == (False, True)
     assert not pause.undo(DECISION._replace(rule="another")).done
     undone = pause.undo(DECISION._replace(undo=True))
     assert undone.done
@@ -222,7 +222,7 @@ def test_who_was_stopped_by_somebody_else_is_left_to_them(start) -> None:
         os.kill(key.pid, signal.SIGSTOP)
     assert soon(lambda: all(map(paused, members)))
     outcome = pause.run(DECISION)
-    assert (outcome.done, "nobody to pause" in outcome.message) == (False, True)
+    assert (outcome.done, "nothing to pause" in outcome.message) == (False, True)
 
 
 def test_what_is_paused_can_still_be_ended(start) -> None:

@@ -174,7 +174,7 @@ def test_an_emergency_is_relieved_step_by_step(resident: Callable[[], int]) -> N
         assert actions["pause"].run(decide("pause")).done
         assert not grows()
         assert read_stat(hog.pid).rss > 20 * MIB  # a pause gives nothing back
-        assert actions["terminate"].run(decide("terminate")).message.startswith(f"ended hog (pid {hog.pid})")
+        assert actions["terminate"].run(decide("terminate")).message.startswith(f"terminated hog (pid {hog.pid})")
         assert not probe.alive(probe.own()._replace(pid=hog.pid))
         assert hog.wait(5) < 0
 

@@ -60,11 +60,11 @@ def test_only_the_registered_and_non_essential_is_ended(start) -> None:
     targets.track_process(essential.pid, "encoder")
     outcome = Terminate(targets, PROBE, grace=5).run(DECISION)
     assert outcome.done
-    assert outcome.message == f"ended extra (pid {extra.pid}) by SIGTERM"
+    assert outcome.message == f"terminated extra (pid {extra.pid}) by SIGTERM"
     assert extra.wait(5) == -signal.SIGTERM
     assert (essential.poll(), stranger.poll()) == (None, None)
     again = Terminate(targets, PROBE).run(DECISION)
-    assert (again.done, "nobody to end" in again.message) == (False, True)
+    assert (again.done, "nothing to terminate" in again.message) == (False, True)
 
 
 def test_a_tree_that_ignores_sigterm_is_killed_whole(start) -> None:
@@ -101,7 +101,7 @@ def test_a_rehearsal_ends_nobody(start) -> None:
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
     outcome = Terminate(targets, PROBE).run(DECISION._replace(dry_run=True))
-    assert (outcome.done, "would end extra" in outcome.message) == (False, True)
+    assert (outcome.done, "would terminate extra" in outcome.message) == (False, True)
     assert extra.poll() is None
 
 
@@ -132,7 +132,7 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
         assert newer.wait(10) == -signal.SIGTERM
         warden.flush()
         assert warden.flush()
-    assert outcomes == [f"ended newer (pid {newer.pid}) by SIGTERM"]
+    assert outcomes == [f"terminated newer (pid {newer.pid}) by SIGTERM"]
     assert older.poll() is None
 
 
@@ -174,7 +174,7 @@ def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
     targets.track_process(target.pid, "target", essential=False)
     kept = targets.track_process(database, "database")
     told = Terminate(targets, PROBE).run(DECISION).message
-    assert told == f"ended target (pid {target.pid}) and 1 more that it started by SIGTERM"
+    assert told == f"terminated target (pid {target.pid}) and 1 more that it started by SIGTERM"
     try:
         assert PROBE.alive(kept.key)
         assert not PROBE.stopped(kept.key)

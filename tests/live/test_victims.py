@@ -50,7 +50,7 @@ def check(told: list[dict[str, Any]], count: int) -> None:
     assert [run for run in told if run["survivors"] or run["stopped"]] == []
     swaps, ended = sum(run["swaps"] for run in told), Counter[str]()
     for run in told:
-        ended.update("ended" for message in run["messages"] if message.startswith("ended"))
+        ended.update("ended" for message in run["messages"] if message.startswith("terminated"))
     assert swaps > count / 2  # the runs are what they say: pids were given anew, and targets ended
     assert ended["ended"] > count
     escapes = Counter(why for run in told for why in run["escapes"])

@@ -436,7 +436,7 @@ class Run:
         escapes: list[str] = []
         stopped = []
         for each in registered:
-            ended = any(text.startswith(f"ended {each.kind} (pid {each.key.pid})") for text in self.messages)
+            ended = any(text.startswith(f"terminated {each.kind} (pid {each.key.pid})") for text in self.messages)
             for pid in holders(each.pipe) - set(self.bystanders):
                 try:
                     folder, state = os.readlink(f"/proc/{pid}/cwd"), read_stat(pid).state

@@ -1,1 +1,1 @@
-"""From decisions to outcomes: the only package that changes the world."""
+"""Actions: they carry out decisions and return outcomes. No other package changes processes or memory."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Protocol
 
-from memwarden.actions.rss_delta import Resident, RssDelta, told
+from memwarden.actions.rss_delta import Resident, RssDelta, as_text
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, SettingsError
 from memwarden.model.decisions import Decision, Outcome
@@ -27,7 +27,7 @@ class LruCached(Protocol):
 
 
 class _Cache:
-    """One registration. ``clear``, ``size`` and ``most`` give the callables, or None when their object is gone."""
+    """One registration. ``clear``, ``size`` and ``most`` return the callables, or None if their object is gone."""
 
     def __init__(
         self,
@@ -43,14 +43,14 @@ class _Cache:
 class Caches:
     """A registry of caches, and the action that clears them: the cheapest first.
 
-    ``level`` says from which pressure level on a cache may be cleared: one that is cheap to fill again from
-    MODERATE, a dear one from CRITICAL. A decision whose ``details["level"]`` is lower leaves it alone; one that says
-    no level clears all. Methods and lru functions are held weakly, so that what is registered may die; other
-    callables (a function, a lambda, the ``clear`` of a dict) are held until they are taken off.
+    ``level`` is the pressure level from which on a cache may be cleared: MODERATE for one that is cheap to fill again,
+    CRITICAL for an expensive one. A decision with a lower ``details["level"]`` leaves it alone; one without a level
+    clears all. Methods and lru functions are referenced weakly; other callables (a function, a lambda, the ``clear``
+    of a dict) are kept until they are unregistered.
 
-    Clearers are called on the thread that calls actions. One that raises is told, and the others are cleared all
-    the same. Afterwards the allocator is trimmed, where that is possible: until then what was freed mostly stays.
-    Safe to use from any thread, and in a child after fork.
+    Clearers are called on the thread that calls actions. The outcome names one that raises, and the others are cleared
+    all the same. Afterwards the allocator is trimmed, if possible: until then it keeps most of the freed memory. Safe
+    to use from any thread, and in a child after fork.
     """
 
     name = "caches"
@@ -71,23 +71,25 @@ class Caches:
         size: Callable[[], int] | None = None,
         most: int | None = None,
     ) -> Callable[[], None]:
-        """Let ``clear`` be called when memory is short; the result takes it off again.
+        """Register ``clear`` to be called when memory is short; return a function that unregisters it.
 
-        ``size`` gives the number of entries: it is told, and a cache with none is left alone. With ``most``, the
-        entries that it may have, a cache that fills explains a rise to the leak verdict of a watch of this program;
-        ``size`` is then called at each sample. Raises :class:`SettingsError` for what cannot be called.
+        ``size`` returns the number of entries: an empty cache is left alone. With ``most``, its maximum, a cache that
+        fills explains a rise to the leak verdict of this program; ``size`` is then called at each sample. Raises
+        :class:`SettingsError` for an argument that cannot be called.
         """
         if most is not None and (size is None or most <= 0):
             raise SettingsError(f"cache {name!r}: most={most!r} needs a number above 0, and size= to go with it")
         for each in (clear, size):
             if each is not None and not callable(each):
                 raise SettingsError(f"cache {name!r}: {each!r} cannot be called; register the method that clears it")
-        return self._add(_Cache(name, level, _held(clear), None if size is None else _held(size), lambda: most))
+        return self._add(
+            _Cache(name, level, _reference(clear), None if size is None else _reference(size), lambda: most)
+        )
 
     def register_lru(
         self, function: LruCached, name: str | None = None, *, level: PressureLevel = PressureLevel.HIGH
     ) -> Callable[[], None]:
-        """Let the cache of a ``functools.lru_cache`` function be cleared; the result takes it off again."""
+        """Register the cache of a ``functools.lru_cache`` function; return a function that unregisters it."""
         if not hasattr(function, "cache_clear") or not hasattr(function, "cache_info"):
             raise SettingsError(f"{function!r} has no cache: it is not wrapped by functools.lru_cache")
         reference = weakref.ref(function)
@@ -118,11 +120,11 @@ class Caches:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is registered and still there, in the order of clearing."""
+        """Registered caches that still exist, in the order of clearing."""
         return tuple(cache.name for cache in self._living())
 
     def fills(self) -> list[CacheFill]:
-        """How full those are that have a bound."""
+        """Return the fill of each cache that has a maximum."""
         found = []
         for cache in self._living():
             most = None if cache.most is None else cache.most()
@@ -137,7 +139,7 @@ class Caches:
             return self._caches
 
     def run(self, decision: Decision) -> Outcome:
-        begun, returned = time.monotonic(), RssDelta(self._resident)
+        start, returned = time.monotonic(), RssDelta(self._resident)
         cleared: list[str] = []
         failed: list[str] = []
         for cache in self._living():
@@ -147,16 +149,16 @@ class Caches:
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - the others are to be cleared all the same
                     failed.append(f"{cache.name} raised {error!r}")
         if not cleared and not failed:
-            return Outcome(decision=decision, done=False, message="no cache to clear that holds anything")
-        told_of = [f"cleared {', '.join(cleared)}"] if cleared else []
+            return Outcome(decision=decision, done=False, message="no registered cache has an entry to clear")
+        parts = [f"cleared {', '.join(cleared)}"] if cleared else []
         if cleared:
             try:
                 trim_allocator()
             except ActionFailed:
-                pass  # what the allocator gives back by itself is measured all the same
-            told_of.append(told(returned.bytes()))
-        message = "; ".join([*told_of, *failed])
-        return Outcome(decision=decision, done=bool(cleared), message=message, seconds=time.monotonic() - begun)
+                pass  # what the allocator returns by itself is measured all the same
+            parts.append(as_text(returned.bytes()))
+        message = "; ".join([*parts, *failed])
+        return Outcome(decision=decision, done=bool(cleared), message=message, seconds=time.monotonic() - start)
 
     def _clear(self, cache: _Cache, cleared: list[str]) -> None:
         clear, size = cache.clear(), None if cache.size is None else cache.size()
@@ -171,15 +173,15 @@ class Caches:
 
 
 def _rank(decision: Decision) -> int:
-    """The level that a decision was made at; the highest where it says none."""
+    """Return the rank of a decision's level; the highest if it has none."""
     try:
         return PressureLevel(str((decision.details or {}).get("level")).lower()).rank
     except ValueError:
         return PressureLevel.CRITICAL.rank
 
 
-def _held(call: Callable[[], Any]) -> Callable[[], Callable[[], Any] | None]:
-    """How to come by a callable: weakly, where it is the method of an object that may die."""
+def _reference(call: Callable[[], Any]) -> Callable[[], Callable[[], Any] | None]:
+    """Return a reference to a callable: a weak one to the method of an object."""
     if isinstance(call, MethodType):
         try:
             return weakref.WeakMethod(call)

@@ -1,4 +1,4 @@
-"""A gate that work passes before it begins, and the action that shuts it when memory is short."""
+"""A gate before new work, and the action that shuts it when memory is short."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from memwarden.process.fork_hooks import reset_after_fork
 
 
 class Gate:
-    """What runs goes on, what has not begun waits. Safe to use from any thread; open in a child after fork.
+    """Running work continues, new work waits. Safe to use from any thread; open in a child after fork.
 
-    Several may shut it, each by a name of its own; it is open when none of them holds it shut.
+    Several callers may shut it, each under a name of its own; it opens when the last one has opened it.
 
     ::
 
@@ -31,28 +31,28 @@ class Gate:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing new may begin."""
+        """True while new work has to wait."""
         return bool(self._shut_by)
 
     @property
     def shut_by(self) -> tuple[str, ...]:
-        """Who holds it shut."""
+        """Names under which it is shut."""
         with self._changed:
             return tuple(sorted(self._shut_by))
 
     @property
     def inside(self) -> int:
-        """How many are inside :meth:`admitted` now."""
+        """Number of threads inside :meth:`admitted`."""
         return self._inside
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is open, ``timeout`` seconds at most (None: for ever); whether it is open."""
+        """Wait until it is open, ``timeout`` seconds at most (None: forever); return whether it is open."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._shut_by, timeout)
 
     @contextmanager
     def admitted(self, timeout: float | None = None) -> Iterator[None]:
-        """Wait until it is open, and count as inside; after ``timeout`` seconds raises :class:`NotAdmitted`."""
+        """Wait until it is open, and count as inside; raise :class:`NotAdmitted` after ``timeout`` seconds."""
         changed = self._changed
         with changed:
             if not changed.wait_for(lambda: not self._shut_by, timeout):
@@ -67,20 +67,20 @@ class Gate:
                     self._inside -= 1
 
     def shut(self, by: str) -> None:
-        """Let nobody pass until :meth:`open` with the same name."""
+        """Shut it until :meth:`open` is called with the same name."""
         with self._changed:
             self._shut_by.add(by)
 
     def open(self, by: str) -> bool:
-        """Hold it shut no longer; whether it was this one who did."""
+        """Undo :meth:`shut` with this name; return whether there was one."""
         with self._changed:
-            held = by in self._shut_by
+            known = by in self._shut_by
             self._shut_by.discard(by)
             self._changed.notify_all()
-            return held
+            return known
 
     def after_fork(self) -> None:
-        """In a child: nobody watches, and the lock may be held by a thread of the parent."""
+        """In a child: open, because the warden is stopped there; the lock may be held by a thread of the parent."""
         self._changed = threading.Condition()
         self._shut_by = set()
         self._inside = 0
@@ -89,7 +89,7 @@ class Gate:
 class StopAdmitting:
     """Shuts a gate; ``undo`` and ``close`` open it again, as far as this action has shut it.
 
-    It counts as harming, though nothing is lost: work that waits is late, so a dry run only says so.
+    It counts as harmful, because it delays work: a dry run does not shut the gate.
     """
 
     name = "stop-admitting"
@@ -100,7 +100,7 @@ class StopAdmitting:
         self._rules: set[str] = set()
 
     def rehearse(self, decision: Decision) -> Outcome:
-        """Says that it would shut the gate."""
+        """Report without shutting the gate."""
         return Outcome(decision=decision, done=False, message="would admit no new work")
 
     def run(self, decision: Decision) -> Outcome:
@@ -108,19 +108,19 @@ class StopAdmitting:
             return self.rehearse(decision)
         self._rules.add(decision.rule)
         self._gate.shut(decision.rule)
-        message = f"no new work is admitted; what has begun goes on ({self._gate.inside} inside)"
+        message = f"no new work is admitted; running work continues ({self._gate.inside} inside)"
         return Outcome(decision=decision, done=True, message=message)
 
     def undo(self, decision: Decision) -> Outcome:
-        """Open it again, as far as this rule is concerned."""
+        """Open it for this rule."""
         self._rules.discard(decision.rule)
-        held = self._gate.open(decision.rule)
+        known = self._gate.open(decision.rule)
         others = ", ".join(self._gate.shut_by)
         message = f"still shut by {others}" if others else "new work is admitted"
-        return Outcome(decision=decision, done=held, message=message)
+        return Outcome(decision=decision, done=known, message=message)
 
     def close(self) -> None:
-        """Open what this action has shut: nobody watches any more."""
+        """Open what this action has shut."""
         for rule in tuple(self._rules):
             self._gate.open(rule)
         self._rules.clear()

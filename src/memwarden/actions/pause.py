@@ -1,4 +1,4 @@
-"""Pausing registered processes that are not essential, until the need is over."""
+"""The action that pauses registered non-essential processes until the rule is over."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from memwarden.protocols import IdentityProbe
 
 
 class Pause:
-    """Stops the newest non-essential target that runs, with all that it started: one for each decision.
+    """Pauses the newest running non-essential target with its tree: one for each decision.
 
-    Nothing is given back by it: what is stopped keeps its memory and takes no more. ``undo`` lets run on what
-    was stopped for that rule, ``close`` everybody. When this process is killed a shell does so: without one
-    nobody is paused (:class:`ActionFailed`). Who was stopped by somebody else is left to them.
+    It frees no memory: a paused process keeps its memory and takes no more. ``undo`` resumes what was paused for that
+    rule, ``close`` everything. When this process is killed, a helper shell resumes it; without a shell nothing is
+    paused (:class:`ActionFailed`). A process that another one had stopped stays stopped.
     """
 
     name = "pause"
     harms = True
-    #: What stands still holds its memory: without relief it runs on after a rule's ``hold``.
+    #: A paused process keeps its memory: it is resumed after a rule's ``hold`` at the latest.
     brief = True
 
     def __init__(self, targets: Targets, probe: IdentityProbe, *, patience: float = FREEZE_SECONDS) -> None:
@@ -35,78 +35,78 @@ class Pause:
         reset_after_fork(self)
 
     def rehearse(self, decision: Decision) -> Outcome:
-        """Says whom it would pause."""
+        """Name the target without pausing it."""
         for target in self._candidates(decision):
             if not self._probe.stopped(target.key):
-                message = f"would pause {target}{self._targets.family(target).others()}"
+                message = f"would pause {target}{self._targets.tree(target).others()}"
                 return Outcome(decision=decision, done=False, message=message)
-        return self._nobody(decision)
+        return self._nothing(decision)
 
     def run(self, decision: Decision) -> Outcome:
         if decision.dry_run:
             return self.rehearse(decision)
-        begun = time.monotonic()
+        start = time.monotonic()
         with self._lock:
             for target in self._candidates(decision):
                 try:
                     message = self._pause(target, decision)
                 except TargetChanged:
-                    continue  # it has ended just now
+                    continue  # it has just exited
                 if message:
-                    took = time.monotonic() - begun
+                    took = time.monotonic() - start
                     return Outcome(decision=decision, done=True, message=message, seconds=took)
-        return self._nobody(decision)
+        return self._nothing(decision)
 
     def undo(self, decision: Decision) -> Outcome:
-        """Let run on whom it paused for this rule."""
+        """Resume what it paused for this rule."""
         resumed = self._resume(decision.rule)
-        message = f"resumed {', '.join(map(str, resumed))}" if resumed else "nobody is paused for this rule"
+        message = f"resumed {', '.join(map(str, resumed))}" if resumed else "nothing is paused for this rule"
         return Outcome(decision=decision, done=bool(resumed), message=message)
 
     def close(self) -> None:
-        """Let everybody run on."""
+        """Resume everything."""
         self._resume(None)
 
     def _candidates(self, decision: Decision) -> list[Target]:
         return self._targets.expendable(decision, without=self._paused)
 
-    def _nobody(self, decision: Decision) -> Outcome:
-        message = "nobody to pause: no non-essential process is registered that runs"
+    def _nothing(self, decision: Decision) -> Outcome:
+        message = "nothing to pause: no registered non-essential process runs"
         return Outcome(decision=decision, done=False, message=message)
 
     def _pause(self, target: Target, decision: Decision) -> str:
-        """What was done, in words; nothing where it stood still before."""
-        family = self._targets.family(target)
-        standstill = SuspendedTree(family, self._probe)
-        still = False
+        """Pause it; return the message, empty if it was stopped before."""
+        tree = self._targets.tree(target)
+        suspended = SuspendedTree(tree, self._probe)
+        complete = False
         try:
             if sys.platform != "linux":
-                raise ActionFailed(f"{target} is not paused: outside Linux nobody could let it run on after us")
-            if not standstill.guarded:
-                raise ActionFailed(f"{target} is not paused: there is no /bin/sh that would let it run on after us")
-            still = standstill.freeze(self._patience)
-            if standstill.stopped:
-                self._paused[target.key] = target, decision.rule, standstill
+                raise ActionFailed(f"{target} is not paused: on {sys.platform} it would stay paused if we are killed")
+            if not suspended.guarded:
+                raise ActionFailed(f"{target} is not paused: there is no /bin/sh to resume it if we are killed")
+            complete = suspended.freeze(self._patience)
+            if suspended.stopped:
+                self._paused[target.key] = target, decision.rule, suspended
         finally:
             if target.key not in self._paused:
-                standstill.thaw()
+                suspended.thaw()
         if target.key not in self._paused:
-            if family.refused:
-                raise ActionFailed(f"{target} cannot be paused: {next(iter(family.refused.values()))}")
+            if tree.refused:
+                raise ActionFailed(f"{target} cannot be paused: {next(iter(tree.refused.values()))}")
             return ""
-        return f"paused {target}{family.others()}" + ("" if still else "; not all of it stands still yet")
+        return f"paused {target}{tree.others()}" + ("" if complete else "; not all of it has stopped yet")
 
     def _resume(self, rule: str | None) -> list[Target]:
         with self._lock:
             chosen = [key for key, (_, owner, _) in self._paused.items() if rule in (None, owner)]
             resumed = []
             for key in reversed(chosen):
-                target, _, standstill = self._paused.pop(key)
-                standstill.thaw()
+                target, _, suspended = self._paused.pop(key)
+                suspended.thaw()
                 resumed.append(target)
             return resumed
 
     def after_fork(self) -> None:
-        """In a child: what the parent stopped is the parent's."""
+        """In a child: the parent resumes what it paused."""
         self._lock = threading.Lock()
         self._paused = {}

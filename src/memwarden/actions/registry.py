@@ -1,4 +1,4 @@
-"""The actions that ship, ready to use."""
+"""The built-in actions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from memwarden.protocols import Action, IdentityProbe
 def standard_actions(
     targets: Targets, probe: IdentityProbe, caches: Caches, gate: Gate, resident: Resident | None = None
 ) -> tuple[Action, ...]:
-    """Every action that ships, over these targets, caches and this gate, in the order of an emergency.
+    """Return every built-in action, over these targets, caches and this gate, in the order of an emergency.
 
-    ``resident`` gives the resident size of this process in bytes, to tell what came back; caches have their own.
+    ``resident`` returns the resident size of this process in bytes; caches have their own.
     """
     return (
         Notify(),

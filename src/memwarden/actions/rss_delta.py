@@ -1,4 +1,4 @@
-"""What really came back: the resident size before and after, told only where it is more than noise."""
+"""The decrease of the resident size, where it is more than noise."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from memwarden.errors import ReadError
 from memwarden.model.units import MIB
 
-#: Gives the resident size of this process in bytes; may raise :class:`ReadError`.
+#: Returns the resident size of this process in bytes; may raise :class:`ReadError`.
 Resident = Callable[[], int]
 
 
 def noise() -> int:
-    """A difference of resident sizes below this many bytes says nothing.
+    """Return the smallest significant difference of resident sizes, in bytes.
 
-    Other threads take and give memory meanwhile, so 1 MiB at least. And from Linux 6.2 until the fix of 2025 each
-    processor counts up to ``max(32, 2 * processors)`` pages for itself before ``statm`` shows them.
+    At least 1 MiB, because other threads allocate and free meanwhile. From Linux 6.2 until the fix of 2025 each
+    processor counts up to ``max(32, 2 * processors)`` pages before ``statm`` shows them.
     """
     every = os.cpu_count() or 1
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
@@ -25,7 +25,7 @@ def noise() -> int:
 
 
 class RssDelta:
-    """What leaves this process from now on."""
+    """Decrease of the resident size since its construction."""
 
     def __init__(self, resident: Resident | None) -> None:
         self._resident = resident
@@ -38,7 +38,7 @@ class RssDelta:
             return None
 
     def bytes(self) -> int | None:
-        """So many have left; 0 when that cannot be told from noise, None when it could not be measured."""
+        """Return the decrease in bytes; 0 if it is noise, None if it could not be measured."""
         after = self._read()
         if self._before is None or after is None:
             return None
@@ -46,8 +46,8 @@ class RssDelta:
         return back if back >= noise() else 0
 
 
-def told(back: int | None) -> str:
-    """That number in words, for an outcome."""
+def as_text(back: int | None) -> str:
+    """Return that number as text for an outcome."""
     if back is None:
         return "what came back was not measured"
     return f"{back / MIB:.1f} MiB came back" if back else "nothing measurable came back"

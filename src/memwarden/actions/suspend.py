@@ -1,4 +1,4 @@
-"""A family that stands still because we stopped it, and that never stays so when we are gone."""
+"""Suspension of a process tree by SIGSTOP, which never outlasts this process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from memwarden.process.signals import CONTINUE, STOP
 from memwarden.process.watchdog import Watchdog
 from memwarden.protocols import IdentityProbe
 
-#: How long a family may take to stand still: a process that waits for a slow disk stops when it has been served.
+#: Seconds that a tree may take to stop: a process that waits for a slow disk stops when the disk has answered.
 FREEZE_SECONDS = 1.0
 
-#: Lets run on whoever was told of as PID:START, where the pid still has that start time. A name may hold
-#: parentheses and line ends, so the fields are counted from the last closing one.
+#: Resumes each reported PID:START if the pid still has that start time. A name may contain parentheses and line ends,
+#: so the fields are counted from the last closing one.
 _RESUME = """
 set -f
 for each in $told; do
@@ -30,40 +30,40 @@ done
 
 
 class SuspendedTree:
-    """Stops a family by SIGSTOP, and lets run on whom it stopped.
+    """Stops a tree by SIGSTOP, and resumes the members that it stopped.
 
-    Who stood still before was stopped by somebody else, and is left to them. When this process is killed a
-    shell lets the family run on (see :class:`Sentinel`); ``guarded`` says whether it is there.
+    A member that another process had stopped stays stopped. When this process is killed, a :class:`Watchdog` resumes
+    the tree; ``guarded`` says whether it runs.
     """
 
-    def __init__(self, family: ProcessTree, probe: IdentityProbe) -> None:
-        self.family, self._probe = family, probe
-        #: Whom we stopped.
+    def __init__(self, tree: ProcessTree, probe: IdentityProbe) -> None:
+        self.tree, self._probe = tree, probe
+        #: Members that we stopped.
         self.stopped: list[ProcessKey] = []
-        self._sentinel = Watchdog(_RESUME)
+        self._watchdog = Watchdog(_RESUME)
 
     @property
     def guarded(self) -> bool:
-        return self._sentinel.standing
+        return self._watchdog.standing
 
     def freeze(self, patience: float = FREEZE_SECONDS, pause: Callable[[float], None] = time.sleep) -> bool:
-        """Stop every member, and who is forked meanwhile; whether all stood still within ``patience`` seconds.
+        """Stop every member, and those that are forked meanwhile; return whether all stopped within ``patience`` s.
 
-        Who stands still forks nobody. So the family is whole once a search that began when all stood still
-        found nobody new. Two such searches in a row: somebody may have been forked, forked another and ended
-        while the first went over the lists.
+        A stopped process cannot fork. So the tree is complete after a search that started when all were stopped and
+        found no new member. Two such searches in a row: during the first, a process may have been forked, forked
+        another and exited.
         """
         if STOP is None:
             return False
-        family, until = self.family, time.monotonic() + patience
-        fresh, quiet = list(family.members), 0
+        tree, until = self.tree, time.monotonic() + patience
+        fresh, quiet = list(tree.members), 0
         while True:
             for key in fresh:
                 if key not in self.stopped and not self._probe.stopped(key):
-                    self._sentinel.tell(f"{key.pid}:{key.start}")  # before it is stopped: we may die in between
-                    self.stopped += family.signal(STOP, [key])
-            still = all(key in family.refused or self._probe.stopped(key) for key in family.alive())
-            fresh = family.grow()
+                    self._watchdog.tell(f"{key.pid}:{key.start}")  # first: we may be killed in between
+                    self.stopped += tree.signal(STOP, [key])
+            still = all(key in tree.refused or self._probe.stopped(key) for key in tree.alive())
+            fresh = tree.grow()
             quiet = quiet + 1 if still and not fresh else 0
             if quiet == 2:
                 return True
@@ -73,8 +73,8 @@ class SuspendedTree:
                 pause(0.001)
 
     def thaw(self) -> None:
-        """Let run on whom we stopped, children before their parents, and send the shell home."""
+        """Resume the members that we stopped, children before their parents, and stop the watchdog."""
         if CONTINUE is not None:
-            self.family.signal(CONTINUE, list(reversed(self.stopped)))
+            self.tree.signal(CONTINUE, list(reversed(self.stopped)))
         self.stopped = []
-        self._sentinel.dismiss()
+        self._watchdog.dismiss()

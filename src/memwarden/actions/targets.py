@@ -1,4 +1,4 @@
-"""The processes that may be ended or paused: only those that somebody registered, by pid and start time."""
+"""The processes that may be terminated or paused: only registered ones, by pid and start time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memwarden.protocols import IdentityProbe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A registered process; one that is ``essential`` is watched and never ended."""
+    """A registered process; an ``essential`` one is watched and never terminated."""
 
     key: ProcessKey
     name: str
@@ -36,26 +36,26 @@ class Targets:
         reset_after_fork(self)
 
     def track_process(self, pid: int, name: str, *, essential: bool = True) -> Target:
-        """Register the process that has this pid *now*. Essential unless it is said otherwise.
+        """Register the process that has this pid *now*.
 
-        Raises :class:`ReadError` when there is none, :class:`ActionFailed` for the own process and those it
-        descends from: nobody ends itself by accident.
+        Raises :class:`ReadError` if there is none, and :class:`ActionFailed` if this process or one of its ancestors
+        is registered as non-essential.
         """
         key = self._probe.key_of(pid)
         target = Target(key=key, name=name, essential=essential)
         if not essential:
-            self.family(target)
+            self.tree(target)
         with self._lock:
             self._targets[key] = target
         return target
 
     def untrack_process(self, pid: int) -> None:
-        """Forget it; nothing happens when it is not registered."""
+        """Unregister it; do nothing if it is not registered."""
         with self._lock:
             self._targets = {key: target for key, target in self._targets.items() if key.pid != pid}
 
     def living(self) -> list[Target]:
-        """Those that still are who they were; the others are forgotten."""
+        """Return the targets that still run, and unregister the others."""
         with self._lock:
             known = list(self._targets.values())
         living = [target for target in known if self._probe.alive(target.key)]
@@ -66,28 +66,28 @@ class Targets:
         return living
 
     def expendable(self, decision: Decision, without: Collection[ProcessKey] = ()) -> list[Target]:
-        """Those that may be ended for this decision, the newest first: it may name the one that it means."""
+        """Return the non-essential targets for this decision, newest first; a decision may name its target."""
         return [
             target
             for target in reversed(self.living())
             if not target.essential and target.key not in without and decision.target in (None, target.key)
         ]
 
-    def family(self, target: Target) -> ProcessTree:
-        """A target and what it started, without what is registered as essential.
+    def tree(self, target: Target) -> ProcessTree:
+        """Return a target's process tree, without what is registered as essential.
 
-        Raises :class:`TargetChanged` when it is gone, :class:`ActionFailed` when this process is of the family.
+        Raises :class:`TargetChanged` if it is gone, :class:`ActionFailed` if this process belongs to the tree.
         """
         with self._lock:
             spared = {each.key for each in self._targets.values() if each.essential}
         own = self._probe.own()
         try:
-            family = ProcessTree(target.key, self._probe, spared - {target.key, own})
+            tree = ProcessTree(target.key, self._probe, spared - {target.key, own})
         except TargetChanged:
             raise TargetChanged(f"{target} is gone, or another process now") from None
-        if own in family.members:
-            raise ActionFailed(f"{target} is this process, or one that it descends from; it cannot be non-essential")
-        return family
+        if own in tree.members:
+            raise ActionFailed(f"{target} is this process or an ancestor of it; register it as essential")
+        return tree
 
     def after_fork(self) -> None:
         """In a child: the lock may be held by a thread of the parent."""

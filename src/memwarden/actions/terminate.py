@@ -1,4 +1,4 @@
-"""Ending registered processes that are not essential: gently, then firmly, the whole tree of each."""
+"""The action that terminates registered non-essential processes with their trees."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _KILL_SECONDS = 5.0
 
 
 class Terminate:
-    """Ends the newest non-essential target, one for each decision, so that a rule can re-measure in between.
+    """Terminates the newest non-essential target, one for each decision, so that a rule can sample in between.
 
-    The target and what it started is stopped first, so that all of it is found; then it gets SIGTERM and runs on
-    for ``grace`` seconds at most; then it is stopped again and killed. The outcome names whom and how; it is not
-    ``done`` when there was nobody to end. Raises :class:`ActionFailed` when somebody cannot be ended, and
-    :class:`TargetChanged` when the target is gone. What had left the tree before (a daemon) and what is
-    registered as essential is not touched.
+    The target's tree is stopped first, so that all of it is found; then it gets SIGTERM and runs for at most
+    ``grace`` seconds; then it is stopped again and killed. Without a target the outcome is not ``done``. Raises
+    :class:`ActionFailed` if a process cannot be killed, and :class:`TargetChanged` if the target is gone. Processes
+    that had left the tree (daemons) and those registered as essential are not touched.
     """
 
     name = "terminate"
@@ -42,63 +41,54 @@ class Terminate:
         self._targets, self._probe, self._grace, self._pause = targets, probe, grace, pause
 
     def rehearse(self, decision: Decision) -> Outcome:
-        """Says whom it would end."""
-        candidates = self._targets.expendable(decision)
-        if not candidates:
-            return self._nobody(decision)
-        family = self._targets.family(candidates[0])
-        message = f"would end {candidates[0]}{family.others()}"
-        return Outcome(decision=decision, done=False, message=message)
+        """Name the target without terminating it."""
+        return self._act(decision, lambda target: f"would terminate {target}{self._targets.tree(target).others()}")
 
     def run(self, decision: Decision) -> Outcome:
-        if decision.dry_run:
-            return self.rehearse(decision)
+        return self.rehearse(decision) if decision.dry_run else self._act(decision, self._terminate, done=True)
+
+    def _act(self, decision: Decision, act: Callable[[Target], str], done: bool = False) -> Outcome:
         candidates = self._targets.expendable(decision)
         if not candidates:
-            return self._nobody(decision)
-        begun = time.monotonic()
-        message = self._end(candidates[0])
-        return Outcome(decision=decision, done=True, message=message, seconds=time.monotonic() - begun)
+            message = "nothing to terminate: no non-essential process is registered"
+            return Outcome(decision=decision, done=False, message=message)
+        start = time.monotonic()
+        message = act(candidates[0])
+        return Outcome(decision=decision, done=done, message=message, seconds=time.monotonic() - start if done else 0.0)
 
-    def _nobody(self, decision: Decision) -> Outcome:
-        message = "nobody to end: no non-essential process is registered"
-        return Outcome(decision=decision, done=False, message=message)
-
-    def _end(self, target: Target) -> str:
-        family = self._targets.family(target)
-        standstill = SuspendedTree(family, self._probe)
+    def _signal(self, tree: ProcessTree, number: int) -> bool:
+        """Signal the whole tree while it is stopped; return whether a member got the signal."""
+        suspended = SuspendedTree(tree, self._probe)
         try:
-            standstill.freeze(pause=self._pause)
-            reached = family.signal(signal.SIGTERM, family.members)
+            suspended.freeze(pause=self._pause)
+            return bool(tree.signal(number, tree.members))
         finally:
-            standstill.thaw()
-        if not reached:
-            if family.refused:
-                raise ActionFailed(f"{target} cannot be ended: {next(iter(family.refused.values()))}")
-            raise TargetChanged(f"{target} has ended by itself")
-        # Those whom somebody else had stopped, too: who stands still cannot answer.
-        if CONTINUE is not None:
-            family.signal(CONTINUE, family.members)
-        if self._gone(family, self._grace):
-            return f"ended {target}{family.others()} by SIGTERM"
-        until = time.monotonic() + _KILL_SECONDS
-        while family.alive() and time.monotonic() < until:
-            standstill = SuspendedTree(family, self._probe)
-            try:
-                standstill.freeze(pause=self._pause)
-                family.signal(KILL, family.members)
-            finally:
-                standstill.thaw()
-            self._gone(family, 0.5)
-        if left := family.alive():
-            why = "; ".join(family.refused[key] for key in left if key in family.refused)
-            raise ActionFailed(f"{target} does not end, not even by SIGKILL: {why or f'pid {left[0].pid} still runs'}")
-        return f"ended {target}{family.others()} by SIGKILL"
+            suspended.thaw()
 
-    def _gone(self, family: ProcessTree, patience: float) -> bool:
-        """Wait until no member is left; what they fork meanwhile belongs to them."""
+    def _terminate(self, target: Target) -> str:
+        tree = self._targets.tree(target)
+        if not self._signal(tree, signal.SIGTERM):
+            if tree.refused:
+                raise ActionFailed(f"{target} cannot be terminated: {next(iter(tree.refused.values()))}")
+            raise TargetChanged(f"{target} has exited by itself")
+        # Also those that another process had stopped: a stopped process cannot handle SIGTERM.
+        if CONTINUE is not None:
+            tree.signal(CONTINUE, tree.members)
+        if self._gone(tree, self._grace):
+            return f"terminated {target}{tree.others()} by SIGTERM"
+        until = time.monotonic() + _KILL_SECONDS
+        while tree.alive() and time.monotonic() < until:
+            self._signal(tree, KILL)
+            self._gone(tree, 0.5)
+        if left := tree.alive():
+            why = "; ".join(tree.refused[key] for key in left if key in tree.refused)
+            raise ActionFailed(f"{target} still runs after SIGKILL: {why or f'pid {left[0].pid} is not killed yet'}")
+        return f"terminated {target}{tree.others()} by SIGKILL"
+
+    def _gone(self, tree: ProcessTree, patience: float) -> bool:
+        """Wait until no member is left, those that are forked meanwhile included."""
         until, nap = time.monotonic() + patience, 0.001
-        while family.grow() or family.alive():
+        while tree.grow() or tree.alive():
             if time.monotonic() >= until:
                 return False
             self._pause(nap)

@@ -1,20 +1,20 @@
-"""Giving back to the system what the C library keeps of freed memory."""
+"""The action that returns freed memory, which the C library keeps, to the system."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from memwarden.actions.rss_delta import Resident, RssDelta, told
+from memwarden.actions.rss_delta import Resident, RssDelta, as_text
 from memwarden.errors import ActionFailed
 from memwarden.model.decisions import Decision, Outcome
 
 
 def trim_allocator() -> None:
-    """Have glibc return every free page of its heaps (``malloc_trim``). Other threads run on meanwhile.
+    """Return every free page of glibc's heaps to the system (``malloc_trim``). Other threads run on meanwhile.
 
-    A thread that allocates from a heap under work waits for it: some milliseconds, more with a heap of
-    gigabytes. Raises :class:`ActionFailed` where the allocator is not glibc's.
+    A thread that allocates from the heap that is being trimmed waits: some milliseconds, more with gigabytes. Raises
+    :class:`ActionFailed` if the allocator is not glibc's.
     """
     try:
         version = os.confstr("CS_GNU_LIBC_VERSION")
@@ -25,22 +25,22 @@ def trim_allocator() -> None:
     try:
         import ctypes
 
-        everybodys, glibc = ctypes.CDLL(None), ctypes.CDLL("libc.so.6")
-        used, own = (ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (everybodys, glibc))
+        process, glibc = ctypes.CDLL(None), ctypes.CDLL("libc.so.6")
+        used, own = (ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (process, glibc))
         trim = glibc.malloc_trim
     except (ImportError, OSError, AttributeError) as error:
         raise ActionFailed(f"nothing to trim: glibc cannot be called ({error})") from None
     if used != own:
-        raise ActionFailed("nothing to trim: another allocator has taken the place of glibc's (by LD_PRELOAD, say)")
+        raise ActionFailed("nothing to trim: another allocator replaces glibc's (by LD_PRELOAD, for example)")
     trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
     trim(0)
 
 
 class Trim:
-    """Trims the allocator; the outcome says what really came back.
+    """Trims the allocator; the outcome has the decrease of the resident size.
 
-    ``resident`` gives the resident size of this process in bytes. Where there is no glibc, or another
-    allocator took its place, the outcome is not ``done`` and says so.
+    ``resident`` returns the resident size of this process in bytes. Without glibc, or with another allocator, the
+    outcome is not ``done`` and gives the reason.
     """
 
     name = "trim"
@@ -50,10 +50,10 @@ class Trim:
         self._resident = resident
 
     def run(self, decision: Decision) -> Outcome:
-        returned, begun = RssDelta(self._resident), time.monotonic()
+        returned, start = RssDelta(self._resident), time.monotonic()
         try:
             trim_allocator()
         except ActionFailed as error:
             return Outcome(decision=decision, done=False, message=str(error))
-        took = time.monotonic() - begun
-        return Outcome(decision=decision, done=True, message=f"trimmed, {told(returned.bytes())}", seconds=took)
+        took = time.monotonic() - start
+        return Outcome(decision=decision, done=True, message=f"trimmed, {as_text(returned.bytes())}", seconds=took)

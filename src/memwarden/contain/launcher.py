@@ -90,7 +90,7 @@ def launch(
     stdout: int | None = None,
     stderr: int | None = None,
 ) -> Launched:
-    """Start ``command`` inside the groups whose ``cgroup.procs`` files are ``joins``.
+    """Start ``command`` inside the control groups with the ``cgroup.procs`` files ``joins``.
 
     ``death_signal`` is sent to the command when the calling *thread* exits: call this on a thread that lives as long
     as the guard. ``blocked`` are the signals that the command starts with blocked. Raises :class:`LaunchError`.

@@ -129,7 +129,7 @@ class PollingCeiling(Ceiling):
         self._stopped = []
 
     def _count(self) -> int:
-        """Return the tree's PSS; a member whose PSS cannot be read counts with its resident size."""
+        """Return the tree's PSS; a member without a readable PSS counts with its resident size."""
         tree = self._sample()
         if tree is None:
             return 0

@@ -86,7 +86,7 @@ def test_an_object_that_is_registered_may_die() -> None:
     del store
     gc.collect()
     assert caches.names == ()
-    assert caches.run(DECISION).message == "no cache to clear that holds anything"
+    assert caches.run(DECISION).message == "no registered cache has an entry to clear"
 
 
 def test_a_local_lru_function_may_die() -> None:

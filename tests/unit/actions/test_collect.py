@@ -100,7 +100,7 @@ def test_a_program_that_switched_it_off_is_left_alone(collector: Collector, cloc
     try:
         outcome = Collect(monotonic=clock.monotonic).run(DECISION)
         assert (outcome.done, collector.generations) == (False, [])
-        assert "switched the collector off" in outcome.message
+        assert "disabled the collector" in outcome.message
         assert Collect(monotonic=clock.monotonic, when_disabled=True).run(DECISION).done
     finally:
         gc.enable()

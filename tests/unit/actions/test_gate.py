@@ -21,7 +21,7 @@ def test_what_has_begun_goes_on_and_the_next_waits() -> None:
     with gate.admitted():
         outcome = action.run(DECISION)
         assert (outcome.done, gate.closed, gate.inside) == (True, True, 1)
-        assert outcome.message == "no new work is admitted; what has begun goes on (1 inside)"
+        assert outcome.message == "no new work is admitted; running work continues (1 inside)"
         assert not gate.wait(0)
         with pytest.raises(NotAdmitted, match="emergency"), gate.admitted(timeout=0):
             raise AssertionError("it was let in")

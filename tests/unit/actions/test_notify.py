@@ -36,7 +36,7 @@ def test_a_reason_is_never_taken_for_a_format(caplog: pytest.LogCaptureFixture) 
 def test_a_repetition_says_that_it_is_one(caplog: pytest.LogCaptureFixture) -> None:
     """The third line of an episode says that it is the third."""
     Notify().run(FIRST._replace(repeat=2))
-    assert caplog.records[0].getMessage() == "r: because (still, told 3 times)"
+    assert caplog.records[0].getMessage() == "r: because (still, logged 3 times)"
 
 
 def test_the_end_of_an_episode_is_logged_below_a_warning(caplog: pytest.LogCaptureFixture) -> None:

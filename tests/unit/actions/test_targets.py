@@ -48,7 +48,7 @@ class World:
 def pids(targets: Targets, pid: int) -> list[int]:
     """The family of a target."""
     (target,) = [each for each in targets.living() if each.key.pid == pid]
-    return [key.pid for key in targets.family(target).members]
+    return [key.pid for key in targets.tree(target).members]
 
 
 def test_the_newest_first_and_never_the_essential() -> None:
@@ -100,4 +100,4 @@ def test_the_family_of_somebody_who_is_gone() -> None:
     target = targets.track_process(10, "t", essential=False)
     del world.parents[10]
     with pytest.raises(TargetChanged, match=r"t \(pid 10\)"):
-        targets.family(target)
+        targets.tree(target)

@@ -160,7 +160,7 @@ def test_it_is_rationed_and_leaves_a_switched_off_collector_alone():
     assert "rests" in every.done().message
     gc.disable()
     try:
-        assert "switched the collector off" in CollectEvery(1).done().message
+        assert "disabled the collector" in CollectEvery(1).done().message
     finally:
         gc.enable()
 

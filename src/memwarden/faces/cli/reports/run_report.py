@@ -65,7 +65,7 @@ class RunReport:
 
     @property
     def _filled(self) -> bool:
-        """Whether the program's own data filled the limit, and not its start."""
+        """True if the program's own data filled the limit, and not its start."""
         evidence, limit = self.exit.evidence, self.exit.limit
         own = sum(process.anon or 0 for process in evidence.processes) if evidence is not None else 0
         return limit is not None and limit.bytes > _SMALL and own > limit.bytes * 3 // 4
@@ -180,7 +180,7 @@ def _limit_rows(report: RunReport) -> list[tuple[str, str]]:
         above = report.effective is not None and report.effective.bytes < ended.limit.bytes
         rows.append(("limit", f"{render.limit(ended.limit.bytes)}, enforced by {ended.ceiling}"))
         if report.refused and ended.ceiling == "polling":
-            rows.append(("", "not by the kernel; `memwarden doctor` says why"))
+            rows.append(("", "not by the kernel; `memwarden doctor` shows the reason"))
         if above and report.effective is not None:
             rows.append(
                 ("", f"above the effective limit: {render.limit(report.effective.bytes)} ({report.effective.source})")

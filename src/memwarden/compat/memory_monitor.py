@@ -42,7 +42,7 @@ from memwarden.model import log
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Reading
 from memwarden.readers.factory import default_readers, tree_reader
-from memwarden.readers.gc_objects import GcObjects, census
+from memwarden.readers.gc_objects import GcObjects, gc_objects
 from memwarden.readers.linux.process import read_pss
 
 #: A task whose peak is above this many MB is a warning, and a process above this percentage of its limit.
@@ -71,7 +71,7 @@ class MemoryMonitor:
         peak_warning_mb: float = PEAK_WARNING_MB,
         percent_warning: float = PERCENT_WARNING,
         sources: Sources = default_readers,
-        objects: GcObjects = census,
+        objects: GcObjects = gc_objects,
         scopes: PeakScopes = peak_scopes,
     ) -> None:
         self.task_name, self.task_id, self.enable_gc = task_name, task_id, enable_gc

@@ -25,7 +25,7 @@ from memwarden.model.units import parse_duration
 from memwarden.model.verdicts import Reading
 from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
 from memwarden.readers.factory import default_readers
-from memwarden.readers.self_report import SelfReportReader, Tell
+from memwarden.readers.self_report import Report, SelfReportReader
 
 if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
@@ -93,7 +93,7 @@ class Warden:
         shortest: float | str = SHORTEST,
         dry_run: bool = False,
         wakeups: bool | None = None,
-        program: Tell | None = None,
+        program: Report | None = None,
     ) -> None:
         for recorder in recorders:
             if not isinstance(recorder, Recorder):

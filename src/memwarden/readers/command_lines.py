@@ -1,4 +1,4 @@
-"""What processes were started with."""
+"""Command lines of processes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.files import read_once
 
-#: Command lines that are remembered, and looks after which one is read again: it changes at exec.
-_MOST, _AGAIN = 256, 32
+#: Command lines that are cached, and calls after which one is read again: it changes at exec.
+_CACHED, _CALLS = 256, 32
 
 
 class CommandLines:
-    """Command lines by process, remembered for a while; "" where one cannot be read."""
+    """Command lines by process, cached for a while; "" where one cannot be read."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._known: dict[ProcessKey, tuple[str, int]] = {}
 
     def of(self, key: ProcessKey) -> str:
-        """The words, with blanks between them; of the program only its name."""
+        """Return the words separated by blanks; of the program only its base name."""
         text, left = self._known.get(key, ("", 0))
         if not left:
-            if len(self._known) >= _MOST:
+            if len(self._known) >= _CACHED:
                 self._known.clear()
-            text, left = self._read(key.pid), _AGAIN
+            text, left = self._read(key.pid), _CALLS
         self._known[key] = text, left - 1
         return text
 
@@ -38,4 +38,4 @@ class CommandLines:
             return ""
         program, *rest = words.rstrip(b"\0").split(b"\0")
         line = b" ".join([program.rpartition(b"/")[2] or program, *rest]).decode("utf-8", "replace")
-        return " ".join(line.split())  # a program that was given as text has lines
+        return " ".join(line.split())  # a program given with -c may hold line ends

@@ -1,4 +1,4 @@
-"""How a process ended that is not our child."""
+"""Exit status of a process that is not a child of this one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
 _EXIT = 1 << 3
 
 
-class Exit:
-    """Remembers a process, to be asked later how it ended.
+class ExitStatus:
+    """Holds a pidfd of a process, to read its exit status later.
 
-    Works where the kernel keeps that for whoever holds a process descriptor (Linux 6.15), once the process's
-    parent has taken note of its end.
+    The kernel keeps the status for holders of a pidfd (Linux 6.15) once the parent has reaped the process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -30,7 +29,7 @@ class Exit:
             self._fd = -1
 
     def status(self) -> int | None:
-        """The exit code, or minus the number of the signal that ended it; None where that is not known (yet)."""
+        """Return the exit code, or minus the number of the signal that killed it; None while that is not known."""
         if self._fd < 0 or fcntl is None:
             return None
         info = bytearray(_INFO.pack(_EXIT, *(0,) * 13))
@@ -38,11 +37,11 @@ class Exit:
             fcntl.ioctl(self._fd, _GET_INFO, info)
         except OSError:  # an older kernel
             return None
-        told, *_, status = _INFO.unpack(info)
-        return os.waitstatus_to_exitcode(status) if told & _EXIT else None
+        mask, *_, status = _INFO.unpack(info)
+        return os.waitstatus_to_exitcode(status) if mask & _EXIT else None
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

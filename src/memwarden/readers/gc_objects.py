@@ -1,7 +1,7 @@
-"""How many objects Python's cycle collector knows, counted so rarely that nobody feels it.
+"""Number of objects that Python's cycle collector tracks, counted on a small share of time.
 
-Counting means making a list of them: 31 ms and 8 MB for a million. So what was counted last stands, with its age,
-until counting anew takes no more than a thousandth of the time.
+Counting makes a list of them: 31 ms and 8 MB for a million. So the last count is returned with its age until a new
+one takes at most a thousandth of the time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable
 
-#: The share of time that counting may take.
+#: Share of time that counting may take.
 SHARE = 0.001
 
 
@@ -19,7 +19,7 @@ def _count() -> int:
 
 
 class GcObjects:
-    """The last count and its age. What ``gc.freeze()`` set aside is not in it."""
+    """The last count and its age. Objects that ``gc.freeze()`` set aside are not counted."""
 
     def __init__(
         self, share: float = SHARE, count: Callable[[], int] = _count, monotonic: Callable[[], float] = time.monotonic
@@ -30,18 +30,18 @@ class GcObjects:
 
     @property
     def due(self) -> bool:
-        """Whether asking now would count."""
+        """True if :meth:`objects` would count now."""
         return self._last is None or self._monotonic() >= self._due
 
     def objects(self) -> tuple[int, float]:
-        """How many there are, and how many seconds ago that was counted."""
+        """Return the number of objects, and the age of that figure in seconds."""
         if self._last is None or self.due:
-            begun = self._monotonic()
+            start = self._monotonic()
             found = self._count()
-            ended = self._monotonic()
-            self._last, self._due = (found, ended), ended + (ended - begun) / self._share
+            end = self._monotonic()
+            self._last, self._due = (found, end), end + (end - start) / self._share
         return self._last[0], max(0.0, self._monotonic() - self._last[1])
 
 
-#: That of this process: all who ask share its ration.
-census = GcObjects()
+#: That of this process: all callers share one budget.
+gc_objects = GcObjects()

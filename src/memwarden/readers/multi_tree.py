@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
 from memwarden.protocols import Reader
-from memwarden.readers.exit_status import Exit
+from memwarden.readers.collect import gap_of
+from memwarden.readers.exit_status import ExitStatus
 from memwarden.readers.factory import tree_reader
 
 
-class End(NamedTuple):
-    """The root of a tree has ended."""
+class EndedTree(NamedTuple):
+    """A tree whose root process has ended. Its reader of the exit status is to be closed by the caller."""
 
     key: ProcessKey
     name: str
-    #: Processes of its tree that live on.
+    #: Processes of its tree that still run.
     left: int
-    exit: Exit
+    exit: ExitStatus
 
 
 class _Tree:
-    """One of them."""
+    """One of the trees."""
 
     def __init__(self, pid: int, reader: Reader) -> None:
         self.pid, self.reader = pid, reader
-        self.exit: Exit | None = None
+        self.exit: ExitStatus | None = None
         self.root: ProcessKey | None = None
         self.name = ""
-        #: Whether the root lives, and whether anybody of the tree does, as far as is known.
-        self.stands = self.lives = True
-
-    def read(self) -> Mapping[str, Any]:
-        if self.exit is None:
-            self.exit = Exit(self.pid)  # before the look: whoever that finds is the one that this answers for
-        return self.reader.read()
+        #: True while the root runs, and while any process of the tree does, as far as is known.
+        self.root_runs = self.runs = True
 
     def close(self) -> None:
         self.reader.close()
-        if self.exit is not None and self.stands:  # else whoever is told of the end asks, and closes
+        if self.exit is not None and self.root_runs:  # otherwise the receiver of the EndedTree closes it
             self.exit.close()
             self.exit = None
 
@@ -48,95 +44,97 @@ class _Tree:
 class MultiTreeReader:
     """Reads the trees of these processes as one :class:`TreeMemory`; a process of several counts once.
 
-    ``newcomers`` gives pids that are to be in it at a look. A tree leaves when nobody of it is left; ``ends`` collects
-    the roots that have ended, until somebody takes them away. The result's root is the first tree's.
+    ``find_pids`` returns further pids to include at each sample. A tree is dropped when no process of it is left;
+    ``ended`` collects the roots that have ended, for the caller to take. The result's root is the first tree's.
     """
 
-    name = "forest"
+    name = "trees"
 
     def __init__(
         self,
         pids: Iterable[int] = (),
-        newcomers: Callable[[], Iterable[int]] | None = None,
+        find_pids: Callable[[], Iterable[int]] | None = None,
         *,
         reader: Callable[[int], Reader] = tree_reader,
     ) -> None:
         self._reader = reader
         self._trees = {pid: _Tree(pid, reader(pid)) for pid in dict.fromkeys(pids)}
-        self._newcomers = newcomers
-        self.ends: list[End] = []
-        #: What the last look saw; None where nobody is left.
+        self._find_pids = find_pids
+        self.ended: list[EndedTree] = []
+        #: The result of the last sample; None where no process is left.
         self.tree: TreeMemory | None = None
 
     @property
     def roots(self) -> tuple[ProcessKey, ...]:
-        """The roots that live, in the order in which they came."""
-        return tuple([tree.root for tree in self._trees.values() if tree.stands and tree.root is not None])
+        """The roots that run, in the order in which they were added."""
+        return tuple([tree.root for tree in self._trees.values() if tree.root_runs and tree.root is not None])
 
     def read(self) -> dict[str, Any]:
-        """``{"tree": TreeMemory, "gaps": (…)}``, without a tree where nobody is left."""
+        """Return ``{"tree": TreeMemory, "gaps": (…)}``, without a tree where no process is left."""
         gaps: list[Gap] = []
-        seen = self._look_at(list(self._trees), gaps)
-        if self._newcomers is not None:
-            seen += self._look_at(self._admit(seen, gaps), gaps)
-        self.tree = seen[0] if len(seen) == 1 else _joined(seen)
+        found = self._read_trees(list(self._trees), gaps)
+        if self._find_pids is not None:
+            found += self._read_trees(self._add(found, gaps), gaps)
+        self.tree = found[0] if len(found) == 1 else _joined(found)
         return {"gaps": tuple(gaps)} if self.tree is None else {"tree": self.tree, "gaps": tuple(gaps)}
 
-    def _look_at(self, pids: list[int], gaps: list[Gap]) -> list[TreeMemory]:
-        seen = []
+    def _read_trees(self, pids: list[int], gaps: list[Gap]) -> list[TreeMemory]:
+        found = []
         for pid in pids:
             each = self._trees[pid]
-            tree = self._look(each, gaps)
+            tree = self._read_tree(each, gaps)
             if tree is not None:
-                seen.append(tree)
-            elif not each.lives:
+                found.append(tree)
+            elif not each.runs:
                 del self._trees[pid]
                 each.close()
-        return seen
+        return found
 
-    def _admit(self, seen: list[TreeMemory], gaps: list[Gap]) -> list[int]:
-        """Who comes and is no member of a tree that was just looked at."""
-        assert self._newcomers is not None
+    def _add(self, found: list[TreeMemory], gaps: list[Gap]) -> list[int]:
+        """Add a tree for each further pid that is no member of a tree that was just read."""
+        assert self._find_pids is not None
         try:
-            pids = self._newcomers()
+            pids = self._find_pids()
         except ReadError as error:
-            gaps.append(Gap(error.what, error.where, error.why, error.detail))
+            gaps.append(gap_of(error))
             return []
-        members = {key.pid for tree in seen for key in tree.keys}
-        came = [pid for pid in sorted(pids) if pid not in self._trees and pid not in members]
-        self._trees.update({pid: _Tree(pid, self._reader(pid)) for pid in came})
-        return came
+        members = {key.pid for tree in found for key in tree.keys}
+        added = [pid for pid in sorted(pids) if pid not in self._trees and pid not in members]
+        self._trees.update({pid: _Tree(pid, self._reader(pid)) for pid in added})
+        return added
 
-    def _look(self, each: _Tree, gaps: list[Gap]) -> TreeMemory | None:
-        """The tree; None where nobody of it is left, or nothing can be read now."""
+    def _read_tree(self, each: _Tree, gaps: list[Gap]) -> TreeMemory | None:
+        """Return the tree; None where no process of it is left, or nothing can be read now."""
+        if each.exit is None:
+            each.exit = ExitStatus(each.pid)  # before reading: it then belongs to the process that is read
         tree: TreeMemory | None = None
         try:
-            facts = each.read()
+            facts = each.reader.read()
             tree = facts["tree"]
             found = facts.get("gaps", ())
         except ReadError as error:
-            found = () if error.why in ("gone", "absent") else (Gap(error.what, error.where, error.why, error.detail),)
+            found = () if error.why in ("gone", "absent") else (gap_of(error),)
         gaps += found
         if tree is not None:
             each.root = each.root or tree.root
             if tree.root in tree.keys:
                 each.name = tree.names[tree.keys.index(tree.root)]
                 return tree
-        if found:  # whoever cannot be read may well live
+        if found:  # a process that cannot be read may still run
             return tree
         left = 0 if tree is None else len(tree.keys)
-        each.lives = left > 0
-        if each.stands and each.name and each.root is not None and each.exit is not None:
-            each.stands = False
-            self.ends.append(End(each.root, each.name, left, each.exit))
-        return tree if each.lives else None
+        each.runs = left > 0
+        if each.root_runs and each.name and each.root is not None:
+            each.root_runs = False
+            self.ended.append(EndedTree(each.root, each.name, left, each.exit))
+        return tree if each.runs else None
 
     def close(self) -> None:
-        """Give the descriptors back; who is in it is remembered, but how they end can be told no more."""
+        """Close the descriptors; the trees are remembered, their exit statuses are not."""
         for each in self._trees.values():
             each.close()
-        for end in self.ends:
-            end.exit.close()
+        for ended in self.ended:
+            ended.exit.close()
 
 
 def _joined(trees: list[TreeMemory]) -> TreeMemory | None:
@@ -146,12 +144,12 @@ def _joined(trees: list[TreeMemory]) -> TreeMemory | None:
     for tree in trees:
         shared = tree.shared if len(tree.shared) == len(tree.keys) else (None,) * len(tree.keys)
         rows.update(zip(tree.keys, zip(tree.names, tree.rss, shared, strict=True), strict=True))
-    told = tuple([row[2] for row in rows.values() if row[2] is not None])
+    known = tuple([row[2] for row in rows.values() if row[2] is not None])
     return TreeMemory(
         trees[0].root,
         tuple(rows),
         tuple([row[0] for row in rows.values()]),
         tuple([row[1] for row in rows.values()]),
-        told if len(told) == len(rows) else (),
+        known if len(known) == len(rows) else (),
         sum(tree.zombies for tree in trees),
     )

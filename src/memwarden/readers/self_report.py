@@ -1,4 +1,4 @@
-"""What a program knows of its own memory, told to its own watch: caches, work in flight, calls."""
+"""Memory that a program reports about itself: caches, work in flight, calls."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Any
 from memwarden.errors import SettingsError
 from memwarden.model.facts import CacheFill, ProgramMemory
 
-#: Called at each sample on the thread that looks; None: nothing to tell now. What it raises becomes a gap.
-Tell = Callable[[], ProgramMemory | None]
+#: Called at each sample on the sampler thread; None means nothing to report now. An exception becomes a gap.
+Report = Callable[[], ProgramMemory | None]
 
 
 class SelfReportReader:
-    """Reads :class:`ProgramMemory` of this program: what ``tell`` tells, and how registered caches are filled.
+    """Reads :class:`ProgramMemory` of this program: the result of ``report``, and the fill of registered caches.
 
-    Full collections are counted here where ``tell`` leaves them out. ``caches`` gives the registered ones, which
-    are not all that there are: they may explain a rise, and never accuse it.
+    Full collections are counted here where ``report`` leaves them out. ``caches`` returns the registered caches, which
+    need not be all of them: they may explain growth, but are no evidence of a leak.
     """
 
     name = "program"
 
-    def __init__(self, tell: Tell | None, caches: Callable[[], Sequence[CacheFill]]) -> None:
-        if tell is not None and not callable(tell):
-            raise SettingsError(f"program: {tell!r} cannot be called; pass a function that returns ProgramMemory")
-        self._tell, self._caches = tell, caches
+    def __init__(self, report: Report | None, caches: Callable[[], Sequence[CacheFill]]) -> None:
+        if report is not None and not callable(report):
+            raise SettingsError(f"program: {report!r} cannot be called; pass a function that returns ProgramMemory")
+        self._report, self._caches = report, caches
 
     def read(self) -> Mapping[str, Any]:
-        """``{"program": ProgramMemory(…)}``, or nothing where nothing is known."""
-        told = None if self._tell is None else self._tell()
-        if told is not None and not isinstance(told, ProgramMemory):
-            raise SettingsError(f"program: {told!r} was told, which is no ProgramMemory")
-        if told is None or told.caches is None:
+        """Return ``{"program": ProgramMemory(…)}``, or ``{}`` where nothing is known."""
+        memory = None if self._report is None else self._report()
+        if memory is not None and not isinstance(memory, ProgramMemory):
+            raise SettingsError(f"program: the function returned {memory!r}; it must return ProgramMemory or None")
+        if memory is None or memory.caches is None:
             registered = tuple(self._caches())
             if registered:
-                told = (told or ProgramMemory())._replace(caches=registered, all_caches=False)
-        if told is None:
+                memory = (memory or ProgramMemory())._replace(caches=registered, all_caches=False)
+        if memory is None:
             return {}
-        if told.collections is None:
-            told = told._replace(collections=gc.get_stats()[-1]["collections"])
-        return {"program": told}
+        if memory.collections is None:
+            memory = memory._replace(collections=gc.get_stats()[-1]["collections"])
+        return {"program": memory}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no descriptor is open."""

@@ -9,7 +9,7 @@ from memwarden.readers.gc_objects import GcObjects
 
 @pytest.mark.contract("S3-4", "W3-9")
 def test_counting_takes_a_thousandth_of_the_time():
-    """It took 31 ms: for 31 s the last count stands, with its age."""
+    """It took 31 ms: for 31 s the last count is returned, with its age."""
     now, counted = [0.0], []
 
     def count():
@@ -17,18 +17,18 @@ def test_counting_takes_a_thousandth_of_the_time():
         counted.append(now[0])
         return len(counted)
 
-    census = GcObjects(count=count, monotonic=lambda: now[0])
-    assert census.due
-    assert census.objects() == (1, 0.0)
+    reader = GcObjects(count=count, monotonic=lambda: now[0])
+    assert reader.due
+    assert reader.objects() == (1, 0.0)
     now[0] += 30.9
-    assert not census.due
-    assert census.objects() == (1, pytest.approx(30.9))
+    assert not reader.due
+    assert reader.objects() == (1, pytest.approx(30.9))
     now[0] += 0.2
-    assert census.objects() == (2, 0.0)
+    assert reader.objects() == (2, 0.0)
     assert len(counted) == 2
 
 
-def test_it_counts_what_the_collector_knows():
+def test_it_counts_the_objects_of_the_collector():
     """All generations, once each."""
     kept = [[] for _ in range(1000)]
     before = len(gc.get_objects())

@@ -12,7 +12,7 @@ import pytest
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, TreeMemory
 from memwarden.readers.by_name import ProcessesByName
-from memwarden.readers.exit_status import Exit
+from memwarden.readers.exit_status import ExitStatus
 from memwarden.readers.multi_tree import MultiTreeReader
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader, gone
 from support.trees import MIB, CountedTree
@@ -30,14 +30,14 @@ def tree(root: int, *others: int, rss: int = MIB, alive: bool = True) -> dict[st
     return {"tree": TreeMemory(ProcessKey(root, 7), keys, names, each, each, 1 - alive)}
 
 
-def forest(scripts: dict[int, list[Any]], **more: Any) -> MultiTreeReader:
+def trees_of(scripts: dict[int, list[Any]], **more: Any) -> MultiTreeReader:
     return MultiTreeReader(scripts, reader=lambda pid: ScriptedReader(scripts[pid]), **more)
 
 
 def test_one_tree_is_passed_on_as_it_is() -> None:
     """The usual case costs nothing more."""
     facts = tree(A, CHILD)
-    reader = forest({A: [facts]})
+    reader = trees_of({A: [facts]})
     assert reader.read() == {"tree": facts["tree"], "gaps": ()}
     assert reader.read()["tree"] is facts["tree"]
     assert reader.roots == (ProcessKey(A, 7),)
@@ -45,7 +45,7 @@ def test_one_tree_is_passed_on_as_it_is() -> None:
 
 def test_a_process_of_two_trees_counts_once() -> None:
     """One named process may be the child of another."""
-    joined = forest({A: [tree(A, B, CHILD)], B: [tree(B, CHILD)]}).read()["tree"]
+    joined = trees_of({A: [tree(A, B, CHILD)], B: [tree(B, CHILD)]}).read()["tree"]
     assert [key.pid for key in joined.keys] == [A, B, CHILD]
     assert joined.total == 3 * MIB
     assert joined.root.pid == A
@@ -53,33 +53,33 @@ def test_a_process_of_two_trees_counts_once() -> None:
 
 def test_an_end_is_told_once_and_the_others_go_on() -> None:
     """With its name, and how many of its tree live on."""
-    reader = forest({A: [tree(A, CHILD), tree(A, CHILD, alive=False), gone()], B: [tree(B)]})
+    reader = trees_of({A: [tree(A, CHILD), tree(A, CHILD, alive=False), gone()], B: [tree(B)]})
     reader.read()
     assert [key.pid for key in reader.read()["tree"].keys] == [CHILD, B]
-    assert [(end.key.pid, end.name, end.left) for end in reader.ends] == [(A, f"p{A}", 1)]
+    assert [(end.key.pid, end.name, end.left) for end in reader.ended] == [(A, f"p{A}", 1)]
     assert reader.roots == (ProcessKey(B, 7),)
     assert [key.pid for key in reader.read()["tree"].keys] == [B]
-    assert len(reader.ends) == 1
+    assert len(reader.ended) == 1
 
 
 def test_when_nobody_is_left_there_is_no_tree() -> None:
     """Zombies are nobody: they hold no memory."""
-    reader = forest({A: [tree(A), tree(A, alive=False)]})
+    reader = trees_of({A: [tree(A), tree(A, alive=False)]})
     reader.read()
     assert reader.read() == {"gaps": ()}
     assert (reader.tree, reader.roots) == (None, ())
-    assert [end.left for end in reader.ends] == [0]
+    assert [end.left for end in reader.ended] == [0]
 
 
 def test_who_cannot_be_read_has_not_ended() -> None:
     """A refused file is a gap; the tree is there again when it can be read again."""
     denied = ReadError("statm", "/proc/1/statm", "denied")
     gap = Gap("statm", "/proc/1/statm", "denied")
-    reader = forest({A: [tree(A), denied, {**tree(A, alive=False), "gaps": (gap,)}, tree(A)]})
+    reader = trees_of({A: [tree(A), denied, {**tree(A, alive=False), "gaps": (gap,)}, tree(A)]})
     reader.read()
     assert reader.read() == {"gaps": (gap,)}
     assert reader.read()["gaps"] == (gap,)
-    assert reader.ends == []
+    assert reader.ended == []
     assert reader.read()["tree"].total == MIB
 
 
@@ -93,7 +93,7 @@ def test_newcomers_join_unless_they_are_members() -> None:
         made.append(pid)
         return ScriptedReader(scripts[pid])
 
-    grown = MultiTreeReader(newcomers=lambda: asked.pop(0), reader=reader)
+    grown = MultiTreeReader(find_pids=lambda: asked.pop(0), reader=reader)
     grown.read()
     assert [key.pid for key in grown.read()["tree"].keys] == [A, CHILD, B]
     assert made == [A, B]
@@ -156,14 +156,14 @@ def test_the_searcher_is_not_found(world: ProcTree) -> None:
 @of_linux
 def test_names_that_cannot_be_listed_are_a_gap(tmp_path: Path) -> None:
     """Nobody is said to be absent where nobody could be asked."""
-    reader = MultiTreeReader(newcomers=ProcessesByName("x", str(tmp_path / "nowhere")).find)
+    reader = MultiTreeReader(find_pids=ProcessesByName("x", str(tmp_path / "nowhere")).find)
     [gap] = reader.read()["gaps"]
     assert gap.why == "absent"
 
 
 def test_how_a_process_ended_is_unknown_where_it_was_never_there() -> None:
     """No error, no invented exit code; closing twice is fine."""
-    exit_ = Exit(A)
+    exit_ = ExitStatus(A)
     assert exit_.status() is None
     exit_.close()
     exit_.close()
@@ -172,6 +172,6 @@ def test_how_a_process_ended_is_unknown_where_it_was_never_there() -> None:
 @of_linux
 def test_a_living_process_has_no_exit_status() -> None:
     """Ourselves, for one."""
-    exit_ = Exit(os.getpid())
+    exit_ = ExitStatus(os.getpid())
     assert exit_.status() is None
     exit_.close()

@@ -227,7 +227,7 @@ def test_a_pid_that_changes_hands_between_the_census_and_the_walk(world: World) 
     reader = world.reader([10, 11])
     shares(reader)  # the large one; the other waits its turn
     world.process(10, 500 * MIB, start=2)
-    reader._census_due = float("inf")
+    reader._list_due = float("inf")
     world.now += 10
     assert [key.pid for key in shares(reader).keys] == [11]
     assert [pid for _, pid, _ in world.walks] == [11, 10]

@@ -1,4 +1,4 @@
-"""What a program tells of its own memory."""
+"""Memory that a program reports about itself."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def test_it_is_a_reader() -> None:
     reader.close()
 
 
-def test_what_is_told_is_read_and_collections_are_counted() -> None:
-    """Full ones; those that the program tells itself stand."""
-    told = ProgramMemory(active=2, calls=30)
-    reader = SelfReportReader(lambda: told, list)
+def test_a_report_is_read_and_collections_are_counted() -> None:
+    """Full ones; a number in the report stands."""
+    report = ProgramMemory(active=2, calls=30)
+    reader = SelfReportReader(lambda: report, list)
     before = reader.read()["program"].collections
     gc.collect()
-    assert reader.read() == {"program": told._replace(collections=before + 1)}
-    told = told._replace(collections=7)
-    assert reader.read() == {"program": told}
+    assert reader.read() == {"program": report._replace(collections=before + 1)}
+    report = report._replace(collections=7)
+    assert reader.read() == {"program": report}
 
 
-def test_nothing_to_tell_now() -> None:
+def test_nothing_to_report_now() -> None:
     """None is no fault."""
     assert SelfReportReader(lambda: None, list).read() == {}
 
 
 def test_registered_caches_are_read_as_some_of_all() -> None:
-    """With their bounds; a cache without one explains nothing, one that is gone neither. What is told comes first."""
+    """With their bounds; a cache without one explains nothing, one that is gone neither. What is report comes first."""
 
     @lru_cache(maxsize=4)
     def bounded(number: int) -> int:
@@ -71,11 +71,11 @@ def test_registered_caches_are_read_as_some_of_all() -> None:
     assert reader.read()["program"].caches == (CacheFill(1, 10),)
 
 
-@pytest.mark.parametrize("told", [3, {"calls": 1}, (None,)])
-def test_what_is_no_such_value_is_told(told: Any) -> None:
-    """It becomes a gap that says what came."""
-    with pytest.raises(SettingsError, match="no ProgramMemory"):
-        SelfReportReader(lambda: told, list).read()
+@pytest.mark.parametrize("report", [3, {"calls": 1}, (None,)])
+def test_another_value_is_an_error(report: Any) -> None:
+    """The message shows it."""
+    with pytest.raises(SettingsError, match="must return ProgramMemory"):
+        SelfReportReader(lambda: report, list).read()
 
 
 def test_what_cannot_be_called_is_refused() -> None:

@@ -17,7 +17,7 @@ from memwarden.model.calls import CallGrowth
 from memwarden.model.units import MIB, size_text
 from memwarden.model.verdicts import Reading, Trend
 from memwarden.process.fork_hooks import reset_after_fork
-from memwarden.readers.gc_objects import GcObjects, census
+from memwarden.readers.gc_objects import GcObjects, gc_objects
 
 #: Snapshots that are kept; the oldest are dropped first.
 SNAPSHOTS = 1000
@@ -104,7 +104,7 @@ class MemoryTracker:
         *,
         most: int = SNAPSHOTS,
         read: Callable[[], Reading] = _read,
-        objects: GcObjects = census,
+        objects: GcObjects = gc_objects,
         wall: Callable[[], float] = time.time,
         scopes: PeakScopes = peak_scopes,
     ) -> None:

@@ -1,8 +1,7 @@
 """Reading small kernel files cheaply: one ``pread`` on a kept descriptor.
 
-Measured (Python 3.11, Linux 6.18): ``pread`` of an open statm 1.35 µs; open, read, read, close as
-``open()`` does it 10 to 40 µs. A kept descriptor also never shows a later process with the same pid: it
-answers ESRCH.
+Measured (Python 3.11, Linux 6.18): ``pread`` of an open statm 1.35 µs; open, read, read, close with ``open()`` 10 to
+40 µs. A kept descriptor never shows a later process with the same pid: reading it fails with ESRCH.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable
 
 from memwarden.errors import ReadError
 
-#: Reading at a place; there is none on Windows, where nothing here is used.
+#: None on Windows, where nothing here is used.
 pread: Callable[[int, int, int], bytes] = getattr(os, "pread", None)  # type: ignore[assignment]
 
 _WHY = {
@@ -22,24 +21,24 @@ _WHY = {
     errno.EACCES: "denied",
     errno.EPERM: "denied",
     errno.EROFS: "denied",  # a container's read-only view of its groups
-    errno.EOPNOTSUPP: "absent",  # a file whose account is turned off (psi=0)
+    errno.EOPNOTSUPP: "absent",  # accounting is turned off (psi=0)
     errno.ESRCH: "gone",
     errno.ENODEV: "gone",  # a removed control group
 }
 
-#: Windows has no O_CLOEXEC, and is told that a file is absent as everybody else is.
+#: Windows has no O_CLOEXEC; there, too, a missing file is an error "absent".
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 
 
 def read_error(what: str, where: str, error: OSError | ValueError) -> ReadError:
-    """The system's answer as a typed error (ValueError: a path that holds a NUL)."""
+    """Return the system's error as a typed one (ValueError: a path that holds a NUL)."""
     if isinstance(error, ValueError):
         return ReadError(what, where, "broken", str(error))
     return ReadError(what, where, _WHY.get(error.errno or 0, "broken"), error.strerror or str(error))
 
 
 def most_kept(part: int = 4, most: int = 1024) -> int:
-    """How many descriptors a reader may keep: a part of what this process may open at all (soft limit)."""
+    """Return the number of descriptors that a reader may keep: a part of this process's soft limit."""
     try:
         import resource
 
@@ -50,11 +49,11 @@ def most_kept(part: int = 4, most: int = 1024) -> int:
 
 
 class KeptFile:
-    """A kernel file that is read again and again from its start, in one piece.
+    """A kernel file that is read repeatedly, in one piece.
 
     For files that the kernel writes as one record; one of many records is cut at a page (see :func:`read_once`).
     ``what`` names the fact in errors. The file is opened on the first read, and again after ``close``. ``fd`` is the
-    descriptor, -1 while it is closed, for those who read so often that a call more counts.
+    descriptor, -1 while it is closed, for direct reads on a hot path.
     """
 
     __slots__ = ("_size", "fd", "path", "what")

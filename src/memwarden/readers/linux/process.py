@@ -1,9 +1,8 @@
 """One process, from ``/proc/PID``.
 
-``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs,
-so a reader that looks often reads it less often (``max_age``). On Linux 6.2 and later (until the fix of
-2025) both may be some pages a processor off; near a limit :mod:`memwarden.contain` confirms with a counter
-that is not.
+``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs, so it is
+read less often (``max_age``). On Linux 6.2 and later (until the fix of 2025) both may be off by some pages for each
+processor; near a limit :mod:`memwarden.contain` confirms with an exact counter.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def parse_statm(data: bytes, where: str) -> tuple[int, int, int]:
-    """Virtual, resident and shared size in bytes from ``statm``."""
+    """Return virtual, resident and shared size in bytes from ``statm``. Raises :class:`ReadError`."""
     try:
         # Unpacking asks for a fourth field: without one the third may have been cut.
         virtual, resident, shared, _ = data.split(None, 3)
@@ -59,7 +58,7 @@ class Stat:
 
 
 def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
-    """Who a pid is now. Raises :class:`ReadError` (``gone`` when there is no such process)."""
+    """Return the identity of the process with this pid. Raises :class:`ReadError` (``gone`` when there is no such process)."""
     path = f"{proc}/{pid}/stat"
     try:
         return Stat(read_once("stat", path, 1024), path)
@@ -70,11 +69,11 @@ def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
 
 
 def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
-    """The proportional share of a process: its pages, each divided by how many map it.
+    """Return the proportional set size in bytes: each page is divided by the number of processes that map it.
 
-    ``field`` may ask for a part of it: ``Pss_Anon``, ``Pss_File`` or ``Pss_Shmem`` (Linux 5.4; where there is none, all
-    of it is taken). The kernel walks the page tables for it, 13 to 20 µs for each MB in 4 KiB pages: never on a hot
-    path. Raises :class:`ReadError`.
+    ``field`` selects a part: ``Pss_Anon``, ``Pss_File`` or ``Pss_Shmem`` (Linux 5.4; all of it where there is none).
+    The kernel walks the page tables, 13 to 20 µs for each MB in 4 KiB pages: never on a hot path. Raises
+    :class:`ReadError`.
     """
     path = f"{proc}/{pid}/smaps_rollup"
     data = read_once("smaps_rollup", path)
@@ -82,9 +81,9 @@ def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
 
 
 def read_shmem(pid: int, proc: str = "/proc") -> int:
-    """Resident bytes of a process in shared memory: shared anonymous maps and files in ``tmpfs`` (Linux 4.5).
+    """Return the resident bytes in shared anonymous maps and files in ``tmpfs`` (Linux 4.5). 15 µs.
 
-    15 µs. Raises :class:`ReadError`.
+    Raises :class:`ReadError`.
     """
     path = f"{proc}/{pid}/status"
     return _kilobytes("status", path, read_once("status", path), "RssShmem")
@@ -101,10 +100,10 @@ def _kilobytes(what: str, path: str, data: bytes, field: str) -> int:
 
 
 class ProcessReader:
-    """Reads :class:`ProcessMemory` of one process (the own one where no pid is given).
+    """Reads :class:`ProcessMemory` of one process, by default of this one.
 
-    Sizes are read anew each time. The swapped part, the name, the limit and what the kernel remembers as the peak
-    may be ``max_age`` seconds old.
+    Sizes are read each time. The swapped part, the name, the limit and the kernel's peak may be ``max_age`` seconds
+    old.
     """
 
     name = "process"
@@ -113,22 +112,22 @@ class ProcessReader:
         self._proc, self._max_age = proc, max_age
         self._full: ProcessMemory | None = None
         self._due = 0.0
-        self._who: int | str = "self" if pid is None else pid
+        self._pid: int | str = "self" if pid is None else pid
         self._files: tuple[KeptFile, KeptFile] | None = None
         self._key: ProcessKey | None = None
-        self._process_name = ""
-        self._shown_name = b""
+        self._name = ""
+        self._comm = b""
 
     def read(self) -> dict[str, Any]:
-        """``{"process": ProcessMemory}``; raises :class:`ReadError`."""
+        """Return ``{"process": ProcessMemory}``; raises :class:`ReadError`."""
         full = self._full
         if full is None or self._files is None or monotonic() >= self._due:
-            return {"process": self._renewed()}
+            return {"process": self._read_full()}
         file = self._files[0]
         try:
             data = pread(file.fd, 128, 0)
         except OSError:
-            data = file.read()  # which says what is wrong
+            data = file.read()  # raises the typed error
         key, name, _, _, _, _, swap, peak, vms_limit = full
         where = f"{self._proc}/{key.pid}/statm"
         virtual, resident, shared = parse_statm(data, where)
@@ -141,11 +140,11 @@ class ProcessReader:
         return {"process": shown}
 
     def memory(self) -> ProcessMemory:
-        """The fact alone."""
+        """Return the fact alone. Raises :class:`ReadError`."""
         process: ProcessMemory = self.read()["process"]
         return process
 
-    def _renewed(self) -> ProcessMemory:
+    def _read_full(self) -> ProcessMemory:
         full = self._status()
         if self._max_age > 0:
             statm = self._open()[0]
@@ -154,16 +153,16 @@ class ProcessReader:
         return full
 
     def resident(self) -> int:
-        """The resident size alone, at the cost of one system call."""
+        """Return the resident size in bytes, at the cost of one system call."""
         file = self._files[0] if self._files is not None else self._open()[0]
         try:
             _, pages, _ = pread(file.fd, 128, 0).split(None, 2)
             return int(pages) * PAGE
         except (OSError, ValueError):
-            return parse_statm(file.read(), file.path)[1]  # which says what is wrong
+            return parse_statm(file.read(), file.path)[1]  # raises the typed error
 
     def _status(self) -> ProcessMemory:
-        """Everything that ``status`` tells."""
+        """Return all figures of ``status``."""
         file = self._open()[1]
         data = file.read()
         number = self._number
@@ -173,8 +172,8 @@ class ProcessReader:
                 raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
             raise ReadError("status", file.path, "malformed", "no VmRSS line")
         shown = data[: data.find(b"\n")]
-        if shown != self._shown_name:  # it changes at exec; stat alone shows it without escapes
-            self._process_name, self._shown_name = self._identify().name, shown
+        if shown != self._comm:  # it changes at exec; stat alone shows it without escapes
+            self._name, self._comm = self._identify().name, shown
         files, shmem = number(data, b"\nRssFile:"), number(data, b"\nRssShmem:")
         assert self._key is not None
         peak = number(data, b"\nVmHWM:")
@@ -182,7 +181,7 @@ class ProcessReader:
             peak = max(peak, recorded_peak())
         return ProcessMemory(
             self._key,
-            self._process_name,
+            self._name,
             rss,
             number(data, b"\nVmSize:"),
             number(data, b"\nRssAnon:"),
@@ -196,7 +195,7 @@ class ProcessReader:
         if self._proc != "/proc" or not hasattr(resource, "prlimit"):
             return None  # a recorded tree: the limits of this machine's processes are not its own
         try:
-            soft, _ = resource.prlimit(0 if self._who == "self" else int(self._who), resource.RLIMIT_AS)
+            soft, _ = resource.prlimit(0 if self._pid == "self" else int(self._pid), resource.RLIMIT_AS)
         except OSError:
             return None  # another user's process; the limit then is simply not known
         return None if soft == resource.RLIM_INFINITY else soft
@@ -204,10 +203,10 @@ class ProcessReader:
     def _open(self) -> tuple[KeptFile, KeptFile]:
         if self._files is None:
             # "self" is resolved now: a kept /proc/self would go on showing the parent after a fork.
-            if self._who == "self":
+            if self._pid == "self":
                 self._key = None
             stat = self._identify()
-            self._key, self._process_name, self._shown_name = ProcessKey(stat.pid, stat.start), stat.name, b""
+            self._key, self._name, self._comm = ProcessKey(stat.pid, stat.start), stat.name, b""
             base = f"{self._proc}/{stat.pid}"
             self._files = (
                 KeptFile("statm", f"{base}/statm", 128),
@@ -216,8 +215,8 @@ class ProcessReader:
         return self._files
 
     def _identify(self) -> Stat:
-        """Who it is now. Raises :class:`ReadError` (``gone``) for a later process with the same pid."""
-        stat = read_stat(self._who, self._proc)
+        """Return the present identity. Raises :class:`ReadError` (``gone``) for a later process with the same pid."""
+        stat = read_stat(self._pid, self._proc)
         if self._key is not None and stat.start != self._key.start:
             raise ReadError("process", f"{self._proc}/{stat.pid}", "gone", "the pid belongs to another process now")
         return stat
@@ -231,11 +230,11 @@ class ProcessReader:
         except ValueError:
             line = key.strip().decode()
             raise ReadError(
-                "status", f"{self._proc}/{self._who}/status", "malformed", f"no number after {line}"
+                "status", f"{self._proc}/{self._pid}/status", "malformed", f"no number after {line}"
             ) from None
 
     def close(self) -> None:
-        """Give the descriptors back; the next read finds the process anew."""
+        """Close the descriptors; the next read resolves the process again."""
         for file in self._files or ():
             file.close()
         self._files = self._full = None

@@ -1,11 +1,10 @@
-"""What processes hold when shared pages are divided, on a budget of processor time.
+"""PSS and USS of processes (resident size with shared pages divided, and private pages), on a CPU budget.
 
-For PSS and USS the kernel walks a process's page tables (``smaps_rollup``, Linux 4.14): 13 to 20 µs for each MB
-in 4 KiB pages, and the process cannot change its mappings meanwhile. So they are not read on every look but on
-1 % of a core, a process after another, and each figure has an age.
+For them the kernel walks a process's page tables (``smaps_rollup``, Linux 4.14): 13 to 20 µs for each MB in 4 KiB pages,
+and the process cannot change its mappings meanwhile. So they are measured on 1 % of a core, one process after another,
+and each figure has an age.
 
-The budget is kept by measuring: what a look took of the thread's processor time, ``c``, is rested from for
-``c / budget`` before the next walk, be it that a walk was made or only said how old the figures are.
+The budget is kept by measuring: after ``c`` seconds of CPU time the next walk waits for ``c / budget``.
 """
 
 from __future__ import annotations
@@ -17,60 +16,60 @@ from typing import Any
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, ShareMemory, TreeMemory
+from memwarden.readers.collect import gap_of
 from memwarden.readers.linux.files import read_error
 from memwarden.readers.linux.process import read_stat
 
 Keys = Iterable[ProcessKey | int] | TreeMemory
 
-#: What a walk is reckoned to cost before it was measured: the dearest seen, and what opening and parsing cost.
-SECONDS_PER_BYTE, SECONDS_AT_LEAST = 20e-12, 50e-6
-#: Small processes are read several in a look, as long as they are reckoned to take no longer than this together.
-_TOGETHER = 0.002
-#: A process that nobody has measured yet comes before figures that are younger than this.
+#: Predicted cost of a walk that was never measured: the highest seen, and the cost of opening and parsing.
+SECONDS_PER_BYTE, MIN_SECONDS = 20e-12, 50e-6
+#: Small processes are measured in one sample as long as their predicted costs sum up to less than this.
+_BATCH_SECONDS = 0.002
+#: A process that was never measured comes before figures that are younger than this.
 _HEAD_START = 60.0
-#: The part of the budget for finding out who is there, and the least time between two such.
-_CENSUS, _CENSUS_SECONDS = 0.1, 0.25
-#: Looks that only tell put a walk off by no more than this part of the time: however many there are, walks go on.
-_PUT_OFF = 0.5
-#: The part of what a look takes that can be measured from inside of it.
+#: Share of the budget for listing the processes, and the least time between two listings.
+_LIST_SHARE, _LIST_SECONDS = 0.1, 0.25
+#: Samples without a walk delay the next one by at most this share of the time, so that walks go on.
+_MAX_DELAY_SHARE = 0.5
+#: Share of a sample's cost that can be measured from inside of it.
 _MEASURED = 0.9
 
 _WAY_OUT = {
     "denied": "processes of other users can be read by root, or with CAP_SYS_PTRACE",
     "absent": "this kernel has no smaps_rollup (Linux 4.14 with CONFIG_PROC_PAGE_MONITOR has)",
-    "slow": "a walk would take longer than `longest`; SharesReader(longest=…) allows more",
+    "slow": "the predicted time exceeds `longest`; raise it with PssReader(longest=…)",
 }
 
 
 class _Member:
     """A process and its newest figures."""
 
-    __slots__ = ("cost", "key", "measured", "pss", "rss", "since", "trouble", "uss", "walked")
+    __slots__ = ("cost", "error", "key", "measured", "pss", "rank", "rss", "uss", "walked")
 
     def __init__(self, key: ProcessKey, now: float) -> None:
         self.key = key
         self.rss = self.pss = self.uss = self.walked = 0
         #: When it was measured; None: never.
         self.measured: float | None = None
-        #: What it is ranked by: the oldest comes first.
-        self.since = now - _HEAD_START
+        #: Time that it is ranked by: the oldest is measured first.
+        self.rank = now - _HEAD_START
         self.cost = 0.0
-        self.trouble: ReadError | None = None
+        self.error: ReadError | None = None
 
     def predicted(self) -> float:
-        """Seconds that a walk will take: as the last one did, for the size that it has now."""
+        """Return the seconds that a walk will take: as the last one did, scaled to the present size."""
         if self.walked:
             return self.cost * max(1.0, self.rss / self.walked)
-        return SECONDS_AT_LEAST + self.rss * SECONDS_PER_BYTE
+        return MIN_SECONDS + self.rss * SECONDS_PER_BYTE
 
 
 class PssReader:
-    """Reads :class:`ShareMemory` of the processes that ``keys`` names, this one where it is None.
+    """Reads :class:`ShareMemory` of the processes in ``keys``, by default of this process.
 
-    ``keys`` is a pid, some pids or :class:`ProcessKey`, or a function that gives such or a :class:`TreeMemory`
-    (``TreeReader.members``, for one; None where it knows nobody yet) and is asked within the budget. ``budget``
-    is a share of one core. A process that is reckoned to take longer than ``longest`` seconds at once is left out
-    and told as a gap: the look would wait for it.
+    ``keys`` is a pid, some pids or :class:`ProcessKey`, or a function that returns such or a :class:`TreeMemory`
+    (``TreeReader.members``; None while no process is known); its cost is on the budget. ``budget`` is a share of one
+    core. A process whose walk is predicted to take longer than ``longest`` seconds is left out, with a gap.
     """
 
     name = "shares"
@@ -88,39 +87,39 @@ class PssReader:
         self._keys, self._proc, self._longest = keys, proc, longest
         self._monotonic, self._cpu = monotonic, cpu
         self._budget = budget
-        #: When who is there is found out again, and when the next walk may be made.
-        self._census_due = self._walk_due = self._looked = float("-inf")
+        #: When the processes are listed again, and when the next walk may be made.
+        self._list_due = self._walk_due = self._sampled = float("-inf")
         self._members: dict[ProcessKey, _Member] = {}
-        self._trouble: ReadError | None = None  # of the last census
-        self._told: tuple[list[_Member], tuple[Gap, ...]] | None = None
+        self._list_error: ReadError | None = None
+        self._result: tuple[list[_Member], tuple[Gap, ...]] | None = None
 
     def read(self) -> dict[str, Any]:
-        """``{"shares": ShareMemory, "gaps": (…)}``; raises :class:`ReadError` when nobody could be measured."""
-        now, begun = self._monotonic(), self._cpu()
+        """Return ``{"shares": ShareMemory, "gaps": (…)}``; raises :class:`ReadError` when none could be measured."""
+        now, start = self._monotonic(), self._cpu()
         walks = False
         try:
-            if now >= self._census_due:
-                self._told = None
-                self._count()
-                cost = self._cpu() - begun
-                self._census_due = now + max(_CENSUS_SECONDS, cost / (self._budget * _CENSUS))
+            if now >= self._list_due:
+                self._result = None
+                self._list()
+                cost = self._cpu() - start
+                self._list_due = now + max(_LIST_SECONDS, cost / (self._budget * _LIST_SHARE))
             if walks := now >= self._walk_due and bool(self._members):
-                self._told = None
+                self._result = None
                 self._walk()
-            return self._tell()
+            return self._facts()
         finally:
-            rest = (self._cpu() - begun) / (self._budget * _MEASURED)
+            rest = (self._cpu() - start) / (self._budget * _MEASURED)
             if walks:
                 self._walk_due = self._monotonic() + rest
             else:
-                self._walk_due += min(rest, (now - self._looked) * _PUT_OFF)
-            self._looked = now
+                self._walk_due += min(rest, (now - self._sampled) * _MAX_DELAY_SHARE)
+            self._sampled = now
 
-    def _tell(self) -> dict[str, Any]:
-        if self._told is None:
+    def _facts(self) -> dict[str, Any]:
+        if self._result is None:
             known = [each for each in self._members.values() if each.measured is not None]
-            self._told = sorted(known, key=lambda each: -each.pss), self._gaps()
-        measured, gaps = self._told
+            self._result = sorted(known, key=lambda each: -each.pss), self._gaps()
+        measured, gaps = self._result
         if not measured and gaps:
             raise ReadError(*gaps[0])
         if not self._members:
@@ -134,76 +133,76 @@ class PssReader:
         )
         return {"shares": shares, "gaps": gaps}
 
-    # --- who is there ---------------------------------------------------------------------------------
+    # --- members --------------------------------------------------------------------------------------
 
-    def _count(self) -> None:
-        """Find out who is there: those who ended are forgotten, a later process with the same pid is another."""
+    def _list(self) -> None:
+        """List the processes: ended ones are forgotten, a later process with the same pid is another one."""
         now = self._monotonic()
-        self._trouble = None
+        self._list_error = None
         try:
             wanted = self._wanted()
         except ReadError as error:
-            self._trouble = error
+            self._list_error = error
             if error.why != "gone":
-                return  # they may well live: what was measured stands, with its age
+                return  # they may still run: the last figures stay, with their ages
             wanted = []
         found: dict[ProcessKey, _Member] = {}
-        for who, size in wanted:
+        for process, size in wanted:
             try:
-                key, rss = self._found(who) if size is None or isinstance(who, int) else (who, size)
+                key, rss = self._found(process) if size is None or isinstance(process, int) else (process, size)
             except ReadError as error:
                 if error.why != "gone":
-                    self._trouble = error
+                    self._list_error = error
                 continue
             member = found[key] = self._members.get(key) or _Member(key, now)
             member.rss = rss
         self._members = found
 
     def _wanted(self) -> list[tuple[ProcessKey | int, int | None]]:
-        """Who is to be measured; with a size from a tree, which has just looked."""
+        """Return the processes to measure; with their sizes if a tree has just read them."""
         keys = self._keys() if callable(self._keys) else self._keys
         if keys is None:
-            # Asked now: a child after a fork is another process. A function that knows nobody yet says None, too.
+            # Evaluated now: a child after fork is another process.
             return [] if callable(self._keys) else [(os.getpid(), None)]
         if isinstance(keys, TreeMemory):
             return list(zip(keys.keys, keys.rss, strict=True))
         return [(each, None) for each in ([keys] if isinstance(keys, int | ProcessKey) else keys)]
 
-    def _found(self, who: ProcessKey | int) -> tuple[ProcessKey, int]:
-        """A process and its size. Raises :class:`ReadError`."""
-        pid = who.pid if isinstance(who, ProcessKey) else who
+    def _found(self, process: ProcessKey | int) -> tuple[ProcessKey, int]:
+        """Return the key and size of a process. Raises :class:`ReadError`."""
+        pid = process.pid if isinstance(process, ProcessKey) else process
         stat = read_stat(pid, self._proc)
         key = ProcessKey(pid, stat.start)
-        if stat.state in "ZX" or (isinstance(who, ProcessKey) and who != key):
+        if stat.state in "ZX" or (isinstance(process, ProcessKey) and process != key):
             raise ReadError("shares", f"{self._proc}/{pid}", "gone", "it has ended")
         return key, stat.rss
 
-    # --- what they hold -------------------------------------------------------------------------------
+    # --- sizes ----------------------------------------------------------------------------------------
 
     def _walk(self) -> None:
-        """Measure whose turn it is: one of any size, then small ones as long as all are cheap together."""
+        """Measure the oldest figure of any size, and then further ones while they are cheap together."""
         spent = 0.0
-        for member in sorted(self._members.values(), key=lambda each: (each.since, -each.rss)):
+        for member in sorted(self._members.values(), key=lambda each: (each.rank, -each.rss)):
             predicted = member.predicted()
             if predicted > self._longest:
-                member.since = self._monotonic()
-                member.trouble = ReadError("shares", "", "slow")
+                member.rank = self._monotonic()
+                member.error = ReadError("shares", "", "slow")
                 continue
-            if spent and spent + predicted > _TOGETHER:
+            if spent and spent + predicted > _BATCH_SECONDS:
                 break
-            begun = self._cpu()
+            start = self._cpu()
             self._measure(member)
-            took = self._cpu() - begun
-            if member.trouble is None:
-                member.cost, member.walked = took, member.rss
-            spent += max(took, 1e-9)
+            cost = self._cpu() - start
+            if member.error is None:
+                member.cost, member.walked = cost, member.rss
+            spent += max(cost, 1e-9)
 
     def _measure(self, member: _Member) -> None:
-        member.trouble = None
+        member.error = None
         path = f"{self._proc}/{member.key.pid}/smaps_rollup"
         try:
             data = self._rollup(member.key, path)
-            if not data.endswith(b"\n"):  # cut: what is missing would count as nothing
+            if not data.endswith(b"\n"):  # truncated: missing lines would count as 0
                 raise ValueError
             pss = _sum(data, b"\nPss:")
             uss = _sum(data, b"\nPrivate_Clean:", b"\nPrivate_Dirty:")
@@ -212,17 +211,16 @@ class PssReader:
         except ReadError as error:
             if error.why == "gone":
                 self._members.pop(member.key, None)
-            member.trouble = error
+            member.error = error
         except ValueError:
-            member.trouble = ReadError("shares", path, "malformed", f"{data[:60]!r}")
-        member.since = self._monotonic()
-        if member.trouble is None:
-            member.pss, member.uss, member.measured = pss, uss, member.since
+            member.error = ReadError("shares", path, "malformed", f"{data[:60]!r}")
+        member.rank = self._monotonic()
+        if member.error is None:
+            member.pss, member.uss, member.measured = pss, uss, member.rank
 
     def _rollup(self, key: ProcessKey, path: str) -> bytes:
-        """The file's content. Raises :class:`ReadError` (``gone`` where the pid is another process's now)."""
-        # Opened first and identified then: what is open belongs to whoever had the pid, and answers for nobody
-        # else. Were it a later process's, the start time would say so.
+        """Read the file. Raises :class:`ReadError` (``gone`` where the pid is another process's now)."""
+        # Opened first and identified then: an open file answers for the process that had the pid at that moment.
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -246,30 +244,29 @@ class PssReader:
             raise ReadError("shares", f"{self._proc}/{key.pid}", "gone", "the pid belongs to another process now")
 
     def _gaps(self) -> tuple[Gap, ...]:
-        """One for each cause, however many processes it keeps from us."""
-        causes: dict[str, list[_Member]] = {}
+        """Return one gap for each cause, whatever the number of processes."""
+        causes: dict[str, list[tuple[_Member, ReadError]]] = {}
         for member in self._members.values():
-            if member.trouble is not None:
-                causes.setdefault(member.trouble.why, []).append(member)
+            if member.error is not None:
+                causes.setdefault(member.error.why, []).append((member, member.error))
         gaps = []
         for why, members in causes.items():
-            first = members[0]
-            assert first.trouble is not None
-            which = f"pid {first.key.pid}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
-            detail = f"{which}: {_WAY_OUT.get(why, first.trouble.detail)}"
+            member, error = members[0]
+            which = f"pid {member.key.pid}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
+            detail = f"{which}: {_WAY_OUT.get(why, error.detail)}"
             gaps.append(Gap("shares", f"{self._proc}/PID/smaps_rollup", why, detail))
-        if (trouble := self._trouble) is not None:
-            gaps.append(Gap(trouble.what, trouble.where, trouble.why, trouble.detail))
+        if self._list_error is not None:
+            gaps.append(gap_of(self._list_error))
         return tuple(gaps)
 
     def close(self) -> None:
-        """Forget what was measured; the next read begins anew (in a child after a fork: with the child)."""
-        self._members, self._trouble, self._told = {}, None, None
-        self._census_due = self._walk_due = self._looked = float("-inf")
+        """Forget the figures; the next read starts afresh (in a child after fork: with the child)."""
+        self._members, self._list_error, self._result = {}, None, None
+        self._list_due = self._walk_due = self._sampled = float("-inf")
 
 
 def _sum(data: bytes, *keys: bytes) -> int:
-    """The bytes behind these words. Raises ValueError where one is missing or no number stands there."""
+    """Return the bytes after these keys. Raises ValueError where one is missing or has no number."""
     total = 0
     for key in keys:
         at = data.index(key) + len(key)

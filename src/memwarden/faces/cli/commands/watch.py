@@ -25,7 +25,7 @@ from memwarden.model.serialize import to_json
 from memwarden.policy.presets import EMERGENCY
 from memwarden.policy.rules import Rule
 from memwarden.protocols import Recorder
-from memwarden.readers.multi_tree import End
+from memwarden.readers.multi_tree import EndedTree
 from memwarden.readers.nvidia import NvidiaReader
 from memwarden.settings import Settings, SettingsReloader, resolve
 
@@ -214,8 +214,8 @@ class _Session:
         if trees is None:
             return
         until = time.monotonic() + _REAP_SECONDS  # for all of them: the view must not freeze for long
-        while trees.ends:
-            end = trees.ends.pop(0)
+        while trees.ended:
+            end = trees.ended.pop(0)
             status = _status(end, until)
             end.exit.close()
             message = f"{end.name}[{end.key.pid}] {_exit_text(status)}"
@@ -244,7 +244,7 @@ class _Session:
         return f"{render.printable(process.name)}[{process.key.pid}]"
 
 
-def _status(end: End, until: float) -> int | None:
+def _status(end: EndedTree, until: float) -> int | None:
     """Return the exit status; wait for the parent to reap the process."""
     while (status := end.exit.status()) is None and time.monotonic() < until:
         time.sleep(0.02)

@@ -136,7 +136,7 @@ def named(text: str) -> Target:
         raise SettingsError("--name: needs Linux; use --pid here")
     from memwarden.readers.by_name import ProcessesByName
 
-    return _of(MultiTreeReader(newcomers=ProcessesByName(text).find), ends=False)
+    return _of(MultiTreeReader(find_pids=ProcessesByName(text).find), ends=False)
 
 
 def _of(trees: MultiTreeReader, *, ends: bool) -> Target:

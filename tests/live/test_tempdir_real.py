@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.readers.tempdir import Sweep
+from memwarden.readers.tempdir import DirectoryCount
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="compares with du of GNU")
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 
 COUNT = """
 import json, os, sys
-from memwarden.readers.tempdir import Sweep
+from memwarden.readers.tempdir import DirectoryCount
 if len(sys.argv) > 2:
     os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
-sweep = Sweep(sys.argv[1])
+sweep = DirectoryCount(sys.argv[1])
 while not sweep.step(1000):
     pass
 print(json.dumps([sweep.used, sweep.files, [gap.why for gap in sweep.gaps()]]))
@@ -50,7 +50,7 @@ def du(path: str) -> int:
 
 def test_it_counts_what_du_counts(folder: Path) -> None:
     """To the byte."""
-    sweep = Sweep(str(folder))
+    sweep = DirectoryCount(str(folder))
     assert sweep.step(10_000)
     assert sweep.used == du(str(folder))
     assert sweep.files == 303
@@ -59,7 +59,7 @@ def test_it_counts_what_du_counts(folder: Path) -> None:
 def test_the_packages_of_this_python(tmp_path: Path) -> None:
     """A directory as large as they come here."""
     packages = str(Path(pytest.__file__).parents[1])
-    sweep = Sweep(packages)
+    sweep = DirectoryCount(packages)
     while not sweep.step(1000):
         pass
     assert sweep.files > 1000

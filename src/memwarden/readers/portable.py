@@ -1,10 +1,10 @@
 """The machine, processes and trees through psutil, where there is no ``/proc``: macOS and Windows.
 
-It knows less than the Linux readers: no groups, no stalls, shared parts and peaks only where psutil tells them.
-What is not told is None, or an empty column. It can be chosen on Linux too, where psutil is installed.
+They know less than the Linux readers: no groups, no stalls, shared parts and peaks only where psutil has them. A
+missing figure is None, or an empty column. They can be chosen on Linux too, where psutil is installed.
 
-psutil's start time is the wall clock's and moves when somebody sets that, so a process keeps the identity that it
-was first met with for as long as psutil says that it is the same one.
+psutil's start time is of the wall clock and moves when that is set, so a process keeps its first identity for as long
+as psutil reports it as the same process.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from memwarden.model.facts import (
     TopProcesses,
     TreeMemory,
 )
+from memwarden.readers.collect import gap_of
 from memwarden.readers.peak import recorded_peak
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     Known = tuple[psutil.Process, ProcessKey]
 
-#: Everybody met so far, by pid, for all readers and threads: two of them must agree on who somebody is.
+#: All processes identified so far, by pid, for all readers and threads: they must agree on an identity.
 _known: dict[int, Known] = {}
 _FORGET_EVERY = 1024
 
@@ -52,14 +53,14 @@ def _need_psutil() -> Any:
     return psutil
 
 
-def _meet(pid: int) -> Known:
-    """Whoever has this pid now. Raises :class:`ReadError`."""
+def _identify(pid: int) -> Known:
+    """Return the process with this pid now, and its key. Raises :class:`ReadError`."""
     import psutil
 
     known = _known.get(pid)
     if known is not None and known[0].is_running():
         return known
-    with _asking(pid):
+    with _typed_errors(pid):
         process = psutil.Process(pid)
         known = process, ProcessKey(pid, int(process.create_time() * 1e6))
     if len(_known) % _FORGET_EVERY == _FORGET_EVERY - 1:
@@ -71,8 +72,8 @@ def _meet(pid: int) -> Known:
 
 
 @contextlib.contextmanager
-def _asking(pid: int) -> Iterator[None]:
-    """psutil's errors as :class:`ReadError`; ``what`` is ``"zombie"`` for one."""
+def _typed_errors(pid: int) -> Iterator[None]:
+    """Raise psutil's errors as :class:`ReadError`; ``what`` is ``"zombie"`` for a zombie."""
     import psutil
 
     where = f"pid {pid}"
@@ -89,16 +90,16 @@ def _asking(pid: int) -> Iterator[None]:
 
 
 def _measure(known: Known) -> ProcessMemory:
-    """What a process holds now. Raises :class:`ReadError`."""
+    """Return the memory of a process. Raises :class:`ReadError`."""
     import psutil
 
     process, key = known
-    with _asking(key.pid):
+    with _typed_errors(key.pid):
         with process.oneshot():
             memory, name = process.memory_info(), process.name()
             if memory.rss == 0 and process.status() == psutil.STATUS_ZOMBIE:  # Linux reads zeros without an error
                 raise psutil.ZombieProcess(key.pid)
-        # Asked afterwards: psutil compares start times here, and not in the calls above.
+        # Checked afterwards: psutil compares start times here, and not in the calls above.
         if not process.is_running():
             raise psutil.NoSuchProcess(key.pid)
     shared = getattr(memory, "shared", None)
@@ -115,7 +116,7 @@ def _measure(known: Known) -> ProcessMemory:
 
 
 def _own_peak() -> int | None:
-    """The highest resident size of this process, from the system's account of it; on Windows psutil tells it."""
+    """Return the highest resident size of this process from ``getrusage``; None on Windows, where psutil has it."""
     if sys.platform == "win32" or resource is None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
@@ -123,15 +124,15 @@ def _own_peak() -> int | None:
 
 
 class PortablePeakReader:
-    """The highest resident size of this process; see :class:`~memwarden.readers.peak.PeakReader`."""
+    """Implements :class:`~memwarden.readers.peak.PeakReader`."""
 
     def __init__(self) -> None:
         self._psutil = _need_psutil()
         self._process: psutil.Process | None = None
 
     def read(self) -> tuple[int, int]:
-        """Where the system tells no mark, what is held now stands for it. Raises :class:`ReadError`."""
-        with _asking(os.getpid()):
+        """Return peak and resident size; without a mark the present size is the peak. Raises :class:`ReadError`."""
+        with _typed_errors(os.getpid()):
             if self._process is None:
                 self._process = self._psutil.Process()
             memory = self._process.memory_info()
@@ -139,38 +140,33 @@ class PortablePeakReader:
         return max(peak, memory.rss), memory.rss
 
     def close(self) -> None:
-        """Nothing is kept open; in a child after fork it is another process."""
+        """Forget the process: in a child after fork it is another one."""
         self._process = None
 
 
-def _gap(error: ReadError) -> Gap:
-    return Gap(error.what, error.where, error.why, error.detail)
-
-
 class PortableReader:
-    """Reads :class:`SystemMemory` and :class:`ProcessMemory` (the own process where no pid is given).
+    """Reads :class:`SystemMemory` and :class:`ProcessMemory`, by default of this process.
 
-    A process that cannot be read is a gap, and the machine is told all the same. ``vms`` is what psutil calls so:
-    on Windows the private part that is committed.
+    A process that cannot be read is a gap. ``vms`` is psutil's: on Windows the committed private part.
     """
 
     name = "portable"
 
     def __init__(self, pid: int | None = None) -> None:
         self._psutil = _need_psutil()
-        self._who: int | str = "self" if pid is None else pid
+        self._pid_or_self: int | str = "self" if pid is None else pid
         self._known: Known | None = None
         if pid is not None:
-            self._known = _meet(pid)
+            self._known = _identify(pid)
 
     def read(self) -> dict[str, Any]:
-        """``{"system": …, "process": …, "gaps": (…)}``; raises :class:`ReadError` for the machine."""
+        """Return ``{"system": …, "process": …, "gaps": (…)}``; raises :class:`ReadError` for the machine."""
         gaps: list[Gap] = []
         facts: dict[str, Any] = {"system": self._system(gaps)}
         try:
             facts["process"] = self._process()
         except ReadError as error:
-            gaps.append(_gap(error))
+            gaps.append(gap_of(error))
         facts["gaps"] = tuple(gaps)
         return facts
 
@@ -192,23 +188,23 @@ class PortableReader:
 
     def _process(self) -> ProcessMemory:
         if self._known is None:
-            self._known = _meet(os.getpid() if self._who == "self" else int(self._who))
+            self._known = _identify(os.getpid() if self._pid_or_self == "self" else int(self._pid_or_self))
         memory = _measure(self._known)
-        if self._who == "self" and (peak := _own_peak()):
+        if self._pid_or_self == "self" and (peak := _own_peak()):
             memory = memory._replace(peak=max(peak, memory.rss))
         return memory
 
     def close(self) -> None:
-        """Nothing is kept open; the own process is found anew, as after a fork it must be."""
-        if self._who == "self":
+        """Forget this process: in a child after fork it is another one."""
+        if self._pid_or_self == "self":
             self._known = None
 
 
 class PortableShares:
-    """Reads :class:`ShareMemory` of one process (the own one where no pid is given), on a budget.
+    """Reads :class:`ShareMemory` of one process, by default of this one, on a budget.
 
-    ``uss`` everywhere, ``pss`` on Linux alone. The system walks the whole address space for it, so a figure is
-    kept until measuring anew takes no more than the share ``budget`` of the time.
+    ``uss`` everywhere, ``pss`` on Linux only. The system walks the whole address space for it, so a figure is kept
+    until a new one takes at most the share ``budget`` of the time.
     """
 
     name = "portable_shares"
@@ -222,30 +218,30 @@ class PortableShares:
         self._measured = self._due = 0.0
 
     def read(self) -> dict[str, Any]:
-        """``{"shares": ShareMemory}``; raises :class:`ReadError`."""
-        process, key = _meet(os.getpid() if self._pid is None else self._pid)
-        begun = now = self._monotonic()
+        """Return ``{"shares": ShareMemory}``; raises :class:`ReadError`."""
+        process, key = _identify(os.getpid() if self._pid is None else self._pid)
+        start = now = self._monotonic()
         if self._kept is None or self._kept[0] != key or now >= self._due:
-            with _asking(key.pid):
+            with _typed_errors(key.pid):
                 memory = process.memory_full_info()
             self._kept = key, getattr(memory, "pss", None), memory.uss
             self._measured = now = self._monotonic()
-            self._due = now + (now - begun) / self._budget
+            self._due = now + (now - start) / self._budget
         _, pss, uss = self._kept
         return {"shares": ShareMemory((key,), () if pss is None else (pss,), (uss,), (now - self._measured,))}
 
     def close(self) -> None:
-        """Nothing is kept open; the next figure is a fresh one."""
+        """Forget the figure; the next read measures."""
         self._kept = None
 
 
 class PortableTree:
     """Reads :class:`TreeMemory` of the process ``pid`` and everything that it started.
 
-    As :class:`~memwarden.readers.linux.tree.TreeReader`, which says what ``adopter`` and ``strangers`` are for, with
-    psutil's means: each look goes through all processes of the machine, and who was forked and orphaned between two
-    looks is not found. On Windows a parent that has ended leaves its pid behind as its children's; whoever is
-    older than the process that has that pid now is no child of it.
+    As :class:`~memwarden.readers.linux.tree.TreeReader` (also for ``adopter`` and ``strangers``), by psutil: each
+    sample goes through all processes of the machine, and a process that was forked and orphaned between two samples is
+    not found. On Windows the pid of an ended parent stays with its children; a process that is older than the present
+    process with that pid is no child of it.
     """
 
     name = "portable_tree"
@@ -257,12 +253,12 @@ class PortableTree:
         self._members: dict[int, Known] = {}
 
     def read(self) -> dict[str, Any]:
-        """``{"tree": TreeMemory, "gaps": (…)}``; raises :class:`ReadError` (``gone``) when no member is left."""
+        """Return ``{"tree": TreeMemory, "gaps": (…)}``; raises :class:`ReadError` (``gone``) when no member is left."""
         tree, gaps = self.sample()
         return {"tree": tree, "gaps": gaps}
 
     def sample(self) -> tuple[TreeMemory, tuple[Gap, ...]]:
-        """The tree as it is now, and what could not be read of it."""
+        """Return the tree as it is now, and what could not be read of it."""
         gaps: list[Gap] = []
         measured: list[ProcessMemory] = []
         zombies = 0
@@ -271,7 +267,7 @@ class PortableTree:
                 measured.append(_measure(known))
             except ReadError as error:
                 if error.why != "gone":
-                    gaps.append(_gap(error))
+                    gaps.append(gap_of(error))
                 zombies += error.what == "zombie"
         if self._root is None and gaps:
             raise ReadError(*gaps[0])
@@ -280,7 +276,7 @@ class PortableTree:
         return TreeMemory(self._root, *_columns(measured), zombies), tuple(gaps)
 
     def members(self) -> list[ProcessKey]:
-        """Who belongs to the tree now, without measuring; zombies included."""
+        """Return the members now, without measuring; zombies included."""
         return [key for _, key in self._walk([])]
 
     def _walk(self, gaps: list[Gap]) -> list[Known]:
@@ -296,10 +292,10 @@ class PortableTree:
                 if pid in found:
                     continue
                 try:
-                    known = self._met(pid)
+                    known = self._add(pid)
                 except ReadError as error:
                     if error.why != "gone":
-                        gaps.append(_gap(error))
+                        gaps.append(gap_of(error))
                     continue
                 found[pid] = known
                 todo += [each for each in children.get(pid, ()) if self._descends(each, known[1])]
@@ -313,8 +309,8 @@ class PortableTree:
         self._members = found
         return list(found.values())
 
-    def _met(self, pid: int) -> Known:
-        known = _meet(pid)
+    def _add(self, pid: int) -> Known:
+        known = _identify(pid)
         if pid == self._root_pid:
             if self._root is None:
                 self._root = known[1]
@@ -326,9 +322,9 @@ class PortableTree:
         if not self._psutil.WINDOWS:
             return True  # elsewhere an orphan is given a living parent
         try:
-            return _meet(pid)[1].start >= parent.start
+            return _identify(pid)[1].start >= parent.start
         except ReadError as error:
-            return error.why != "gone"  # it is met again, and told as a gap
+            return error.why != "gone"  # identified again, and then a gap
 
     def _children_of_all(self) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {}
@@ -336,19 +332,19 @@ class PortableTree:
             with contextlib.suppress(self._psutil.Error, OSError):
                 try:
                     parent = process.ppid()
-                except self._psutil.NoSuchProcess:  # psutil remembered an earlier one by this pid
+                except self._psutil.NoSuchProcess:  # psutil had cached an earlier process with this pid
                     parent = self._psutil.Process(process.pid).ppid()
                 found.setdefault(parent, []).append(process.pid)
         return found
 
     def close(self) -> None:
-        """Nothing is kept open; the members are remembered."""
+        """Do nothing: no descriptor is open, and the members are remembered."""
 
 
 class PortableMachine:
     """Reads :class:`TopProcesses`: the ``top`` largest processes of the machine by resident size.
 
-    Those of other users may be closed to us (macOS without root): they are in no rank, and one gap says how many.
+    Those of other users may be unreadable (macOS without root): they are left out, and one gap counts them.
     """
 
     name = "portable_machine"
@@ -358,9 +354,9 @@ class PortableMachine:
         self._top = top
 
     def read(self) -> dict[str, Any]:
-        """``{"top": TopProcesses, "gaps": (…)}``."""
+        """Return ``{"top": TopProcesses, "gaps": (…)}``."""
         sizes: list[tuple[int, int]] = []
-        processes = closed = 0
+        processes = unreadable = 0
         for process in self._psutil.process_iter():
             processes += 1
             try:
@@ -368,23 +364,23 @@ class PortableMachine:
             except self._psutil.NoSuchProcess:
                 continue
             except (self._psutil.Error, OSError):
-                closed += 1
+                unreadable += 1
         largest: list[ProcessMemory] = []
         for _, pid in heapq.nlargest(self._top, sizes):
             with contextlib.suppress(ReadError):  # ended meanwhile
-                largest.append(_measure(_meet(pid)))
+                largest.append(_measure(_identify(pid)))
         largest.sort(key=lambda each: -each.rss)
-        gaps = (Gap("top", "psutil", "denied", f"{closed} of {processes} processes"),) if closed else ()
+        gaps = (Gap("top", "psutil", "denied", f"{unreadable} of {processes} processes"),) if unreadable else ()
         return {"top": TopProcesses(processes, *_columns(largest)), "gaps": gaps}
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no descriptor is open."""
 
 
 def _columns(
     rows: list[ProcessMemory],
 ) -> tuple[tuple[ProcessKey, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-    """Keys, names, resident and shared sizes; the last is empty where the system does not tell them."""
+    """Return keys, names, resident and shared sizes; the last is empty where the system has none."""
     return (
         tuple(row.key for row in rows),
         tuple(row.name for row in rows),
@@ -400,50 +396,50 @@ class PortableProbe:
         self._psutil = _need_psutil()
 
     def key_of(self, pid: int) -> ProcessKey:
-        """The identity of whoever has this pid now. Raises :class:`ReadError`."""
-        return _meet(pid)[1]
+        """Return the identity of the process with this pid now. Raises :class:`ReadError`."""
+        return _identify(pid)[1]
 
     def own(self) -> ProcessKey:
-        """This process."""
+        """Return this process."""
         return self.key_of(os.getpid())
 
     def alive(self, key: ProcessKey) -> bool:
-        """Whether this very process still runs (one that waits to be reaped does not)."""
+        """Return whether exactly this process still runs (a zombie does not)."""
         try:
-            process, now = _meet(key.pid)
+            process, now = _identify(key.pid)
             if now != key:
                 return False
-            with _asking(key.pid):
+            with _typed_errors(key.pid):
                 return bool(process.status() != self._psutil.STATUS_ZOMBIE)
         except ReadError as error:
-            return error.why == "denied"  # it is there, and closed to us
+            return error.why == "denied"  # it exists, and may not be read
 
     def stopped(self, key: ProcessKey) -> bool:
-        """Whether this very process stands still: stopped, or under a debugger."""
+        """Return whether exactly this process is stopped, also by a debugger."""
         try:
-            process, now = _meet(key.pid)
-            with _asking(key.pid):
+            process, now = _identify(key.pid)
+            with _typed_errors(key.pid):
                 status = process.status()
         except ReadError:
             return False
         return now == key and status in (self._psutil.STATUS_STOPPED, self._psutil.STATUS_TRACING_STOP)
 
     def children(self, key: ProcessKey) -> list[ProcessKey]:
-        """Its children; empty when it is gone or another one."""
+        """Return its children; empty when it is gone."""
         try:
-            process, now = _meet(key.pid)
-            with _asking(key.pid):
+            process, now = _identify(key.pid)
+            with _typed_errors(key.pid):
                 children = process.children() if now == key else []
         except ReadError:
             return []
         found = []
         for child in children:
             with contextlib.suppress(ReadError):
-                met, each = _meet(child.pid)
-                if met == child:  # nobody else by now
+                same, each = _identify(child.pid)
+                if same == child:  # the pid was not reused
                     found.append(each)
         return found
 
     def session(self, key: ProcessKey) -> list[ProcessKey]:
-        """The other members of the session that it leads; empty, where only its descendants are known."""
+        """Return an empty list: psutil knows no sessions."""
         return []

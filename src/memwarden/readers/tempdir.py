@@ -1,12 +1,11 @@
-"""Directories that fill (temporary files): what lies in them, and what their file system has left.
+"""Size of directories (temporary files), and the free space of their file systems.
 
 Counted like ``du -x``: blocks on disk, those of folders included; a file with several names once; links are not
-followed and other file systems not entered. Nothing is ever deleted, and nothing written.
+followed and other file systems not entered. Nothing is deleted or written.
 
-This reader has a thread of its own. A file system can take any time to answer: a cold disk milliseconds for a
-single entry, a network's whose server is gone for ever, and no call could be taken back. The thread counts in
-slices of 2 ms on 1 % of a core, and ``read`` only takes what it has found. Where it hangs a gap says so
-(``slow``), and it alone may outlive ``close``. Between counts it sleeps.
+A file system may take any time to answer: a cold disk milliseconds for one entry, a dead network server for ever, and
+no call can be cancelled. So a thread counts in slices of 2 ms on 1 % of a core, and ``read`` returns its figures. A
+hanging call is a gap (``slow``), and this thread alone may outlive ``close``. Between counts it sleeps.
 """
 
 from __future__ import annotations
@@ -22,47 +21,48 @@ from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import DirectoryUsage, Gap
+from memwarden.readers.collect import gap_of
 from memwarden.readers.linux.files import read_error
 
 THREAD = "memwarden-tempdir"
-#: Folders in folders that are counted; each costs two descriptors while a count goes on.
+#: Nested folders that are counted; each costs two descriptors during a count.
 DEEPEST = 32
 #: Files with several names that are remembered, so that they count once: 10 MB at most.
-_REMEMBERED = 100_000
-#: Work at a stretch in seconds, and how many entries between two looks at the clock.
+_MAX_LINKED = 100_000
+#: Length of a slice in seconds, and entries between two checks of the clock.
 _SLICE, _STRIDE = 0.002, 32
-#: How to list an open folder: as a path. By its descriptor Python rewinds the list when it closes it, and in a child
-#: after a fork, where that is the same open file, so begins the parent's list anew. (macOS is not proven.)
+#: Path of an open folder. Listing by descriptor would rewind it on close, also the parent's in a child after fork,
+#: which shares the open file. (macOS is not tested.)
 _FOLDER = "/proc/self/fd/%d" if sys.platform == "linux" else "/dev/fd/%d"
-#: How many times as long as it waited for a disk the thread leaves it alone.
+#: The thread rests this many times as long as it waited for a disk.
 _DISK = 10
-#: The thread is asked for newer figures at most this often.
+#: Newer figures are requested from the thread at most this often (seconds).
 _FRESH = 1.0
-#: What the first look waits for a first answer, and ``close`` for the thread.
-_FIRST_ANSWER, _PARTING = 0.1, 1.0
-#: What became of an entry that was there a moment ago: that is what such files are for.
+#: Seconds that the first sample waits for figures, and ``close`` for the thread.
+_FIRST_ANSWER, _STOP_SECONDS = 0.1, 1.0
+#: Errors of an entry that was removed or replaced since it was listed: usual for temporary files.
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def default_directory() -> str:
-    """Where this program's temporary files go.
+    """Return the directory of this program's temporary files.
 
-    Not ``tempfile.gettempdir()``: that tries by writing, and so passes over a directory that is full.
+    Not ``tempfile.gettempdir()``: that tries to write, and so skips a directory that is full.
     """
     module = sys.modules.get("tempfile")
     names = [getattr(module, "tempdir", None), *map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))]
     return os.path.abspath(os.fsdecode(next(filter(None, names), "/tmp")))
 
 
-class Sweep:
+class DirectoryCount:
     """One count of a directory, a step at a time. Raises :class:`ReadError` where the directory cannot be opened."""
 
     def __init__(self, path: str) -> None:
         self.used = self.files = 0
-        #: When the oldest file was changed, in seconds since the epoch.
+        #: Modification time of the oldest file, in seconds since the epoch.
         self.oldest: float | None = None
         self._path = path
-        self._missed: dict[str, tuple[int, str]] = {}  # for each reason: how many folders, and the first
+        self._skipped: dict[str, tuple[int, str]] = {}  # for each reason: how many folders, and the first
         self._seen: set[tuple[int, int]] = set()
         self._levels: list[tuple[int, Any, str]] = []  # descriptor, names, path
         try:
@@ -73,7 +73,7 @@ class Sweep:
             raise read_error("directory", path, error) from None
 
     def step(self, entries: int) -> bool:
-        """Count so many entries more; returns whether all are counted."""
+        """Count this many entries; returns True when all are counted."""
         for _ in range(entries):
             if not self._levels:
                 return True
@@ -81,26 +81,26 @@ class Sweep:
             entry = None
             try:
                 if (entry := next(names, None)) is not None:
-                    self._take(entry, fd, path)
+                    self._add(entry, fd, path)
                     continue
             except OSError as error:
                 if error.errno not in _VANISHED:
                     why = read_error("directory", path, error).why
-                    self._miss(why, path if entry is None else f"{path}/{entry.name}")
+                    self._skip(why, path if entry is None else f"{path}/{entry.name}")
                 if entry is not None:
                     continue
             self._leave()
         return not self._levels
 
-    def _take(self, entry: os.DirEntry[str], fd: int, path: str) -> None:
+    def _add(self, entry: os.DirEntry[str], fd: int, path: str) -> None:
         facts = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
             if facts.st_dev != self._device:
                 return
             if len(self._levels) >= DEEPEST:
-                self._miss("malformed", f"{path}/{entry.name}")
+                self._skip("malformed", f"{path}/{entry.name}")
                 return
-            # By its name in the open folder, links refused: what is put in its place meanwhile leads nowhere.
+            # By its name in the open folder, without following links, which may replace it meanwhile.
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             self._enter(os.open(entry.name, flags, dir_fd=fd), f"{path}/{entry.name}")
             return
@@ -112,16 +112,16 @@ class Sweep:
             file = facts.st_dev, facts.st_ino
             if file in self._seen:
                 return
-            if len(self._seen) < _REMEMBERED:
+            if len(self._seen) < _MAX_LINKED:
                 self._seen.add(file)
             else:
-                size //= facts.st_nlink  # right where all its names are in here
+                size //= facts.st_nlink  # exact if all its names are in this directory
         self.used += size
 
     def _enter(self, fd: int, path: str) -> None:
         try:
             facts = os.fstat(fd)
-            if facts.st_dev != self._device:  # mounted there since it was named
+            if facts.st_dev != self._device:  # mounted there meanwhile
                 os.close(fd)
                 return
             self._levels.append((fd, os.scandir(_FOLDER % fd), path))
@@ -135,97 +135,99 @@ class Sweep:
         names.close()
         os.close(fd)
 
-    def _miss(self, why: str, path: str) -> None:
-        count, first = self._missed.get(why, (0, path))
-        self._missed[why] = count + 1, first
+    def _skip(self, why: str, path: str) -> None:
+        count, first = self._skipped.get(why, (0, path))
+        self._skipped[why] = count + 1, first
 
     def gaps(self) -> tuple[Gap, ...]:
-        """What is not in the figures, one for each reason."""
-        told = []
-        for why, (count, first) in self._missed.items():
-            which = f"not counted: {first!r}" + (f" and {count - 1} more" if count > 1 else "")
+        """Return what is not in the figures, one gap for each reason."""
+        gaps = []
+        for why, (count, first) in self._skipped.items():
+            detail = f"not counted: {first!r}" + (f" and {count - 1} more" if count > 1 else "")
             if why == "denied":
-                which += " (run as the owner, or name a directory of your own)"
+                detail += " (run as the owner, or name a directory of your own)"
             elif why == "malformed":
-                which += f" (deeper than {DEEPEST} folders)"
-            told.append(Gap("directory", self._path, why, which))
-        return tuple(told)
+                detail += f" (deeper than {DEEPEST} folders)"
+            gaps.append(Gap("directory", self._path, why, detail))
+        return tuple(gaps)
 
     def close(self) -> None:
-        """Give the descriptors back. May be called twice."""
+        """Close the descriptors. May be called twice."""
         while self._levels:
             self._leave()
 
 
-class _Count(NamedTuple):
-    """What is known of a directory."""
+class _Figures(NamedTuple):
+    """Figures of a directory."""
 
     used: int
     files: int
     oldest: float | None
     free: int
     total: int
-    #: When the count was complete, on the monotonic clock; None: it still goes on for the first time.
+    #: When the count was complete, on the monotonic clock; None while the first count goes on.
     complete: float | None
     gaps: tuple[Gap, ...]
 
 
-class _Place:
-    """A directory: the count that goes on, and the newest that stands."""
+class _Directory:
+    """A directory: the count in progress, and the newest figures."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.sweep: Sweep | None = None
+        self.count: DirectoryCount | None = None
         self.due = float("-inf")
-        #: Replaced as a whole, so that another thread sees it whole.
-        self.count: _Count | ReadError | None = None
+        #: Replaced as a whole, so that another thread sees consistent figures.
+        self.figures: _Figures | ReadError | None = None
 
-    def begin(self, now: float, every: float) -> None:
-        """See what the file system has left, and begin a count where one is due."""
+    def start(self, now: float, every: float) -> None:
+        """Read the free space, and start a count if one is due."""
         try:
-            room = os.statvfs(self.path)
-            if self.sweep is None and now >= self.due:
-                self.sweep = Sweep(self.path)
+            disk = os.statvfs(self.path)
+            if self.count is None and now >= self.due:
+                self.count = DirectoryCount(self.path)
                 self.due = now + every
         except ReadError as error:
-            self.count = error
+            self.figures = error
         except (OSError, ValueError) as error:
-            self.count = read_error("directory", self.path, error)
+            self.figures = read_error("directory", self.path, error)
         else:
-            free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-            if isinstance(self.count, _Count) and self.count.complete is not None:
-                self.count = self.count._replace(free=free, total=total)
-            elif self.sweep is not None:
-                self._tell(self.sweep, free, total, None)
+            free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+            if isinstance(self.figures, _Figures) and self.figures.complete is not None:
+                self.figures = self.figures._replace(free=free, total=total)
+            elif self.count is not None:
+                self._publish(self.count, free, total, None)
             return
-        self.end()
-        self.due = now  # again as soon as somebody asks
+        self.stop()
+        self.due = now  # again at the next read
 
-    def go_on(self, entries: int, now: float) -> None:
-        """Count on."""
-        if self.sweep is not None and self.sweep.step(entries):
-            assert isinstance(self.count, _Count)
-            self._tell(self.sweep, self.count.free, self.count.total, now)
-            self.end()
+    def step(self, entries: int, now: float) -> None:
+        """Continue the count."""
+        if self.count is not None and self.count.step(entries):
+            assert isinstance(self.figures, _Figures)
+            self._publish(self.count, self.figures.free, self.figures.total, now)
+            self.stop()
 
-    def _tell(self, sweep: Sweep, free: int, total: int, complete: float | None) -> None:
-        self.count = _Count(sweep.used, sweep.files, sweep.oldest, free, total, complete, sweep.gaps())
+    def _publish(self, count: DirectoryCount, free: int, total: int, complete: float | None) -> None:
+        self.figures = _Figures(count.used, count.files, count.oldest, free, total, complete, count.gaps())
 
-    def end(self) -> None:
-        if self.sweep is not None:
-            self.sweep.close()
-            self.sweep = None
+    def stop(self) -> None:
+        if self.count is not None:
+            self.count.close()
+            self.count = None
 
 
-class _Counter:
-    """The thread. It knows nothing of the reader."""
+class _CountThread:
+    """The thread. It has no reference to the reader."""
 
-    def __init__(self, places: Sequence[_Place], budget: float, every: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, directories: Sequence[_Directory], budget: float, every: float, clock: Callable[[], float]
+    ) -> None:
         self.pid = os.getpid()
-        self.places = places
+        self.directories = directories
         self.wanted, self.answered, self.stopping = threading.Event(), threading.Event(), threading.Event()
-        #: What it asks the file system about, and since when; None while it sleeps.
-        self.asks: tuple[str, float] | None = None
+        #: The directory whose file system is being called, and since when; None while it sleeps.
+        self.calling: tuple[str, float] | None = None
         self._budget, self._every, self._clock = budget, every, clock
         self.thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
@@ -233,59 +235,59 @@ class _Counter:
         try:
             while not self.stopping.is_set():
                 self.wanted.clear()
-                begun, used = time.monotonic(), time.thread_time()
+                start, used = time.monotonic(), time.thread_time()
                 try:
                     unfinished = self._work()
-                except Exception as error:  # noqa: BLE001 - a fault of ours is told, and the thread lives
+                except Exception as error:  # noqa: BLE001 - a fault becomes a gap, and the thread goes on
                     unfinished = self._fail(error)
                 self.answered.set()
                 if unfinished:
-                    took = time.monotonic() - begun
-                    # A disk that is waited for is kept busy for a tenth of the time at most.
+                    took = time.monotonic() - start
+                    # A slow disk is kept busy for a tenth of the time at most.
                     cost = max(time.thread_time() - used, took * _DISK * self._budget)
                     self.stopping.wait(cost / self._budget - took)
                 else:
                     self.wanted.wait()
         finally:
-            for place in self.places:
-                place.end()
+            for each in self.directories:
+                each.stop()
 
     def _work(self) -> bool:
-        """Ask and count for a slice; returns whether a count is unfinished."""
+        """Count for one slice; returns True if a count is unfinished."""
         until = time.monotonic() + _SLICE
-        for place in self.places:
-            self.asks = place.path, self._clock()
-            place.begin(self._clock(), self._every)
-        for place in self.places:
-            while place.sweep is not None:
+        for each in self.directories:
+            self.calling = each.path, self._clock()
+            each.start(self._clock(), self._every)
+        for each in self.directories:
+            while each.count is not None:
                 if time.monotonic() >= until or self.stopping.is_set():
                     break
-                self.asks = place.path, self._clock()
-                place.go_on(_STRIDE, self._clock())
-        self.asks = None
-        return any(place.sweep is not None for place in self.places)
+                self.calling = each.path, self._clock()
+                each.step(_STRIDE, self._clock())
+        self.calling = None
+        return any(each.count is not None for each in self.directories)
 
     def _fail(self, error: Exception) -> bool:
-        for place in self.places:
-            place.end()
-            place.count = ReadError("directory", place.path, "broken", repr(error))
-        self.asks = None
+        for each in self.directories:
+            each.stop()
+            each.figures = ReadError("directory", each.path, "broken", repr(error))
+        self.calling = None
         return False
 
     def stop(self) -> bool:
-        """Whether it ended."""
+        """Stop the thread; returns False if it did not end in time."""
         self.stopping.set()
         self.wanted.set()
-        self.thread.join(_PARTING)
+        self.thread.join(_STOP_SECONDS)
         return not self.thread.is_alive()
 
 
 class TempdirReader:
-    """Reads :class:`DirectoryUsage` of a directory, or of several: the system's temporary one where none is named.
+    """Reads :class:`DirectoryUsage` of one directory or several, by default of the system's temporary one.
 
-    A new count begins ``every`` seconds at most, on ``budget`` of one core (some 3 µs an entry: 100,000 files take
-    30 s); until it is complete the figures of the last one stand, with their age. A file system that does not
-    answer for ``patience`` seconds is a gap. Directories are counted one after another.
+    A new count starts every ``every`` seconds, on ``budget`` of one core (about 3 µs an entry: 100,000 files take
+    30 s); until it is complete the last figures are returned with their age. A file system that does not answer for
+    ``timeout`` seconds is a gap. Directories are counted one after another.
     """
 
     name = "tempdir"
@@ -296,72 +298,73 @@ class TempdirReader:
         *,
         every: float = 30.0,
         budget: float = 0.01,
-        patience: float = 5.0,
+        timeout: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         if path is None:
             path = default_directory()
         paths = [os.fspath(path)] if isinstance(path, str | os.PathLike) else list(path)
-        self._places = [_Place(each) for each in paths]
-        self._every, self._budget, self._patience = every, budget, patience
+        self._directories = [_Directory(each) for each in paths]
+        self._every, self._budget, self._timeout = every, budget, timeout
         self._monotonic, self._wall = monotonic, wall
-        self._counter: _Counter | None = None
+        self._thread: _CountThread | None = None
         self._asked = float("-inf")
 
     def read(self) -> dict[str, Any]:
-        """``{"directories": (DirectoryUsage, …), "gaps": (…)}``; raises :class:`ReadError` where none is known."""
-        counter, now = self._begin(), self._monotonic()
+        """Return ``{"directories": (DirectoryUsage, …), "gaps": (…)}``; raises :class:`ReadError` without figures."""
+        thread, now = self._start(), self._monotonic()
         if now >= self._asked + _FRESH:
             self._asked = now
-            counter.wanted.set()
-        told, gaps = [], []
-        for place in self._places:
-            count = place.count
-            if isinstance(count, ReadError):
-                gaps.append(Gap(count.what, count.where, count.why, count.detail))
-            elif count is not None:
-                age = None if count.complete is None else max(0.0, now - count.complete)
-                oldest = None if count.oldest is None else max(0.0, self._wall() - count.oldest)
-                told.append(DirectoryUsage(place.path, count.used, count.files, oldest, count.free, count.total, age))
-                gaps += count.gaps
-        if (asks := counter.asks) is not None and now - asks[1] > self._patience:
-            words = f"its file system does not answer; the thread {THREAD} waits for it"
-            gaps.append(Gap("directory", asks[0], "slow", words))
-        if not told and len(gaps) == 1:
+            thread.wanted.set()
+        usages: list[DirectoryUsage] = []
+        gaps: list[Gap] = []
+        for each in self._directories:
+            known = each.figures
+            if isinstance(known, ReadError):
+                gaps.append(gap_of(known))
+            elif known is not None:
+                age = None if known.complete is None else max(0.0, now - known.complete)
+                oldest = None if known.oldest is None else max(0.0, self._wall() - known.oldest)
+                usages.append(DirectoryUsage(each.path, known.used, known.files, oldest, known.free, known.total, age))
+                gaps += known.gaps
+        if (calling := thread.calling) is not None and now - calling[1] > self._timeout:
+            detail = f"its file system does not answer; the thread {THREAD} waits for it"
+            gaps.append(Gap("directory", calling[0], "slow", detail))
+        if not usages and len(gaps) == 1:
             raise ReadError(*gaps[0])
-        return {"directories": tuple(told), "gaps": tuple(gaps)}
+        return {"directories": tuple(usages), "gaps": tuple(gaps)}
 
-    def _begin(self) -> _Counter:
-        """The thread, started where there is none."""
-        counter = self._counter
-        if counter is not None and counter.pid == os.getpid():
-            if counter.stopping.is_set() and counter.thread.is_alive():
-                raise ReadError("directory", self._places[0].path, "slow", f"the thread {THREAD} still hangs")
-            if not counter.stopping.is_set():
-                return counter
+    def _start(self) -> _CountThread:
+        """Return the thread, started if there is none."""
+        thread = self._thread
+        if thread is not None and thread.pid == os.getpid():
+            if thread.stopping.is_set() and thread.thread.is_alive():
+                raise ReadError("directory", self._directories[0].path, "slow", f"the thread {THREAD} still hangs")
+            if not thread.stopping.is_set():
+                return thread
         if not hasattr(os, "statvfs") or not hasattr(os, "O_DIRECTORY"):
             raise ReadError(
-                "directory", self._places[0].path, "absent", "directories are counted on POSIX systems only"
+                "directory", self._directories[0].path, "absent", "directories are counted on POSIX systems only"
             )
         self._forget()
-        counter = self._counter = _Counter(self._places, self._budget, self._every, self._monotonic)
-        counter.thread.start()
-        counter.answered.wait(_FIRST_ANSWER)
+        thread = self._thread = _CountThread(self._directories, self._budget, self._every, self._monotonic)
+        thread.thread.start()
+        thread.answered.wait(_FIRST_ANSWER)
         self._asked = self._monotonic()
-        return counter
+        return thread
 
     def _forget(self) -> None:
-        # In a child after a fork these may hold copies of the parent's descriptors, and nobody else uses them.
-        for place in self._places:
-            place.end()
-        self._places = [_Place(place.path) for place in self._places]
+        # In a child after fork these may have copies of the parent's descriptors, which nothing else uses.
+        for each in self._directories:
+            each.stop()
+        self._directories = [_Directory(each.path) for each in self._directories]
 
     def close(self) -> None:
-        """End the thread, unless its file system holds it; the next read counts anew."""
-        counter = self._counter
-        if counter is None:
+        """Stop the thread, unless it hangs in its file system; the next read counts again."""
+        thread = self._thread
+        if thread is None:
             return
-        if counter.pid != os.getpid() or counter.stop():
-            self._counter = None
+        if thread.pid != os.getpid() or thread.stop():
+            self._thread = None
             self._forget()

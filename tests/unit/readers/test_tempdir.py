@@ -14,7 +14,7 @@ import pytest
 from memwarden.errors import ReadError
 from memwarden.model.facts import DirectoryUsage
 from memwarden.readers import tempdir
-from memwarden.readers.tempdir import Sweep, TempdirReader, default_directory
+from memwarden.readers.tempdir import DirectoryCount, TempdirReader, default_directory
 from support.trees import descriptors
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="POSIX only")
@@ -24,9 +24,9 @@ def blocks(path: Path) -> int:
     return os.lstat(path).st_blocks * 512
 
 
-def sweep(path: Path, step: int = 7) -> Sweep:
+def sweep(path: Path, step: int = 7) -> DirectoryCount:
     """A whole count, in small steps; it leaves no descriptor."""
-    before, made = descriptors(), Sweep(str(path))
+    before, made = descriptors(), DirectoryCount(str(path))
     while not made.step(step):
         pass
     made.close()
@@ -36,9 +36,9 @@ def sweep(path: Path, step: int = 7) -> Sweep:
 
 def whole(reader: TempdirReader) -> DirectoryUsage:
     """The figures of a complete count that began now."""
-    for place in reader._places:
-        place.due = float("-inf")
-        place.count = None
+    for directory in reader._directories:
+        directory.due = float("-inf")
+        directory.figures = None
     until = time.monotonic() + 20
     while time.monotonic() < until:
         reader._asked = float("-inf")
@@ -105,7 +105,7 @@ def test_a_file_with_several_names_takes_its_place_once(tmp_path: Path) -> None:
 
 def test_more_hard_links_than_are_remembered_still_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not remembered counts by parts, so that a crowd of links takes no memory of ours."""
-    monkeypatch.setattr(tempdir, "_REMEMBERED", 0)
+    monkeypatch.setattr(tempdir, "_MAX_LINKED", 0)
     (tmp_path / "a").write_bytes(b"x" * 64 * 1024)
     for number in range(3):
         os.link(tmp_path / "a", tmp_path / str(number))
@@ -164,7 +164,7 @@ def test_another_file_system_is_not_entered(folder: Path, monkeypatch: pytest.Mo
 
 def test_files_that_vanish_meanwhile_are_no_trouble(folder: Path) -> None:
     """Entries that were listed and are gone when looked at; a folder removed while it is read."""
-    made = Sweep(str(folder))
+    made = DirectoryCount(str(folder))
     made.step(1)
     shutil.rmtree(folder)
     while not made.step(1):
@@ -203,7 +203,7 @@ def test_a_hole_without_a_bottom_takes_few_descriptors(tmp_path: Path) -> None:
         fd = below
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
     os.close(fd)
-    made, most = Sweep(str(tmp_path)), 0
+    made, most = DirectoryCount(str(tmp_path)), 0
     while not made.step(1):
         most = max(most, descriptors() - here)
     assert most <= 2 * tempdir.DEEPEST
@@ -314,7 +314,7 @@ def test_a_file_system_that_hangs_holds_up_nobody(
     """The look returns at once, the gap names the thread, close returns, no second thread is put beside it; and when
     it answers again, everything goes on."""
     now, answer, asked = [1000.0], threading.Event(), threading.Event()
-    reader = TempdirReader(folder, budget=1.0, patience=5.0, monotonic=lambda: now[0])
+    reader = TempdirReader(folder, budget=1.0, timeout=5.0, monotonic=lambda: now[0])
     readers.append(reader)
     whole(reader)
     genuine = os.statvfs
@@ -338,7 +338,7 @@ def test_a_file_system_that_hangs_holds_up_nobody(
     assert tempdir.THREAD in read["gaps"][0].detail
     assert [(each.files, each.age) for each in read["directories"]] == [(7, 8.0)]
 
-    monkeypatch.setattr(tempdir, "_PARTING", 0.01)
+    monkeypatch.setattr(tempdir, "_STOP_SECONDS", 0.01)
     reader.close()
     for _ in range(3):
         with pytest.raises(ReadError) as caught:
@@ -396,7 +396,7 @@ def test_a_fault_of_the_counting_itself_is_told(
     """The thread lives on, and counts again when it can."""
     reader = TempdirReader(folder, budget=1.0)
     readers.append(reader)
-    monkeypatch.setattr(Sweep, "step", lambda *_: 1 / 0)
+    monkeypatch.setattr(DirectoryCount, "step", lambda *_: 1 / 0)
     with pytest.raises(ReadError) as caught:
         reader.read()
     assert caught.value.why == "broken"

@@ -1,17 +1,14 @@
-"""Control groups of a process: its own group and every ancestor that can be seen, versions 1, 2 and hybrid.
+"""Control groups of a process: its own group and every visible ancestor, versions 1, 2 and hybrid.
 
-Where a group's files lie is worked out from ``/proc/PID/cgroup`` (the group's path) and
-``/proc/PID/mountinfo`` (which part of the hierarchy is mounted where). A container usually sees
-``/docker/<id>`` as its path while its own group *is* the root of the mount: taking path and mount point
-together at face value finds nothing, or the wrong group.
+A group's directory follows from ``/proc/PID/cgroup`` (its path) and ``/proc/PID/mountinfo`` (the mounted parts of the
+hierarchy). A container usually sees ``/docker/<id>`` as its path while its own group *is* the root of the mount, so
+joining mount point and path finds nothing, or the wrong group.
 
-"Reclaimable" is what the kernel drops before it kills: active and inactive file pages and reclaimable
-slab. That is the rule of the kernel's own MemAvailable, applied to a group. (Docker and Kubernetes leave
-active file pages in; a program that reads its files twice then looks as if it were about to die.)
+"Reclaimable" memory is dropped by the kernel before it kills: active and inactive file pages and reclaimable slab, the
+rule of the kernel's own MemAvailable (see ADR 4; Docker and Kubernetes leave active file pages in).
 
-A group's usage costs 0.8 µs, everything else 15 to 20 µs more. A reader that looks often (``max_age``) reads
-a group in full only where that can change a verdict: from half of its limit on. Below, a level can only be
-LOW, whatever part of the usage can be reclaimed.
+A group's usage costs 0.8 µs, everything else 15 to 20 µs more. With ``max_age`` a group is read in full only where that
+can change a verdict: from half of its limit on. Below, the level can only be LOW, whatever part is reclaimable.
 """
 
 from __future__ import annotations
@@ -28,11 +25,10 @@ from memwarden.readers.linux.files import KeptFile, pread, read_once
 #: Version 1 writes "no limit" as the largest multiple of a page below 2**63.
 _NO_LIMIT = 1 << 62
 
-
 #: The file that holds a group's usage.
 _USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
 
-#: What the kernel drops before it kills, in the words of version 2's memory.stat.
+#: Memory that the kernel drops before it kills, by the keys of version 2's memory.stat.
 RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
 
 
@@ -40,13 +36,13 @@ class Mount(NamedTuple):
     """A mounted part of the hierarchy that holds the memory controller."""
 
     version: int
-    #: Which group of the hierarchy is at the mount point.
+    #: The group of the hierarchy at the mount point.
     root: str
     point: str
 
 
 class Location(NamedTuple):
-    """Where a process's memory group lies."""
+    """Location of a process's memory group."""
 
     mount: Mount
     #: The group as ``/proc/PID/cgroup`` names it.
@@ -56,7 +52,7 @@ class Location(NamedTuple):
 
     @property
     def ancestors(self) -> list[tuple[str, str]]:
-        """(path, directory) of the group itself and of every group above it up to the mount point."""
+        """(path, directory) of the group and of every group above it up to the mount point."""
         pairs = []
         path, directory = self.path, self.directory
         while True:
@@ -74,15 +70,14 @@ def locate(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/
 
 
 def _mountinfo(proc: str) -> str:
-    # Our own mounts, whoever's group is looked for: only they lead to files that we can open.
+    # Our own mounts, also for another process's group: only they lead to files that we can open.
     return read_once("mountinfo", f"{proc}/self/mountinfo", 65536).decode("utf-8", "surrogateescape")
 
 
 def locate_unified(pid: int | str = "self", proc: str = "/proc", sys_fs_cgroup: str = "/sys/fs/cgroup") -> Location:
-    """Find the version 2 group of a process, whether or not memory is counted there: stalls are counted in each.
+    """Find the version 2 group of a process, with or without a memory controller: stalls are counted in each.
 
-    Raises :class:`ReadError` (absent: it is in no such group that can be seen, or at the hierarchy's top, which
-    stands for the whole machine).
+    Raises :class:`ReadError` (absent: it is in no visible group, or in the root group, which is the whole machine).
     """
     where = f"{proc}/{pid}/cgroup"
     path = _paths(read_once("cgroup", where).decode("utf-8", "surrogateescape"), where).get(2)
@@ -102,8 +97,8 @@ def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Locati
             continue
         candidates = _mounts(mounts, version, sys_fs_cgroup)
         placed = [located for mount in candidates if (located := _place(paths[version], mount))]
-        # Where the path leads outside of everything that is mounted (a container with the host's names, or a
-        # namespace), the widest mount's root is the nearest group that may hold this process.
+        # The path may lead outside of all mounts (a container with the host's names, or a namespace): then the
+        # widest mount's root is the nearest group that may contain this process.
         outside = [Location(mount, paths[version], mount.point) for mount in reversed(candidates)]
         for location in placed + outside:
             if version == 1 or _has_memory(location.directory, location.mount.point):
@@ -112,9 +107,9 @@ def _resolve(groups: str, mounts: str, where: str, sys_fs_cgroup: str) -> Locati
 
 
 def _paths(groups: str, where: str) -> dict[int, str]:
-    """The memory group's path of version 1 and the path of version 2, where there is one."""
+    """Return the path of the version 1 memory group and of the version 2 group, by version."""
     paths: dict[int, str] = {}
-    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold what that takes for a line's end
+    for line in filter(None, groups.split("\n")):  # no splitlines: a name may hold other line separators
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not path.startswith("/"):
@@ -127,7 +122,7 @@ def _paths(groups: str, where: str) -> dict[int, str]:
 
 
 def _mounts(mountinfo: str, version: int, sys_fs_cgroup: str) -> list[Mount]:
-    """The memory hierarchies of a version, the most specific mount first."""
+    """Return the memory hierarchies of a version, the most specific mount first."""
     found = []
     for line in mountinfo.split("\n"):
         # 36 35 98:0 ROOT POINT OPTIONS [optional…] - TYPE SOURCE SUPER (proc_pid_mountinfo(5))
@@ -153,7 +148,7 @@ def _unescape(field: str) -> str:
 
 
 def _place(path: str, mount: Mount) -> Location | None:
-    """Where a group lies below a mount: itself, or the nearest of its ancestors that can be seen.
+    """Return the location of a group below a mount, or of its nearest visible ancestor.
 
     None when it is not in the mounted part.
     """
@@ -169,7 +164,7 @@ def _place(path: str, mount: Mount) -> Location | None:
 
 
 def _has_memory(directory: str, point: str) -> bool:
-    """Whether memory is counted in this hierarchy. A group without an account of its own is in its ancestor's."""
+    """Return whether memory is counted in this hierarchy; a group without a counter is in its ancestor's."""
     if directory != point and os.path.exists(f"{directory}/memory.current"):
         return True
     try:
@@ -187,7 +182,7 @@ class _Group:
         self._files: dict[str, KeptFile | None] = {_USAGE[version]: self.usage}
 
     def text(self, name: str) -> bytes | None:
-        """A file's content, None where this kernel or this group has no such file."""
+        """Return a file's content, None where this kernel or this group has no such file."""
         if name not in self._files:
             self._files[name] = KeptFile(name, f"{self.directory}/{name}", 8192 if name == "memory.stat" else 512)
         file = self._files[name]
@@ -204,24 +199,24 @@ class _Group:
             return None
 
     def number(self, name: str) -> int | None:
-        """A file that holds one number; None where it is absent or says ``max``, as limits do."""
+        """Return the number in a file; None where it is absent or contains ``max``, as limits may."""
         data = self.text(name)
         if data is None or (data.startswith(b"max") and name != "memory.current"):
             return None
         try:
-            if not data.endswith(b"\n"):  # cut: a part of a number is another number
+            if not data.endswith(b"\n"):  # truncated: a part of a number is another number
                 raise ValueError
             return int(data)
         except ValueError:
             raise ReadError(name, f"{self.directory}/{name}", "malformed", f"{data[:40]!r}") from None
 
     def keyed(self, name: str, key: bytes) -> int | None:
-        """One number of a file of ``key number`` lines."""
+        """Return one number of a file of ``key number`` lines."""
         data = self.text(name)
         return None if data is None else keyed_number(data, key, f"{self.directory}/{name}")
 
     def memory(self) -> CgroupMemory | None:
-        """The group's figures; None for a group that keeps no account (the root of version 2)."""
+        """Return the group's figures; None for a group without a counter (the root of version 2)."""
         return self._memory2() if self.version == 2 else self._memory1()
 
     def _memory2(self) -> CgroupMemory | None:
@@ -277,14 +272,14 @@ class _Group:
 
 
 def keyed_number(data: bytes, key: bytes, where: str) -> int | None:
-    """The number behind ``key`` at the start of a line. Lines may come in any order; new ones are passed over."""
+    """Return the number after ``key`` at the start of a line; lines may come in any order."""
     at = 0 if data.startswith(key + b" ") else data.find(b"\n" + key + b" ") + 1
     if at == 0 and not data.startswith(key + b" "):
         return None
     at += len(key) + 1
     end = data.find(b"\n", at)
     try:
-        if end < 0:  # cut: a part of a number is another number
+        if end < 0:  # truncated: a part of a number is another number
             raise ValueError
         return int(data[at:end])
     except ValueError:
@@ -302,10 +297,10 @@ class GroupUsages(NamedTuple):
 
 
 class CgroupReader:
-    """Reads the memory groups of a process (the own one where no pid is given), limits included.
+    """Reads the memory groups of a process, by default of this one, limits included.
 
-    What decides nothing may be ``max_age`` seconds old, see above; so may a limit that was changed, and the
-    process's place after it was moved.
+    Figures far from a limit may be ``max_age`` seconds old, see above; so may a changed limit, and the group of a
+    process that was moved.
     """
 
     name = "cgroup"
@@ -319,24 +314,24 @@ class CgroupReader:
         max_age: float = 0.0,
     ) -> None:
         self._max_age, self._due = max_age, 0.0
-        self._who: int | str = "self" if pid is None else pid
+        self._pid: int | str = "self" if pid is None else pid
         self._proc, self._sys = proc, sys_fs_cgroup
         self._membership: KeptFile | None = None
-        self._seen: bytes | None = None
+        self._membership_data: bytes | None = None
         self._groups: list[_Group] = []
-        # Between two looks in full: what they found, and which of it is read again in between: file, limit, place.
+        # Result of the last full reading, and the usages that are read again in between: file, limit, index.
         self._found: tuple[CgroupMemory, ...] = ()
         self._again: tuple[tuple[KeptFile, int | None], ...] = ()
-        self._places: tuple[int, ...] = ()
+        self._indexes: tuple[int, ...] = ()
 
     def read(self) -> dict[str, Any]:
-        """``{"cgroups": (CgroupMemory, …), "gaps": (…)}``, the own group first; raises :class:`ReadError`."""
+        """Return ``{"cgroups": (CgroupMemory, …), "gaps": (…)}``, the own group first; raises :class:`ReadError`."""
         again = self.usages()
         if again is None or again.share >= 0.5:
             groups, gaps = self.sample()
             return {"cgroups": groups, "gaps": gaps}
         found = list(self._found)
-        for at, usage in zip(self._places, again.usages, strict=True):
+        for at, usage in zip(self._indexes, again.usages, strict=True):
             path, version, _, limit, reclaimable, anon, swap, swap_limit, peak, oom_kills = found[at]
             if peak is None or usage > peak:
                 peak = usage
@@ -362,52 +357,52 @@ class CgroupReader:
         return GroupUsages(usages, share, headroom)
 
     def sample(self) -> tuple[tuple[CgroupMemory, ...], tuple[Gap, ...]]:
-        """The groups as they are now. An ancestor that cannot be read is a gap; the rest still counts."""
+        """Return the groups as they are now. An ancestor that cannot be read is a gap; the rest still counts."""
         self._follow()
         found: list[CgroupMemory] = []
         gaps: list[Gap] = []
         again: list[tuple[KeptFile, int | None]] = []
-        places: list[int] = []
+        indexes: list[int] = []
         for group in self._groups:
             try:
                 memory = group.memory()
             except ReadError as error:
                 if error.why == "gone":
-                    self._seen = None  # removed or moved: look for it anew next time
+                    self._membership_data = None  # removed or moved: locate it again next time
                 gaps.append(Gap(error.what, error.where, error.why, error.detail))
                 continue
             if memory is not None:
                 if memory.limit is not None or not found:
                     again.append((group.usage, memory.limit))
-                    places.append(len(found))
+                    indexes.append(len(found))
                 found.append(memory)
         if self._max_age > 0 and not gaps:
-            self._found, self._again, self._places = tuple(found), tuple(again), tuple(places)
+            self._found, self._again, self._indexes = tuple(found), tuple(again), tuple(indexes)
             self._due = monotonic() + self._max_age
         return tuple(found), tuple(gaps)
 
     def _follow(self) -> None:
-        """Find the groups, again when the process was moved."""
+        """Locate the groups, again when the process was moved."""
         if self._membership is None:
-            pid = os.getpid() if self._who == "self" and self._proc == "/proc" else self._who
+            pid = os.getpid() if self._pid == "self" and self._proc == "/proc" else self._pid
             self._membership = KeptFile("cgroup", f"{self._proc}/{pid}/cgroup", 2048)
         seen = self._membership.read()
-        if seen == self._seen:
+        if seen == self._membership_data:
             return
         base = os.path.dirname(self._membership.path)
         location = _resolve(seen.decode("utf-8", "surrogateescape"), _mountinfo(self._proc), base, self._sys)
         for group in self._groups:
             group.close()
         self._groups = [_Group(path, directory, location.mount.version) for path, directory in location.ancestors]
-        self._seen = seen
+        self._membership_data = seen
 
     def close(self) -> None:
-        """Give the descriptors back; the next read finds the groups anew."""
+        """Close the descriptors; the next read locates the groups again."""
         if self._membership is not None:
             self._membership.close()
             self._membership = None
         for group in self._groups:
             group.close()
         self._groups = []
-        self._seen = None
+        self._membership_data = None
         self._due = 0.0

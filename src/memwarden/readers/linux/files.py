@@ -64,7 +64,7 @@ class KeptFile:
         self.fd = -1
 
     def read(self) -> bytes:
-        """The whole content. Raises :class:`ReadError`."""
+        """Return the whole content. Raises :class:`ReadError`."""
         try:
             if self.fd < 0:
                 self.fd = os.open(self.path, _READ_ONLY)
@@ -77,7 +77,7 @@ class KeptFile:
         return data
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -85,15 +85,15 @@ class KeptFile:
     def __del__(self) -> None:
         try:
             self.close()
-        except (AttributeError, OSError):  # the interpreter is ending, or somebody else has closed it
+        except (AttributeError, OSError):  # the interpreter is exiting, or other code closed the descriptor
             pass
 
 
 def read_once(what: str, path: str, size: int = 4096) -> bytes:
-    """The whole content of a file that is not worth keeping open. Raises :class:`ReadError`.
+    """Return the whole content of a file that is not kept open. Raises :class:`ReadError`.
 
-    Read on until nothing comes: a file of many records (``mountinfo``, ``children``, ``vmstat``) gives a page at
-    a time, however much is asked for.
+    Reads until nothing comes: a file of many records (``mountinfo``, ``children``, ``vmstat``) gives at most a page a
+    read.
     """
     try:
         fd = os.open(path, _READ_ONLY)

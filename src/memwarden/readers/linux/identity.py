@@ -1,4 +1,4 @@
-"""Who a process is: pid and start time, and who descends from it."""
+"""Identity of a process (pid and start time), its children and its session."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.process import Stat, read_stat
 
-#: The start times of processes are given in these parts of a second.
+#: Start times of processes are in ticks of this rate.
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class ProcProbe:
-    """Identities from a ``/proc``, for those who act: whatever is not certain is left out."""
+    """Identities from a ``/proc``, for actions on processes: a process that is not certain is left out."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
 
     def key_of(self, pid: int) -> ProcessKey:
-        """The identity of whoever has this pid now. Raises :class:`ReadError`."""
+        """Return the identity of the process with this pid. Raises :class:`ReadError`."""
         return ProcessKey(pid, read_stat(pid, self._proc).start)
 
     def own(self) -> ProcessKey:
-        """This process."""
+        """Return this process."""
         return self.key_of(os.getpid())
 
     def alive(self, key: ProcessKey) -> bool:
-        """Whether this very process still runs (one that waits to be reaped does not)."""
+        """Return whether exactly this process still runs (a zombie does not)."""
         try:
             stat = read_stat(key.pid, self._proc)
         except ReadError:
             return False
         if stat.start != key.start:
             return False
-        return stat.state not in "ZX" or len(self._threads(key.pid)) > 1  # its first thread may end before the others
+        return stat.state not in "ZX" or len(self._threads(key.pid)) > 1  # the first thread may end before the others
 
     def stopped(self, key: ProcessKey) -> bool:
-        """Whether this very process stands still, with every thread: by SIGSTOP or under a debugger."""
+        """Return whether exactly this process is stopped, with all threads: by SIGSTOP or a debugger."""
         try:
             stat = read_stat(key.pid, self._proc)
             if stat.start != key.start or stat.state not in "TtZ":
@@ -51,11 +51,10 @@ class ProcProbe:
         return bool(set(states) & set("Tt")) and set(states) <= set("TtZX")
 
     def children(self, key: ProcessKey) -> list[ProcessKey]:
-        """The children of this very process, each certain to be one; empty when it is gone or another one.
+        """Return the children of exactly this process, certain ones only; empty when it is gone.
 
-        A pid may have been given to a stranger between two reads. So the list is read through an open
-        directory, which never shows a later process, and who is on it is believed when it is older than the
-        list, or when its parent is still this process afterwards.
+        A pid may be reused between two reads. So the list is read through an open directory, which never shows a
+        later process; a listed process counts if it is older than the list, or if its parent is still this process.
         """
         try:
             folder = os.open(f"{self._proc}/{key.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -64,14 +63,14 @@ class ProcProbe:
         try:
             if self._start(folder) != key.start:
                 return []
-            begun = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+            listed_at = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
             older, younger = [], []
             for pid in self._listed(folder, key.pid):
                 try:
                     stat = read_stat(pid, self._proc)
                 except ReadError:
                     continue
-                if stat.start < begun:
+                if stat.start < listed_at:
                     older.append(ProcessKey(pid, stat.start))
                 elif stat.ppid == key.pid:
                     younger.append(ProcessKey(pid, stat.start))
@@ -80,10 +79,10 @@ class ProcProbe:
             os.close(folder)
 
     def session(self, key: ProcessKey) -> list[ProcessKey]:
-        """The other members of the session that this very process leads; empty when it leads none.
+        """Return the other members of the session that exactly this process leads; empty when it leads none.
 
-        A session is entered by being forked in it alone. So these descend from its leader, and those whose parents have
-        ended are among them. A leader that has ended keeps its number, and leads, until somebody has waited for it.
+        A process enters a session only by being forked in it, so all members descend from the leader, orphans
+        included. A leader that has ended keeps its number until it is reaped.
         """
         found = []
         if self._proc != "/proc" or not _in_session(key.pid, key.pid):
@@ -92,7 +91,7 @@ class ProcProbe:
             if name.isdecimal() and _in_session(int(name), key.pid):
                 with contextlib.suppress(ReadError):
                     other = self.key_of(int(name))
-                    # Asked again: the pid may have changed hands in between.
+                    # Checked again: the pid may have been reused in between.
                     if _in_session(other.pid, key.pid) and self.key_of(other.pid) == other:
                         found.append(other)
         try:
@@ -148,7 +147,7 @@ def _in_session(pid: int, leader: int) -> bool:
 
 
 def _read(name: str, folder: int) -> bytes:
-    """A small file below an open directory: read on until nothing comes (``children`` gives a page at a time)."""
+    """Return a small file below an open directory; ``children`` gives a page a read."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         data = b""

@@ -1,8 +1,7 @@
-"""Memory stalls as the kernel counts them (pressure stall information, Linux 4.20).
+"""Memory stalls counted by the kernel (pressure stall information, Linux 4.20).
 
-A stall is time in which a task could not run because it waited for memory: to reclaim it, to bring back what
-was just thrown out, to compact it. The kernel counts for every control group of version 2 and for the whole
-machine; a group's own figure says whether *we* suffer, the machine's whether anybody does.
+A stall is time in which a task could not run because it waited for memory: reclaim, refaults, compaction. The kernel
+counts stalls for every control group of version 2 and for the whole machine.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from memwarden.model.facts import PsiLine, PsiStats
 from memwarden.readers.linux.cgroup import locate_unified
 from memwarden.readers.linux.files import KeptFile
 
-#: A process is seldom moved to another group, and asking costs more than the stalls: every so many reads.
+#: The group of the process is checked every so many reads: it seldom changes, and the check costs more than a read.
 _FOLLOW_EVERY = 16
 _OFF = "the kernel counts no stalls (Linux 4.20 with CONFIG_PSI does; where it is built in but off, boot with psi=1)"
 
@@ -23,8 +22,8 @@ _OFF = "the kernel counts no stalls (Linux 4.20 with CONFIG_PSI does; where it i
 class PsiReader:
     """Reads :class:`PsiStats`: of the process's own version 2 group where it has one, else of the machine.
 
-    Without ``pid`` it is about this process. One ``pread`` on a kept descriptor: 2 µs, 10 µs while somebody waits
-    and the figures change.
+    ``pid`` is this process by default. One ``pread`` on a kept descriptor: 2 µs, 10 µs while tasks wait and the figures
+    change.
     """
 
     name = "psi"
@@ -33,18 +32,18 @@ class PsiReader:
         self._pid, self._proc, self._sys = pid, proc, sys_fs_cgroup
         self._file: KeptFile | None = None
         self._membership: KeptFile | None = None
-        self._seen: bytes | None = None  # the membership that the file was chosen by
-        self._who: int | str = "self"
+        self._membership_data: bytes | None = None  # the membership that the file was chosen by
+        self._process: int | str = "self"
         self._source = ""
         self._reads = 0
         self._last: tuple[bytes, PsiStats] | None = None
 
     def read(self) -> dict[str, Any]:
-        """``{"psi": PsiStats}``; raises :class:`ReadError` (absent: the kernel does not count here)."""
+        """Return ``{"psi": PsiStats}``; raises :class:`ReadError` (absent: the kernel does not count here)."""
         return {"psi": self.stats()}
 
     def stats(self) -> PsiStats:
-        """The fact alone."""
+        """Return the fact alone. Raises :class:`ReadError`."""
         file = self._file
         if file is None or self._reads % _FOLLOW_EVERY == 0:
             file = self._follow()
@@ -53,21 +52,21 @@ class PsiReader:
             data = file.read()
         except ReadError as error:
             machine = self._source == "machine"
-            self.close()  # a removed group, or one whose count was turned off: find out anew next time
+            self.close()  # a removed group, or its count was turned off: choose again next time
             if error.why == "absent" and machine:
                 raise ReadError("psi", error.where, "absent", _OFF) from None
             raise ReadError("psi", error.where, error.why, error.detail) from None
-        if self._last is None or data != self._last[0]:  # where nobody waits nothing changes: taken apart once
+        if self._last is None or data != self._last[0]:  # without stalls nothing changes: parsed once
             self._last = data, parse_psi(data, self._source, file.path)
         return self._last[1]
 
     def _follow(self) -> KeptFile:
-        """Choose the file, again when the process was moved."""
+        """Return the file, another one when the process was moved."""
         if self._membership is None:
-            # "self" is resolved now: a kept /proc/self would go on showing the parent after a fork.
+            # "self" is resolved now: a kept /proc/self would show the parent after a fork.
             own = os.getpid() if self._pid is None and self._proc == "/proc" else self._pid
-            self._who = "self" if own is None else own
-            self._membership = KeptFile("cgroup", f"{self._proc}/{self._who}/cgroup", 2048)
+            self._process = "self" if own is None else own
+            self._membership = KeptFile("cgroup", f"{self._proc}/{self._process}/cgroup", 2048)
         seen = None
         try:
             seen = self._membership.read()
@@ -76,14 +75,14 @@ class PsiReader:
                 raise
             if self._pid is not None and not os.path.isdir(f"{self._proc}/{self._pid}"):
                 raise ReadError("process", f"{self._proc}/{self._pid}", "gone", "no process has this pid") from None
-        if self._file is None or seen != self._seen:
+        if self._file is None or seen != self._membership_data:
             self._close_file()
-            self._file, self._seen = KeptFile("psi", self._choose(), 512), seen
+            self._file, self._membership_data = KeptFile("psi", self._choose(), 512), seen
         return self._file
 
     def _choose(self) -> str:
         try:
-            location = locate_unified(self._who, self._proc, self._sys)
+            location = locate_unified(self._process, self._proc, self._sys)
         except ReadError as error:
             if error.why != "absent":
                 raise
@@ -102,7 +101,7 @@ class PsiReader:
         self._last = None
 
     def close(self) -> None:
-        """Give the descriptors back; the next read finds the group anew."""
+        """Close the descriptors; the next read resolves the group again."""
         self._close_file()
         if self._membership is not None:
             self._membership.close()
@@ -111,9 +110,9 @@ class PsiReader:
 
 
 def parse_psi(data: bytes, source: str, where: str) -> PsiStats:
-    """A file of pressure stall information: per cent become ratios, microseconds become seconds.
+    """Parse a pressure file: percentages become ratios, microseconds become seconds.
 
-    Raises :class:`ReadError` (malformed). Lines and fields that are not known are passed over.
+    Raises :class:`ReadError` (malformed). Unknown lines and fields are skipped.
     """
     some = full = None
     try:

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ from memwarden.policy.rules import Rule
 from memwarden.records.jsonl import JsonlRecorder, read_lines
 from memwarden.testing import ScriptedReader
 from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
+from support.forked import ALARM, ended_well, run_in_child
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning"),
 ]
-ALARM = 10
 
 
 @pytest.fixture(autouse=True)
@@ -39,26 +38,6 @@ def _threads() -> Iterator[None]:
     """A thread that outlives its test would be forked in another one."""
     yield
     assert no_thread_is_left(), our_threads()
-
-
-def in_child(check: Callable[[], None]) -> None:
-    """The rest of a child's life: 0 where all is as it should be, 1 and a traceback where not."""
-    code = 1
-    try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(ALARM)
-        check()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def ended_well(pid: int) -> bool:
-    """Wait for a child; False where it failed or was killed by its alarm."""
-    return os.waitpid(pid, 0)[1] == 0
 
 
 def usable(warden: Warden) -> None:
@@ -95,7 +74,7 @@ def test_a_child_has_a_stopped_usable_warden() -> None:
     with Warden([ScriptedReader([0], VAST)], interval=0.01, recorders=[keeper]) as warden:
         pid = os.fork()
         if not pid:
-            in_child(lambda: usable(warden))
+            run_in_child(lambda: usable(warden))
         assert ended_well(pid)
         before = seen(keeper)
         assert keeper.wait_for(lambda: seen(keeper) > before + 5)
@@ -126,7 +105,7 @@ class Forks(ScriptedReader):
 def test_a_fork_in_the_midst_of_a_tick() -> None:
     """On the very thread that looks: the child can start and stop the warden, the parent finishes its look."""
     keeper = Keeper()
-    reader = Forks(lambda: in_child(lambda: usable(warden)))
+    reader = Forks(lambda: run_in_child(lambda: usable(warden)))
     warden = Warden([reader], interval=0.01, recorders=[keeper])
     with warden:
         assert keeper.wait_for(lambda: seen(keeper) > 10)
@@ -159,7 +138,7 @@ def test_a_fork_inside_a_callback() -> None:
             pid = os.fork()
             if not pid:
                 pids.append(pid)
-                in_child(lambda: usable(warden))
+                run_in_child(lambda: usable(warden))
             pids.append(pid)
 
     warden = Warden([ScriptedReader([0], VAST)], interval=0.01)
@@ -197,7 +176,7 @@ def test_forks_at_any_moment_while_everything_is_busy() -> None:
             for warden in wardens:
                 pid = os.fork()
                 if not pid:
-                    in_child(lambda warden=warden: usable(warden))  # type: ignore[misc]
+                    run_in_child(lambda warden=warden: usable(warden))  # type: ignore[misc]
                 pids.append(pid)
             assert [ended_well(pid) for pid in pids] == [True] * len(pids)
     finally:
@@ -230,7 +209,7 @@ def test_a_fork_while_a_lock_is_held() -> None:
         assert entered.wait(SOON)
         pid = os.fork()
         if not pid:
-            in_child(lambda: usable(warden))
+            run_in_child(lambda: usable(warden))
         assert ended_well(pid)
     finally:
         release.set()
@@ -251,7 +230,7 @@ def test_a_loop_over_readings_ends_in_the_child() -> None:
 
     pid = os.fork()
     if not pid:
-        in_child(check)
+        run_in_child(check)
     assert ended_well(pid)
     next(readings)
     readings.close()
@@ -285,7 +264,7 @@ def test_a_child_while_a_callback_hangs_in_the_parent() -> None:
             assert warden.status()["stuck_receivers"]
             pid = os.fork()
             if not pid:
-                in_child(check)
+                run_in_child(check)
             assert ended_well(pid)
             release.set()
     finally:
@@ -306,7 +285,7 @@ def test_the_child_gives_its_copies_of_descriptors_back(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) > before
         pid = os.fork()
         if not pid:
-            in_child(check)
+            run_in_child(check)
         assert ended_well(pid)
         lines = sum(1 for _ in read_lines(record))
         until = time.monotonic() + SOON
@@ -332,7 +311,7 @@ def test_one_warden_that_cannot_be_closed_does_not_spoil_the_others(capfd: pytes
 
     pid = os.fork()
     if not pid:
-        in_child(check)
+        run_in_child(check)
     assert ended_well(pid)
     for warden in wardens:
         warden.stop()
@@ -385,6 +364,6 @@ def test_what_came_back_is_measured_on_the_child() -> None:
 
     pid = os.fork()
     if pid == 0:
-        in_child(check)
+        run_in_child(check)
     assert ended_well(pid)
     warden.close()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sqlite3
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,12 +18,12 @@ from memwarden.model.events import Event, EventKind
 from memwarden.records import sqlite_connection
 from memwarden.records.sqlite import SqliteRecorder, read_history
 from memwarden.testing import ScriptedReader
+from support.forked import ended_well, run_in_child
 from support.trees import descriptors
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 #: Seconds after which a child that hangs is killed.
-ALARM = 20
 
 
 def event(message: str, kind: EventKind = EventKind.LEVEL) -> Event:
@@ -35,26 +32,8 @@ def event(message: str, kind: EventKind = EventKind.LEVEL) -> Event:
 
 
 def in_child(check: Callable[[], None], end: Callable[[int], None] = os._exit) -> int:
-    """Run this in a child; its pid. The child's code is 0 where all is as it should be."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(ALARM)
-        check()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    sys.stderr.flush()
-    end(code)
-    raise AssertionError
-
-
-def ended_well(pid: int) -> bool:
-    """Wait for a child."""
-    return os.waitpid(pid, 0)[1] == 0
+    """Run a check in a child; return its pid."""
+    return os.fork() or run_in_child(check, end)
 
 
 def messages(path: Path) -> list[str]:

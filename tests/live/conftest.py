@@ -1,11 +1,14 @@
 """Fixtures for tests on the real thing: a container engine, a kernel with cgroup v2, and terminals."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from memwarden.actions.alerting.outbox import _alive
 from support.docker import Docker, DockerUnavailable
+from support.engine import no_thread_is_left, our_threads
 from support.guest import Guest, GuestUnavailable
 
 if sys.platform != "win32":
@@ -62,3 +65,16 @@ def screen() -> Iterator[Callable[..., Screen]]:
     yield open_screen
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def direct_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connections without a proxy, and no thread of an outbox left at the end."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    yield
+    left = our_threads() if not no_thread_is_left() else []
+    for outbox in list(_alive):  # a failure must not affect later tests
+        outbox.close(0.0)
+    assert left == []

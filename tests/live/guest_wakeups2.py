@@ -15,6 +15,7 @@ import pytest
 from memwarden.readers.linux.psi import PsiReader
 from memwarden.readers.linux.wakeups import EventsFile
 from memwarden.testing import HOG
+from support.groups import remove_group
 
 MIB = 1 << 20
 
@@ -24,13 +25,7 @@ def group() -> Iterator[Path]:
     path = Path("/sys/fs/cgroup/mw-test")
     path.mkdir()
     yield path
-    until = time.monotonic() + 10
-    while path.exists():
-        try:
-            path.rmdir()
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+    remove_group(path)
 
 
 def run(group: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -5,34 +5,20 @@ from __future__ import annotations
 import email
 import email.policy
 import logging
-import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from types import TracebackType
 
 import pytest
 
 from memwarden.actions.alerting.alerts import Alerts
-from memwarden.actions.alerting.outbox import _alive
 from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.decisions import Decision
-from support.engine import SOON, no_thread_is_left, our_threads
+from support.engine import SOON
 from support.receiver import Receiver
 
-
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy of this machine stands between, and no thread is left behind."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    yield
-    left = our_threads() if not no_thread_is_left() else []
-    for outbox in list(_alive):  # one failure shall not spoil the tests after it
-        outbox.close(0.0)
-    assert left == []
+pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 def decision(number: int = 0, *, undo: bool = False, **more: object) -> Decision:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memwarden import JsonlRecorder, Rule, SqliteRecorder, Warden
-from memwarden.actions.alerting.outbox import _alive
 from memwarden.actions.alerting.webhook import Webhook
 from memwarden.model.decisions import Clearing
 from memwarden.model.events import EventKind
@@ -21,24 +20,14 @@ from memwarden.records.jsonl import read_lines
 from memwarden.records.sqlite import read_history
 from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock
-from support.engine import SOON, VAST, Keeper, no_thread_is_left, our_threads
+from support.engine import SOON, VAST, Keeper
 from support.receiver import Receiver
 
 FULL, EMPTY = int(0.95 * VAST), int(0.5 * VAST)
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy of this machine stands between, and no thread is left behind."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    yield
-    left = our_threads() if not no_thread_is_left() else []
-    for outbox in list(_alive):  # one failure shall not spoil the tests after it
-        outbox.close(0.0)
-    assert left == []
+pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 class Dial:

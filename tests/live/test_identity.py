@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.identity import ProcProbe
+from support.engine import soon
 from support.trees import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -69,16 +69,6 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         except ProcessLookupError:
             pass
         process.communicate()
-
-
-def soon(wanted: Callable[[], bool]) -> bool:
-    """Whether it comes true within some seconds."""
-    until = time.monotonic() + 10
-    while not wanted():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 @pytest.mark.parametrize("probe", [PROBE, Unlisted()], ids=["listed", "unlisted"])

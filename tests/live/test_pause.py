@@ -22,6 +22,7 @@ from memwarden.model.decisions import Decision
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.identity import ProcProbe
 from memwarden.readers.linux.process import read_stat
+from support.engine import soon
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -81,16 +82,6 @@ def family(pid: int) -> list[ProcessKey]:
     for key in found:
         found += PROBE.children(key)
     return found
-
-
-def soon(wanted: Callable[[], bool]) -> bool:
-    """Whether it comes true within some seconds."""
-    until = time.monotonic() + 10
-    while not wanted():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def tree(start: Callable[..., subprocess.Popen[str]]) -> list[ProcessKey]:

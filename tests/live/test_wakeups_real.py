@@ -17,6 +17,7 @@ import pytest
 
 from memwarden.readers.linux.wakeups import GroupEvent, StallTrigger, UsageThresholds, own_wakeups
 from memwarden.testing import HOG
+from support.groups import remove_group
 from support.guest import Guest
 from support.trees import descriptors
 
@@ -44,13 +45,7 @@ def make() -> Iterator[Callable[[Path], Path]]:
 
     yield group
     for path in made:
-        until = time.monotonic() + 10
-        while path.exists():
-            try:
-                path.rmdir()
-            except OSError:
-                assert time.monotonic() < until, path
-                time.sleep(0.02)
+        remove_group(path)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import pytest
 
 from memwarden.engine.warden import Warden
 from memwarden.testing import FakeClock, ScriptedReader
+from support.groups import remove_group
 from support.trees import descriptors
 
 MIB = 1 << 20
@@ -144,13 +145,7 @@ def group() -> Iterator[Path]:
     path.mkdir()
     (path / "memory.limit_in_bytes").write_text(str(LIMIT))
     yield path
-    until = time.monotonic() + 10
-    while path.exists():
-        try:
-            path.rmdir()
-        except OSError:
-            assert time.monotonic() < until, path
-            time.sleep(0.02)
+    remove_group(path)
 
 
 @contextlib.contextmanager

@@ -15,12 +15,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from memwarden.actions.alerting.outbox import _alive
 from memwarden.actions.alerting.webhook import Webhook
 from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left, our_threads
@@ -29,17 +27,7 @@ from support.receiver import CERTIFICATE, Got, Receiver
 SECRET = "whsec_" + base64.b64encode(b"a key that nobody else has, yes?").decode()
 
 
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No proxy of this machine stands between, and no thread is left behind."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    yield
-    left = our_threads() if not no_thread_is_left() else []
-    for outbox in list(_alive):  # one failure shall not spoil the tests after it
-        outbox.close(0.0)
-    assert left == []
+pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 def decision(number: int = 0, *, undo: bool = False, rule: str = "early", **more: object) -> Decision:

@@ -1,4 +1,4 @@
-"""What tests of the engine share: a recorder that keeps, and a look at the threads that are left."""
+"""Shared parts of the engine's tests: a recorder that keeps events, and checks for threads that are left."""
 
 from __future__ import annotations
 
@@ -73,3 +73,13 @@ def no_thread_is_left() -> bool:
     for thread in our_threads():
         thread.join(max(0.0, until - time.monotonic()))
     return not our_threads()
+
+
+def soon(wanted: Callable[[], bool]) -> bool:
+    """Wait until a condition holds; False where it does not in time."""
+    until = time.monotonic() + SOON
+    while not wanted():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    return True

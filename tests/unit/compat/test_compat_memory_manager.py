@@ -11,30 +11,11 @@ from memwarden.compat import memory_manager
 from memwarden.compat.memory_manager import MemoryMonitor, MemoryPressureLevel, get_memory_monitor
 from memwarden.model.facts import CgroupMemory, Gap, ProcessKey, ProcessMemory, SystemMemory
 from memwarden.testing import FakeClock, ScriptedReader, gone
+from support.dial import Dial
 
 MIB = 1 << 20
 #: So large that headroom never makes the pace shorter than the interval for long.
 TOTAL = 1 << 40
-
-
-class Dial:
-    """A reader of a machine whose use a test sets between two moments; an exception is raised."""
-
-    name = "dial"
-
-    def __init__(self, percent: float = 10.0) -> None:
-        self.percent: float | Exception = percent
-        self.threads: set[threading.Thread] = set()
-
-    def read(self):
-        self.threads.add(threading.current_thread())
-        if isinstance(self.percent, Exception):
-            raise self.percent
-        free = TOTAL - round(TOTAL * self.percent / 100)
-        return {"system": SystemMemory(TOTAL, free, free, 0, 0, 0)}
-
-    def close(self) -> None:
-        pass
 
 
 def pass_time(monitor, clock, seconds):
@@ -46,7 +27,7 @@ def pass_time(monitor, clock, seconds):
 
 @pytest.fixture
 def dial():
-    return Dial()
+    return Dial(10.0, TOTAL)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from memwarden.compat.simple_memory_monitor import (
 from memwarden.compat.support.processes import largest_processes
 from memwarden.model.facts import CgroupMemory, SystemMemory
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader
+from support.dial import Dial
 
 MIB = 1 << 20
 #: So large that headroom never makes the pace shorter than the interval for long.
@@ -34,29 +35,9 @@ TOTAL = 1000 * (1 << 30)
 WALL = 1_700_000_000.0
 
 
-class Dial:
-    """A reader of a machine whose use a test sets between two moments; an exception is raised."""
-
-    name = "dial"
-
-    def __init__(self, percent: float = 40.0) -> None:
-        self.percent: float | Exception = percent
-        self.threads: set[threading.Thread] = set()
-
-    def read(self):
-        self.threads.add(threading.current_thread())
-        if isinstance(self.percent, Exception):
-            raise self.percent
-        free = TOTAL - round(TOTAL * self.percent / 100)
-        return {"system": SystemMemory(TOTAL, free, free, 0, 0, 0)}
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture
 def dial():
-    return Dial()
+    return Dial(40.0, TOTAL)
 
 
 @pytest.fixture

@@ -273,7 +273,9 @@ with BudgetedExecutor(6) as executor:
     print("begun", flush=True)
     results = [future.result() for future in futures]
 report = executor.report()
-print(json.dumps([len(results), report.failed, report.kernel_kills, report.budget, report.most_running]), flush=True)
+lowered = next(point.seconds for point in report.points if point.budget < 160 << 20)
+before = max(point.running for point in report.points if lowered - 0.5 <= point.seconds <= lowered)
+print(json.dumps([len(results), report.failed, report.kernel_kills, report.budget, report.most_running, before]), flush=True)
 """
 
 
@@ -318,7 +320,7 @@ def group(limit: int) -> Iterator[str]:
 
 
 def test_a_group_whose_limit_is_lowered_in_the_middle() -> None:
-    """The kernel's limit on the whole program is halved: fewer run, none is lost; whom the kernel killed is told."""
+    """The kernel's limit on the whole program is halved: fewer run, none is lost; kills of the kernel are counted."""
     with group(320 * MIB) as path:
         process = start(BATCH)
         assert process.stdin is not None
@@ -339,9 +341,11 @@ def test_a_group_whose_limit_is_lowered_in_the_middle() -> None:
         chores.until(lower)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    done, failed, kernel_kills, budget, most_running = json.loads(out)
+    done, failed, kernel_kills, budget, most_running, before = json.loads(out)
     assert (done, failed) == (16, 0)
-    assert kernel_kills <= 2  # of those who were let in before, and grew when the limit was lower already
+    # The limit is written while little is used; tasks that had started may grow before the executor reads it. Which of
+    # these the kernel kills is a race; but 160 MiB hold two tasks and the program, and none starts beyond that later.
+    assert kernel_kills <= before - 2
     assert budget < 160 * MIB
     assert most_running > 2
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 from collections.abc import Sequence
-from typing import Protocol
 
 from memwarden.contain.cgroup1 import Cgroup1Ceiling
 from memwarden.contain.own_cgroup import OwnCgroup, hands_memory_down, need_entry, parent_for, write
@@ -26,72 +25,38 @@ _KILL_MARGIN = 8 * MIB
 _CHARGED_IN_ADVANCE = 8 * MIB
 
 
-class WorkerCgroup(Protocol):
-    """Enforcement by the kernel between two samples."""
+class WorkerCgroup:
+    """Enforcement by the kernel between two samples; this class is the one without a group."""
 
-    @property
-    def kind(self) -> str:
-        """``"cgroup1"``, ``"cgroup2"``, or ``"polling"`` without a group."""
-        ...
-
-    @property
-    def joins(self) -> Sequence[str]:
-        """``cgroup.procs`` files into which a worker writes itself."""
-        ...
-
-    @property
-    def event_fd(self) -> int:
-        """Descriptor that is readable when the limit was reached; -1 without one."""
-        ...
+    #: ``"cgroup1"``, ``"cgroup2"``, or ``"polling"`` without a group.
+    kind = "polling"
+    #: ``cgroup.procs`` files into which a worker writes itself.
+    joins: Sequence[str] = ()
+    #: Descriptor that is readable when the limit was reached; -1 without one.
+    event_fd = -1
+    #: Reason for which there is no group.
+    reason = ""
 
     def set_limit(self, limit: int) -> None:
         """Limit all workers together to so many bytes, if they do not use more already."""
-        ...
 
     def stuck(self) -> bool:
         """Return whether the kernel blocks a process of the group now; resets the event."""
-        ...
+        return False
 
     def kernel_kills(self) -> int:
         """Return how often the kernel has killed in the group."""
-        ...
-
-    def refused(self) -> bool:
-        """Return whether the kernel may have failed system calls for want of memory since the last call."""
-        ...
-
-    def close(self) -> None:
-        """Remove the group."""
-        ...
-
-
-class NoWorkerCgroup:
-    """Without a group only sampling holds the workers. ``reason``: why there is none."""
-
-    kind = "polling"
-    joins: Sequence[str] = ()
-    event_fd = -1
-
-    def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-
-    def set_limit(self, limit: int) -> None:
-        pass
-
-    def stuck(self) -> bool:
-        return False
-
-    def kernel_kills(self) -> int:
         return 0
 
     def refused(self) -> bool:
+        """Return whether the kernel may have failed system calls for want of memory since the last call."""
         return False
 
     def close(self) -> None:
-        pass
+        """Remove the group."""
 
 
-class WorkerCgroupV1:
+class WorkerCgroupV1(WorkerCgroup):
     """A version 1 group with its killer off: a process that needs more than the limit waits in the kernel."""
 
     kind = "cgroup1"
@@ -99,12 +64,9 @@ class WorkerCgroupV1:
     def __init__(self, limit: int, given: str | None = None) -> None:
         self._group = Cgroup1Ceiling(limit, given)
         self.joins = self._group.joins
+        self.event_fd = next((fd for fd, _ in self._group.watched()), -1)
         self._most = KeptFile("most", f"{os.path.dirname(self.joins[0])}/memory.max_usage_in_bytes", 64)
         self._limit = limit
-
-    @property
-    def event_fd(self) -> int:
-        return next((fd for fd, _ in self._group.watched()), -1)
 
     def set_limit(self, limit: int) -> None:
         with contextlib.suppress(OSError):  # below what is used: the limit stays as it was
@@ -133,7 +95,7 @@ class WorkerCgroupV1:
         self._group.close()
 
 
-class WorkerCgroupV2:
+class WorkerCgroupV2(WorkerCgroup):
     """A version 2 group: at ``memory.high`` the kernel throttles, a little above (``memory.max``) it kills one."""
 
     kind = "cgroup2"
@@ -153,8 +115,9 @@ class WorkerCgroupV2:
         self._notice = -1
         #: memory.events reports by POLLPRI, which selectors do not know: readable when that comes.
         self._poll = select.epoll()
+        self.event_fd = self._poll.fileno()
         self._limit = limit
-        self.joins: Sequence[str] = (f"{path}/cgroup.procs",)
+        self.joins = (f"{path}/cgroup.procs",)
         try:
             write(os.path.dirname(path), "cgroup.subtree_control", "+memory")
             self._write(limit)
@@ -170,10 +133,6 @@ class WorkerCgroupV2:
     def _write(self, limit: int) -> None:
         write(self._path, "memory.high", str(limit))
         write(self._path, "memory.max", str(limit + _KILL_MARGIN))
-
-    @property
-    def event_fd(self) -> int:
-        return self._poll.fileno()
 
     def set_limit(self, limit: int) -> None:
         # Lowering memory.max below what is used would have the kernel kill; high only throttles.
@@ -200,9 +159,6 @@ class WorkerCgroupV2:
     def kernel_kills(self) -> int:
         return self._count(b"oom_kill")
 
-    def refused(self) -> bool:
-        return False  # it throttles and kills
-
     def close(self) -> None:
         self._events.close()
         self._current.close()
@@ -221,4 +177,6 @@ def worker_cgroup(limit: int, given: str | None = None) -> WorkerCgroup:
             return make(limit, given)
         except CeilingUnavailable as error:
             reasons.append(str(error))
-    return NoWorkerCgroup("; ".join(reasons))
+    none = WorkerCgroup()
+    none.reason = "; ".join(reasons)
+    return none

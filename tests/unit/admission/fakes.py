@@ -18,7 +18,7 @@ from memwarden.admission.pool.event_loop import EventLoop
 from memwarden.admission.pool.task import PendingTask, WorkItem
 from memwarden.admission.pool.worker_handle import WorkerHandle
 from memwarden.admission.pool.worker_pool import WorkerPool
-from memwarden.contain.worker_cgroup import NoWorkerCgroup
+from memwarden.contain.worker_cgroup import WorkerCgroup
 from memwarden.model.footprints import TaskKey
 from memwarden.testing import FakeClock
 
@@ -156,7 +156,7 @@ class FakePool(WorkerPool):
         self.on_exit(handle, code)
 
 
-class FakeCgroup(NoWorkerCgroup):
+class FakeCgroup(WorkerCgroup):
     """A group that blocks, kills and refuses as a test says."""
 
     kind = "cgroup1"
@@ -217,7 +217,7 @@ class Machine:
         self.gate: Any = SimpleNamespace(closed=False)
         self.outcomes = Outcomes()
         self.queue = TaskQueue(Function(predict))
-        group = self.cgroup if enforced else NoWorkerCgroup()
+        group = self.cgroup if enforced else WorkerCgroup()
         ledger: Any = self.ledger
         self.reservations = ReservationClient(ledger, "test", EventLoop(), enforced=enforced)
         self.memory = MemoryControl(self.pool, self.reservations, group, self.stats)

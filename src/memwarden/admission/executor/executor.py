@@ -29,7 +29,7 @@ from memwarden.admission.ledger.ledger import Ledger
 from memwarden.admission.pool.fork_server import create_spawner
 from memwarden.admission.pool.task import PendingTask, WorkItem
 from memwarden.admission.pool.worker import WorkerConfig
-from memwarden.contain.worker_cgroup import NoWorkerCgroup, WorkerCgroup, worker_cgroup
+from memwarden.contain.worker_cgroup import WorkerCgroup, worker_cgroup
 from memwarden.errors import DoesNotFit, SettingsError
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB, parse_size, size_text
@@ -121,7 +121,7 @@ class BudgetedExecutor(Executor):
 
     def _start(self) -> ExecutorManager:
         """Make the manager, in the thread that submits, because that forks."""
-        group: WorkerCgroup = NoWorkerCgroup()
+        group = WorkerCgroup()
         if self._cgroup is not False:
             group = worker_cgroup(max(self._alone, MIB), self._cgroup if isinstance(self._cgroup, str) else None)
         try:

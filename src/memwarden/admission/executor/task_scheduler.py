@@ -119,7 +119,7 @@ class TaskScheduler:
         return True
 
     def _fits_idle(self, item: WorkItem, idle: list[WorkerHandle]) -> bool:
-        """Return whether an idle worker holds the reservation that an item needs: the common case of many equal tasks."""
+        """Return whether an idle worker has the reservation that an item needs: the case of many equal tasks."""
         task, runs = item.task, [handle.run for handle in self._pool if handle.run is not None]
         if not idle or item.future.cancelled() or any(run.paused or run.task.exclusive for run in runs):
             return False

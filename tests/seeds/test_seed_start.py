@@ -103,9 +103,9 @@ def test_loading_is_lazy(tmp_path):
 import importlib, json, os, pkgutil, sys, threading
 before = set(os.listdir("/proc/self/fd")), set(os.listdir("."))
 from memwarden import compat
-names = [each.name for each in pkgutil.iter_modules(compat.__path__)]
+names = [each.name for each in pkgutil.walk_packages(compat.__path__, "memwarden.compat.")]
 for name in names:
-    importlib.import_module(f"memwarden.compat.{name}")
+    importlib.import_module(name)
 print(json.dumps({
     "modules": len(names),
     "threads": threading.active_count(),

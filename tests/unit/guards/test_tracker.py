@@ -32,13 +32,14 @@ def world(kernel):
     assessment = Assessment(PressureLevel.LOW, PressureLevel.LOW, Constraint(limit, GIB), limit, 3 * GIB, 0.0)
     reading = Reading(Sample(wall=50.0, monotonic=5.0, late=0.0, system=system, process=process), assessment)
 
-    def count():
-        kernel.spike(900 * MIB)  # the list of objects
-        return 1000
-
     scopes = kernel.scopes()
 
-    def make(**options):
+    def make(after_count=lambda: None, **options):
+        def count():
+            kernel.spike(900 * MIB)  # the list of objects
+            after_count()
+            return 1000
+
         census = GcObjects(count=count, monotonic=lambda: 0.0)
         return MemoryTracker(read=lambda: reading, objects=census, wall=lambda: 50.0, scopes=scopes, **options)
 
@@ -117,6 +118,13 @@ def test_counting_objects_makes_no_peak(kernel, world):
         tracker.set_baseline()
         tracker.take_snapshot("one")
     assert tracker.peak == load.peak == 100 * MIB
+
+
+def test_memory_that_counting_objects_keeps_is_no_growth(kernel, world):
+    """The allocator keeps the memory of the first count's list: the baseline is read after it."""
+    tracker = world(after_count=lambda: kernel.hold(105 * MIB))
+    tracker.set_baseline()
+    assert (tracker.take_snapshot("one").delta, tracker.growth) == (0, 0)
 
 
 def test_growth_since_a_point(kernel, world):

@@ -78,9 +78,9 @@ def test_in_a_container_less_is_tried_until_it_fits(docker: Docker) -> None:
     code = """
 import json
 from memwarden import memory_guard
-from memwarden.guards.budget.profiles import LADDER, Profile
-from memwarden.guards.budget.retry import with_less
-NEED = dict(zip(LADDER, (100, 60, 30, 10)))
+from memwarden.guards.budget.profiles import PROFILES, Profile
+from memwarden.guards.budget.retry import retry_with_smaller
+NEED = dict(zip(PROFILES, (100, 60, 30, 10)))
 def work(mode):
     with memory_guard() as monitor:
         kept = []
@@ -88,7 +88,7 @@ def work(mode):
             kept.append(b"x" * 262144)
             monitor.check()
         return mode.value
-result = with_less(work, Profile.FULL_QUALITY)
+result = retry_with_smaller(work, Profile.FULL_QUALITY)
 print(json.dumps([result.value, [attempt.error.partition(":")[0] for attempt in result.attempts]]))
 """
     done = docker.run(python(code), memory=LIMIT, env=STATE)
@@ -98,7 +98,7 @@ print(json.dumps([result.value, [attempt.error.partition(":")[0] for attempt in 
 
 @pytest.mark.contract("S1-67", "X-29")
 def test_in_a_container_an_operation_is_refused_before_it_begins(docker: Docker) -> None:
-    """More than the container's limit is a MemoryError at once; what fits runs, and its truth is kept for the next."""
+    """More than the container's limit is a MemoryError at once; what fits runs, and its usage is kept for the next."""
     code = """
 from memwarden import memory_constrained_operation
 try:
@@ -111,7 +111,7 @@ for _ in range(2):
         kept = b"x" * (20 << 20)
         operation.check()
         del kept
-    print(operation.truth.took >> 20, operation.prediction.n)
+    print(operation.usage.peak >> 20, operation.prediction.n)
 """
     done = docker.run(python(code), memory=LIMIT, env=STATE)
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ What a snippet leaves open (``input_file``, ``process_video_segment``) is given 
 import logging
 import os
 import sys
+import weakref
 
 import cv2
 import numpy
@@ -123,13 +124,25 @@ def test_use_context_managers():
 
 @pytest.mark.contract("S1-50")
 def test_force_cleanup(capsys):
-    """It can be called at any time, with nothing held, too."""
-    from memwarden.compat.resource_manager import force_memory_cleanup
+    """It removes the files of open blocks, collects garbage, and can be called again with nothing to release."""
+    from memwarden.compat.resource_manager import force_memory_cleanup, managed_tempfile
 
-    # Force cleanup of all resources
-    force_memory_cleanup()
+    class Node:
+        """Refers to itself."""
 
-    force_memory_cleanup()
+    garbage = Node()
+    garbage.itself, collected = garbage, weakref.ref(garbage)
+    del garbage
+    with managed_tempfile() as temp_file:
+        # Force cleanup of all resources
+        done = force_memory_cleanup()
+
+        assert not os.path.exists(temp_file)
+    assert collected() is None
+    assert (done["files"], done["failed"]) == (1, [])
+
+    again = force_memory_cleanup()
+    assert (again["files"], again["failed"]) == (0, [])
 
 
 @pytest.mark.contract("S1-58")

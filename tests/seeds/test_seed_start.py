@@ -45,7 +45,7 @@ from memwarden.compat.memory_init import setup_memory_management
 # At application startup
 success = {early}
 
-from memwarden.compat.support.guarding import memory_constrained_operation, memory_guard, memory_optimized
+from memwarden.compat.guarding import memory_constrained_operation, memory_guard, memory_optimized
 from memwarden.compat.memory_init import (
     force_memory_cleanup, get_memory_status, get_safe_processing_config, shutdown_memory_management_system,
 )

@@ -60,10 +60,10 @@ class NoMonitor:
     def __init__(self) -> None:
         self.inside: list[object] = []
 
-    def join(self, watched: object) -> None:
+    def add(self, watched: object) -> None:
         self.inside.append(watched)
 
-    def leave(self, watched: object) -> None:
+    def remove(self, watched: object) -> None:
         self.inside = [each for each in self.inside if each is not watched]
 
 
@@ -72,10 +72,10 @@ class Scene:
 
     def __init__(self) -> None:
         self.tree, self.left, self.monitor, self.now = Tree(), Left(), NoMonitor(), 1000.0
-        self.here = GuardContext(self.left, self.monitor)  # type: ignore[arg-type]
+        self.context = GuardContext(self.left, self.monitor)  # type: ignore[arg-type]
         self.parts: dict[int, float] = {}
 
-    def taken(self) -> TreeUsage:
+    def usage(self) -> TreeUsage:
         return TreeUsage(
             self.tree,
             monotonic=lambda: self.now,
@@ -86,8 +86,8 @@ class Scene:
         return Guard(
             limit,
             name,
-            measure=self.taken,
-            here=self.here,
+            tree_usage=self.usage,
+            context=self.context,
             monotonic=lambda: self.now,
             **options,  # type: ignore[arg-type]
         )

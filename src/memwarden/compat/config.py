@@ -38,7 +38,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 class Config:
     """Settings: the environment over the file ``env_file`` (lines of ``NAME=value``), over the defaults."""
 
-    #: Whether monitoring starts by itself (:func:`memwarden.compat.support.optimizer_service.autostart`).
+    #: Whether monitoring starts by itself (:func:`memwarden.compat.optimizer_service.autostart`).
     enable_memory_monitoring: bool
     #: The limit of this process that alerts go by.
     memory_limit_mb: int

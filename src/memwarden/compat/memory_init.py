@@ -1,11 +1,12 @@
-"""The old ``src.utils.memory_init``: start-up of memory management, in its old names."""
+"""The old ``src.utils.memory_init``: start and stop of memory management, its status, and processing presets."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
+from memwarden.actions.rss_delta import RssDelta
 from memwarden.compat.memory_manager import get_memory_monitor
 from memwarden.errors import MemwardenError, ReadError
 from memwarden.guards.budget.processing_config import safe_processing_config
@@ -13,20 +14,46 @@ from memwarden.guards.budget.profiles import Profile
 from memwarden.guards.budget.reclaim import clear_caches
 from memwarden.guards.resources.managed import force_memory_cleanup as release_all
 from memwarden.guards.resources.resource_scope import held_counts
-from memwarden.model.units import MIB
+from memwarden.model.units import KIB, MIB
 from memwarden.model.verdicts import PressureLevel
+from memwarden.readers.factory import rss_function
 
-#: The processing modes, under their old name.
+#: The profiles, under their old name.
 ProcessingMode = Profile
+
+
+class _VideoNumbers(NamedTuple):
+    """Video settings of one profile."""
+
+    #: x264 preset, for callers that do not choose one.
+    preset: str
+    #: Bytes of a copy buffer.
+    buffer: int
+    #: Concurrent FFmpeg processes.
+    encoders: int
+    #: False where the graphics card is not to be used; its driver needs memory of its own.
+    hardware: bool = True
+    #: Further reductions, by name.
+    reduced: tuple[str, ...] = ()
+
+
+_VIDEO_NUMBERS = {
+    Profile.FULL_QUALITY: _VideoNumbers("slow", 128 * KIB, 3),
+    Profile.BALANCED: _VideoNumbers("medium", 64 * KIB, 2),
+    Profile.MEMORY_OPTIMIZED: _VideoNumbers("fast", 32 * KIB, 1, reduced=("reduce_resolution",)),
+    Profile.SURVIVAL: _VideoNumbers(
+        "ultrafast", 16 * KIB, 1, False, ("force_low_resolution", "skip_audio_normalization")
+    ),
+}
 
 _log = logging.getLogger("memwarden")
 
 
 def setup_memory_management() -> bool:
-    """Begin to watch. False, with a warning, where nothing can be watched; the program goes on either way.
+    """Start monitoring; return False and log a warning where memory cannot be read.
 
-    Unlike the original it replaces no signal handler and registers nothing at exit: the monitor's threads
-    end with the program.
+    Unlike the original it replaces no signal handler and registers nothing at exit: the monitor's threads stop with
+    the program.
     """
     monitor = get_memory_monitor()
     try:
@@ -39,17 +66,17 @@ def setup_memory_management() -> bool:
 
 
 def is_memory_management_available() -> bool:
-    """Whether set-up has succeeded, and watching goes on."""
+    """Return True while monitoring runs."""
     return get_memory_monitor().monitoring
 
 
 def get_memory_status() -> dict[str, Any]:
-    """Memory, what is held and the FFmpeg processes, measured now; before set-up, too. All of it is safe for JSON.
+    """Return memory, managed resources and FFmpeg processes, measured now, also before set-up; safe for JSON.
 
     ``memory``: ``total_mb``, ``available_mb``, ``used_percent``, ``pressure_level``, ``process_memory_mb``,
-    ``limit_source``. ``resources``: counts of what is tracked or managed. ``ffmpeg``: ``active_processes`` and
-    ``total_memory_mb``. Besides ``initialized`` and ``memory_management_available``. Where something cannot be read
-    its values are None, and ``error`` is a sentence that says what and why.
+    ``limit_source``. ``resources``: counts of tracked and managed resources. ``ffmpeg``: ``active_processes`` and
+    ``total_memory_mb``. Also ``initialized`` and ``memory_management_available``. Where memory cannot be read the
+    values are None, and ``error`` says what failed and why.
     """
     monitor = get_memory_monitor()
     memory: dict[str, Any] = dict.fromkeys(
@@ -71,7 +98,7 @@ def get_memory_status() -> dict[str, Any]:
             "limit_source": stats.limit_source,
         }
     except ReadError as error:
-        status["error"] = f"{error}; nothing is known of memory"
+        status["error"] = f"{error}; memory cannot be read"
     if reading.sample.process is not None:
         memory["process_memory_mb"] = round(reading.sample.process.rss / MIB, 1)
     processes = monitor.get_tracked_processes()
@@ -91,53 +118,61 @@ def get_memory_status() -> dict[str, Any]:
 
 
 def shutdown_memory_management_system() -> None:
-    """Stop watching; nothing happens where nothing was watched."""
+    """Stop monitoring; nothing happens where it does not run."""
     get_memory_monitor().stop_monitoring()
 
 
 def get_safe_processing_config(video_path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """How to process something with the memory that is left: ``max_workers``, ``chunk_size_mb``, ``quality_preset``.
+    """Return settings for the available memory: ``max_workers``, ``chunk_size_mb``, ``quality_preset``.
 
-    Besides ``max_concurrent_ffmpeg``, ``buffer_size`` (bytes), ``enable_hardware_accel``, ``processing_mode``,
-    ``use_chunked_processing``, ``available_mb``, ``limit_source``, ``reasons``, and each further reduction of the mode
-    as True (``reduce_resolution``). It asks for nothing to be set up. An input that cannot be read is told in
-    ``error``, and the rest goes by memory alone.
+    Also ``max_concurrent_ffmpeg``, ``buffer_size`` (bytes), ``enable_hardware_accel``, ``processing_mode``,
+    ``use_chunked_processing``, ``available_mb``, ``limit_source``, ``reasons``, and each further reduction of the
+    profile as True (``reduce_resolution``). It needs no set-up. An input that cannot be read is reported in
+    ``error``, and the settings then depend on memory alone.
     """
     error = None
     try:
         config = safe_processing_config(video_path)
     except ReadError as failed:
         error, config = str(failed), safe_processing_config()
-    told: dict[str, Any] = {
+    numbers = _VIDEO_NUMBERS[config.profile]
+    if config.available is None:
+        numbers = numbers._replace(encoders=1, hardware=False)
+    settings: dict[str, Any] = {
         "max_workers": config.max_workers,
         "chunk_size_mb": config.chunk_bytes // MIB,
-        "quality_preset": config.quality_preset,
-        "enable_hardware_accel": config.hardware,
-        "buffer_size": config.buffer_bytes,
-        "max_concurrent_ffmpeg": config.max_encoders,
-        "processing_mode": config.mode.value,
+        "quality_preset": numbers.preset,
+        "enable_hardware_accel": numbers.hardware,
+        "buffer_size": numbers.buffer,
+        "max_concurrent_ffmpeg": min(numbers.encoders, config.max_workers),
+        "processing_mode": config.profile.value,
         "use_chunked_processing": config.chunked,
         "available_mb": None if config.available is None else config.available * 10 // MIB / 10,
         "limit_source": config.source,
         "reasons": list(config.reasons),
-        **dict.fromkeys(config.reduced, True),
+        **dict.fromkeys(numbers.reduced, True),
     }
-    return told if error is None else told | {"error": error}
+    return settings if error is None else settings | {"error": error}
 
 
 def force_memory_cleanup() -> dict[str, Any]:
-    """Let go of what the current job holds, clear every registered cache, collect garbage, and trim the allocator.
+    """Release the resources of the current scope, clear all registered caches, collect garbage, trim the allocator.
 
-    The native registry's caches and the monitor's. It is safe inside an ``except`` block and may be called again.
-    What other jobs hold stays. Returns ``objects_collected``, ``freed_mb`` (what really left the process; None where
-    that could not be measured), ``steps``, what was done in words, and ``failed``, what could not be.
+    The caches are those of the native registry and of the monitor. It is safe inside an ``except`` block and may be
+    called again. Resources of other scopes stay. Returns ``objects_collected``, ``freed_mb`` (memory that left the
+    process; None where that could not be measured), ``steps`` and ``failed``, in words.
     """
-    critical = PressureLevel.CRITICAL
+    critical, freed = PressureLevel.CRITICAL, RssDelta(rss_function())
     cleared = [clear_caches(critical), clear_caches(critical, registry=get_memory_monitor().caches)]
     done = release_all()
     steps = [outcome.message for outcome in cleared if outcome.done]
     released = {"file": done.files, "directory": done.directories, "process": done.processes, "capture": done.captures}
     steps += [f"{count} of kind {what} released" for what, count in released.items() if count]
     steps.append(f"{done.objects} objects collected, allocator trimmed")
-    freed = None if done.returned is None else round(done.returned / MIB, 1)
-    return {"objects_collected": done.objects, "freed_mb": freed, "steps": steps, "failed": list(done.failed)}
+    returned = freed.bytes()
+    return {
+        "objects_collected": done.objects,
+        "freed_mb": None if returned is None else round(returned / MIB, 1),
+        "steps": steps,
+        "failed": list(done.failed),
+    }

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
-from memwarden.compat.support.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
-from memwarden.compat.support.optimizer_service import MemoryOptimizer as MemoryOptimizer
-from memwarden.compat.support.optimizer_service import get_memory_status as get_memory_status
-from memwarden.compat.support.optimizer_service import start_memory_monitoring as start_memory_monitoring
-from memwarden.compat.support.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
+from memwarden.compat.optimizer_service import MemoryMonitoringService as MemoryMonitoringService
+from memwarden.compat.optimizer_service import MemoryOptimizer as MemoryOptimizer
+from memwarden.compat.optimizer_service import get_memory_status as get_memory_status
+from memwarden.compat.optimizer_service import start_memory_monitoring as start_memory_monitoring
+from memwarden.compat.optimizer_service import stop_memory_monitoring as stop_memory_monitoring
 from memwarden.compat.support.readings import iso, moment
 from memwarden.errors import SettingsError
 from memwarden.guards.limit.memory_limit import memory_limit as _memory_limit

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from memwarden.compat.support.guarding import memory_constrained_operation as memory_constrained_operation
-from memwarden.compat.support.guarding import memory_guard as memory_guard
-from memwarden.compat.support.guarding import memory_optimized as memory_optimized
+from memwarden.compat.guarding import memory_constrained_operation as memory_constrained_operation
+from memwarden.compat.guarding import memory_guard as memory_guard
+from memwarden.compat.guarding import memory_optimized as memory_optimized
 from memwarden.guards.resources import managed
 from memwarden.guards.resources.managed import managed_opencv_capture as managed_opencv_capture
 from memwarden.guards.resources.processes import ManagedProcess

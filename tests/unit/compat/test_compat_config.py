@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from memwarden.actions.collect import Collect
+from memwarden.compat import optimizer_service
 from memwarden.compat.config import VARIABLES, Config
-from memwarden.compat.support import optimizer_service
-from memwarden.compat.support.optimizer_service import MemoryMonitoringService, MemoryOptimizer, autostart
+from memwarden.compat.optimizer_service import MemoryMonitoringService, MemoryOptimizer, autostart
 from memwarden.errors import SettingsError
 from memwarden.guards.budget.reclaim import CollectEvery
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
@@ -154,7 +154,7 @@ def test_a_second_start_says_what_it_does(caplog):
         assert caplog.text == ""
         second = optimizer_service.start_memory_monitoring(Config(environment={}), interval=90)
         assert (first.running, second.running) == (False, True)
-        assert "starts anew, every 90 s" in caplog.text
+        assert "restarting memory monitoring with interval 90 s" in caplog.text
     finally:
         optimizer_service.stop_memory_monitoring()
 

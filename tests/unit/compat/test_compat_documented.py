@@ -9,15 +9,16 @@ import pytest
 from memwarden import compat
 from memwarden.compat import (
     config,
+    guarding,
     memory_init,
     memory_manager,
     memory_monitor,
     memory_optimizer,
+    optimizer_service,
     resource_manager,
     simple_memory_monitor,
 )
 from memwarden.compat.memory_manager import MemoryPressureLevel
-from memwarden.compat.support import guarding, optimizer_service
 from memwarden.compat.support.process_info import ProcessInfo
 from memwarden.compat.support.readings import whole_mb
 

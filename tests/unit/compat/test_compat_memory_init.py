@@ -16,7 +16,11 @@ from memwarden.compat.memory_init import (
 )
 from memwarden.compat.memory_manager import MemoryMonitor
 from memwarden.compat.support.process_info import TrackedProcesses
+from memwarden.guards.budget import processing_config
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
+from memwarden.model.limits import Constraint, Limit
+from memwarden.model.units import GIB
+from memwarden.model.verdicts import Assessment, PressureLevel
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader
 
 MIB = 1 << 20
@@ -118,3 +122,34 @@ def test_set_up_replaces_no_signal_handler(use):
     shutdown_memory_management_system()
     assert before == [signal.getsignal(number) for number in sorted(signal.valid_signals())]
     assert memory_init.__name__.startswith("memwarden")
+
+
+@pytest.mark.contract("S1-24", "S1-27", "S1-31", "S1-38", "F1-6")
+@pytest.mark.parametrize(
+    ("level", "preset", "buffer", "encoders", "hardware", "reduced"),
+    [
+        ("low", "slow", 131072, 3, True, set()),
+        ("moderate", "medium", 65536, 2, True, set()),
+        ("high", "fast", 32768, 1, True, {"reduce_resolution"}),
+        ("critical", "ultrafast", 16384, 1, False, {"force_low_resolution", "skip_audio_normalization"}),
+    ],
+)
+def test_video_settings_fall_with_the_level(monkeypatch, level, preset, buffer, encoders, hardware, reduced):
+    """The seed's table: preset, buffer, FFmpeg processes, graphics card, and further reductions as True."""
+    level, limit = PressureLevel(level), Limit(64 * GIB, "machine")
+    found = Assessment(level, level, Constraint(limit, 32 * GIB), limit, 32 * GIB, 0.0)
+    monkeypatch.setattr(processing_config, "_now", lambda: found)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    config = memory_init.get_safe_processing_config()
+    assert (config["quality_preset"], config["buffer_size"]) == (preset, buffer)
+    assert (config["max_concurrent_ffmpeg"], config["enable_hardware_accel"]) == (encoders, hardware)
+    assert {name for name, value in config.items() if value is True} - {"enable_hardware_accel"} == reduced
+
+
+def test_video_settings_where_memory_cannot_be_read(monkeypatch):
+    """The balanced preset with one FFmpeg process, and no graphics card."""
+    low = PressureLevel.LOW
+    monkeypatch.setattr(processing_config, "_now", lambda: Assessment(low, low, None, None, None, 0.0))
+    config = memory_init.get_safe_processing_config()
+    assert (config["quality_preset"], config["max_concurrent_ffmpeg"]) == ("medium", 1)
+    assert config["enable_hardware_accel"] is False

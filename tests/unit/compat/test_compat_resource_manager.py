@@ -1,6 +1,7 @@
 """The old resource manager's names, over the native parts."""
 
 import os
+import weakref
 
 import pytest
 
@@ -61,15 +62,24 @@ def test_a_managed_directory(tmp_path):
 
 @pytest.mark.contract("S1-50")
 def test_forced_cleanup_tells_what_it_did():
-    """In the old units; what could not be measured is None, and nothing is made up."""
+    """Counts by kind, collected garbage, and the memory that left the process, in MB."""
+
+    class Node:
+        """Refers to itself."""
+
+    buffers = [b"x" * (64 << 20)]
     with job("own"):
-        register(object(), lambda: None)
+        register(buffers, buffers.clear)
         with resource_manager.managed_tempfile() as temp_file:
-            told = resource_manager.force_memory_cleanup()
+            garbage = Node()
+            garbage.itself, collected = garbage, weakref.ref(garbage)
+            del garbage
+            done = resource_manager.force_memory_cleanup()
             assert not os.path.exists(temp_file)
-    assert (told["files"], told["closables"], told["processes"], told["failed"]) == (1, 1, 0, [])
-    assert told["freed_mb"] is None or told["freed_mb"] >= 0
-    assert told["objects_collected"] >= 0
+    assert collected() is None
+    assert (done["files"], done["closables"], done["processes"], done["failed"]) == (1, 1, 0, [])
+    assert done["objects_collected"] > 0
+    assert done["freed_mb"] == pytest.approx(64, abs=4)
 
 
 def test_a_name_that_is_not_there():

@@ -37,7 +37,7 @@ class Diary:
 
     def __init__(self, here, interval):
         self.told = []
-        self.here, self.member = here, Member(self, interval, self.receive, close=lambda: self.told.append("closed"))
+        self.context, self.member = here, Member(self, interval, self.receive, close=lambda: self.told.append("closed"))
 
     def receive(self, event):
         if event.kind is EventKind.SAMPLE:
@@ -50,11 +50,11 @@ class Diary:
         return [each for each in self.told if not isinstance(each, str)]
 
     def __enter__(self):
-        assert self.here.join(self.member)
+        assert self.context.join(self.member)
         return self
 
     def __exit__(self, *_):
-        self.here.leave(self)
+        self.context.leave(self)
 
 
 @pytest.fixture

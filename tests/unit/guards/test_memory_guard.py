@@ -30,7 +30,7 @@ def test_it_raises_at_a_checkpoint_and_says_what_was_tried(scene):
     error = caught.value
     assert isinstance(error, LimitExceeded)
     assert (error.limit, error.used) == (100 * MIB, 101 * MIB)
-    for word in ("load", "101.0 MiB taken", "100.0 MiB", "objects freed", "cache", "Take less at a time"):
+    for word in ("load", "took 101.0 MiB", "100.0 MiB", "objects freed", "cache", "Process less at a time"):
         assert word in str(error)
     assert pickle.loads(pickle.dumps(error)).used == 101 * MIB
     assert scene.monitor.inside == []
@@ -58,7 +58,7 @@ def test_the_blocks_own_error_is_not_hidden(scene):
 
 def test_children_count(scene):
     """A budget of 100 MiB is passed by 60 in this process and 60 in a child."""
-    with pytest.raises(LimitExceeded, match=r"120\.0 MiB taken"), scene.guard() as monitor:
+    with pytest.raises(LimitExceeded, match=r"took 120\.0 MiB"), scene.guard() as monitor:
         scene.take(60)
         scene.tree.sizes[200] = 70, 10
         monitor.check()
@@ -76,7 +76,7 @@ def test_shared_pages_are_no_alarm_and_asked_for_once(scene):
         scene.parts[100] = 8
         monitor.check()
         scene.now += 1
-        taken = monitor._taken
+        taken = monitor._usage
         confirm, taken.confirm = taken.confirm, lambda: asked.append(1) or confirm()
         for _ in range(5):
             monitor.check()
@@ -116,7 +116,7 @@ def test_where_the_container_ends_the_budget_does_not_help(scene):
         scene.now += 1
         monitor.check()
     assert caught.value.limit == 64 * MIB
-    assert "cgroup /here has 3.0 MiB left of 64.0 MiB, and this block has taken 45.0 MiB" in str(caught.value)
+    assert "cgroup /here has 3.0 MiB left of 64.0 MiB, and this block took 45.0 MiB" in str(caught.value)
 
 
 def test_who_took_nothing_is_not_to_blame(scene):
@@ -168,7 +168,7 @@ def test_what_goes_wrong_at_the_beginning_leaves_nothing(scene):
     def refuse(watched):
         raise KeyboardInterrupt
 
-    scene.monitor.join = refuse
+    scene.monitor.add = refuse
     with pytest.raises(KeyboardInterrupt):
         scene.guard().__enter__()
     assert scene.tree.closed
@@ -217,7 +217,7 @@ def test_after_the_block_a_checkpoint_does_nothing(scene):
 def test_shared_pages_that_were_written_to_are_found(scene):
     """The sum stays as it is while a forked child makes its parent's pages its own: asked again a moment later."""
     passed = []
-    with pytest.raises(LimitExceeded, match=r"120\.0 MiB taken"), scene.guard() as monitor:
+    with pytest.raises(LimitExceeded, match=r"took 120\.0 MiB"), scene.guard() as monitor:
         for pid in range(200, 203):
             scene.tree.sizes[pid] = 50, 10
             scene.parts[pid] = 10
@@ -235,7 +235,7 @@ def test_shared_pages_that_were_written_to_are_found(scene):
     assert passed
 
 
-@pytest.mark.parametrize("where", ["look", "confirm"])
+@pytest.mark.parametrize("where", ["measure", "confirm"])
 def test_a_finalizer_or_a_signal_handler_may_come_by_in_the_midst_of_a_look(scene, where):
     """On the same thread: it gets the last figure, and nobody waits for himself."""
     seen = []
@@ -243,10 +243,10 @@ def test_a_finalizer_or_a_signal_handler_may_come_by_in_the_midst_of_a_look(scen
         scene.take(10)
         assert monitor.used == 10 * MIB
         scene.take(110)
-        if where == "look":
+        if where == "measure":
             scene.tree.on_read = lambda: seen.append(monitor.used)
         else:
-            confirm = monitor._taken.confirm
-            monitor._taken.confirm = lambda: seen.append(monitor.used) or confirm()
+            confirm = monitor._usage.confirm
+            monitor._usage.confirm = lambda: seen.append(monitor.used) or confirm()
         monitor.check()
-    assert seen[0] == (10 if where == "look" else 120) * MIB
+    assert seen[0] == (10 if where == "measure" else 120) * MIB

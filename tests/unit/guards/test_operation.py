@@ -22,7 +22,7 @@ def scene(monkeypatch, tmp_path):
     made = Scene()
 
     def guard(limit, name):
-        return Guard(limit, name, measure=made.taken, here=made.here, monotonic=lambda: made.now)
+        return Guard(limit, name, tree_usage=made.usage, context=made.context, monotonic=lambda: made.now)
 
     monkeypatch.setattr(operation, "Guard", guard)
     made.footprints = Footprints(budget=GIB, slots=4)
@@ -50,8 +50,8 @@ def test_it_is_reserved_while_it_runs_and_what_it_took_is_told(scene):
     done = scene.run("200MiB", take=120)
     assert scene.reserved == 200 * MIB
     assert done.reservation.bytes == 0
-    assert (done.truth.estimate, done.truth.reserved, done.truth.took) == (200 * MIB, 200 * MIB, 120 * MIB)
-    assert done.truth.over == -80 * MIB
+    assert (done.usage.estimate, done.usage.reserved, done.usage.peak) == (200 * MIB, 200 * MIB, 120 * MIB)
+    assert done.usage.over == -80 * MIB
 
 
 @pytest.mark.contract("S1-67")
@@ -78,8 +78,8 @@ def test_the_next_estimate_is_checked_against_what_its_like_took(scene, caplog):
     caplog.clear()
     done = scene.run("100MiB", take=300)
     assert 300 * MIB <= scene.reserved < 450 * MIB
-    assert done.truth.reserved == scene.reserved
-    assert "estimated at 100.0 MiB, and 3 of its like took more" in caplog.text
+    assert done.usage.reserved == scene.reserved
+    assert "estimate 100.0 MiB, but 3 earlier runs took more" in caplog.text
     scene.run("500MiB", take=300)
     assert scene.reserved == 500 * MIB
 
@@ -87,9 +87,9 @@ def test_the_next_estimate_is_checked_against_what_its_like_took(scene, caplog):
 def test_an_estimate_that_was_passed_is_told(scene, caplog):
     """By more than a tenth, after the block; one that was kept is not."""
     scene.run("100MiB", take=109)
-    assert "took" not in caplog.text
+    assert "actual" not in caplog.text
     scene.run("100MiB", take=150)
-    assert "load: estimated at 100.0 MiB, took 150.0 MiB" in caplog.text
+    assert "load: estimate 100.0 MiB, actual 150.0 MiB" in caplog.text
 
 
 def test_a_memory_error_teaches_that_it_needs_more_and_another_error_nothing(scene):
@@ -139,7 +139,7 @@ def test_where_no_ledger_can_be_it_goes_by_what_is_left(scene, monkeypatch, capl
         raise RecordError("no file locks", path="x")
 
     monkeypatch.setattr(operation, "admit", refuse)
-    monkeypatch.setattr(operation, "guard_context", lambda: scene.here)
+    monkeypatch.setattr(operation, "guard_context", lambda: scene.context)
     scene.left.headroom = 300 * MIB
     with memory_constrained_operation("200MiB") as under_way:
         assert under_way.reservation is None

@@ -6,7 +6,7 @@ import pytest
 
 from memwarden.errors import ReadError
 from memwarden.guards.budget.processing_config import safe_processing_config
-from memwarden.guards.budget.profiles import LADDER, NUMBERS, Profile, profile_for
+from memwarden.guards.budget.profiles import NUMBERS, PROFILES, Profile, ProfileNumbers, profile_for
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.units import GIB, MIB
 from memwarden.model.verdicts import Assessment, PressureLevel
@@ -37,39 +37,42 @@ def file(tmp_path):
 
 @pytest.mark.contract("S1-24", "S1-40", "S1-41", "S1-42", "S1-43")
 @pytest.mark.parametrize(
-    ("level", "mode", "workers", "chunk", "preset"),
+    ("level", "profile", "workers", "chunk"),
     [
-        ("low", Profile.FULL_QUALITY, 4, 512, "slow"),
-        ("moderate", Profile.BALANCED, 3, 256, "medium"),
-        ("high", Profile.MEMORY_OPTIMIZED, 2, 128, "fast"),
-        ("critical", Profile.SURVIVAL, 1, 64, "ultrafast"),
+        ("low", Profile.FULL_QUALITY, 4, 512),
+        ("moderate", Profile.BALANCED, 3, 256),
+        ("high", Profile.MEMORY_OPTIMIZED, 2, 128),
+        ("critical", Profile.SURVIVAL, 1, 64),
     ],
 )
-def test_each_level_has_its_mode_and_numbers(level, mode, workers, chunk, preset):
+def test_each_level_has_its_profile_and_numbers(level, profile, workers, chunk):
     """Nothing is reduced at LOW; each further level takes less of everything."""
-    told = config(level)
-    assert (told.mode, told.max_workers, told.chunk_bytes, told.quality_preset) == (mode, workers, chunk * MIB, preset)
-    assert profile_for(PressureLevel(level)) is mode
-    assert bool(told.reduced) is (mode in LADDER[2:])
+    found_config = config(level)
+    assert (found_config.profile, found_config.max_workers, found_config.chunk_bytes) == (profile, workers, chunk * MIB)
+    assert profile_for(PressureLevel(level)) is profile
 
 
 @pytest.mark.contract("X-37")
 def test_the_modes_are_an_ordered_ladder():
     """From the best to the least; no step takes more than the one before."""
-    assert [mode.value for mode in LADDER] == ["full_quality", "balanced", "memory_optimized", "survival"]
-    assert [mode.smaller for mode in LADDER] == [*LADDER[1:], None]
-    for column in ("workers", "chunk", "buffer", "encoders"):
-        values = [getattr(NUMBERS[mode], column) for mode in LADDER]
+    assert [mode.value for mode in PROFILES] == ["full_quality", "balanced", "memory_optimized", "survival"]
+    assert [mode.smaller for mode in PROFILES] == [*PROFILES[1:], None]
+    for column in ("workers", "chunk"):
+        values = [getattr(NUMBERS[mode], column) for mode in PROFILES]
         assert values == sorted(values, reverse=True)
 
 
-@pytest.mark.contract("S1-27", "S1-30", "S1-31", "S1-36")
-def test_quality_and_workers_fall_with_the_level():
-    """One preset lower at MODERATE, two workers and fast at HIGH, minimal at CRITICAL."""
-    told = [config(level) for level in ("low", "moderate", "high", "critical")]
-    assert [each.quality_preset for each in told] == ["slow", "medium", "fast", "ultrafast"]
-    assert [each.max_workers for each in told] == [4, 3, 2, 1]
-    assert [each.hardware for each in told] == [True, True, True, False]
+@pytest.mark.contract("S1-30", "S1-36")
+def test_workers_fall_with_the_level():
+    """Four at LOW, one at CRITICAL."""
+    assert [config(level).max_workers for level in ("low", "moderate", "high", "critical")] == [4, 3, 2, 1]
+
+
+def test_a_caller_may_pass_its_own_numbers():
+    """The table replaces the default one; little memory and few processors still reduce it."""
+    numbers = {profile: ProfileNumbers(8, 1024 * MIB) for profile in PROFILES}
+    assert config("high", numbers=numbers)[1:3] == (8, 1024 * MIB)
+    assert config("high", available=GIB, numbers=numbers)[1:3] == (1, 64 * MIB)
 
 
 @pytest.mark.contract("S1-32", "S1-37", "X-39")
@@ -86,9 +89,9 @@ def test_quality_and_workers_fall_with_the_level():
 )
 def test_what_is_chunked(file, level, mib, chunked):
     """Above 500 MiB always; at HIGH above a quarter of what is available (here 1 GiB); at CRITICAL any."""
-    told = config(level, available=GIB, path=file(mib))
-    assert told.chunked is chunked
-    assert any(("in chunks" if chunked else "in one piece") in reason for reason in told.reasons)
+    found_config = config(level, available=GIB, path=file(mib))
+    assert found_config.chunked is chunked
+    assert any(("in chunks" if chunked else "in one piece") in reason for reason in found_config.reasons)
 
 
 @pytest.mark.contract("S1-75")
@@ -97,24 +100,24 @@ def test_what_is_chunked(file, level, mib, chunked):
 )
 def test_little_memory_has_few_workers_at_any_level(available, workers, chunk):
     """Below 2 GiB one worker, below 4 GiB two; and the reason says so."""
-    told = config("low", available=available * MIB)
-    assert (told.max_workers, told.chunk_bytes) == (workers, chunk * MIB)
-    assert any("less than" in reason for reason in told.reasons) is (available < 4096)
+    found_config = config("low", available=available * MIB)
+    assert (found_config.max_workers, found_config.chunk_bytes) == (workers, chunk * MIB)
+    assert any("less than" in reason for reason in found_config.reasons) is (available < 4096)
 
 
 def test_what_a_worker_needs_bounds_them():
     """So many as fit beside the reserve; never none, and then it is said."""
     assert config("low", available=8 * GIB, needs="3GiB").max_workers == 2
-    told = config("low", available=8 * GIB, needs="30GiB")
-    assert told.max_workers == 1
-    assert "not even one fits" in told.reasons[-1]
+    found_config = config("low", available=8 * GIB, needs="30GiB")
+    assert found_config.max_workers == 1
+    assert "not even one fits" in found_config.reasons[-1]
 
 
 def test_no_more_workers_than_chunks_or_processors(file):
     """A file of two chunks needs two; a machine with one processor has one."""
     assert config("low", path=file(600)).max_workers == 2
-    alone = safe_processing_config(assessment=found("low", 32 * GIB), processors=1)
-    assert (alone.max_workers, alone.max_encoders) == (1, 1)
+    single = safe_processing_config(assessment=found("low", 32 * GIB), processors=1)
+    assert single.max_workers == 1
 
 
 def test_an_input_that_is_not_there_is_an_error(tmp_path):
@@ -125,11 +128,11 @@ def test_an_input_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_where_nothing_is_known_it_is_careful():
-    """BALANCED, two workers, no graphics card; and it says that nothing is known."""
+    """BALANCED with two workers; and the reason says that memory cannot be read."""
     low = PressureLevel.LOW
-    told = safe_processing_config(assessment=Assessment(low, low, None, None, None, 0.0), processors=8)
-    assert (told.mode, told.max_workers, told.hardware, told.available) == (Profile.BALANCED, 2, False, None)
-    assert "nothing is known" in told.reasons[0]
+    found_config = safe_processing_config(assessment=Assessment(low, low, None, None, None, 0.0), processors=8)
+    assert (found_config.profile, found_config.max_workers, found_config.available) == (Profile.BALANCED, 2, None)
+    assert "cannot be read" in found_config.reasons[0]
 
 
 def test_here_and_now_as_plain_data(file):
@@ -139,5 +142,5 @@ def test_here_and_now_as_plain_data(file):
     assert again["input_bytes"] == 600 * MIB
     assert again["available_bytes"] > 0
     assert again["source"]
-    assert again["mode"] in [mode.value for mode in LADDER]
+    assert again["profile"] in [mode.value for mode in PROFILES]
     assert again["chunked"] is True

@@ -7,8 +7,8 @@ import pytest
 
 from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, SettingsError
 from memwarden.guards.budget import reclaim
-from memwarden.guards.budget.profiles import LADDER, Profile
-from memwarden.guards.budget.retry import with_less
+from memwarden.guards.budget.profiles import PROFILES, Profile
+from memwarden.guards.budget.retry import retry_with_smaller
 
 
 class Big:
@@ -28,10 +28,10 @@ def test_the_next_smaller_mode_succeeds_and_the_attempts_are_told():
             raise LimitExceeded("over", limit=10, used=11)
         return f"done at {mode.value}"
 
-    result = with_less(work, Profile.FULL_QUALITY)
+    result = retry_with_smaller(work, Profile.FULL_QUALITY)
     assert result.value == "done at memory_optimized"
     assert (result.plan, result.reduced) == (Profile.MEMORY_OPTIMIZED, True)
-    assert tried == list(LADDER[:3])
+    assert tried == list(PROFILES[:3])
     assert [attempt.error for attempt in result.attempts] == ["MemoryError: large", "LimitExceeded: over", ""]
 
 
@@ -43,9 +43,9 @@ def test_the_last_failure_reaches_the_caller_with_all_attempts():
         raise MemoryError(mode.value)
 
     with pytest.raises(MemoryError, match="survival") as caught:
-        with_less(work, Profile.BALANCED)
-    assert [attempt.plan for attempt in caught.value.attempts] == list(LADDER[1:])
-    assert [note.split(":")[0] for note in caught.value.__notes__] == [f"tried {mode.name}" for mode in LADDER[1:]]
+        retry_with_smaller(work, Profile.BALANCED)
+    assert [attempt.plan for attempt in caught.value.attempts] == list(PROFILES[1:])
+    assert [note.split(":")[0] for note in caught.value.__notes__] == [f"tried {mode.name}" for mode in PROFILES[1:]]
 
 
 def test_attempts_are_bounded_further():
@@ -57,8 +57,8 @@ def test_attempts_are_bounded_further():
         raise NotAdmitted("no room")
 
     with pytest.raises(NotAdmitted):
-        with_less(work, Profile.FULL_QUALITY, attempts=2)
-    assert tried == list(LADDER[:2])
+        retry_with_smaller(work, Profile.FULL_QUALITY, attempts=2)
+    assert tried == list(PROFILES[:2])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_plans_may_be_anything(error):
             raise error
         return batch
 
-    result = with_less(work, [100, 50, 10])
+    result = retry_with_smaller(work, [100, 50, 10])
     assert (result.value, len(result.attempts)) == (10, 3)
 
 
@@ -86,7 +86,7 @@ def test_other_errors_are_not_tried_again(error):
         raise error
 
     with pytest.raises(type(error)):
-        with_less(work, Profile.FULL_QUALITY)
+        retry_with_smaller(work, Profile.FULL_QUALITY)
     assert len(tried) == 1
 
 
@@ -113,7 +113,7 @@ def test_what_the_failed_try_made_is_gone_before_the_next():
     take_off = reclaim.caches.register(cache.clear, "test")
     gc.disable()
     try:
-        assert with_less(work, Profile.FULL_QUALITY).value == 1
+        assert retry_with_smaller(work, Profile.FULL_QUALITY).value == 1
     finally:
         gc.enable()
         take_off()
@@ -122,8 +122,8 @@ def test_what_the_failed_try_made_is_gone_before_the_next():
 
 def test_the_ladder_begins_where_the_level_is():
     """Without plans the first mode is that of the memory here and now, with all smaller ones after it."""
-    result = with_less(lambda mode: mode)
-    assert result.value in LADDER
+    result = retry_with_smaller(lambda mode: mode)
+    assert result.value in PROFILES
     assert not result.reduced
 
 
@@ -134,9 +134,9 @@ def test_work_that_is_still_to_be_done_is_refused():
         return 1
 
     with pytest.raises(SettingsError, match="coroutine"):
-        with_less(work, Profile.SURVIVAL)
+        retry_with_smaller(work, Profile.SURVIVAL)
     with pytest.raises(SettingsError, match="generator"):
-        with_less(lambda mode: (each for each in "abc"), Profile.SURVIVAL)
+        retry_with_smaller(lambda mode: (each for each in "abc"), Profile.SURVIVAL)
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_work_that_is_still_to_be_done_is_refused():
 def test_bad_plans_are_refused(plans, attempts):
     """Before anything was tried."""
     with pytest.raises(SettingsError):
-        with_less(pytest.fail, plans, attempts=attempts)
+        retry_with_smaller(pytest.fail, plans, attempts=attempts)

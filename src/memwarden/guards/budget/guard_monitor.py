@@ -1,7 +1,6 @@
-"""One warden for all guards of a process: it looks while any of them is on, however many there are.
+"""One warden for all guards of a process: it measures them while any is active.
 
-What it is for: the peak between two checkpoints. It looks
-once a second, and more often the nearer a guard is to its budget, as the warden's pace has it.
+It finds the peak between two checkpoints. It reads once a second, and more often the nearer a guard is to its budget.
 """
 
 from __future__ import annotations
@@ -24,66 +23,65 @@ from memwarden.readers.factory import identity_probe
 if TYPE_CHECKING:
     from memwarden.admission.ledger.headroom import Headroom
 
-#: Seconds between two looks while every guard is far from its budget.
+#: Seconds between two readings while every guard is far from its budget.
 INTERVAL = 1.0
-#: How long another thread's look at the surroundings is waited for.
+#: Seconds to wait for another thread's reading of the headroom.
 PATIENCE_SECONDS = 0.1
 
 
-class Watched(Protocol):
-    """What the overseer looks after."""
+class Monitored(Protocol):
+    """A guarded block."""
 
     name: str
     limit: int
 
-    def glance(self) -> int:
-        """Bytes taken now, as an upper bound; on the thread that looks."""
+    def measure(self) -> int:
+        """Return the bytes taken now, as an upper bound; called on the sampling thread."""
         ...
 
 
 class GuardMonitor:
-    """Looks after guards from :meth:`join` to :meth:`leave`. Safe to use from any thread; nobody's in a child.
+    """Measures guards from :meth:`add` to :meth:`remove`. Thread-safe; empty in a child process.
 
-    Both may be called in the midst of each other: a generator that holds a guard may be collected at any place. So
-    there is no lock: those who are looked after are put and taken by one operation each, and only the outermost call
-    of a thread sees to the warden.
+    Either method may interrupt the other on the same thread: a generator that holds a guard may be collected at any
+    point. So there is no lock: each change is one operation, and only the outermost call of a thread starts or stops
+    the warden.
     """
 
     name = "guards"
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self._watched: dict[int, Watched] = {}
+        self._guards: dict[int, Monitored] = {}
         self._settling: set[int] = set()
-        self._found: Constraint | None = None
+        self._nearest: Constraint | None = None
         self.warden = Warden([self], detector=self, interval=INTERVAL, clock=clock, wakeups=False)
         reset_after_fork(self)
 
-    def join(self, watched: Watched) -> None:
-        """Look after it. Where no thread can be started it is not looked after, and its checkpoints do what they do."""
-        self._watched[id(watched)] = watched
+    def add(self, guard: Monitored) -> None:
+        """Measure a guard. Where no thread can be started it is not measured between its checkpoints."""
+        self._guards[id(guard)] = guard
         self._settle()
 
-    def leave(self, watched: Watched) -> None:
-        """Look after it no more; the last one takes the threads along."""
-        self._watched.pop(id(watched), None)
-        if not threading.current_thread().name.startswith("memwarden-"):  # it may hold a lock: its next look will do
+    def remove(self, guard: Monitored) -> None:
+        """Stop measuring a guard; the last one stops the threads."""
+        self._guards.pop(id(guard), None)
+        # A finalizer on one of our own threads, which may hold a lock: the next reading settles.
+        if not threading.current_thread().name.startswith("memwarden-"):
             self._settle()
 
     def _settle(self) -> None:
-        """Run while anybody is there; whoever comes or goes meanwhile is seen in the next round."""
+        """Start or stop the warden until it matches the guards, which other threads change meanwhile."""
         me = threading.get_ident()
         if me in self._settling:
             return
         self._settling.add(me)
         try:
-            while True:
-                if self._watched:
+            while bool(self._guards) is not self.warden.running:
+                if self._guards:
                     self.warden.start()
                 else:
                     self.warden.stop()
-                if bool(self._watched) is self.warden.running:
-                    return
-        except RuntimeError:  # no more threads, or the interpreter is ending
+        except RuntimeError:  # no more threads, or the interpreter exits
             return
         finally:
             self._settling.discard(me)
@@ -91,68 +89,66 @@ class GuardMonitor:
     # --- as the warden's reader and detector ---------------------------------------------------------
 
     def read(self) -> Mapping[str, Any]:
-        """Look at each guard."""
+        """Measure each guard."""
         nearest = None
-        if not self._watched:
+        if not self._guards:
             self._settle()
-        for watched in list(self._watched.values()):
+        for guard in list(self._guards.values()):
             try:
-                taken = watched.glance()
+                used = guard.measure()
             except ReadError:
                 continue
-            found = Constraint(Limit(watched.limit, f"guard {watched.name}".rstrip()), taken)
+            found = Constraint(Limit(guard.limit, f"guard {guard.name}".rstrip()), used)
             if nearest is None or found.headroom < nearest.headroom:
                 nearest = found
-        self._found = nearest
+        self._nearest = nearest
         return {}
 
     def assess(self, sample: Sample) -> Assessment:
-        """How near the nearest guard is to its budget."""
-        found = self._found
+        """Return the pressure level of the guard that is nearest to its budget."""
+        found = self._nearest
         if found is None:
             return Assessment(PressureLevel.LOW, PressureLevel.LOW, None, None, None, sample.monotonic)
         level = bare_level(found.ratio)
         return Assessment(level, level, found, found.limit, max(0, found.headroom), sample.monotonic)
 
     def close(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: there is nothing to close."""
 
     def after_fork(self) -> None:
-        """In a child: everybody stayed with the parent."""
-        self._watched, self._settling = {}, set()
+        """Forget the parent's guards in a child."""
+        self._guards, self._settling = {}, set()
 
 
 class GuardContext:
-    """What all guards of a process look through: the overseer, and what container and machine leave."""
+    """Shared by all guards of a process: their monitor, and the headroom of container and machine."""
 
-    def __init__(self, surroundings: Headroom | None = None, overseer: GuardMonitor | None = None) -> None:
-        if surroundings is None:
-            surroundings = SystemHeadroom(identity_probe())
-        self.overseer = GuardMonitor() if overseer is None else overseer
-        self._surroundings, self._lock = surroundings, threading.Lock()
+    def __init__(self, headroom: Headroom | None = None, monitor: GuardMonitor | None = None) -> None:
+        self.monitor = GuardMonitor() if monitor is None else monitor
+        self._source = SystemHeadroom(identity_probe()) if headroom is None else headroom
+        self._lock = threading.Lock()
         self._last = HeadroomReading(None, None)
         reset_after_fork(self)
 
-    def look(self, quick: bool = False) -> HeadroomReading:
-        """What is left now; from any thread. A quick look may find less than there is."""
-        if not self._lock.acquire(timeout=PATIENCE_SECONDS):  # a signal handler in the midst of a look
+    def headroom(self, quick: bool = False) -> HeadroomReading:
+        """Return the headroom now; from any thread. A quick reading may find less than there is."""
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):  # a signal handler that interrupted a reading
             return self._last
         try:
-            self._last = self._surroundings.read(quick)
+            self._last = self._source.read(quick)
             return self._last
         finally:
             self._lock.release()
 
     def after_fork(self) -> None:
-        """In a child: the lock may be held by a thread of the parent, and the descriptors are the parent's."""
+        """Renew the lock and the descriptors in a child."""
         self._lock = threading.Lock()
-        self._surroundings.after_fork()
+        self._source.after_fork()
 
 
-_here: dict[str, GuardContext] = {}
+_shared: dict[str, GuardContext] = {}
 
 
 def guard_context() -> GuardContext:
-    """The one of this process."""
-    found = _here.get("")
-    return _here.setdefault("", GuardContext()) if found is None else found
+    """Return the context of this process."""
+    return _shared.get("") or _shared.setdefault("", GuardContext())  # atomic: two threads get the same one

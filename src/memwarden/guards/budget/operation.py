@@ -1,9 +1,9 @@
-"""An operation that says what it will need: admitted by that before, measured after.
+"""An operation with a memory estimate: admitted by it before, measured after.
 
-Before: the estimate is reserved in the ledger that all programs of this user share, against what container and machine
-leave; where three such operations or more have finished and took more, what they took is reserved. While it runs:
-:meth:`Guard.check` raises where nothing but a reserve is left; the estimate itself is no limit. After: what it took is
-learned as a footprint, under its name, so that the next estimate is checked against it.
+Before: the estimate is reserved in the ledger that all programs of this user share; where at least three such
+operations have finished and took more, the learned peak is reserved. While it runs :meth:`Operation.check` raises
+where only a reserve is left; the estimate itself is no limit. After: the peak is learned as a footprint, under the
+operation's name.
 """
 
 from __future__ import annotations
@@ -25,61 +25,61 @@ from memwarden.model.footprints import Prediction, TaskKey
 from memwarden.model.units import parse_size, size_text
 from memwarden.protocols import Predictor
 
-#: So many must have finished before what was learned is held against an estimate.
+#: Operations that must have finished before their peak replaces a smaller estimate.
 LEARNED = 3
-#: An estimate that was passed by more than this part of it is told.
+#: An estimate that is exceeded by more than this share is logged.
 WRONG = 0.1
-#: More than any machine has: what a guard without a budget of its own may take.
+#: Limit of a guard without a budget of its own: more than any machine has.
 _NO_BUDGET = 1 << 62
 
 
-class Truth(NamedTuple):
-    """What an operation was thought to take, and what it took, in bytes."""
+class OperationUsage(NamedTuple):
+    """Estimate and actual use of an operation, in bytes."""
 
     estimate: int
-    #: What was reserved: the estimate, or what was learned where that is more.
+    #: Reserved bytes: the estimate, or the learned peak where that is more.
     reserved: int
-    #: The most that it was seen with, children included.
-    took: int
+    #: Highest use that was measured, children included.
+    peak: int
     seconds: float
 
     @property
     def over(self) -> int:
-        """By how much the estimate was passed; negative where it was not."""
-        return self.took - self.estimate
+        """Bytes by which the peak exceeds the estimate; negative where it does not."""
+        return self.peak - self.estimate
 
 
 class Operation:
-    """An operation under way; :func:`memory_constrained_operation` makes it."""
+    """A running operation; made by :func:`memory_constrained_operation`."""
 
     def __init__(
         self, name: str, estimate: int, prediction: Prediction | None, reservation: Reservation | None
     ) -> None:
         self.name, self.estimate = name, estimate
-        #: What is reserved in the ledger; None where none can be used here (Windows).
+        #: Reservation in the ledger; None where no ledger can be used (Windows).
         self.reservation = reservation
-        #: What was learned of its like; None where it has no name, or none has finished.
+        #: Learned from earlier operations of this name; None without a name, or where none has finished.
         self.prediction = prediction
         self.guard = Guard(_NO_BUDGET, name)
-        #: What it took; None until it is over.
-        self.truth: Truth | None = None
+        #: Actual use; None until the operation has ended.
+        self.usage: OperationUsage | None = None
 
     def check(self) -> None:
-        """A checkpoint: raises :class:`LimitExceeded` where container and machine have nothing but a reserve left."""
+        """Raise :class:`LimitExceeded` where container and machine have only a reserve left."""
         self.guard.check()
 
 
-_predictors: dict[str, Footprints] = {}
+_footprints: Footprints | None = None
 
 
 def own_footprints() -> Footprints:
-    """What was learned by all programs of this user, as far as this process has looked."""
-    found = _predictors.get("")
-    if found is None:
+    """Return the footprints that all programs of this user have learned."""
+    global _footprints
+    if _footprints is None:
         from memwarden.admission.footprints.store import FootprintStore
 
-        found = _predictors.setdefault("", Footprints(store=FootprintStore()))
-    return found
+        _footprints = Footprints(store=FootprintStore())
+    return _footprints
 
 
 @contextmanager
@@ -92,43 +92,44 @@ def memory_constrained_operation(
     footprints: Predictor | None = None,
     ledger: Ledger | None = None,
 ) -> Iterator[Operation]:
-    """An operation that will take ``estimate`` (bytes or ``"200MiB"``): refused where that is not there.
+    """Run an operation that will take ``estimate`` (bytes or ``"200MiB"``); refuse it where that is not available.
 
-    It waits ``timeout`` seconds for others to leave (None: for ever); by default not at all, because two that hold
-    something and wait for more would wait for each other. Raises :class:`DoesNotFit`, a ``MemoryError``, for what can
-    never be had, and :class:`NotAdmitted` for what is not there now.
+    ``timeout`` is how long to wait for other reservations to be released (seconds; None: no limit; by default 0,
+    because two operations that hold one reservation and wait for a second can wait for each other). Raises
+    :class:`DoesNotFit`, a ``MemoryError``, for an estimate that can never fit, and :class:`NotAdmitted` for one that
+    does not fit now.
 
-    Under its ``name`` what it takes is learned, by the ``size`` of its input where that is given; by default for all
-    programs of this user. A block that ends with a memory error counts as one that needs at least what it was seen
-    with; after another error nothing is learned. When the block is over ``operation.truth`` says what it took.
+    The peak is learned under ``name``, by the ``size`` of the input where that is given, for all programs of this
+    user. A block that ends with a memory error counts as one that needs at least its measured peak; after another
+    error nothing is learned. Afterwards ``operation.usage`` has the actual figures.
 
-    Where no ledger can be used the estimate is held against what is left here, and the log says so.
+    Where no ledger can be used the estimate is compared with the headroom here, and a warning is logged.
     """
     asked = parse_size(estimate)
     if not isinstance(name, str):
         raise SettingsError(f"name {name!r}: must be text")
-    kind, known = TaskKey(name), None
+    key, known = TaskKey(name), None
     predictor: Predictor | None = None
     if name:
         predictor = own_footprints() if footprints is None else footprints
-        known = predictor.predict(kind, size, hint=asked)
+        known = predictor.predict(key, size, hint=asked)
     reserve = asked
     if known is not None and known.n >= LEARNED and known.reserve > asked:
         reserve = known.reserve
         log.warn(
-            "%s: estimated at %s, and %d of its like took more; %s are reserved (%s)",
+            "%s: estimate %s, but %d earlier runs took more; reserving %s (%s)",
             name,
             size_text(asked),
             known.n,
             size_text(reserve),
             known.why,
         )
-    with _admitted(reserve, name, timeout, ledger) as reservation:
+    with _admitted(reserve, name or "operation", timeout, ledger) as reservation:
         operation = Operation(name, asked, known, reservation)
-        # What the allocator keeps of others would be used again without being taken.
+        # Else freed memory that the allocator keeps would be used again without being counted.
         with suppress(ActionFailed):
             trim_allocator()
-        begun, outcome = time.monotonic(), ""
+        started, outcome = time.monotonic(), ""
         try:
             with operation.guard:
                 yield operation
@@ -137,46 +138,44 @@ def memory_constrained_operation(
             outcome = "killed_at"
             raise
         finally:
-            seconds = time.monotonic() - begun
-            truth = operation.truth = Truth(asked, reserve, operation.guard.peak, seconds)
+            seconds = time.monotonic() - started
+            usage = operation.usage = OperationUsage(asked, reserve, operation.guard.peak, seconds)
             if predictor is not None and outcome:
-                predictor.observe(kind, size, truth.took, seconds, "finished" if outcome == "finished" else "killed_at")
-                if predictor is _predictors.get(""):
-                    _save(_predictors[""])
-            if truth.over > asked * WRONG:
-                log.warn("%s: estimated at %s, took %s", name or "operation", size_text(asked), size_text(truth.took))
+                predictor.observe(key, size, usage.peak, seconds, "finished" if outcome == "finished" else "killed_at")
+                if predictor is _footprints:
+                    _save(_footprints)
+            if usage.over > asked * WRONG:
+                log.warn("%s: estimate %s, actual %s", name or "operation", size_text(asked), size_text(usage.peak))
 
 
 @contextmanager
 def _admitted(size: int, name: str, timeout: float | None, ledger: Ledger | None) -> Iterator[Reservation | None]:
     try:
-        held = (
+        reservation = (
             admit(size, name, timeout=timeout) if ledger is None else ledger.reserve(size, timeout=timeout, label=name)
         )
     except RecordError as error:
         if ledger is not None:
             raise
-        log.warn(
-            "%s: no ledger can be used, so that nobody else knows of this operation: %s", name or "operation", error
-        )
-        nearest = guard_context().look().nearest
+        log.warn("%s: no ledger can be used, so other programs do not see this reservation: %s", name, error)
+        nearest = guard_context().headroom().nearest
         if nearest is not None and size > nearest.headroom:
             raise DoesNotFit(
-                f"{name or 'operation'} of {size_text(size)}: {nearest.limit.source} has {size_text(nearest.headroom)}"
-                " left; ask for less, split the work, or wait until others have ended",
+                f"{name} of {size_text(size)}: {nearest.limit.source} has {size_text(nearest.headroom)} left; ask for"
+                " less, split the work, or retry when other programs have ended",
                 asked=size,
                 budget=nearest.headroom,
                 source=nearest.limit.source,
             ) from None
         yield None
         return
-    with held:
-        yield held
+    with reservation:
+        yield reservation
 
 
 def _save(footprints: Footprints) -> None:
-    """At once: nobody knows whether another one follows that would write it."""
+    """Save at once: there may be no further operation that would."""
     try:
         footprints.save()
     except RecordError as error:
-        log.debug("what was learned is not kept: %s", error)
+        log.debug("footprints are not saved: %s", error)

@@ -1,55 +1,49 @@
-"""How to process something safely: workers, chunks and quality from what is left, and from the input."""
+"""Workers and chunk size from available memory and the size of the input."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from memwarden.errors import ReadError
 from memwarden.guards.budget.memory_guard import reserve_of
-from memwarden.guards.budget.profiles import NUMBERS, Profile, profile_for
+from memwarden.guards.budget.profiles import NUMBERS, Profile, ProfileNumbers, profile_for
 from memwarden.model.units import GIB, MIB, parse_size, size_text
 from memwarden.model.verdicts import Assessment
 
-#: A file above this is worked on in chunks where it is written, at any level: a run that ends can then be gone on with.
+#: A larger file is processed in chunks at any level, so that an interrupted run can be resumed.
 CHUNKED_ABOVE = 500 * MIB
-#: At level HIGH: a file above this part of what is available.
+#: At level HIGH, a file above this share of the available memory is processed in chunks.
 CHUNKED_SHARE = 0.25
-#: Below so many available bytes: so many workers and so much in a chunk, at most.
+#: Below so many available bytes: at most so many workers and so many bytes per chunk.
 SMALL = ((2 * GIB, 1, 64 * MIB), (4 * GIB, 2, 128 * MIB))
+#: Workers at most where available memory is unknown.
+UNKNOWN_WORKERS = 2
 
 
 class ProcessingConfig(NamedTuple):
-    """How to process something with the memory that is there."""
+    """Settings for processing an input with the available memory."""
 
-    mode: Profile
-    #: How many may work at the same time.
+    profile: Profile
+    #: Concurrent workers.
     max_workers: int
-    #: Bytes of input that one of them has at a time.
+    #: Bytes of input that one worker has at a time.
     chunk_bytes: int
-    #: An x264 preset, for who leaves it open.
-    quality_preset: str
-    #: Whether the input is to be worked on in chunks. False without an input.
+    #: True where the input is to be processed in chunks; False without an input.
     chunked: bool
-    #: How many encoders may run at the same time, and bytes of a copy buffer.
-    max_encoders: int
-    buffer_bytes: int
-    #: Whether a graphics card may be used.
-    hardware: bool
-    #: Further reductions, by name.
-    reduced: tuple[str, ...]
-    #: Bytes that were available, and whose limit leaves them.
+    #: Available bytes, and the source of the limit that leaves them.
     available: int | None
     source: str
-    #: Bytes of the input; None without one.
+    #: Size of the input; None without one.
     input_bytes: int | None
-    #: Why it is so, a sentence for each choice.
+    #: One sentence for each choice.
     reasons: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as a dict that JSON can hold."""
-        plain = self._asdict() | {"mode": self.mode.value, "available_bytes": self.available}
+        """Return a dict that JSON can represent."""
+        plain = self._asdict() | {"profile": self.profile.value, "available_bytes": self.available}
         del plain["available"]
         return plain
 
@@ -58,40 +52,41 @@ def safe_processing_config(
     path: str | os.PathLike[str] | None = None,
     *,
     needs: int | str | None = None,
+    numbers: Mapping[Profile, ProfileNumbers] = NUMBERS,
     assessment: Assessment | None = None,
     processors: int | None = None,
 ) -> ProcessingConfig:
-    """Workers, chunk size and quality preset from the memory that is left here, with the reasons.
+    """Return workers and chunk size for the memory that is available, with the reasons.
 
-    ``path`` is the input, for its size; raises :class:`ReadError` where there is none. ``needs`` is what one worker
-    takes (bytes or ``"700MiB"``), where it is known. ``assessment`` is a verdict to go by instead of a look now,
-    ``processors`` how many there are.
+    ``path`` is the input; :class:`ReadError` is raised where there is none. ``needs`` is the memory of one worker
+    (bytes or ``"700MiB"``). ``numbers`` is a table of your own. ``assessment`` replaces a reading of the memory now,
+    ``processors`` the number of processors.
     """
     size = None if path is None else _size(path)
     need = None if needs is None else parse_size(needs)
     found = _now() if assessment is None else assessment
-    mode = profile_for(found.raw)
-    numbers, available = NUMBERS[mode], found.available
+    available = found.available
     source = "" if found.binding is None else found.binding.limit.source
+    profile = _profile(found)
+    workers, chunk = numbers[profile]
     if available is None:
-        mode, numbers = Profile.BALANCED, NUMBERS[Profile.BALANCED]._replace(workers=2, encoders=1, hardware=False)
-        reasons = [f"{mode.name}: nothing is known of this machine's memory"]
+        workers = min(workers, UNKNOWN_WORKERS)
+        reasons = [f"{profile.name}: the memory of this machine cannot be read"]
     else:
         ratio = 0.0 if found.ratio is None else found.ratio
-        reasons = [f"{mode.name}: {source} is {ratio:.0%} used, {size_text(available)} are available"]
-    workers, chunk = numbers.workers, numbers.chunk
-    for below, most, largest in SMALL:
-        if available is not None and available < below:
-            if workers > most or chunk > largest:
-                workers, chunk = min(workers, most), min(chunk, largest)
-                reasons.append(
-                    f"{workers} workers, {size_text(chunk)} each: less than {size_text(below)} are available"
-                )
-            break
+        reasons = [f"{profile.name}: {source} is {ratio:.0%} used, {size_text(available)} are available"]
+        for below, most, largest in SMALL:
+            if available < below:
+                if workers > most or chunk > largest:
+                    workers, chunk = min(workers, most), min(chunk, largest)
+                    reasons.append(
+                        f"{workers} workers, {size_text(chunk)} each: less than {size_text(below)} are available"
+                    )
+                break
     count = processors or os.cpu_count() or 1
     if workers > count:
         workers = count
-        reasons.append(f"{workers} workers: so many processors are here")
+        reasons.append(f"{workers} workers: the number of processors")
     if need is not None and available is not None:
         total = 0 if found.effective is None else found.effective.bytes
         fit = (available - reserve_of(total)) // need
@@ -99,48 +94,36 @@ def safe_processing_config(
             workers = max(1, fit)
             reasons.append(f"{workers} workers: each needs {size_text(need)}")
         if fit < 1:
-            reasons.append(f"not even one fits: {size_text(need)} are more than is left")
-    chunked, why = _chunked(mode, size, available)
+            reasons.append(f"not even one fits: {size_text(need)} are more than is available")
+    chunked, why = _chunked(profile, size, available)
     if why:
         reasons.append(why)
     if chunked and size is not None:
-        pieces = max(1, math.ceil(size / chunk))
-        if pieces < workers:
-            workers = pieces
+        chunks = max(1, math.ceil(size / chunk))
+        if chunks < workers:
+            workers = chunks
             reasons.append(f"{workers} workers: there are no more chunks of {size_text(chunk)}")
-    encoders = min(numbers.encoders, workers)
-    return ProcessingConfig(
-        mode,
-        workers,
-        chunk,
-        numbers.preset,
-        chunked,
-        encoders,
-        numbers.buffer,
-        numbers.hardware,
-        numbers.reduced,
-        available,
-        source,
-        size,
-        tuple(reasons),
-    )
+    return ProcessingConfig(profile, workers, chunk, chunked, available, source, size, tuple(reasons))
 
 
-def mode_now() -> Profile:
-    """The mode that the memory here allows now; BALANCED where nothing is known of it."""
-    found = _now()
+def profile_now() -> Profile:
+    """Return the profile for the memory that is available now."""
+    return _profile(_now())
+
+
+def _profile(found: Assessment) -> Profile:
     return Profile.BALANCED if found.available is None else profile_for(found.raw)
 
 
-def _chunked(mode: Profile, size: int | None, available: int | None) -> tuple[bool, str]:
+def _chunked(profile: Profile, size: int | None, available: int | None) -> tuple[bool, str]:
     if size is None:
         return False, ""
-    if mode is Profile.SURVIVAL:
-        return True, "in chunks: memory is critical, so whatever its size"
+    if profile is Profile.SURVIVAL:
+        return True, "in chunks: the pressure level is CRITICAL"
     if size > CHUNKED_ABOVE:
         return True, f"in chunks: {size_text(size)} are more than {size_text(CHUNKED_ABOVE)}"
-    if mode is Profile.MEMORY_OPTIMIZED and available is not None and size > available * CHUNKED_SHARE:
-        return True, f"in chunks: {size_text(size)} are more than {CHUNKED_SHARE:.0%} of what is available"
+    if profile is Profile.MEMORY_OPTIMIZED and available is not None and size > available * CHUNKED_SHARE:
+        return True, f"in chunks: {size_text(size)} are more than {CHUNKED_SHARE:.0%} of the available memory"
     return False, f"in one piece: {size_text(size)}"
 
 

@@ -1,7 +1,7 @@
-"""The modes of processing: an ordered ladder of plans, each with less memory than the one before.
+"""Processing profiles: plans in order, each needing less memory than the one before.
 
-The numbers are those that the video programs were written for (four workers with 512 MiB each down to one with 64),
-so that a program that moves here keeps its shape.
+The numbers of :data:`NUMBERS` are those of the video programs that memwarden replaces (four workers with 512 MiB each
+down to one with 64). A caller may pass its own table.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from memwarden.model.units import KIB, MIB
+from memwarden.model.units import MIB
 from memwarden.model.verdicts import PressureLevel
 
 
 class Profile(Enum):
-    """How work is done, from the best quality to the least that avoids running out of memory."""
+    """Plan of a piece of work, from the best quality to the least memory."""
 
     #: Nothing is reduced; for level LOW.
     FULL_QUALITY = "full_quality"
@@ -22,51 +22,39 @@ class Profile(Enum):
     BALANCED = "balanced"
     #: Lower quality, little memory; for HIGH.
     MEMORY_OPTIMIZED = "memory_optimized"
-    #: The least that gets through; for CRITICAL.
+    #: The least memory; for CRITICAL.
     SURVIVAL = "survival"
 
     @property
     def smaller(self) -> Profile | None:
-        """The next one that takes less memory; None below the last."""
-        after = LADDER.index(self) + 1
-        return LADDER[after] if after < len(LADDER) else None
+        """The next profile that takes less memory; None below the last."""
+        after = PROFILES.index(self) + 1
+        return PROFILES[after] if after < len(PROFILES) else None
 
 
-#: All modes, the largest first.
-LADDER = tuple(Profile)
+#: All profiles, the largest first.
+PROFILES = tuple(Profile)
 
 
-class Numbers(NamedTuple):
-    """What a mode works with."""
+class ProfileNumbers(NamedTuple):
+    """Numbers of one profile."""
 
-    #: How many work at the same time.
+    #: Concurrent workers.
     workers: int
-    #: Bytes of input that one of them has at a time.
+    #: Bytes of input that one worker has at a time.
     chunk: int
-    #: An x264 preset. Only for who leaves it open: what somebody chose himself is never replaced.
-    preset: str
-    #: Bytes of a copy buffer.
-    buffer: int
-    #: How many encoders run at the same time.
-    encoders: int
-    #: Whether a graphics card may be used, whose driver takes memory of its own.
-    hardware: bool = True
-    #: Further reductions, by name.
-    reduced: tuple[str, ...] = ()
 
 
 NUMBERS = {
-    Profile.FULL_QUALITY: Numbers(4, 512 * MIB, "slow", 128 * KIB, 3),
-    Profile.BALANCED: Numbers(3, 256 * MIB, "medium", 64 * KIB, 2),
-    Profile.MEMORY_OPTIMIZED: Numbers(2, 128 * MIB, "fast", 32 * KIB, 1, reduced=("reduce_resolution",)),
-    Profile.SURVIVAL: Numbers(
-        1, 64 * MIB, "ultrafast", 16 * KIB, 1, False, ("force_low_resolution", "skip_audio_normalization")
-    ),
+    Profile.FULL_QUALITY: ProfileNumbers(4, 512 * MIB),
+    Profile.BALANCED: ProfileNumbers(3, 256 * MIB),
+    Profile.MEMORY_OPTIMIZED: ProfileNumbers(2, 128 * MIB),
+    Profile.SURVIVAL: ProfileNumbers(1, 64 * MIB),
 }
 
-_BY_LEVEL = dict(zip(PressureLevel, LADDER, strict=True))
+_BY_LEVEL = dict(zip(PressureLevel, PROFILES, strict=True))
 
 
 def profile_for(level: PressureLevel) -> Profile:
-    """The mode for a pressure level: LOW allows everything, CRITICAL the least."""
+    """Return the profile for a pressure level."""
     return _BY_LEVEL[level]

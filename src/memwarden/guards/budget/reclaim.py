@@ -1,7 +1,6 @@
-"""Giving memory back on request: garbage, what the allocator keeps, and caches.
+"""Freeing memory on request: garbage, free memory of the allocator, and caches.
 
-The parts are the actions of the same names; here they are called by hand. :data:`caches` is the registry of this
-process that guards clear, too: register what may be thrown away.
+:data:`caches` is the registry of this process, which guards and retries clear too.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ T = TypeVar("T")
 #: ``caches.register_lru(function)``.
 caches = Caches(resident=rss_function())
 
-#: With more young objects than this the passes over the young ones would cost as much as the full one.
+#: With more young objects than this, collecting the young generations costs as much as a full collection.
 _MANY_YOUNG = 100_000
 
 
 class Freed(NamedTuple):
-    """What a collection freed, and what really left the process."""
+    """Result of a collection."""
 
-    #: Objects that were freed, by the generation that they were in: young, middle, old.
+    #: Freed objects by generation: young, middle, old.
     generations: tuple[int, int, int]
-    #: Resident bytes before and after; None where that cannot be measured.
+    #: Resident bytes before and after; None where they cannot be read.
     before: int | None
     after: int | None
-    #: Bytes that left the process; 0 when that cannot be told from noise, None when it was not measured.
+    #: Bytes that left the process; 0 within noise, None where not measured.
     returned: int | None
     #: Why the allocator was not trimmed; empty where it was.
     untrimmed: str
@@ -46,22 +45,21 @@ class Freed(NamedTuple):
 
     @property
     def objects(self) -> int:
-        """How many objects were freed."""
+        """Number of freed objects."""
         return sum(self.generations)
 
 
 def force_garbage_collection(*, trim: bool = True, resident: Resident | None = None) -> Freed:
-    """Collect garbage of all generations now, and have the allocator give back what it keeps (``trim``).
+    """Collect garbage of all generations now, and return free memory of the allocator to the system (``trim``).
 
-    This is not rationed, and it stops every other thread of the program meanwhile: some 0.1 s for a million objects.
-    After single small tasks :class:`CollectEvery` is the better choice. ``resident`` gives the resident size in
-    bytes; by default that of this process.
+    It is not rationed and stops all threads meanwhile: some 0.1 s for a million objects. After small tasks use
+    :class:`CollectEvery`. ``resident`` returns the resident size in bytes; by default that of this process.
     """
     measure = rss_function() if resident is None else resident
-    returned, begun = RssDelta(measure), time.monotonic()
+    returned, started = RssDelta(measure), time.monotonic()
     before = _size(measure)
-    # The young ones first, so that it can be told what was freed where. That costs next to nothing, but where the
-    # program has switched the collector off, and all its objects are young.
+    # The young generations first, for figures per generation. That is cheap unless the program has disabled the
+    # collector, so that all objects are young.
     passes = (2,) if gc.get_count()[0] > _MANY_YOUNG else (0, 1, 2)
     freed = [0, 0, 0]
     for generation in passes:
@@ -73,7 +71,7 @@ def force_garbage_collection(*, trim: bool = True, resident: Resident | None = N
             untrimmed = ""
         except ActionFailed as error:
             untrimmed = str(error)
-    took = time.monotonic() - begun
+    took = time.monotonic() - started
     after = _size(measure)
     return Freed((freed[0], freed[1], freed[2]), before, after, returned.bytes(), untrimmed, took)
 
@@ -86,23 +84,23 @@ def _size(measure: Resident | None) -> int | None:
 
 
 def clear_caches(level: PressureLevel = PressureLevel.CRITICAL, *, registry: Caches | None = None) -> Outcome:
-    """Clear the registered caches that may go from this level on, the cheapest first; the outcome says which.
+    """Clear the caches registered for this pressure level or a lower one, the cheapest first.
 
-    At MODERATE those that are cheap to fill again, at CRITICAL all.
+    At MODERATE those that are cheap to refill, at CRITICAL all. The outcome's message names them.
     """
     return (caches if registry is None else registry).run(decision("caches", level))
 
 
 def decision(action: str, level: PressureLevel, reason: str = "asked for") -> Decision:
-    """Somebody asked for it, and no rule."""
+    """Return a decision that a caller made, not a rule."""
     return Decision("by hand", action, reason, time.time(), time.monotonic(), details={"level": level.value})
 
 
 class CollectEvery:
-    """Collects garbage once in so many operations (items, chunks, tasks), rationed as the action ``collect`` is.
+    """Collects garbage once every so many operations (items, chunks, tasks), rationed as the action ``collect``.
 
-    ``level`` gives the pressure level: when it has risen since the last time, the next operation collects, however
-    many are left. A program that has switched the collector off is left alone.
+    ``level`` returns the pressure level: after a rise the next operation collects. Does nothing in a program that has
+    disabled the collector.
 
     ::
 
@@ -126,18 +124,18 @@ class CollectEvery:
         self._left, self._seen = operations, PressureLevel.LOW
 
     def done(self, count: int = 1) -> Outcome | None:
-        """So many more were done. What came of a collection; None when it was not time for one."""
+        """Count operations; return the outcome of a collection, None where none was due."""
         self._left -= count
         level = PressureLevel.LOW if self._level is None else self._level()
         rose, self._seen = level.rank > self._seen.rank, level
         if self._left > 0 and not rose:
             return None
         self._left = self.operations
-        # After so many of them old objects may be garbage, too.
+        # HIGH or above: all generations, because after so many operations old objects may be garbage too.
         return self._collect.run(decision("collect", max(level, PressureLevel.HIGH, key=lambda each: each.rank)))
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, each counted when the next one is asked for."""
+        """Yield the items; each is counted when the next one is requested."""
         for item in items:
             yield item
             self.done()

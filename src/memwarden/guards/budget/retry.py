@@ -1,6 +1,6 @@
-"""Trying again with less: after a memory failure the next smaller plan.
+"""Retrying with a smaller plan after a memory failure.
 
-``LimitExceeded`` and ``DoesNotFit`` are memory errors; ``NotAdmitted`` counts, too: a smaller plan asks for less.
+``LimitExceeded`` and ``DoesNotFit`` are memory errors; ``NotAdmitted`` counts too, because a smaller plan asks for less.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from memwarden.errors import NotAdmitted, SettingsError
-from memwarden.guards.budget.profiles import LADDER, Profile
+from memwarden.guards.budget.profiles import PROFILES, Profile
 from memwarden.guards.budget.reclaim import clear_caches, force_garbage_collection
 from memwarden.model.units import size_text
 from memwarden.model.verdicts import PressureLevel
@@ -20,29 +20,29 @@ from memwarden.model.verdicts import PressureLevel
 P = TypeVar("P")
 R = TypeVar("R")
 
-#: What counts as a failure for want of memory.
+#: Errors that are retried.
 MEMORY_FAILURES = (MemoryError, NotAdmitted)
-#: Results whose work is done after the call.
+#: Results that do their work after the call.
 _UNDONE = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
 class Attempt(NamedTuple):
-    """One try that failed, or the one that did not."""
+    """One attempt."""
 
-    #: The plan that it was made with: a :class:`Mode`, or what the caller gave.
+    #: Its plan: a :class:`Profile`, or an element of the caller's sequence.
     plan: Any
-    #: What went wrong, as ``"MemoryError: …"``; empty for the one that succeeded.
+    #: Its error, as ``"MemoryError: …"``; empty for the one that succeeded.
     error: str
     seconds: float
     #: Bytes that left the process afterwards; None where nothing was freed or measured.
     returned: int | None = None
 
 
-class Result(NamedTuple, Generic[R]):
-    """What came of it, and how."""
+class RetryResult(NamedTuple, Generic[R]):
+    """Result of the attempt that succeeded, with all attempts."""
 
     value: R
-    #: Every try, the last one the one that succeeded.
+    #: The last one succeeded.
     attempts: tuple[Attempt, ...]
 
     @property
@@ -52,22 +52,21 @@ class Result(NamedTuple, Generic[R]):
 
     @property
     def reduced(self) -> bool:
-        """Whether a smaller plan than the first one was needed."""
+        """True where a smaller plan than the first was needed."""
         return len(self.attempts) > 1
 
 
-def with_less(
+def retry_with_smaller(
     function: Callable[[Any], R], plans: Sequence[Any] | Profile | None = None, *, attempts: int | None = None
-) -> Result[R]:
+) -> RetryResult[R]:
     """Call ``function(plan)`` with the largest plan; after each memory failure with the next smaller one.
 
-    ``plans`` is any sequence, the largest first, or the :class:`Mode` to begin with; by default the modes, from the
-    one that the pressure level allows now. ``attempts`` bounds the tries further. Before each next one the failed
-    one's frames let go of what they hold, garbage is collected, the allocator trimmed and registered caches are
-    cleared.
+    ``plans`` is any sequence, the largest first, or the :class:`Profile` to start with; by default the profile for the
+    pressure level now. ``attempts`` limits the number of calls. Before each retry the local variables of the failed
+    call are released, garbage is collected, the allocator trimmed and registered caches are cleared.
 
-    When the last one fails its error is raised, with the attempts told in its notes and in ``error.attempts``. Any
-    other error is raised at once. Not for coroutines and generators, whose work is done after the call.
+    The error of the last attempt is raised, with all attempts in its notes and in ``error.attempts``. Any other error
+    is raised at once. Not for coroutines and generators, which do their work after the call.
     """
     ladder = _ladder(plans)
     if attempts is not None and (type(attempts) is not int or attempts < 1):
@@ -75,61 +74,54 @@ def with_less(
     ladder = ladder[: len(ladder) if attempts is None else attempts]
     made: list[Attempt] = []
     for number, plan in enumerate(ladder, 1):
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             value = function(plan)
         except MEMORY_FAILURES as error:
-            made.append(Attempt(plan, f"{type(error).__name__}: {error}".rstrip(": "), time.monotonic() - begun))
+            made.append(Attempt(plan, f"{type(error).__name__}: {error}".rstrip(": "), time.monotonic() - started))
             if number == len(ladder):
-                _tell(error, made)
+                _add_notes(error, made)
                 raise
-            # What a failed try has made would live on in its frames for as long as somebody holds the error.
-            _let_go(error)
+            _clear_frames(error)
         else:
             if isinstance(value, _UNDONE):
                 if not isinstance(value, types.AsyncGeneratorType):
                     value.close()
                 raise SettingsError(
-                    "with_less: the function returned a coroutine or a generator, whose work is still to be done; give"
-                    " it a function that does the work"
+                    "retry_with_smaller: the function returned a coroutine or a generator, which has not done its work yet;"
+                    " pass a function that does the work"
                 )
-            made.append(Attempt(plan, "", time.monotonic() - begun))
-            return Result(value, tuple(made))
-        made[-1] = made[-1]._replace(returned=_free())
-    raise AssertionError("a ladder has a last step")
+            made.append(Attempt(plan, "", time.monotonic() - started))
+            return RetryResult(value, tuple(made))
+        clear_caches(PressureLevel.CRITICAL)
+        made[-1] = made[-1]._replace(returned=force_garbage_collection().returned)
+    raise AssertionError("plans is never empty")
 
 
 def _ladder(plans: Sequence[Any] | Profile | None) -> Sequence[Any]:
     if plans is None:
-        from memwarden.guards.budget.processing_config import mode_now
+        from memwarden.guards.budget.processing_config import profile_now
 
-        plans = mode_now()
+        plans = profile_now()
     if isinstance(plans, Profile):
-        return LADDER[LADDER.index(plans) :]
+        return PROFILES[PROFILES.index(plans) :]
     if isinstance(plans, str) or not hasattr(plans, "__getitem__") or not len(plans):
-        raise SettingsError(f"plans {plans!r}: a sequence of plans, the largest first, or a Mode to begin with")
+        raise SettingsError(f"plans {plans!r}: a sequence of plans, the largest first, or a Profile to start with")
     return plans
 
 
-def _let_go(error: BaseException | None) -> None:
-    for _ in range(16):  # causes may go round
+def _clear_frames(error: BaseException | None) -> None:
+    """Release the local variables of a failed call, which live as long as its error."""
+    for _ in range(16):  # causes may be circular
         if error is None:
             return
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-def _free() -> int | None:
-    clear_caches(PressureLevel.CRITICAL)
-    return force_garbage_collection().returned
-
-
-def _tell(error: BaseException, made: list[Attempt]) -> None:
+def _add_notes(error: BaseException, made: list[Attempt]) -> None:
     for each in made:
-        back = f", {size_text(each.returned)} came back" if each.returned else ""
-        error.add_note(f"tried {_named(each.plan)}: {each.error} after {each.seconds:.1f} s{back}")
+        returned = f", {size_text(each.returned)} returned" if each.returned else ""
+        plan = each.plan.name if isinstance(each.plan, Profile) else repr(each.plan)[:80]
+        error.add_note(f"tried {plan}: {each.error} after {each.seconds:.1f} s{returned}")
     error.attempts = tuple(made)  # type: ignore[attr-defined]
-
-
-def _named(plan: Any) -> str:
-    return plan.name if isinstance(plan, Profile) else repr(plan)[:80]

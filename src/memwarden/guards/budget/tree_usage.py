@@ -1,13 +1,12 @@
-"""What a block has taken: private memory of this process and of all below it, over what there was when it began.
+"""Memory that a block takes: private memory of this process and its descendants, above that at its start.
 
-Counted is what the ledger counts: resident size minus files and shared segments, because the kernel can drop the
-former, and the latter are not the block's alone. What was swapped out is not counted. Memory is the process's and not
-a thread's, so what other threads take meanwhile counts, too.
+As in the ledger, the resident size less files and shared segments counts: the kernel can drop the former, and the
+latter are not the block's alone. Swapped memory is not counted. Memory of other threads is.
 
-Each member of the tree counts by itself, and never less than zero: what is freed of the memory of before is no credit.
-A child that was there before counts with what it has grown by, one that came later with all that it has. A forked
-child seems to hold what it only shares with its parent. So the sum is an upper bound; :meth:`Taken.confirm` has the
-kernel walk the page tables (13 to 20 µs for each MB) and counts each page once.
+Each process counts by itself, and never less than zero: memory from before that is freed is no credit. A child that
+existed before counts with its growth, a new one with all that it uses. A forked child seems to use the pages that it
+shares with its parent, so the sum is an upper bound; :meth:`TreeUsage.confirm` has the kernel walk the page tables (13
+to 20 µs for each MB) and counts each page once.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from memwarden.model.units import KIB
 from memwarden.protocols import Reader
 from memwarden.readers.linux.process import read_pss
 
-#: For so long a new child that is as large as its parent does not count: one that ``vfork`` made (``subprocess`` does)
-#: shows its parent's whole memory as its own until it calls ``exec``, some 1 ms later, more on a busy machine.
+#: A new child of its parent's size is not counted for so long: after ``vfork`` (``subprocess`` uses it) a child shows
+#: its parent's memory as its own until it calls ``exec``, some 1 ms later, more on a busy machine.
 DOUBLE_SECONDS = 1.0
-#: Two sizes that differ by less are the same.
+#: Sizes that differ by less are equal.
 _SAME = 256 * KIB
 
-#: Gives the proportional part of a process's anonymous memory; may raise :class:`ReadError`.
+#: Returns the proportional share of a process's anonymous memory; may raise :class:`ReadError`.
 Proportional = Callable[[int], int]
 
 
@@ -37,9 +36,9 @@ def _proportional(pid: int) -> int:
 
 
 class TreeUsage:
-    """The measure of one block, which begins now. ``tree`` reads this process and what is below it.
+    """Use of one block, which starts now. ``tree`` reads this process and its descendants.
 
-    For one thread at a time. Where the tree cannot be read, it says what it said last.
+    For one thread at a time. Where the tree cannot be read the last figure is returned.
     """
 
     def __init__(
@@ -54,22 +53,22 @@ class TreeUsage:
 
             tree = tree_reader(os.getpid())
         self._tree, self._monotonic, self._proportional = tree, monotonic, proportional
-        self._met: dict[ProcessKey, float] = {}
+        self._first_seen: dict[ProcessKey, float] = {}
         self._last: TreeMemory | None = None
         self._own = 0
-        #: What each member had before the block began.
+        #: Sizes at the start of the block.
         self._before: dict[ProcessKey, int] = {}
         self._read()
         self._before = self._sizes()
-        self._met.clear()
+        self._first_seen.clear()
 
-    def look(self) -> int:
-        """Bytes taken, as an upper bound."""
+    def measure(self) -> int:
+        """Return the bytes taken, as an upper bound."""
         self._read()
         return sum(self._grown(key, size) for key, size in self._sizes().items())
 
     def confirm(self) -> int:
-        """Bytes taken by what was seen last, with shared pages counted once; never more than :meth:`look` gave."""
+        """Return the bytes taken at the last measurement, with shared pages counted once; never more than its figure."""
         sizes = self._sizes()
         bound = sum(self._grown(key, size) for key, size in sizes.items())
         if self._last is None or not self._last.shared:
@@ -84,14 +83,14 @@ class TreeUsage:
             part = self._part(key, size)
             parts += part
             shared += size - part
-        # A page that we share with n children is missing from our part and stands in theirs n/(n+1) times, and we
-        # have counted it whole. What none of them shares with us is theirs.
+        # A page shared with n children is missing from our share and counts n/(n+1) in theirs, and our size has it in
+        # full. The rest of the children's shares is their own.
         theirs = parts - min(shared, max(0, self._own - own))
         ours = sum(self._grown(key, size) for key, size in sizes.items() if key not in came)
         return min(bound, ours + max(0, theirs))
 
     def close(self) -> None:
-        """Give the descriptors back; nothing is measured any more."""
+        """Close the reader's descriptors."""
         self._tree.close()
 
     def _read(self) -> None:
@@ -102,11 +101,11 @@ class TreeUsage:
         now = self._monotonic()
         assert self._last is not None
         for key in self._last.keys:
-            if key not in self._met:
-                self._met[key] = now
-        if len(self._met) > 2 * len(self._last.keys) + 64:
+            if key not in self._first_seen:
+                self._first_seen[key] = now
+        if len(self._first_seen) > 2 * len(self._last.keys) + 64:
             alive = set(self._last.keys)
-            self._met = {key: when for key, when in self._met.items() if key in alive}
+            self._first_seen = {key: when for key, when in self._first_seen.items() if key in alive}
 
     def _sizes(self) -> dict[ProcessKey, int]:
         tree = self._last
@@ -120,10 +119,10 @@ class TreeUsage:
         return sizes
 
     def _counts_whole(self, key: ProcessKey, size: int) -> bool:
-        """Whether it came after the block began, and is not this very process seen twice."""
+        """Return True for a process that started after the block, and is not this one shown twice by ``vfork``."""
         if key in self._before:
             return False
-        return abs(size - self._own) >= _SAME or self._monotonic() - self._met.get(key, 0.0) >= DOUBLE_SECONDS
+        return abs(size - self._own) >= _SAME or self._monotonic() - self._first_seen.get(key, 0.0) >= DOUBLE_SECONDS
 
     def _grown(self, key: ProcessKey, size: int) -> int:
         before = self._before.get(key)

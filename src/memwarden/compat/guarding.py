@@ -1,7 +1,7 @@
-"""The old guards in their old units: ``memory_guard`` and ``memory_optimized`` of ``src.utils.memory_manager``, and
+"""The old guards with limits in MB: ``memory_guard`` and ``memory_optimized`` of ``src.utils.memory_manager``, and
 ``memory_constrained_operation`` of ``src.utils.resource_manager``.
 
-They limit, which the originals did not: see :mod:`memwarden.guards.budget.memory_guard`.
+Unlike the originals they enforce their limit: see :mod:`memwarden.guards.budget.memory_guard`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _R = TypeVar("_R")
 
 
 class GuardMonitor(MemoryMonitor):
-    """What a guarded block gets: a monitor, and its guard."""
+    """A monitor with the guard of a block."""
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
-        #: The block's budget: ``used``, ``peak`` and ``left`` in bytes.
+        #: Budget of the block: ``used``, ``peak`` and ``left`` in bytes.
         self.guard = guard
 
     def check(self) -> None:
-        """A checkpoint: raises a ``MemoryError`` when the block is over its budget and nothing helps."""
+        """Raise a ``MemoryError`` where the block is over its budget and freeing memory is not enough."""
         self.guard.check()
 
 
@@ -42,11 +42,11 @@ class GuardMonitor(MemoryMonitor):
 def memory_guard(
     max_memory_mb: float | None = None, monitor: MemoryMonitor | None = None, cleanup_on_exit: bool = True
 ) -> Iterator[MemoryMonitor]:
-    """A budget over a block, by default 80 % of what is available; yields ``monitor``, or a new one with ``check()``.
+    """Give a block a budget, by default 80 % of the available memory; yield ``monitor``, or a new one with ``check()``.
 
-    The block's growth counts, its children's included. It is checked at ``check()`` and at the end: over it, memory
-    is freed, and a ``MemoryError`` is raised where that does not help. ``cleanup_on_exit`` collects garbage in the
-    end, before that check.
+    The growth of the block and its child processes counts. It is checked at ``check()`` and at the end: over the
+    budget memory is freed, and a ``MemoryError`` is raised where that is not enough. ``cleanup_on_exit`` collects
+    garbage before the last check.
     """
     guard = native_guard(None if max_memory_mb is None else _bytes(max_memory_mb), "memory_guard")
     with guard:
@@ -58,7 +58,7 @@ def memory_guard(
 
 
 def memory_optimized(max_memory_mb: float | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator that has each call guarded by :func:`memory_guard`. Not for coroutines."""
+    """Decorate a function: guard each call by :func:`memory_guard`. Not for coroutines."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)
@@ -73,10 +73,9 @@ def memory_optimized(max_memory_mb: float | None = None) -> Callable[[Callable[_
 
 @contextmanager
 def memory_constrained_operation(max_memory_mb: float, operation_name: str = "") -> Iterator[Operation]:
-    """An operation that will take that much: a ``MemoryError`` before it begins where that is not there.
+    """Reserve memory for an operation; raise a ``MemoryError`` before it starts where that is not available.
 
-    It is reserved meanwhile; afterwards what the operation really took is learned under its name, and told to the log
-    where that was more.
+    Afterwards the actual peak is learned under the operation's name, and logged where it was more.
     """
     size = _bytes(max_memory_mb)
     with ExitStack() as stack:
@@ -84,8 +83,8 @@ def memory_constrained_operation(max_memory_mb: float, operation_name: str = "")
             operation = stack.enter_context(native_operation(size, operation_name))
         except DoesNotFit:
             raise
-        except NotAdmitted as error:  # in the old program whoever was refused caught a MemoryError
-            nearest = guard_context().look().nearest
+        except NotAdmitted as error:  # programs for the original catch MemoryError only
+            nearest = guard_context().headroom().nearest
             left, source = (0, "") if nearest is None else (max(0, nearest.headroom), nearest.limit.source)
             raise DoesNotFit(str(error), asked=size, budget=left, source=source) from error
         yield operation

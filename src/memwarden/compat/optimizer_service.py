@@ -37,7 +37,7 @@ MAPPED_CHUNK = MIB
 
 
 class _Snapshots:
-    """Resident sizes as they are sampled, as sums that do not grow."""
+    """Running totals of sampled resident sizes."""
 
     max_delay = 0.0
 
@@ -58,14 +58,14 @@ class _Snapshots:
         self.peak, self.current, self.wall = max(self.peak, size), size, event.wall
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: there is nothing to close."""
 
 
 class MemoryMonitoringService:
-    """Watches this process, by ``config``: ``memory_limit_mb`` is the limit that alerts go by.
+    """Monitors this process against ``memory_limit_mb`` of ``config``.
 
     Alerts: usage above 80 and 90 % of the nearest limit, growth by more than 100 and 500 MB, less than 500 and 200 MB
-    available; each rests before it is repeated. They are logged. ``readers`` and ``clock`` are there for tests.
+    available; each has a pause before it is repeated. They are logged. ``readers`` and ``clock`` are for tests.
     """
 
     def __init__(
@@ -86,38 +86,38 @@ class MemoryMonitoringService:
 
     @property
     def running(self) -> bool:
-        """Whether it watches."""
+        """True while it runs."""
         return self.service.running
 
     def start(self) -> None:
-        """Begin to watch; when it already does, nothing changes."""
+        """Start monitoring; nothing changes where it runs already."""
         self.service.start()
 
     def stop(self) -> None:
-        """End watching; returns at once, and no thread is left."""
+        """Stop monitoring; return at once, and leave no thread."""
         self.service.stop()
 
     def analyze(self) -> dict[str, Any]:
-        """What was seen since the start; sizes in MB of 2**20 bytes, growth for each snapshot. Safe for JSON."""
+        """Return a summary since the start; sizes in MB of 2**20 bytes, growth per snapshot. Safe for JSON."""
         self.service.warden.flush(0.5)
-        seen = self._snapshots
-        told: dict[str, Any] = {"snapshots_count": seen.count, "service_running": self.running}
-        if seen.baseline is None or seen.count < 2:
-            return told | {"current_memory_mb": _current(), "error": "fewer than two snapshots so far"}
+        totals = self._snapshots
+        result: dict[str, Any] = {"snapshots_count": totals.count, "service_running": self.running}
+        if totals.baseline is None or totals.count < 2:
+            return result | {"current_memory_mb": _current(), "error": "fewer than two snapshots so far"}
         last = self.service.warden.last
         trend, leak = (None, None) if last is None else (last.assessment.trend, last.assessment.leak)
-        return told | {
+        return result | {
             "trend": "stable" if trend is None else trend.word,
             "trend_confidence": 0.0 if trend is None else trend.confidence,
             "leak": "none" if leak is None else leak.stage.value,
             "leak_reason": "" if leak is None else leak.reason,
-            "baseline_memory_mb": _mb(seen.baseline),
-            "current_memory_mb": _mb(seen.current),
-            "peak_memory_mb": _mb(seen.peak),
-            "average_memory_mb": _mb(seen.total / seen.count),
-            "memory_growth_rate_mb": round((seen.current - seen.baseline) / MIB / (seen.count - 1), 3),
-            "memory_spikes": seen.spikes,
-            "analysis_timestamp": iso(seen.wall),
+            "baseline_memory_mb": _mb(totals.baseline),
+            "current_memory_mb": _mb(totals.current),
+            "peak_memory_mb": _mb(totals.peak),
+            "average_memory_mb": _mb(totals.total / totals.count),
+            "memory_growth_rate_mb": round((totals.current - totals.baseline) / MIB / (totals.count - 1), 3),
+            "memory_spikes": totals.spikes,
+            "analysis_timestamp": iso(totals.wall),
         }
 
 
@@ -126,8 +126,8 @@ _service: MemoryMonitoringService | None = None
 
 
 def start_memory_monitoring(config: Config | None = None, interval: float = 30) -> MemoryMonitoringService:
-    """Watch this process. A second call with the same arguments gives the service that runs; one with others stops
-    that, says so in the log, and starts anew."""
+    """Start monitoring this process. A second call with the same arguments returns the running service; one with others
+    restarts it and logs that."""
     global _service
     wanted = Config() if config is None else config
     with _lock:
@@ -135,7 +135,9 @@ def start_memory_monitoring(config: Config | None = None, interval: float = 30) 
         if before is not None and before.running:
             if before.interval == interval and before.config.memory_limit_mb == wanted.memory_limit_mb:
                 return before
-            log.warn("memory monitoring starts anew, every %g s below %d MB", interval, wanted.memory_limit_mb)
+            log.warn(
+                "restarting memory monitoring with interval %g s and limit %d MB", interval, wanted.memory_limit_mb
+            )
             before.stop()
         service = _service = MemoryMonitoringService(wanted, interval)
         service.start()
@@ -143,7 +145,7 @@ def start_memory_monitoring(config: Config | None = None, interval: float = 30) 
 
 
 def stop_memory_monitoring() -> None:
-    """Watch no more; nothing happens where nothing is watched."""
+    """Stop monitoring; nothing happens where it does not run."""
     global _service
     with _lock:
         service, _service = _service, None
@@ -152,14 +154,13 @@ def stop_memory_monitoring() -> None:
 
 
 def autostart(config: Config | None = None) -> MemoryMonitoringService | None:
-    """Start monitoring where ``enable_memory_monitoring`` says so; None where it does not."""
+    """Start monitoring where ``enable_memory_monitoring`` is true; else return None."""
     wanted = Config() if config is None else config
     return start_memory_monitoring(wanted) if wanted.enable_memory_monitoring else None
 
 
 def get_memory_status() -> dict[str, Any]:
-    """What the service saw (:meth:`MemoryMonitoringService.analyze`); without one ``current_memory_mb`` and
-    ``service_running``. Safe for JSON."""
+    """Return :meth:`MemoryMonitoringService.analyze`; without a service only the current memory."""
     service = _service
     if service is None or not service.running:
         return {"current_memory_mb": _current(), "service_running": False}
@@ -167,7 +168,7 @@ def get_memory_status() -> dict[str, Any]:
 
 
 class MemoryOptimizer:
-    """Frees memory, reads files in pieces, and counts operations; made to be subclassed."""
+    """Frees memory, reads files in chunks, and counts operations; a base class."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = Config() if config is None else config
@@ -176,32 +177,32 @@ class MemoryOptimizer:
         self._every = CollectEvery(self.config.gc_frequency)
 
     def force_garbage_collection(self) -> int:
-        """Collect all garbage and trim the allocator; how many objects were freed (``last_freed`` has more)."""
+        """Collect garbage and trim the allocator; return the number of freed objects (``last_freed`` has more)."""
         self.last_freed = force_garbage_collection()
         return self.last_freed.objects
 
     def clear_caches(self) -> Outcome:
-        """Clear every registered cache; the outcome says which, and what came back."""
+        """Clear every registered cache; the outcome names them and the memory that left the process."""
         return clear_caches()
 
     def operation_done(self, count: int = 1) -> Outcome | None:
-        """So many operations more were done; every ``gc_frequency`` of them garbage is collected, rationed."""
+        """Count operations; collect garbage every ``gc_frequency`` of them, rationed."""
         return self._every.done(count)
 
     def optimize_for_large_files(self) -> None:
-        """Collect now, and ten times as often as ``gc_frequency`` says from now on."""
+        """Collect now, and ten times as often as ``gc_frequency`` from now on."""
         self.force_garbage_collection()
         self._every = CollectEvery(max(1, self.config.gc_frequency // 10))
 
     def cached_operation(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """A decorator: remember the last 128 results, in a cache that :meth:`clear_caches` clears."""
+        """Decorate a function: cache its last 128 results; :meth:`clear_caches` clears them."""
         cached = functools.lru_cache(maxsize=128)(function)
         caches.register_lru(cached)
         return cached  # type: ignore[return-value]  # lru_cache hides the signature
 
     @contextmanager
     def memory_monitoring(self, operation: str = "operation") -> Iterator[None]:
-        """Log how the resident size has changed over a block, as a debug message."""
+        """Log the change of the resident size over a block, at DEBUG."""
         before = _current()
         try:
             yield
@@ -211,14 +212,14 @@ class MemoryOptimizer:
                 log.debug("%s: %+.1f MB", operation, after - before)
 
     def get_memory_efficient_reader(self, path: str | os.PathLike[str], chunk_size: int = 8192) -> Iterator[str]:
-        """The text of a file in pieces of ``chunk_size`` characters."""
+        """Yield the text of a file in chunks of ``chunk_size`` characters."""
         size = _chunk(chunk_size)
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             while piece := file.read(size):
                 yield piece
 
     def get_mmap_reader(self, path: str | os.PathLike[str], chunk_size: int = MAPPED_CHUNK) -> Iterator[bytes]:
-        """The bytes of a file in pieces of ``chunk_size``, through a map of it; an empty file has none."""
+        """Yield the bytes of a file in chunks of ``chunk_size``, through a memory map."""
         size = _chunk(chunk_size)
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -226,7 +227,7 @@ class MemoryOptimizer:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 for at in range(0, len(mapped), size):
                     yield mapped[at : at + size]
-                    if sys.platform == "linux":  # pages that were read count as ours until they are let go
+                    if sys.platform == "linux":  # pages that were read count as resident until released
                         mapped.madvise(mmap.MADV_DONTNEED)
 
 

@@ -23,7 +23,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import NamedTuple
 
 from memwarden.admission.executor.executor import BudgetedExecutor
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.model.units import MIB
 

@@ -27,7 +27,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from memwarden.admission.footprints.footprint import Footprint, Footprints
+from memwarden.admission.footprints.footprint import Footprint
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.regression import Costs
 from memwarden.admission.footprints.store import FootprintStore
 from memwarden.model.footprints import PastTask
@@ -255,7 +256,7 @@ def _costs() -> bool:
             )
             footprints.close()
         footprint = Footprint()
-        footprint.take_all(PastTask(run.size, run.peak, run.seconds, False) for run in runs)
+        footprint.add_all(PastTask(run.size, run.peak, run.seconds, False) for run in runs)
         figures.append(
             (
                 "curve and quantile anew, 256 tasks",

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from memwarden.admission.executor.executor import BudgetedExecutor
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.ledger.ledger import Ledger
 
 

@@ -22,7 +22,7 @@ from unittest import mock
 from benchmarks.admission.executor import BUDGET, WORKERS, Load, batch, floor
 from memwarden.admission.executor import scheduler
 from memwarden.admission.executor.scheduler import Directive, DirectiveKind
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.pool.task import PendingTask, RunningTask
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.store import FootprintStore, stored
 from memwarden.model.units import GIB, MIB
 
 PROGRAM = """
 import sys
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.store import FootprintStore
 
 footprints = Footprints(budget=1 << 30, slots=8, store=FootprintStore(sys.argv[1], host="here", behind=0.0))

@@ -19,8 +19,8 @@ import pytest
 
 from memwarden.actions.gate import Gate, StopAdmitting
 from memwarden.admission.executor.executor import BudgetedExecutor
-from memwarden.admission.footprints.footprint import Footprints, Function
-from memwarden.admission.footprints.task_key import kind_of
+from memwarden.admission.footprints.predictors import Footprints, FunctionPredictor
+from memwarden.admission.footprints.task_key import task_key_of
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.contain.capabilities import survey
 from memwarden.errors import ReadError, SettingsError, TaskTooLarge
@@ -97,9 +97,9 @@ class Watch:
         self._thread.join()
 
 
-def says(mib: float) -> Function:
+def says(mib: float) -> FunctionPredictor:
     """A predictor that says the same of everything."""
-    return Function(lambda kind, size: mib * MIB, otherwise=Footprints(budget=1 << 30, slots=4))
+    return FunctionPredictor(lambda kind, size: mib * MIB, otherwise=Footprints(budget=1 << 30, slots=4))
 
 
 # --- batches that do not fit ---------------------------------------------------------------------------------------
@@ -497,7 +497,7 @@ def test_a_short_peak_is_learned() -> None:
     with BudgetedExecutor(1, budget="1GiB", predictor=predictor) as executor:
         for _ in range(4):
             executor.submit(chores.spike, 100, 0.005).result(60)
-    points = predictor.describe(kind_of(chores.spike))["points"]
+    points = predictor.describe(task_key_of(chores.spike))["points"]
     assert len(points) == 4
     assert all(99 * MIB <= point["peak_bytes"] <= 108 * MIB for point in points)
     assert [point["size"] for point in points] == [100] * 4
@@ -518,7 +518,7 @@ def test_a_later_run_begins_with_what_the_first_has_learned() -> None:
 def test_a_predictor_that_fails_is_heard_where_the_task_is_submitted() -> None:
     """Its exception reaches the caller, who can do something about it; what it cannot learn costs nothing."""
 
-    class Broken(Function):
+    class Broken(FunctionPredictor):
         def observe(self, *_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 

@@ -8,7 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memwarden.admission.footprints.footprint import KEPT, KEPT_KILLS, REPEAT, Footprint, Footprints
+from memwarden.admission.footprints.footprint import KEPT, KEPT_KILLS, Footprint
+from memwarden.admission.footprints.predictors import RETRY_FACTOR, Footprints
 from memwarden.admission.footprints.regression import Costs, cheapest, fit, with_censored
 from memwarden.model.units import GIB, MIB
 
@@ -38,7 +39,7 @@ def test_a_prediction_can_always_be_reserved(
         assert prediction.most >= prediction.reserve
         assert prediction.reserve >= at_least
         if at_least >= footprints.predict("k", size).reserve:
-            assert prediction.reserve >= at_least * REPEAT
+            assert prediction.reserve >= at_least * RETRY_FACTOR
         assert (prediction.quantile is None) == (prediction.n == 0)
 
 
@@ -108,7 +109,7 @@ def test_what_is_remembered_is_bounded(course: list[tuple[float, int, bool]], ti
     """However many there were."""
     footprint = Footprint()
     for size, peak, killed in course * times:
-        footprint.take(size, max(1.0, peak), 1.0, killed=killed)
+        footprint.add(size, max(1.0, peak), 1.0, killed=killed)
     footprint.learn_now(0.0, Costs())
     assert len(footprint.peaks) == len(footprint.sizes) == len(footprint.seconds) <= KEPT
     assert max(len(footprint.bounds), len(footprint.open)) <= KEPT_KILLS

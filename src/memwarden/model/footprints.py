@@ -1,46 +1,46 @@
-"""What a task will need, and which kind of task it is."""
+"""Predictions of tasks' peak memory."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-#: How a task came to its end. ``killed_at``: it was ended before its peak was certain (killed, failed, cancelled), so
-#: that what was seen is only the least that it needs.
+#: The end of a task. ``killed_at``: it ended before its peak was certain (killed, failed, cancelled), so that its
+#: memory is only a lower bound.
 TaskOutcome = Literal["finished", "killed_at"]
 
 
 class TaskKey(NamedTuple):
-    """A kind of task: those that are learned about together."""
+    """Key of the tasks that are learned about together."""
 
-    #: The function's qualified name, or whatever the user calls it.
+    #: The function's qualified name, or a name that the user gives.
     name: str
-    #: Changes with the function's code; empty where nothing is known of it.
+    #: Changes with the function's code; empty where that is not known.
     version: str = ""
 
 
 class Prediction(NamedTuple):
-    """What a task should be given, and what that is based on."""
+    """Memory that a task should reserve, and the reason."""
 
     #: Bytes to reserve.
     reserve: int
-    #: Bytes that half of such tasks stay below.
+    #: Median peak of such tasks, bytes.
     median: int
-    #: Bytes above nearly everything that was seen: what a task gets that was killed once.
+    #: Bytes above nearly every known peak, for a task that was killed once.
     most: int
-    #: The share of such tasks that stay within ``reserve``, as far as was seen; None where nothing was.
+    #: Share of known tasks within ``reserve``; None where none is known.
     quantile: float | None
-    #: How many finished tasks of this kind it rests upon.
+    #: Number of finished tasks that it is based on.
     n: int
-    #: How long half of them took at most, seconds; 0 where none finished.
+    #: Median run time, seconds; 0 where none finished.
     seconds: float
     #: ``none`` (a guess), ``low``, ``fair`` or ``good``.
     confidence: str
-    #: What it rests upon, in words.
+    #: Reason for people.
     why: str
 
 
 class PastTask(NamedTuple):
-    """A task that has ended: its size (NaN where it was not known), bytes at its peak, and seconds."""
+    """A task that has ended: its size (NaN where unknown), peak in bytes, and seconds."""
 
     size: float
     peak: float

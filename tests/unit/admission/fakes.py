@@ -12,7 +12,7 @@ from memwarden.admission.executor.memory_control import MemoryControl
 from memwarden.admission.executor.reservations import ReservationClient
 from memwarden.admission.executor.task_queue import TaskQueue
 from memwarden.admission.executor.task_scheduler import Limits, TaskScheduler
-from memwarden.admission.footprints.footprint import Function
+from memwarden.admission.footprints.predictors import FunctionPredictor
 from memwarden.admission.pool.connection import READY, RESULT, ResultItem
 from memwarden.admission.pool.event_loop import EventLoop
 from memwarden.admission.pool.task import PendingTask, WorkItem
@@ -216,7 +216,7 @@ class Machine:
         self.cgroup = FakeCgroup()
         self.gate: Any = SimpleNamespace(closed=False)
         self.outcomes = Outcomes()
-        self.queue = TaskQueue(Function(predict))
+        self.queue = TaskQueue(FunctionPredictor(predict))
         group = self.cgroup if enforced else WorkerCgroup()
         ledger: Any = self.ledger
         self.reservations = ReservationClient(ledger, "test", EventLoop(), enforced=enforced)

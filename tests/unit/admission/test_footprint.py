@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from memwarden.admission.footprints.footprint import DRIFT_WINDOW, KEPT, REPEAT, Footprint, Footprints, Function
+from memwarden.admission.footprints.footprint import DRIFT_WINDOW, KEPT, Footprint
+from memwarden.admission.footprints.predictors import RETRY_FACTOR, Footprints, FunctionPredictor
 from memwarden.admission.footprints.regression import Costs, cheapest, fit, with_censored
 from memwarden.errors import SettingsError
 from memwarden.model.footprints import TaskKey
@@ -84,11 +85,11 @@ def test_memory_that_nobody_waits_for_is_reserved_freely() -> None:
 def test_a_repeat_gets_more() -> None:
     """Half as much again as it was seen with, or what nearly all get along with."""
     footprints = learned(noisy(lambda size: 120.0, 100))
-    assert footprints.predict("k", 50.0, at_least=800 * MIB).reserve >= REPEAT * 800 * MIB
+    assert footprints.predict("k", 50.0, at_least=800 * MIB).reserve >= RETRY_FACTOR * 800 * MIB
     usual = footprints.predict("k", 50.0)
     small = footprints.predict("k", 50.0, at_least=usual.reserve)
     assert small.reserve >= small.most
-    assert "repeat" in small.why
+    assert "retry" in small.why
 
 
 def test_a_victim_gets_what_it_had() -> None:
@@ -116,7 +117,7 @@ def test_a_size_that_was_killed_is_remembered() -> None:
     the next is another task."""
     footprints = learned(noisy(lambda size: 120.0, 100))
     footprints.observe("k", 77.0, 500 * MIB, 1.0, "killed_at")
-    assert footprints.predict("k", 77.0).reserve >= REPEAT * 500 * MIB
+    assert footprints.predict("k", 77.0).reserve >= RETRY_FACTOR * 500 * MIB
     assert footprints.predict("k", 78.0).reserve < 200 * MIB
     footprints.observe("k", 77.0, 600 * MIB, 1.0)
     assert footprints.predict("k", 77.0).reserve < 200 * MIB
@@ -125,7 +126,7 @@ def test_a_size_that_was_killed_is_remembered() -> None:
         alike = learned([(size, 100)] * 40, budget=600 * MIB)
         alike.observe("k", size, 500 * MIB, 1.0, "killed_at")
         assert alike.predict("k", size).reserve < 200 * MIB
-        assert alike.predict("k", size, at_least=500 * MIB).reserve >= REPEAT * 500 * MIB
+        assert alike.predict("k", size, at_least=500 * MIB).reserve >= RETRY_FACTOR * 500 * MIB
 
 
 def test_kills_are_no_peaks() -> None:
@@ -214,7 +215,7 @@ def test_memory_of_a_kind_is_bounded() -> None:
     footprint = Footprint()
     rng = random.Random(1)
     for _ in range(10_000):
-        footprint.take(rng.uniform(1, 1e6), rng.uniform(MIB, GIB), 1.0, killed=rng.random() < 0.5)
+        footprint.add(rng.uniform(1, 1e6), rng.uniform(MIB, GIB), 1.0, killed=rng.random() < 0.5)
     footprint.learn_now(0.0, Costs())
     assert len(footprint.peaks) == KEPT
     seen: set[int] = set()
@@ -262,14 +263,16 @@ def test_description_is_plain_data() -> None:
 def test_a_function_predicts() -> None:
     """A user's own function plugs in, and leaves to the learned what it does not know."""
     learner = learned([(None, 100)] * 5)
-    predictor: Predictor = Function(lambda kind, size: None if size is None else 10 * MIB * size, otherwise=learner)
+    predictor: Predictor = FunctionPredictor(
+        lambda kind, size: None if size is None else 10 * MIB * size, otherwise=learner
+    )
     assert predictor.predict("k", 3.0).reserve == 30 * MIB
     assert predictor.predict("k", 3.0, at_least=100 * MIB).reserve == 150 * MIB
     assert predictor.predict("k").n == 5
     predictor.observe("k", None, 100 * MIB, 1.0)
     assert predictor.predict("k").n == 6
     with pytest.raises(SettingsError, match="number of bytes"):
-        Function(lambda kind, size: -1).predict("k")
+        FunctionPredictor(lambda kind, size: -1).predict("k")
 
 
 def test_shares_of_what_was_killed_go_up() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from memwarden.admission.footprints import store as module
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.store import KEPT_TASKS, REST_SECONDS, FootprintStore, stored
 from memwarden.errors import RecordError
 from memwarden.model.footprints import PastTask, TaskKey
@@ -77,9 +77,9 @@ def test_new_code_begins_where_the_old_one_was(path: Path, clock: FakeClock) -> 
         second = footprints(path, clock)
         new = KIND._replace(version=f"v{peak}")
         assert second.predict(new, 20.0).median == pytest.approx(30 * MIB, rel=0.01)
-        assert "the version before" in second.predict(new, 20.0).why
+        assert "the earlier version" in second.predict(new, 20.0).why
         second.observe(new, 20, peak * MIB, 1.0)
-        assert ("the version before" in second.predict(new, 20.0).why) is still
+        assert ("the earlier version" in second.predict(new, 20.0).why) is still
         assert second.predict(new, 20.0).n == 1
         for _ in range(4):
             second.observe(new, 20, peak * MIB, 1.0)

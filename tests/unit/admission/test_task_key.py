@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memwarden.admission.footprints.task_key import code_version, host_class, kind_of
+from memwarden.admission.footprints.task_key import code_version, host_class, task_key_of
 
 
 def made(source: str) -> Callable[..., Any]:
@@ -98,23 +98,23 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_names() -> None:
     """The function is meant, however it is dressed."""
     for each in (double, functools.partial(double, 1), functools.partial(functools.partial(double), 1)):
-        assert kind_of(each).name.endswith("test_task_key.double")
-        assert kind_of(each).version == code_version(double) != ""
-    assert kind_of(Resizer().run).name.endswith("Resizer.run")
-    assert kind_of(Resizer()).name.endswith("Resizer")
-    assert kind_of(Resizer()).version == code_version(Resizer.__call__)
-    assert kind_of(wrapped(double)).name == kind_of(double).name
-    assert kind_of(wrapped(double)).version != kind_of(wrapped(wrapped(double))).version
-    assert kind_of(wrapped(double)).version != kind_of(wrapped(made(BASE))).version
-    assert kind_of(sorted) == ("builtins.sorted", "")
-    assert kind_of("text".upper).version == ""  # type: ignore[comparison-overlap]
+        assert task_key_of(each).name.endswith("test_task_key.double")
+        assert task_key_of(each).version == code_version(double) != ""
+    assert task_key_of(Resizer().run).name.endswith("Resizer.run")
+    assert task_key_of(Resizer()).name.endswith("Resizer")
+    assert task_key_of(Resizer()).version == code_version(Resizer.__call__)
+    assert task_key_of(wrapped(double)).name == task_key_of(double).name
+    assert task_key_of(wrapped(double)).version != task_key_of(wrapped(wrapped(double))).version
+    assert task_key_of(wrapped(double)).version != task_key_of(wrapped(made(BASE))).version
+    assert task_key_of(sorted) == ("builtins.sorted", "")
+    assert task_key_of("text".upper).version == ""  # type: ignore[comparison-overlap]
 
 
 def test_a_programs_own_functions_bear_its_name(tmp_path: Any) -> None:
     """Every program's main module is called ``__main__``: two of them are not one kind."""
     program = tmp_path / "batch.py"
     program.write_text(
-        "from memwarden.admission.footprints.task_key import kind_of\ndef f(): pass\nprint(kind_of(f).name)\n"
+        "from memwarden.admission.footprints.task_key import task_key_of\ndef f(): pass\nprint(task_key_of(f).name)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.store import FootprintStore, stored
 from memwarden.admission.footprints.task_key import host_class
 from memwarden.faces.cli import USAGE, main

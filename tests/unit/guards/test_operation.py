@@ -4,7 +4,7 @@
 
 import pytest
 
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.errors import DoesNotFit, LimitExceeded, NotAdmitted, RecordError, SettingsError
 from memwarden.guards.budget import operation

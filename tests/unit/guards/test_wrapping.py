@@ -8,7 +8,7 @@ import pytest
 
 from memwarden.errors import SettingsError
 from memwarden.guards.measure.measurement import Measurement
-from memwarden.guards.measure.wrapping import kind_of, name_of, wrap
+from memwarden.guards.measure.wrapping import task_key_of, name_of, wrap
 from support.kernel import MIB, Kernel
 
 
@@ -51,7 +51,7 @@ def test_every_kind_stays_what_it_is(bench):
     kinds = {plain: "function", generator: "generator", coroutine: "coroutine", async_generator: "async generator"}
     for function, kind in kinds.items():
         wrapped = bench(function)
-        assert kind_of(wrapped) == kind_of(function) == kind
+        assert task_key_of(wrapped) == task_key_of(function) == kind
         assert wrapped.__wrapped__ is function
         assert wrapped.__name__ == function.__name__
         assert inspect.signature(wrapped) == inspect.signature(function)
@@ -108,7 +108,9 @@ def test_whatever_can_be_called(bench):
     assert bench(functools.partial(max, 3))(2) == 3
     assert bench(Adder())(1) == 2
     assert bench(len)("abc") == 3
-    assert kind_of(Later()) == kind_of(functools.partial(Later())) == kind_of(Later().__call__) == "coroutine"
+    assert (
+        task_key_of(Later()) == task_key_of(functools.partial(Later())) == task_key_of(Later().__call__) == "coroutine"
+    )
     assert name_of(functools.partial(len)) == "builtins.len"
     assert [memory.name for memory in bench.told][1].endswith("Adder")
 

@@ -22,9 +22,9 @@ from memwarden.actions.gate import Gate
 from memwarden.admission.executor.batch_report import BatchStats
 from memwarden.admission.executor.manager_thread import ExecutorManager
 from memwarden.admission.executor.task_scheduler import TRIM, Limits
-from memwarden.admission.footprints.footprint import Footprints
 from memwarden.admission.footprints.input_size import usual_size
-from memwarden.admission.footprints.task_key import kind_of
+from memwarden.admission.footprints.predictors import Footprints
+from memwarden.admission.footprints.task_key import task_key_of
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.admission.pool.fork_server import create_spawner
 from memwarden.admission.pool.task import PendingTask, WorkItem
@@ -293,11 +293,11 @@ class BudgetedExecutor(Executor):
         try:
             known = self._kinds.get(key)
         except TypeError:  # not hashable
-            return kind_of(function)
+            return task_key_of(function)
         if known is None:
             if len(self._kinds) > 1024:
                 self._kinds.clear()
-            known = self._kinds[key] = kind_of(function)
+            known = self._kinds[key] = task_key_of(function)
         return known
 
     def _size(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""How large a task's input is, as far as its arguments say."""
+"""Input size of a task, from its arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def usual_size(*args: Any, **kwargs: Any) -> float | None:
-    """The first ``int`` among the arguments, else the bytes of the first file or buffer; None where there is none.
+    """Return the first ``int`` among the arguments, else the bytes of the first file or buffer; None without any.
 
     A file is given by a path object, or by a string that names one. Positional arguments come before the named.
     """
@@ -40,5 +40,5 @@ def _file_bytes(path: str | os.PathLike[Any]) -> int | None:
 
 
 def total_size(paths: Iterable[str | os.PathLike[Any]]) -> float:
-    """The bytes of several files together; those that are not there count nothing."""
+    """Return the sum of the bytes of several files; missing ones count 0."""
     return float(sum(_file_bytes(path) or 0 for path in paths))

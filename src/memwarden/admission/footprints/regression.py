@@ -1,7 +1,7 @@
 """Peak against input size: robust curves through a few hundred points, and the reservation that costs least.
 
-A curve gives what half of the tasks of a size need. What single tasks need beyond it is a *ratio*, peak over curve,
-and one of the ratios that were seen is the reservation. Pure functions of values.
+A curve gives the median peak for a size. Single tasks differ from it by a *ratio*, peak over curve; one of the observed
+ratios is reserved. Pure functions of values.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import NamedTuple
 EXPONENTS = {1.0: "linear in size", 0.5: "like the root of size", 1.5: "like size to 1.5", 2.0: "like size squared"}
 #: With fewer points, or fewer sizes, there is no curve.
 LEAST_POINTS, LEAST_SIZES = 5, 3
-#: A curve from few points goes on in proportion to size, so many times at most: sizes may be in any unit.
+#: A curve from few points is proportional to size, up to so many times the largest peak: sizes may be in any unit.
 _MOST_GUESSED = 4.0
-#: Outliers do not choose the curve: the worst fifth of the points has no say.
+#: The worst fifth of the points does not count when the curve is chosen.
 _JUDGED = 0.8
 #: Closer than 1 % two curves are equally good, and the simpler one wins.
 _LEAST_ERROR = 0.01
 
 
 class Curve(NamedTuple):
-    """Bytes that half of the tasks of a size stay below."""
+    """Median bytes for a size."""
 
-    #: In words.
+    #: Description for people.
     shape: str
     #: ``offset + slope * size ** exponent``, never less than ``floor``
     offset: float
@@ -38,16 +38,16 @@ class Curve(NamedTuple):
     most: float = math.inf
     #: Instead: lines between these (size, bytes).
     knots: tuple[tuple[float, float], ...] = ()
-    #: The largest size that it was made of; 0 where size does not matter.
+    #: The largest size among its points; 0 where no size is known.
     largest: float = 0.0
 
     @property
     def sized(self) -> bool:
-        """Whether size matters."""
+        """Return whether the peak depends on the size."""
         return bool(self.slope or self.knots)
 
     def at(self, size: float | None) -> float:
-        """Bytes at a size. Where none is given and it matters: at the largest that was seen."""
+        """Return the bytes at a size; without one, at the largest of the points."""
         if size is None:
             size = self.largest
         if not self.knots:
@@ -64,11 +64,11 @@ class Curve(NamedTuple):
 
 
 def fit(sizes: Sequence[float], peaks: Sequence[float]) -> Curve:
-    """The curve that explains the peaks best, the simpler one where two do; at least one point is needed.
+    """Return the curve that explains the peaks best, of equal ones the simpler; it needs at least one point.
 
     Slopes are medians over pairs of points (Theil 1950; incomplete: each point with those a third, a half and two
-    thirds of the points further up, which costs n log n), offsets medians of what is left. So three points in ten may
-    be anything. A size that is not known is NaN.
+    thirds of the points further up, which costs n log n), offsets medians of the residuals. So three points in ten may
+    be outliers. An unknown size is NaN.
     """
     known = [(size, peak) for size, peak in zip(sizes, peaks, strict=True) if size == size]
     largest = max((size for size, _ in known), default=0.0)
@@ -76,7 +76,7 @@ def fit(sizes: Sequence[float], peaks: Sequence[float]) -> Curve:
         return _few(known, peaks, largest)
     known.sort()
     middle = median(peak for _, peak in known)
-    floor = min(peak for _, peak in known) / 2  # a falling line ends somewhere
+    floor = min(peak for _, peak in known) / 2  # a falling line needs a lower end
     candidates = [(1.0, Curve("the same for every size", middle, largest=largest))]
     for exponent, words in EXPONENTS.items():
         line = _line([size**exponent for size, _ in known], [peak for _, peak in known])
@@ -93,7 +93,7 @@ def fit(sizes: Sequence[float], peaks: Sequence[float]) -> Curve:
 
 
 def _few(known: list[tuple[float, float]], peaks: Sequence[float], largest: float) -> Curve:
-    """From too little for a curve: what was most, and in proportion for larger inputs."""
+    """Return a curve from too few points: the largest peak, in proportion for larger inputs."""
     most = max(peaks)
     sizes = {size for size, _ in known}
     if len(known) < len(peaks) or largest <= 0 or (len(sizes) == 1 and len(known) >= LEAST_POINTS):
@@ -117,11 +117,11 @@ def _line(xs: list[float], ys: list[float]) -> tuple[float, float] | None:
 
 
 def _knots(known: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Medians of equal shares of the points, in the order of size, none smaller than the one before."""
+    """Return medians of equal shares of the points, in the order of size and never decreasing."""
     bins = min(12, len(known) // 8)
     if bins < 3:
         return ()
-    pooled: list[tuple[float, int]] = []  # what is in the wrong order is taken together (pool adjacent violators)
+    pooled: list[tuple[float, int]] = []  # decreasing neighbours are merged (pool adjacent violators)
     centres: list[float] = []
     for each in range(bins):
         part = known[len(known) * each // bins : len(known) * (each + 1) // bins]
@@ -138,33 +138,33 @@ def _knots(known: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
 
 
 def _error(curve: Curve, known: list[tuple[float, float]]) -> float:
-    """The mean distance from the curve, as a ratio, without the farthest fifth."""
+    """Return the mean distance from the curve, as a ratio, without the farthest fifth."""
     errors = sorted(abs(math.log(peak / curve.at(size))) for size, peak in known)
     judged = errors[: max(1, math.ceil(len(errors) * _JUDGED))]
     return max(_LEAST_ERROR, math.fsum(judged) / len(judged))
 
 
 class Costs(NamedTuple):
-    """What it costs that a task outgrows its reservation, as shares of its run time unless stated.
+    """Costs of a task that outgrows its reservation, as shares of its run time unless stated.
 
-    The defaults are those of enforcement that lets it grow where there is room, else pauses it, and kills last.
+    The defaults fit an enforcement that lets it grow into free memory, else pauses it, and kills only at last.
     """
 
-    #: The share of those that outgrow it which are killed for it; 1 where a reservation is a limit.
+    #: Share of these tasks that are killed; 1 where a reservation is a limit.
     killed: float = 0.02
-    #: How much of its run a killed one has lost; on the average they are killed as they reach their peak.
+    #: Lost run time of a killed one; on average it is killed near its peak.
     lost: float = 0.7
-    #: How long a paused one waits for others to end.
+    #: Pause of one that is not killed.
     waits: float = 0.5
-    #: Seconds to put a task back and to start a process for it.
+    #: Seconds to requeue a task and to start a process for it.
     requeue: float = 0.1
 
 
 def with_censored(ratios: Sequence[float], bounds: Sequence[float]) -> list[tuple[float, float]]:
-    """Ratios in order, each with its share of the tasks; ``bounds`` are of tasks that needed at least that much.
+    """Return ratios in order, each with its share of the tasks; ``bounds`` are of tasks that need at least that much.
 
-    The share of a bound goes to all larger ratios alike (Kaplan and Meier 1958, as Efron 1967 puts it), and where
-    there is none to one half above the bound.
+    The share of a bound goes to all larger ratios alike (Kaplan and Meier 1958, in the form of Efron 1967), and without
+    any to one half above the bound.
     """
     whole = 1 / (len(ratios) + len(bounds))
     items = sorted([(ratio, False) for ratio in ratios] + [(bound, True) for bound in bounds])
@@ -184,9 +184,9 @@ def with_censored(ratios: Sequence[float], bounds: Sequence[float]) -> list[tupl
 def cheapest(
     shares: Sequence[tuple[float, float]], *, seconds: float, free: float = 1.0, costs: Costs | None = None
 ) -> tuple[float, float]:
-    """The ratio to reserve, and the share of tasks that stay within it.
+    """Return the ratio to reserve, and the share of tasks that stay within it.
 
-    What a batch has is memory for a time, so the cost of a task is the bytes that it keeps from others times how long
+    The cost of a task is the bytes that other tasks cannot use, times their duration
     (Tovar et al., TPDS 29(2), 2018: a first allocation that wastes least; Witt et al., HPCS 2019: train for the cost
     of being wrong, not for the error). In units of the curve and of the run time, for a reservation ``r``:
 
@@ -194,8 +194,8 @@ def cheapest(
         a share x above r, not killed     held(x) + waits * held(r)
         a share x above r, killed         lost * held(r) + held(top) * (1 + requeue / seconds)
 
-    ``held(r)`` is ``max(r, free)``: where the slots run out before the memory, so much is to be had for nothing.
-    ``top`` is the largest ratio: what a repeat gets.
+    ``held(r)`` is ``max(r, free)``: where the slots run out before the memory, so much is free of cost.
+    ``top`` is the largest ratio, which a retry reserves.
     """
     costs = costs or Costs()
     top = max(shares[-1][0], free)

@@ -1,8 +1,9 @@
-"""Where footprints last: an SQLite file that several processes learn into.
+"""Footprints on disk: an SQLite file that several processes write.
 
 Tables: ``kinds`` holds each kind with its code version and host class, ``tasks`` the newest tasks of each, ``size``
-NULL where it was not known. A task is one row, written once and never changed, so that what two processes write needs
-no merging: each takes in the others' rows when it writes its own. ``user_version`` is the schema's.
+NULL where it was not known. A task is one row, written once and never changed, so that
+the rows of two processes need no merging: each reads the others' when it writes its own. ``user_version`` is the
+schema's.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from memwarden.records.sqlite_connection import SqliteConnection, patiently
 if TYPE_CHECKING:
     import sqlite3
 
-#: "mwfp": says in the file's header that it is ours.
+#: "mwfp": marks the file as memwarden's in its header.
 APPLICATION_ID = 0x6D776670
 #: Tasks kept of a kind, and kinds; with both full the file has some 10 MB.
 KEPT_TASKS, KEPT_KINDS = 320, 512
-#: What is learned is written so late at most, while tasks keep ending.
+#: New tasks are written at most so late, while tasks keep ending.
 BEHIND_SECONDS = 1.0
-#: After trouble, the file is left alone for so long.
+#: After an error the file is not used for so long.
 REST_SECONDS = 30.0
 _MOST_PENDING = 4096
 
@@ -53,26 +54,25 @@ STEPS: tuple[tuple[str, ...], ...] = (
 
 
 class StoredKind(NamedTuple):
-    """A kind as it is in the store."""
+    """A kind of task in the store."""
 
     kind: TaskKey
     host: str
     #: When a task of it last ended, seconds since the epoch.
     seen: float
-    #: How often a change was noticed.
+    #: Number of noticed changes.
     drifts: int
-    #: The newest that are kept, oldest first.
+    #: The newest, oldest first.
     tasks: list[PastTask]
 
 
 class FootprintStore:
     """Tasks that have ended, in the SQLite file ``path`` (by default ``footprints.db`` beside the other state).
 
-    Written are whole batches, a second behind at most while tasks keep ending, and when ``save`` or ``close`` is
-    called; a process that is killed loses what it had not written, and never damages the file. ``add`` and ``load``
-    raise nothing: what goes wrong stands in ``trouble``, and the next try is half a minute later. ``save``, ``close``
-    and ``stored`` raise :class:`RecordError`. One user at a time (:class:`Footprints` sees to it); after a fork the
-    child has a connection of its own.
+    Tasks are written in batches, at most a second late while tasks keep ending, and by ``save`` and ``close``; a killed
+    process loses what it had not written, and never damages the file. ``add`` and ``load`` raise nothing: an error is
+    in ``trouble``, and the next try is half a minute later. ``save``, ``close`` and ``stored`` raise
+    :class:`RecordError`. Not thread-safe (:class:`Footprints` has a lock); a forked child opens its own connection.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class FootprintStore:
 
     def add(self, kind: TaskKey, task: PastTask) -> None:
         """Keep a task; written with those that follow."""
-        self._forget_the_parents()
+        self._drop_parents_tasks()
         size = task.size if task.size == task.size else None
         row = (self._wall(), size, int(task.peak), float(task.seconds), task.killed)
-        self._pending.append((_plain(kind), row))
+        self._pending.append((_encodable(kind), row))
         if len(self._pending) > _MOST_PENDING:
             del self._pending[0]
             self.lost += 1
@@ -119,10 +119,10 @@ class FootprintStore:
                 self.trouble = str(error)
 
     def load(self, kind: TaskKey) -> tuple[list[PastTask], list[PastTask]]:
-        """The newest tasks of a kind on this class of host, oldest first; and, while those are few, those of the
-        version of its code that was seen last before. None where the file cannot be read."""
-        self._forget_the_parents()
-        kind = _plain(kind)
+        """Return the newest tasks of a kind on this class of host, oldest first; and, while those are few, those of
+        the previous version of its code. Both are empty where the file cannot be read."""
+        self._drop_parents_tasks()
+        kind = _encodable(kind)
         if not os.path.exists(self.path):
             self._known[kind] = self._seen = 0
             return [], []
@@ -135,31 +135,31 @@ class FootprintStore:
         return found
 
     def forget(self, kind: TaskKey, keep: int) -> None:
-        """Let go of all but the newest finished tasks of a kind, of those that were added: it has changed."""
-        self._pending.append((_plain(kind), keep))
+        """Delete all but the newest finished tasks of a kind, of those that were added: it has changed."""
+        self._pending.append((_encodable(kind), keep))
 
     def news(self) -> list[tuple[TaskKey, PastTask]]:
-        """What other processes learned, as far as it was met when writing; each once."""
+        """Return tasks of other processes that were found when writing; each once."""
         news, self._news = self._news, []
         return news
 
     def save(self) -> None:
-        """Write what waits, and take in what others wrote. Raises :class:`RecordError`; it then still waits."""
-        self._forget_the_parents()
+        """Write pending tasks, and read those of other processes. Raises :class:`RecordError`; nothing is lost then."""
+        self._drop_parents_tasks()
         if self._pending or (self._known and os.path.exists(self.path)):
             self._write()
         self.trouble = ""
 
     def close(self) -> None:
-        """Write what waits, and give the descriptors back. Raises :class:`RecordError`."""
+        """Write pending tasks, and close the file. Raises :class:`RecordError`."""
         try:
             self.save()
         finally:
             with self._database.turn():
                 self._database.give_up()
 
-    def _forget_the_parents(self) -> None:
-        """After a fork: the parent writes what waited there."""
+    def _drop_parents_tasks(self) -> None:
+        """After a fork: the parent writes its pending tasks."""
         with self._database.turn():
             generation = self._database.generation
         if self._generation != generation:
@@ -182,7 +182,7 @@ class FootprintStore:
         return _tasks(rows), _tasks(former)
 
     def _others(self, db: sqlite3.Connection) -> list[tuple[TaskKey, PastTask]]:
-        """What was written since the last time, of the kinds that were loaded here."""
+        """Return the tasks written since the last time, of the kinds that are loaded here."""
         if self._seen is None:
             return []
         found = db.execute(
@@ -227,12 +227,12 @@ class FootprintStore:
 
 
 def default_path() -> str:
-    """``footprints.db`` where this user's other records are."""
+    """Return the path of ``footprints.db`` beside this user's other records."""
     return os.path.join(state_directory(), "footprints.db")
 
 
 def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
-    """What is in a store, the kinds that were seen last first. Raises :class:`RecordError` where it cannot be read."""
+    """Return the kinds in a store, the last used first. Raises :class:`RecordError` where it cannot be read."""
     path = os.path.abspath(os.fspath(path if path is not None else default_path()))
     database = SqliteConnection(path, lambda db: None, writes=False)
     with database.turn():
@@ -251,7 +251,7 @@ def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
 
 
 def _version(db: sqlite3.Connection, path: str) -> int:
-    """The schema's version; 0 for an empty file. Raises :class:`RecordError` for a file that is not ours."""
+    """Return the schema's version; 0 for an empty file. Raises :class:`RecordError` for another program's file."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -259,8 +259,8 @@ def _version(db: sqlite3.Connection, path: str) -> int:
         raise RecordError(f"footprints {path}: another program's database; name another file", path=path)
     if version > len(STEPS):
         raise RecordError(
-            f"footprints {path}: schema {version}, and this memwarden knows {len(STEPS)}: update memwarden, or name "
-            "another file",
+            f"footprints {path}: has schema {version}, and this memwarden reads up to {len(STEPS)}; update memwarden,"
+            " or name another file",
             path=path,
         )
     return int(version)
@@ -275,7 +275,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA cache_size = -256")  # KiB
     if version < len(STEPS):
         patiently(lambda: db.execute("BEGIN IMMEDIATE"))
-        for step in STEPS[_version(db, path) :]:  # asked again: another process may have been first
+        for step in STEPS[_version(db, path) :]:  # read again: another process may have done it
             for statement in step:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(STEPS)}")
@@ -293,7 +293,7 @@ def _forget(db: sqlite3.Connection, kind: int, keep: int) -> None:
 
 
 def _trim(db: sqlite3.Connection, kinds: list[int]) -> None:
-    """Let go of the oldest tasks of these kinds, and of the kinds that were seen longest ago."""
+    """Delete the oldest tasks of these kinds, and the kinds that were used longest ago."""
     for kind in kinds:
         oldest = db.execute(
             "SELECT id FROM tasks WHERE kind = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (kind, KEPT_TASKS)
@@ -308,7 +308,7 @@ def _trim(db: sqlite3.Connection, kinds: list[int]) -> None:
 
 
 def _task(size: object, peak: object, seconds: object, killed: object) -> PastTask | None:
-    """A row as a task; None for one that cannot be: somebody may have edited the file."""
+    """Return a row as a task; None for an impossible one (the file was edited)."""
     if not isinstance(peak, int | float) or not isinstance(seconds, int | float) or peak < 0 or not 0 <= seconds < 1e12:
         return None
     known = isinstance(size, int | float) and size >= 0
@@ -316,14 +316,14 @@ def _task(size: object, peak: object, seconds: object, killed: object) -> PastTa
 
 
 def _tasks(rows: list[tuple[Any, ...]]) -> list[PastTask]:
-    """Rows, the newest first, as tasks, the oldest first."""
+    """Return rows, the newest first, as tasks, the oldest first."""
     return [task for row in reversed(rows) if (task := _task(*row[1:])) is not None]
 
 
-def _plain(kind: TaskKey) -> TaskKey:
+def _encodable(kind: TaskKey) -> TaskKey:
     return TaskKey(_text(kind.name), _text(kind.version))
 
 
 def _text(text: str) -> str:
-    """As SQLite takes it: a name may hold what is no Unicode."""
+    """Return text that SQLite takes: a name may hold lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()

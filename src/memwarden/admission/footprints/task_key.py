@@ -1,4 +1,4 @@
-"""Which kind of task a function makes, and on which class of host its peaks hold."""
+"""Identity of tasks of one kind, and of hosts on which their peaks are comparable."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from memwarden.model.footprints import TaskKey
 _PAGE = "SC_PAGE_SIZE"
 
 
-def kind_of(function: Callable[..., Any]) -> TaskKey:
-    """The kind of the tasks that call this: its qualified name and the version of its code."""
+def task_key_of(function: Callable[..., Any]) -> TaskKey:
+    """Return the key of tasks that call a function: its qualified name and the version of its code."""
     inner = _innermost(function)
     if not isinstance(inner, type) and not hasattr(inner, "__qualname__"):
         inner = type(inner)
@@ -27,12 +27,11 @@ def kind_of(function: Callable[..., Any]) -> TaskKey:
 
 
 def code_version(function: Callable[..., Any]) -> str:
-    """Twelve letters that change when the code of the function does; empty where it has none (written in C).
+    """Return a hash of a function's code, twelve hexadecimal digits; empty for one without code (written in C).
 
-    Taken are the instructions, constants and names of it and of what is defined inside it, through ``wraps`` and
-    ``partial``: so it stands when lines move, comments or the function's docstring change or a variable gets another
-    name. It does not see what the function calls, nor its data; what changes there shows as drift. Another version of
-    Python has other instructions, so that its peaks are learned anew.
+    It covers the instructions, constants and names of the function and of functions inside it, through ``wraps`` and
+    ``partial``; not line numbers, comments, the docstring, and local names. Changes in called functions and in data are
+    not seen; they show as drift. Another Python has other instructions, so that peaks are learned anew.
     """
     digest = hashlib.blake2b(digest_size=6)
     found = False
@@ -43,11 +42,11 @@ def code_version(function: Callable[..., Any]) -> str:
 
 
 def host_class() -> str:
-    """Where peaks can be compared: what changes them is in it, as words.
+    """Return a name of hosts on which peaks are comparable.
 
-    The page size (what is touched is taken in pages), the memory (rounded to a power of two) and the processors,
-    because programs make their caches and threads to fit and the C library an arena for each few threads; the system,
-    the architecture and the Python, because objects have other sizes there.
+    It holds the page size, the memory (rounded to a power of two) and the processors, because programs size caches and
+    threads by them and the C library makes an arena for every few threads; system, architecture and Python, because
+    objects have other sizes there.
     """
     page = total = 0
     if hasattr(os, "sysconf") and _PAGE in os.sysconf_names:
@@ -69,7 +68,7 @@ def _innermost(function: Any) -> Any:
 
 
 def _module(function: Any) -> str:
-    """Its module; of a program its file's name, since all of them are called ``__main__``."""
+    """Return the module; for a program its file's name, since every program is called ``__main__``."""
     module = getattr(function, "__module__", None) or "builtins"
     if module not in ("__main__", "__mp_main__"):
         return str(module)
@@ -82,7 +81,7 @@ def _module(function: Any) -> str:
 
 
 def _codes(function: Any) -> Iterator[tuple[types.CodeType, str | None]]:
-    """The code of a callable, and of what it wraps, each with its docstring."""
+    """Yield the code of a callable, and of those that it wraps, each with its docstring."""
     for _ in range(16):  # a wrapper may name itself
         function = _innermost(function)
         if not isinstance(function, types.FunctionType):

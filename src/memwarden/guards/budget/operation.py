@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from memwarden.actions.trim import trim_allocator
-from memwarden.admission.footprints.footprint import Footprints
+from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.ledger.ledger import Ledger, admit
 from memwarden.admission.ledger.reservation import Reservation
 from memwarden.errors import ActionFailed, DoesNotFit, NotAdmitted, RecordError, SettingsError

@@ -73,7 +73,7 @@ def _named(kinds: list[StoredKind], name: str, path: str) -> StoredKind:
 
 def _described(each: StoredKind) -> dict[str, Any]:
     footprint = Footprint()
-    footprint.take_all(each.tasks)
+    footprint.add_all(each.tasks)
     footprint.learn_now(0.0, Costs())
     footprint.drifts = each.drifts
     return {

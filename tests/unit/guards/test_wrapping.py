@@ -8,7 +8,7 @@ import pytest
 
 from memwarden.errors import SettingsError
 from memwarden.guards.measure.measurement import Measurement
-from memwarden.guards.measure.wrapping import task_key_of, name_of, wrap
+from memwarden.guards.measure.wrapping import name_of, task_key_of, wrap
 from support.kernel import MIB, Kernel
 
 

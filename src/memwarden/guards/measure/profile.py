@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from memwarden.errors import SettingsError
 from memwarden.guards.measure.call_stats import call_stats, clear, summaries
 from memwarden.guards.measure.measurement import Measurement
-from memwarden.guards.measure.wrapping import task_key_of, name_of, wrap
+from memwarden.guards.measure.wrapping import name_of, task_key_of, wrap
 from memwarden.model.calls import AllocationLine, CallMemory, CallSummary
 from memwarden.model.log import extra_of, logger
 from memwarden.model.units import parse_size, size_text

@@ -54,7 +54,7 @@ def nothing_left():
 
 
 def test_the_best_ceiling_is_version_2() -> None:
-    """Granted, chosen by itself, and told by doctor."""
+    """Granted, chosen automatically, and shown by doctor."""
     grants = {grant.kind: grant for grant in survey()}
     assert grants["cgroup2"].granted, grants["cgroup2"].reason
     assert not grants["cgroup1"].granted
@@ -195,7 +195,7 @@ while True:
 
 
 def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
-    """A stopped memwarden looks at nothing: the kernel kills 1 MiB above the limit, and that is told as the limit."""
+    """A stopped memwarden reads nothing: the kernel kills 1 MiB above the limit, and that is reported as the limit."""
     code = "import time; time.sleep(1); kept = []\nwhile True: kept.append(b'x' * 65536)"
     monitor = subprocess.Popen(
         [*MEMWARDEN, "run", "--json", "--limit", "32MiB", "--", *python(code)], stderr=subprocess.PIPE, text=True
@@ -211,9 +211,9 @@ def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
             time.sleep(0.05)
     finally:
         monitor.send_signal(signal.SIGCONT)
-    told = json.loads(monitor.communicate(timeout=30)[1].splitlines()[-1])
-    assert (monitor.returncode, told["exit"]["reason"], told["exit"]["oom_location"]) == (123, "limit", "ceiling")
-    assert told["peak_bytes"] <= 33 * MIB
+    parsed = json.loads(monitor.communicate(timeout=30)[1].splitlines()[-1])
+    assert (monitor.returncode, parsed["exit"]["reason"], parsed["exit"]["oom_location"]) == (123, "limit", "ceiling")
+    assert parsed["peak_bytes"] <= 33 * MIB
 
 
 MONITOR = """
@@ -227,7 +227,7 @@ command.wait()
 
 
 def test_a_killed_monitor_takes_the_tree_along() -> None:
-    """The sentinel ends the group by cgroup.kill, and the next start removes it."""
+    """The watchdog kills the group by cgroup.kill, and the next start removes it."""
     monitor = subprocess.Popen(python(MONITOR), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert monitor.stdout is not None
     pid = int(sorted([monitor.stdout.readline(), monitor.stdout.readline()])[0])
@@ -249,7 +249,7 @@ def test_a_killed_monitor_takes_the_tree_along() -> None:
 
 
 def test_nothing_that_a_dead_monitor_left_stays_frozen() -> None:
-    """Killed between freezing and ending, and its sentinel with it: the next start lets the processes run on."""
+    """Killed between freezing and SIGTERM, and its watchdog with it: the next start resumes the processes."""
     group = OURS / "run-0-left"
     group.mkdir(parents=True)
     sleeper = subprocess.Popen(["sleep", "300"])
@@ -269,7 +269,7 @@ def test_nothing_that_a_dead_monitor_left_stays_frozen() -> None:
 
 
 def test_without_the_controller_handed_down_polling_takes_over() -> None:
-    """A machine whose root keeps memory to itself is not changed: the reason is told, and the limit still holds."""
+    """A root that does not delegate memory is not changed: the reason is shown, and the limit still holds."""
     control = ROOT / "cgroup.subtree_control"
     control.write_text("-memory")
     try:
@@ -315,13 +315,13 @@ def run_inside(group: Path, *arguments: str) -> tuple[int, dict]:
 
 
 def delegate(group: Path) -> None:
-    """Give a group to the user without privileges, as the kernel's documentation says."""
+    """Give a group to the user without privileges, as in the kernel's documentation."""
     for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
         os.chown(group / name, 4242, 4242)
 
 
 def test_below_a_limit_of_our_own_nothing_escapes_it(elsewhere: Path) -> None:
-    """Version 2 lets no group with processes hand memory on: the reason is told, and polling takes over."""
+    """In version 2 a group with processes cannot delegate memory: the reason is shown, and polling takes over."""
     (elsewhere / "memory.max").write_text(str(200 * MIB))
     code = """
 import json
@@ -355,7 +355,7 @@ ceiling.close()
 
 @pytest.mark.contract("V-28", "W1-11")
 @pytest.mark.parametrize("options", [[], ["--limit", "180MiB"]], ids=["watched", "held"])
-def test_a_kill_for_a_limit_above_is_not_told_as_ours(elsewhere: Path, options: list[str]) -> None:
+def test_a_kill_for_a_limit_above_is_not_reported_as_ours(elsewhere: Path, options: list[str]) -> None:
     """The kernel kills for the ancestor's 48 MiB: its path is named, not the nearest group's, and not our limit."""
     (elsewhere / "cgroup.subtree_control").write_text("+memory")
     (elsewhere / "memory.max").write_text(str(48 * MIB))
@@ -365,11 +365,11 @@ def test_a_kill_for_a_limit_above_is_not_told_as_ours(elsewhere: Path, options: 
     (inner / "memory.swap.max").write_text("0")
     if not options:
         (inner / "memory.max").write_text(str(400 * MIB))
-    code, told = run_inside(inner, *options, "--", *python("b'x' * 200_000_000"))
+    code, parsed = run_inside(inner, *options, "--", *python("b'x' * 200_000_000"))
     assert code == 128 + signal.SIGKILL
-    assert (told["exit"]["reason"], told["exit"]["oom_location"]) == ("kernel_oom", "/mw-elsewhere")
-    assert told["exit"].get("ceiling") == ("cgroup2" if options else None)
-    assert "48 MiB" in told["verdict"]
+    assert (parsed["exit"]["reason"], parsed["exit"]["oom_location"]) == ("kernel_oom", "/mw-elsewhere")
+    assert parsed["exit"].get("ceiling") == ("cgroup2" if options else None)
+    assert "48 MiB" in parsed["verdict"]
 
 
 def test_a_group_given_by_name_serves_its_owner(elsewhere: Path) -> None:
@@ -393,12 +393,12 @@ print(report.reason.value, report.ceiling)
 
 
 def test_a_group_that_may_not_be_entered_is_not_granted(elsewhere: Path) -> None:
-    """The kernel lets nobody carry a process in from outside of what was delegated; doctor knows before run."""
+    """The kernel does not let a process in from outside the delegated group; doctor shows it before run."""
     (elsewhere / "cgroup.subtree_control").write_text("+memory")
     delegate(elsewhere)
     asked = ["--json", "--cgroup", str(elsewhere)]
-    told = subprocess.run([*AS_USER, *MEMWARDEN, "doctor", *asked], capture_output=True, text=True, timeout=60)
-    [grant] = [each for each in json.loads(told.stdout)["ceilings"] if each["kind"] == "cgroup2"]
+    parsed = subprocess.run([*AS_USER, *MEMWARDEN, "doctor", *asked], capture_output=True, text=True, timeout=60)
+    [grant] = [each for each in json.loads(parsed.stdout)["ceilings"] if each["kind"] == "cgroup2"]
     assert not grant["granted"]
     assert "/sys/fs/cgroup/cgroup.procs cannot be written" in grant["reason"]
     argv = [*AS_USER, *MEMWARDEN, "run", *asked, "--limit", "32MiB", "--", "true"]
@@ -435,7 +435,7 @@ print(json.dumps([a.effective.bytes, a.effective.source, a.binding.limit.bytes, 
 
 
 def test_the_root_keeps_no_account() -> None:
-    """At the top of version 2 there is no usage: no group is told, and the machine counts."""
+    """At the top of version 2 there is no usage: no group is shown, and the machine counts."""
     if Path("/proc/self/cgroup").read_text().strip() != "0::/":
         pytest.skip("the tests do not run in the root group here")
     groups, gaps = CgroupReader().sample()
@@ -457,9 +457,9 @@ def test_the_command_line_in_version_2(tmp_path: Path) -> None:
     argv = [*MEMWARDEN, "run", "--json", "--limit", "64MiB", "--record", str(record), "--", *python(ONE_CALL)]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert result.returncode == 123, result.stderr
-    told = json.loads(result.stderr.splitlines()[-1])
-    assert told["exit"]["ceiling"] == "cgroup2"
-    assert told["exit"]["signal"] in (signal.SIGTERM, signal.SIGKILL)
+    parsed = json.loads(result.stderr.splitlines()[-1])
+    assert parsed["exit"]["ceiling"] == "cgroup2"
+    assert parsed["exit"]["signal"] in (signal.SIGTERM, signal.SIGKILL)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     effective = [line["value"]["assessment"]["effective"] for line in lines if line["kind"] == "sample"]
     assert {limit["bytes"] for limit in effective if "/memwarden/run-" in limit["source"]} == {64 * MIB}

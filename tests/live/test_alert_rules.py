@@ -1,4 +1,4 @@
-"""Rules on real directories: what fills them is told, and nothing in them is touched."""
+"""Rules on real directories: alerts when they fill, and nothing in them is touched."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RULES = tuple(
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> Iterator[Keeper]:
-    """What a warden with these rules tells of a folder that it counts ten times a second."""
+    """Events of a warden with these rules, for a folder that it counts ten times a second."""
     (tmp_path / "watched").mkdir()
     kept = Keeper()
     reader = TempdirReader(tmp_path / "watched", every=0.1, budget=1.0)
@@ -69,7 +69,7 @@ def test_size_count_age_and_free_disk_are_alerted_by_rules(tmp_path: Path, keepe
     assert reasons["size"].startswith("directory.used 6.0")
     assert reasons["count"].startswith("directory.files ")
     assert reasons["age"].startswith("directory.oldest 1728")
-    # Nobody has cleaned up for the user.
+    # Nothing was cleaned up.
     assert len(list(watched.iterdir())) == 31
     assert (watched / "large").stat().st_size == 6 << 20
     (watched / "large").unlink()

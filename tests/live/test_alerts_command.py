@@ -31,7 +31,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_a_test_alert_arrives_and_says_so(tmp_path: Path) -> None:
+def test_a_test_alert_arrives_and_is_reported(tmp_path: Path) -> None:
     """At a webhook, signed, and over a service; marked as a test; 0 when all have it."""
     secret = tmp_path / "secret"
     secret.write_text("plain words\n")
@@ -49,9 +49,9 @@ def test_a_test_alert_arrives_and_says_so(tmp_path: Path) -> None:
     signed = f"{got.id}.{got.headers['webhook-timestamp']}.".encode() + got.body
     signature = base64.b64encode(hmac.new(b"plain words", signed, hashlib.sha256).digest()).decode()
     assert got.headers["webhook-signature"] == f"v1,{signature}"
-    (told,) = service.got
-    assert told.json["type"] == "info"
-    assert "[TEST]" in told.json["message"]
+    (received,) = service.got
+    assert received.json["type"] == "info"
+    assert "[TEST]" in received.json["message"]
 
 
 def test_one_that_does_not_arrive_is_named_with_its_reason() -> None:
@@ -83,7 +83,7 @@ def test_one_that_does_not_arrive_is_named_with_its_reason() -> None:
         (["--config", "/no/such"], {}, "/no/such"),
     ],
 )
-def test_bad_usage_is_told_with_2(arguments: list[str], environment: dict[str, str], words: str) -> None:
+def test_bad_usage_exits_with_2(arguments: list[str], environment: dict[str, str], words: str) -> None:
     """In one line that shows no secret."""
     done = command(*arguments, **environment)
     assert (done.returncode, done.stdout) == (2, "")

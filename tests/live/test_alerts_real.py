@@ -22,13 +22,13 @@ pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 def decision(number: int = 0, *, undo: bool = False, **more: object) -> Decision:
-    """A state change; ``number`` tells it from the others."""
+    """A state change; ``number`` identifies it."""
     values = {"rule": "early", "action": "alerts", "reason": f"level <b>HIGH</b>: {number}", "wall": 1e9}
     return Decision(**values, monotonic=float(number), undo=undo, **more)  # type: ignore[arg-type]
 
 
 def json_url(receiver: Receiver, more: str = "") -> str:
-    """The receiver as Apprise's JSON service, with everything in it that is nobody's business."""
+    """The receiver as Apprise's JSON service, with every kind of secret in it."""
     return f"json://me:hunter2@127.0.0.1:{receiver.port}/path-secret?+X-Key=header-secret{more}"
 
 
@@ -118,9 +118,9 @@ def test_a_service_that_is_down_does_not_hold_up_another() -> None:
         assert not alerts.outboxes[0].settle(SOON)
         assert "alerts 1 (json)" in outcome.message
         assert len(receiver.answered()) == 1
-        begun = time.monotonic()
+        started = time.monotonic()
         alerts.close()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - started < 2
 
 
 def test_no_address_is_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,21 +130,21 @@ def test_no_address_is_shown(caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(1, name or None)
     with Receiver([500, "reset", 404]) as receiver:
         alerts = Alerts(json_url(receiver), retry=0.01, longest=0.02)
-        told = [repr(alerts), alerts.run(decision(0)).message]
+        shown = [repr(alerts), alerts.run(decision(0)).message]
         assert not alerts.outboxes[0].settle(SOON)
-        told += [alerts.outboxes[0].trouble, alerts.undo(decision(1, undo=True)).message]
+        shown += [alerts.outboxes[0].trouble, alerts.undo(decision(1, undo=True)).message]
         assert alerts.outboxes[0].flush(SOON)
         alerts.close()
     for bad in ("hunter2", "hunter2://path-secret", "slack://hunter2", "mailto://me:hunter2@x:99999999"):
         with pytest.raises(SettingsError) as caught:
             Alerts(["json://127.0.0.1/", bad])
-        told.append(str(caught.value))
-        assert "number 2" in told[-1]
-    told += [record.getMessage() for record in caplog.records]
-    assert len(told) > 8
+        shown.append(str(caught.value))
+        assert "number 2" in shown[-1]
+    shown += [record.getMessage() for record in caplog.records]
+    assert len(shown) > 8
     for secret in secrets:
-        assert not [line for line in told if secret in line]
-    assert "error=500" in "".join(told)
+        assert not [line for line in shown if secret in line]
+    assert "error=500" in "".join(shown)
 
 
 def test_what_others_log_through_apprise_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +160,7 @@ def test_what_others_log_through_apprise_is_left_alone(caplog: pytest.LogCapture
     assert logging.getLogger("apprise").filters == []
 
 
-def test_without_the_library_the_command_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_has_the_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for and missing is an error, at once."""
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(ExtraMissing, match=r"pip install 'memwarden\[alerts\]'"):

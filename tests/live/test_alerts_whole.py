@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 class Dial:
-    """A machine of which so much is used as the test says."""
+    """A machine with a use that the test sets."""
 
     name = "dial"
 
@@ -83,7 +83,7 @@ def test_each_change_arrives_once_in_order_and_nothing_else(tmp_path: Path) -> N
             turn(EMPTY, 10.0, "resolved")
             assert warden.flush()
             if number == 3:
-                receiver.start()  # nobody has listened so far
+                receiver.start()  # nothing has listened so far
             elif number in (10, 18):
                 assert receiver.wait_for(number // 3)
                 receiver.stop()
@@ -95,9 +95,9 @@ def test_each_change_arrives_once_in_order_and_nothing_else(tmp_path: Path) -> N
     assert [each.json["state"] for each in got] == [state for state, _ in changes]
     assert [each.json["sequence"] for each in got] == list(range(1, 2 * episodes + 1))
     assert len({each.id for each in receiver.got}) == 2 * episodes
-    for each, (_, since) in zip(got, changes, strict=True):  # told of the look that found it
+    for each, (_, since) in zip(got, changes, strict=True):  # of the sample that found it
         assert iso(since) <= each.json["timestamp"] <= iso(since + 5.0)
-    # Everybody else was told the same.
+    # All other receivers got the same.
     assert keeper.of(EventKind.TROUBLE) == []
     clearings = [event.value for event in keeper.of(EventKind.CLEARED)]
     assert len(clearings) == episodes
@@ -110,7 +110,7 @@ def test_each_change_arrives_once_in_order_and_nothing_else(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("how", ["away", "refuses", "asks for time"])
 def test_stopping_the_warden_delivers_what_waits(how: str) -> None:
-    """Though the next try would be a minute away: whoever has come back by then gets all of it, in order."""
+    """Though the next try would be a minute away: a receiver that is back by then gets all of it, in order."""
     clock, dial = FakeClock(), Dial()
     script = {"away": [], "refuses": [403], "asks for time": [(429, {"Retry-After": "1"})]}[how]
     receiver = Receiver(script)
@@ -132,8 +132,8 @@ def test_stopping_the_warden_delivers_what_waits(how: str) -> None:
     assert hook.outboxes[0].waiting == 0
 
 
-def test_a_warden_that_starts_again_tells_anew() -> None:
-    """What held when it was stopped is firing again; what had ended meanwhile is not resolved for nobody."""
+def test_a_warden_that_starts_again_alerts_anew() -> None:
+    """A rule that held at the stop fires again; one that is over meanwhile is not resolved without a firing."""
     clock, dial = FakeClock(), Dial()
     with Receiver() as receiver:
         hook = Webhook(receiver.url)

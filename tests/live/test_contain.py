@@ -180,8 +180,8 @@ os.read(0, 1)
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])
-def test_exit_and_signal_are_told_apart(kind: str | None) -> None:
-    """The command's own exit code, and a signal of somebody else, are not mistaken for the limit."""
+def test_exit_and_signal_are_distinguished(kind: str | None) -> None:
+    """The command's own exit code, and a foreign signal, are not mistaken for the limit."""
     limit = None if kind is None else "200MiB"
     with popen(["sh", "-c", "exit 7"], limit=limit, ceiling=kind or "auto") as command:
         command.wait(30)
@@ -238,8 +238,8 @@ def test_kill_cuts_the_grace_short() -> None:
     os.close(writing)
 
 
-def test_leaving_the_block_ends_the_tree() -> None:
-    """A command whose block is left is asked to end, with its children."""
+def test_leaving_the_block_terminates_the_tree() -> None:
+    """Leaving the block terminates the command with its children."""
     with popen(["sh", "-c", "sleep 60 & sleep 60; true"], limit="100MiB", grace=2) as command:
         child = psutil.Process(command.pid)
         until = time.monotonic() + 10
@@ -270,7 +270,7 @@ def test_a_command_that_cannot_be_run_costs_nothing(words: list[str], errno_name
 
 
 def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
-    """What only the kernel can refuse is told just as clearly, from the launcher."""
+    """A refusal by the kernel is reported just as clearly, from the launcher."""
     script = tmp_path / "tool"
     script.write_text("echo hello\n")
     script.chmod(0o755)
@@ -281,9 +281,9 @@ def test_a_script_without_an_interpreter_line_is_named(tmp_path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("limit", ["64KiB", "100KiB", "1MiB"])
 def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -> None:
-    """Even where the launcher itself comes to a stop nobody waits for ever, and the outcome is the limit's.
+    """Even if the launcher itself blocks, the call returns, and the outcome is the limit's.
 
-    (A limit that leaves no room even for exec may also be refused by the kernel as ENOMEM.)
+    (A limit too small even for exec may also be refused by the kernel as ENOMEM.)
     """
     try:
         with popen(["true"], limit=limit, ceiling=kind, grace=0.2) as command:
@@ -297,13 +297,13 @@ def test_a_limit_below_what_starting_needs_ends_at_once(kind: str, limit: str) -
 
 
 def test_a_limit_that_no_process_can_start_with_is_refused() -> None:
-    """Most likely a unit was forgotten: the error says so."""
+    """Most likely a unit was forgotten; the error mentions it."""
     with pytest.raises(SettingsError, match="with its unit"):
         popen(["true"], limit=512)
 
 
 def test_a_command_is_a_list_of_words() -> None:
-    """The letters of a text would be taken for words: `s: command not found` helps nobody."""
+    """A string is a sequence of letters: `s: command not found` would not help."""
     with pytest.raises(SettingsError, match="list of words"):
         popen("sleep 1")
 
@@ -325,7 +325,7 @@ def test_the_report_raises_a_memory_error() -> None:
 
 
 def test_a_signal_never_reaches_a_reused_pid() -> None:
-    """A key with this pid and another start time is somebody else: nothing is sent."""
+    """A key with this pid and another start time is another process: nothing is sent."""
     child = subprocess.Popen(["sleep", "60"])
     try:
         real = key_of(child.pid)
@@ -397,7 +397,7 @@ def test_what_protects_when_the_monitor_is_killed(kind: str) -> None:
 
 @pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
 def test_a_sweep_leaves_the_groups_of_living_monitors() -> None:
-    """A group whose maker lives is locked, and stays."""
+    """A group with a live creator is locked, and stays."""
     group = OwnCgroup(parent_for(1, None))
     try:
         assert sweep(os.path.dirname(group.path)) == []
@@ -406,13 +406,13 @@ def test_a_sweep_leaves_the_groups_of_living_monitors() -> None:
         assert group.close()
 
 
-def test_a_named_ceiling_that_cannot_be_had_says_why() -> None:
+def test_a_named_ceiling_that_cannot_be_had_has_a_reason() -> None:
     """No silent substitute for what was asked for by name."""
     with pytest.raises(CeilingUnavailable, match="/nonexistent"):
         obtain(64 * MIB, cgroup="/nonexistent")
 
 
-def test_the_verdict_is_there_before_anybody_is_told() -> None:
+def test_the_report_is_there_before_on_exit_is_called() -> None:
     """A caller that `on_exit` wakes up sees the exit at once."""
     reading, writing = os.pipe()
     found: list[bool] = []

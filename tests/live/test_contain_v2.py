@@ -1,4 +1,4 @@
-"""Holding programs by cgroup version 2, in a guest whose kernel has its memory controller."""
+"""Limits by cgroup version 2, in a guest kernel with its memory controller."""
 
 from __future__ import annotations
 

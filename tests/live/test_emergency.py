@@ -28,7 +28,7 @@ NEEDS_V1 = pytest.mark.skipif(not os.access(V1 / "cgroup.event_control", os.W_OK
 _number = itertools.count()
 
 #: Fills its tree (or its group) to 93 % of a limit and lets the rules of the preset for containers work, with shorter
-#: times; prints what it saw of its own. Whoever is not registered, or is essential, must come out of it unharmed.
+#: times; prints what it saw of its own. A process that is not registered, or is essential, must be unharmed.
 PROGRAM = """
 import dataclasses, json, os, subprocess, sys, threading
 from memwarden import EventKind, JsonlRecorder, Warden, preset
@@ -88,11 +88,11 @@ warden.subscribe(hear)
 warden.start()
 ended = over.wait(40)
 warden.flush()
-told = {"ended": ended, "seen": seen, "level": warden.last.assessment.level.name, "pids": [hog.pid, essential.pid,
+outcome = {"ended": ended, "seen": seen, "level": warden.last.assessment.level.name, "pids": [hog.pid, essential.pid,
         bystander.pid], "states": [state(each.pid) for each in (hog, essential, bystander)], "left": len(store)}
 warden.stop()
-told["after"] = [warden.gate.closed, state(hog.pid), essential.poll(), bystander.poll(), hog.poll()]
-print(json.dumps(told))
+outcome["after"] = [warden.gate.closed, state(hog.pid), essential.poll(), bystander.poll(), hog.poll()]
+print(json.dumps(outcome))
 for each in (hog, essential, bystander):
     each.kill()
     each.communicate()
@@ -120,7 +120,7 @@ def group() -> Iterator[str]:
 def emergency(
     folder: Path, *, group: str = "", cache: int = 4, dry_run: bool = False, until: str = "cleared"
 ) -> tuple[Any, list[Any]]:
-    """What the program saw, and the events that it recorded."""
+    """Return the program's output, and the events that it recorded."""
     record = folder / "record.jsonl"
     plan = {"group": group, "cache": cache, "dry_run": dry_run, "until": until, "record": str(record)}
     ran = subprocess.run(
@@ -131,9 +131,9 @@ def emergency(
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["ended"], told
-    return told, list(read_lines(record))
+    parsed = json.loads(ran.stdout)
+    assert parsed["ended"], parsed
+    return parsed, list(read_lines(record))
 
 
 def steps(events: list[Any], kind: str) -> list[Any]:
@@ -161,36 +161,36 @@ def check_order(events: list[Any]) -> None:
 def test_an_emergency_ends_with_the_one_that_is_not_essential(
     tmp_path: Path, where: str, request: pytest.FixtureRequest
 ) -> None:
-    """Step by step, each after a fresh look; the hog ends, nobody else is touched, and all is taken back."""
+    """Step by step, each after a new sample; the hog is terminated, no other is touched; all is undone."""
     group = request.getfixturevalue("group") if where == "group" else ""
-    told, events = emergency(tmp_path, group=group)
+    parsed, events = emergency(tmp_path, group=group)
     decided = [decision.action for _, decision in steps(events, "decision")]
     assert decided == ["notify", *EMERGENCY]
     check_order(events)
     done = {decision.action: event.value for event, decision in steps(events, "outcome")}
-    hog = told["pids"][0]
+    hog = parsed["pids"][0]
     assert done["pause"].message.startswith(f"paused hog (pid {hog})")
     assert done["terminate"].message.startswith(f"terminated hog (pid {hog})")
     assert all(outcome.done for outcome in done.values()), done
     # While it lasted no new work was admitted, and the hog stood still before it was ended.
-    states = {action: (closed, state) for action, undo, closed, state in told["seen"] if not undo}
+    states = {action: (closed, state) for action, undo, closed, state in parsed["seen"] if not undo}
     assert states["stop-admitting"] == (True, "S")
     assert states["pause"] == (True, "T")
-    # Relief ended it: the rule cleared, what could be was taken back, and nobody was acted on further.
+    # Relief ended it: the rule cleared, what could be was taken back, and no further action was run.
     undone = [["cleared", False], ["pause", True], ["stop-admitting", True], ["notify", True]]  # the last one first
-    assert [each[:2] for each in told["seen"][-4:]] == undone
-    closed, _, essential_code, bystander_code, hog_code = told["after"]
+    assert [each[:2] for each in parsed["seen"][-4:]] == undone
+    closed, _, essential_code, bystander_code, hog_code = parsed["after"]
     assert (closed, essential_code, bystander_code) == (False, None, None)
     assert hog_code is not None
-    assert told["states"][1:] == ["S", "S"]
+    assert parsed["states"][1:] == ["S", "S"]
     cleared = [event.value for event in events if event.kind.value == "cleared"]
     assert [each.rule for each in cleared if each.rule == "emergency"] == ["emergency"]
 
 
 @pytest.mark.contract("V-10", "V-11", "S1-29", "W1-12")
 def test_it_stops_at_the_first_step_that_helps(tmp_path: Path) -> None:
-    """A cache that holds a third is cleared, and nobody is paused or ended after that."""
-    told, events = emergency(tmp_path, cache=90)
+    """A cache that holds a third is cleared, and no process is paused or terminated after that."""
+    parsed, events = emergency(tmp_path, cache=90)
     decided = [decision.action for _, decision in steps(events, "decision")]
     assert decided == ["notify", "stop-admitting", "collect", "trim", "caches"]
     check_order(events)
@@ -198,32 +198,32 @@ def test_it_stops_at_the_first_step_that_helps(tmp_path: Path) -> None:
     message = outcomes["caches"].message
     assert message.startswith("cleared store (90 entries)")
     assert float(message.partition("; ")[2].partition(" MiB")[0]) == pytest.approx(90, rel=0.1)
-    assert told["left"] == 0
-    assert told["states"] == ["S", "S", "S"]
-    assert told["after"][0] is False
-    assert told["after"][2:] == [None, None, None]
+    assert parsed["left"] == 0
+    assert parsed["states"] == ["S", "S", "S"]
+    assert parsed["after"][0] is False
+    assert parsed["after"][2:] == [None, None, None]
 
 
 @pytest.mark.contract("V-12", "S1-35")
-def test_a_dry_run_touches_nobody_and_says_whom_it_would(tmp_path: Path) -> None:
-    """The gate stays open and the hog runs on; what harms nobody is done."""
-    told, events = emergency(tmp_path, dry_run=True, until="terminate")
+def test_a_dry_run_touches_nothing_and_names_the_targets(tmp_path: Path) -> None:
+    """The gate stays open and the hog runs on; harmless actions are run."""
+    parsed, events = emergency(tmp_path, dry_run=True, until="terminate")
     outcomes = {decision.action: event.value for event, decision in steps(events, "outcome")}
-    hog = told["pids"][0]
+    hog = parsed["pids"][0]
     assert list(outcomes) == ["notify", *EMERGENCY]
     assert all(decision.dry_run for _, decision in steps(events, "decision"))
     assert outcomes["stop-admitting"].message == "would admit no new work"
     assert outcomes["pause"].message == f"would pause hog (pid {hog})"
     assert outcomes["terminate"].message == f"would terminate hog (pid {hog})"
     assert not any(outcomes[action].done for action in ("stop-admitting", "pause", "terminate"))
-    assert told["left"] == 0
-    assert all((closed, state) == (False, "S") for _, _, closed, state in told["seen"])
-    assert told["after"] == [False, "S", None, None, None]
+    assert parsed["left"] == 0
+    assert all((closed, state) == (False, "S") for _, _, closed, state in parsed["seen"])
+    assert parsed["after"] == [False, "S", None, None, None]
 
 
 @contextlib.contextmanager
 def leaving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A program whose warden has paused a process that is not its child; with the process's pid."""
+    """A program with a warden that has paused a process that is not its child; with the process's pid."""
     hog = subprocess.Popen(
         [sys.executable, "-c", HOG, "1", "100", "100000"],
         stdin=subprocess.PIPE,
@@ -263,8 +263,8 @@ if how == "exit":
 
 
 @pytest.mark.parametrize(("how", "code"), [("end", 0), ("exit", 3), ("raise", 1)])
-def test_a_program_that_ends_leaves_nobody_paused(tmp_path: Path, how: str, code: int) -> None:
-    """However it ends, and though nobody stopped the warden: the target runs on, and its record is whole."""
+def test_a_program_that_exits_leaves_nothing_paused(tmp_path: Path, how: str, code: int) -> None:
+    """However it exits, without a stopped warden: the target runs on, and its record is whole."""
     with leaving(tmp_path) as (program, hog):
         assert read_stat(hog).state == "T"
         program.communicate(f"{how}\n", 30)

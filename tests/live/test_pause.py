@@ -1,4 +1,4 @@
-"""Pausing real processes, and that nobody stays stopped: not after an undo, a close, an end, or kill -9."""
+"""Pausing real processes: none stays stopped after an undo, a close, an exit, or kill -9."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROBE = ProcProbe()
 DECISION = Decision(rule="r", action="pause", reason="CRITICAL", wall=0.0, monotonic=0.0)
 #: A parent, its child, and the child's child.
 TREE = "sh -c 'sh -c \"sleep 300; :\" & wait' & echo $!; wait"
-#: Pauses the process that it is given, says so, and waits to be ended.
+#: Pauses the given process, prints that, and waits to be killed.
 PAUSER = """
 import sys
 from memwarden.actions import suspend
@@ -50,10 +50,10 @@ sys.stdin.read()
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts programs in sessions of their own, and ends whatever is left of them."""
-    begun: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def start(*command: str) -> subprocess.Popen[str]:
-        begun.append(
+        started.append(
             subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -63,10 +63,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 env=os.environ | {"PYTHONPATH": str(Path(memwarden.__file__).parents[1])},
             )
         )
-        return begun[-1]
+        return started[-1]
 
     yield start
-    for process in begun:
+    for process in started:
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -93,7 +93,7 @@ def tree(start: Callable[..., subprocess.Popen[str]]) -> list[ProcessKey]:
 
 
 def paused(key: ProcessKey) -> bool:
-    """Whether it stands still."""
+    """Return whether it is stopped."""
     return read_stat(key.pid).state == "T"
 
 
@@ -140,7 +140,7 @@ def test_closing_lets_everybody_run_on(start) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 def test_who_pauses_may_be_killed(start, number: int) -> None:
-    """A shell lets the whole tree run on, though nobody had the time to say goodbye."""
+    """A helper shell resumes the whole tree."""
     members = tree(start)
     pauser = start(sys.executable, "-c", PAUSER, str(members[0].pid))
     assert pauser.stdout.readline().startswith("paused")
@@ -164,7 +164,7 @@ def test_who_pauses_may_end_without_a_word(start) -> None:
 
 
 def test_a_forked_child_does_not_hold_the_guard(start) -> None:
-    """The pipe's copy in a child that lives on is closed there; its own close resumes nobody."""
+    """The pipe's copy in a child that lives on is closed there; its own close resumes nothing."""
     members = tree(start)
     pauser = start(
         sys.executable,
@@ -182,7 +182,7 @@ def test_a_forked_child_does_not_hold_the_guard(start) -> None:
     assert soon(lambda: not any(map(paused, members)))
 
 
-def test_the_shell_knows_whom_it_is_told_of(start) -> None:
+def test_the_shell_resumes_only_reported_processes(start) -> None:
     """A pid that has another start time now is left as it is; strange names do not confuse it."""
     odd = start(sys.executable, "-c", "open('/proc/self/comm', 'w').write(') T 1 (\\n) x'); input()")
     other = start("sleep", "300")
@@ -191,14 +191,14 @@ def test_the_shell_knows_whom_it_is_told_of(start) -> None:
         process.send_signal(signal.SIGSTOP)
     assert soon(lambda: paused(PROBE.key_of(odd.pid)) and paused(PROBE.key_of(other.pid)))
     this, that = PROBE.key_of(odd.pid), PROBE.key_of(other.pid)
-    told = f"{this.pid}:{this.start} {that.pid}:{that.start - 1} 4194305:7"
-    subprocess.run(["/bin/sh", "-c", f"told='{told}'; {suspend._RESUME}"], check=False, env={})
+    reported = f"{this.pid}:{this.start} {that.pid}:{that.start - 1} 4194305:7"
+    subprocess.run(["/bin/sh", "-c", f"told='{reported}'; {suspend._RESUME}"], check=False, env={})
     assert soon(lambda: not paused(PROBE.key_of(odd.pid)))
     assert paused(PROBE.key_of(other.pid))
     other.send_signal(signal.SIGCONT)
 
 
-def test_who_was_stopped_by_somebody_else_is_left_to_them(start) -> None:
+def test_a_process_that_was_stopped_before_stays_stopped(start) -> None:
     """It is not counted as paused, and undo does not let it run on."""
     members = tree(start)
     child = members[-1]
@@ -217,7 +217,7 @@ def test_who_was_stopped_by_somebody_else_is_left_to_them(start) -> None:
 
 
 def test_what_is_paused_can_still_be_ended(start) -> None:
-    """Terminate lets it run so that it can answer SIGTERM; taking back the pause then harms nobody."""
+    """Terminate resumes it so that it can handle SIGTERM; undoing the pause then has no effect."""
     asked = start("sh", "-c", "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
     asked.stdout.readline()
     targets = targets_of(asked.pid)
@@ -229,8 +229,8 @@ def test_what_is_paused_can_still_be_ended(start) -> None:
     assert pause.undo(DECISION).done
 
 
-def test_a_rehearsal_stops_nobody(start) -> None:
-    """It names the one that it would pause."""
+def test_a_rehearsal_stops_nothing(start) -> None:
+    """It names the target."""
     members = tree(start)
     pause = Pause(targets_of(members[0].pid), PROBE)
     for outcome in (pause.rehearse(DECISION), pause.run(DECISION._replace(dry_run=True))):
@@ -239,8 +239,8 @@ def test_a_rehearsal_stops_nobody(start) -> None:
     assert not any(map(paused, members))
 
 
-def test_without_a_shell_nobody_is_paused(start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There would be nobody to let them run on."""
+def test_without_a_shell_nothing_is_paused(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a paused process could stay stopped."""
 
     def none(*_: object, **__: object) -> None:
         raise FileNotFoundError(2, "No such file or directory", "/bin/sh")

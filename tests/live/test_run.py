@@ -55,14 +55,14 @@ def test_the_exit_code_of_the_command_is_passed_through(code: int) -> None:
 
 
 def test_a_signal_becomes_128_plus_its_number() -> None:
-    """As shells tell it."""
+    """As in shells."""
     result = run("--json", "--", "sh", "-c", "kill -SEGV $$")
     assert result.returncode == 128 + signal.SIGSEGV
     assert report(result)["exit"]["reason"] == "signaled"
 
 
 def test_the_limit_has_an_exit_code_of_its_own_and_a_report() -> None:
-    """The report names the limit, what was used, by whom, what was done, the levels and the record."""
+    """The report names the limit, the use of each process, the steps, the levels and the record."""
     result = run("--limit", "150MiB", "--", *python(HOG, 20, 200, 500))
     assert result.returncode == KILLED_AT_LIMIT
     text = result.stderr
@@ -85,7 +85,7 @@ def test_what_the_command_prints_is_untouched() -> None:
     assert result.stderr.startswith("err\n")
 
 
-def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
+def test_the_record_is_complete(tmp_path: Path) -> None:
     """Start, samples, levels, the decision and its outcome, and the exit, each a line with units in its keys."""
     path = tmp_path / "new folder" / "run.jsonl"
     result = run("--record", str(path), "--interval", "0.05", "--limit", "120MiB", "--", *python(HOG, 20, 40, 400))
@@ -105,15 +105,15 @@ def test_the_record_tells_the_whole_story(tmp_path: Path) -> None:
 
 def test_json_is_one_line_for_a_machine() -> None:
     """`--json` gives the report with units in its keys."""
-    told = report(
+    parsed = report(
         run("--json", "--limit", "1GiB", "--", *python("import time; kept = b'x' * (50 << 20); time.sleep(0.3)"))
     )
-    assert told["exit_code"] == 0
-    assert told["exit"]["reason"] == "exited"
-    assert 50 << 20 < told["peak_bytes"] < 120 << 20
-    assert told["effective_limit_bytes"] > 1 << 30
-    assert told["levels"][0]["level"] == "low"
-    assert Path(told["record"]).exists()
+    assert parsed["exit_code"] == 0
+    assert parsed["exit"]["reason"] == "exited"
+    assert 50 << 20 < parsed["peak_bytes"] < 120 << 20
+    assert parsed["effective_limit_bytes"] > 1 << 30
+    assert parsed["levels"][0]["level"] == "low"
+    assert Path(parsed["record"]).exists()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_bad_input_gets_one_line_and_a_documented_code(arguments: list[str], cod
 
 
 def test_bad_input_in_the_environment_names_the_variable() -> None:
-    """A bad variable is told by its name, not as a flag that nobody gave."""
+    """The error names the variable, not a flag that was not given."""
     result = run("--", "true", env={**os.environ, "MEMWARDEN_LIMIT": "much"})
     assert result.returncode == OWN_FAILURE
     assert "MEMWARDEN_LIMIT" in result.stderr
@@ -162,15 +162,15 @@ def test_other_commands_use_the_usual_code_for_bad_usage() -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_limit_too_small_to_start_says_so() -> None:
+def test_a_limit_too_small_to_start_has_a_hint() -> None:
     """The verdict is the limit's, and the way out is named."""
     result = run("--limit", "1MiB", "--", sys.executable, "-c", "pass")
     assert result.returncode == KILLED_AT_LIMIT
     assert "below what it needs to start" in result.stderr
 
 
-def test_a_limit_above_what_there_is_is_told() -> None:
-    """A ceiling that can never be met is not a comfort."""
+def test_a_limit_above_the_effective_one_is_reported() -> None:
+    """Such a limit has no effect."""
     result = run("--limit", "100TiB", "--", "true")
     assert result.returncode == 0
     assert "above the effective limit" in result.stderr
@@ -184,7 +184,7 @@ def test_a_record_that_fills_the_disk_does_not_end_the_run() -> None:
 
 
 def test_no_place_for_a_default_record_is_no_reason_not_to_run(tmp_path: Path) -> None:
-    """Where neither the state nor the temporary directory can be written, the run says so and goes on."""
+    """Without a writable state or temporary directory, the run reports trouble and goes on."""
     for name in ("state", f"memwarden-{os.getuid()}"):
         (tmp_path / name).write_text("not a folder")
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
@@ -195,16 +195,16 @@ def test_no_place_for_a_default_record_is_no_reason_not_to_run(tmp_path: Path) -
 
 
 def test_a_default_record_goes_to_the_temporary_directory_at_need(tmp_path: Path) -> None:
-    """A home that cannot be written is common in containers; a folder of somebody else is not taken."""
+    """A home that cannot be written is common in containers; a folder of another user is not used."""
     (tmp_path / "state").write_text("not a folder")
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(tmp_path)}
     ours = tmp_path / f"memwarden-{os.getuid()}" / "runs"
     assert report(run("--json", "--", "true", env=environment))["record"].startswith(str(ours))
     if os.getuid() == 0:
         os.chown(ours, 4242, 4242)
-        told = report(run("--json", "--", "true", env=environment))
-        assert told["record"] == ""
-        assert any("another user" in trouble for trouble in told["troubles"])
+        parsed = report(run("--json", "--", "true", env=environment))
+        assert parsed["record"] == ""
+        assert any("another user" in trouble for trouble in parsed["troubles"])
 
 
 def test_descriptors_and_environment_reach_the_command(tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_under_nohup_a_hangup_stays_ignored() -> None:
         assert process.wait(20) == 128 + signal.SIGTERM
 
 
-def test_orphans_are_counted_and_told() -> None:
-    """A grandchild whose parent has gone stays in the tree, and one that lives on is named in the report."""
+def test_orphans_are_counted_and_reported() -> None:
+    """A grandchild without a parent stays in the tree, and the report names one that survives."""
     code = """
 import os, subprocess, sys, time
 if os.fork() == 0:
@@ -294,11 +294,11 @@ if os.fork() == 0:
 os.wait()
 time.sleep(1)
 """
-    told = report(run("--json", "--interval", "0.05", "--", *python(code)))
-    [left] = told["exit"]["survivors"]
+    parsed = report(run("--json", "--interval", "0.05", "--", *python(code)))
+    [left] = parsed["exit"]["survivors"]
     try:
         assert left["rss_bytes"] > 80 << 20
-        assert told["peak_bytes"] > 80 << 20
+        assert parsed["peak_bytes"] > 80 << 20
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(left["key"]["pid"]).kill()
@@ -388,15 +388,15 @@ def test_without_live_nothing_is_drawn_meanwhile(screen) -> None:
     assert "memwarden" in after
 
 
-def test_doctor_tells_the_effective_limit_and_where_it_comes_from() -> None:
+def test_doctor_shows_the_effective_limit_and_its_source() -> None:
     """For a machine and for a person."""
-    told = json.loads(subprocess.run([*MEMWARDEN, "doctor", "--json"], capture_output=True, text=True).stdout)
-    assert told["effective_limit_bytes"] > 0
-    assert told["effective_limit_source"].startswith(("machine", "cgroup", "rlimit"))
-    assert {each["kind"] for each in told["ceilings"]} == {"cgroup2", "cgroup1", "polling"}
-    assert all(each["reason"] for each in told["ceilings"] if not each["granted"])
-    assert all(each["granted"] is not bool(each["reason"]) for each in told["wakeups"])
-    assert "stalls of the machine" in [each["name"] for each in told["wakeups"]]
+    parsed = json.loads(subprocess.run([*MEMWARDEN, "doctor", "--json"], capture_output=True, text=True).stdout)
+    assert parsed["effective_limit_bytes"] > 0
+    assert parsed["effective_limit_source"].startswith(("machine", "cgroup", "rlimit"))
+    assert {each["kind"] for each in parsed["ceilings"]} == {"cgroup2", "cgroup1", "polling"}
+    assert all(each["reason"] for each in parsed["ceilings"] if not each["granted"])
+    assert all(each["granted"] is not bool(each["reason"]) for each in parsed["wakeups"])
+    assert "stalls of the machine" in [each["name"] for each in parsed["wakeups"]]
     text = subprocess.run([*MEMWARDEN, "doctor"], capture_output=True, text=True)
     assert text.returncode == 0
     assert "effective" in text.stdout
@@ -425,6 +425,6 @@ def test_doctor_sees_a_lowered_resource_limit() -> None:
     result = subprocess.run(
         ["sh", "-c", 'ulimit -v 2000000; exec "$@" doctor --json', "sh", *MEMWARDEN], capture_output=True, text=True
     )
-    told = json.loads(result.stdout)
-    assert told["effective_limit_bytes"] == 2000000 * 1024
-    assert told["effective_limit_source"] == "rlimit address space"
+    parsed = json.loads(result.stdout)
+    assert parsed["effective_limit_bytes"] == 2000000 * 1024
+    assert parsed["effective_limit_source"] == "rlimit address space"

@@ -37,14 +37,14 @@ sys.stdin.read()
 @pytest.fixture
 def start() -> Iterator:
     """Starts programs, and ends whatever is left of them."""
-    begun: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def start(*command: str) -> subprocess.Popen[str]:
-        begun.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        return begun[-1]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
 
     yield start
-    for process in begun:
+    for process in started:
         for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
             child.kill()
         process.kill()
@@ -53,7 +53,7 @@ def start() -> Iterator:
 
 @pytest.mark.contract("V-12")
 def test_only_the_registered_and_non_essential_is_ended(start) -> None:
-    """The essential, the unregistered and the parent live on; the outcome says whom and how."""
+    """The essential, the unregistered and the parent live on; the outcome has the target and the signal."""
     extra, essential, stranger = (start("sleep", "300") for _ in range(3))
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
@@ -80,8 +80,8 @@ def test_a_tree_that_ignores_sigterm_is_killed_whole(start) -> None:
 
 
 @pytest.mark.contract("V-12")
-def test_a_reused_pid_is_nobody(start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target whose pid has another start time now is forgotten, or told as changed; nothing is sent."""
+def test_a_reused_pid_is_not_signaled(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target with another start time now is unregistered, or raises TargetChanged; nothing is sent."""
     bystander = start("sleep", "300")
     targets = Targets(PROBE)
     real = targets.track_process(bystander.pid, "worker", essential=False)
@@ -95,8 +95,8 @@ def test_a_reused_pid_is_nobody(start, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bystander.poll() is None
 
 
-def test_a_rehearsal_ends_nobody(start) -> None:
-    """A dry run names the one that it would end."""
+def test_a_rehearsal_terminates_nothing(start) -> None:
+    """A dry run names the target."""
     extra = start("sleep", "300")
     targets = Targets(PROBE)
     targets.track_process(extra.pid, "extra", essential=False)
@@ -106,10 +106,10 @@ def test_a_rehearsal_ends_nobody(start) -> None:
 
 
 def test_who_cannot_be_registered(start) -> None:
-    """Nobody with that pid, and the own process as non-essential."""
+    """A pid without a process, and the own process as non-essential."""
     targets = Targets(PROBE)
     with pytest.raises(ReadError):
-        targets.track_process(2**22 + 1, "nobody")
+        targets.track_process(2**22 + 1, "absent")
     with pytest.raises(ActionFailed, match="this process"):
         targets.track_process(PROBE.own().pid, "me", essential=False)
     extra = start("sleep", "300")
@@ -137,7 +137,7 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
 
 
 def test_who_was_forked_while_it_was_looked_for_is_ended_too(start, tmp_path: Path) -> None:
-    """A target that forks as fast as it can, and ignores SIGTERM, leaves nobody behind."""
+    """A target that forks as fast as it can, and ignores SIGTERM, leaves no process behind."""
     mark = str(tmp_path / "mark")
     bomb = start(
         sys.executable,
@@ -173,8 +173,8 @@ def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
     targets = Targets(PROBE)
     targets.track_process(target.pid, "target", essential=False)
     kept = targets.track_process(database, "database")
-    told = Terminate(targets, PROBE).run(DECISION).message
-    assert told == f"terminated target (pid {target.pid}) and 1 more that it started by SIGTERM"
+    text = Terminate(targets, PROBE).run(DECISION).message
+    assert text == f"terminated target (pid {target.pid}) and 1 more that it started by SIGTERM"
     try:
         assert PROBE.alive(kept.key)
         assert not PROBE.stopped(kept.key)
@@ -182,9 +182,9 @@ def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
         os.kill(database, signal.SIGKILL)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not signal")
-def test_a_process_that_may_not_be_signalled_is_told(start) -> None:
-    """Another user's: who, and the system's reason; soon, and nothing is left stopped."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop the right to signal")
+def test_a_process_that_may_not_be_signaled_is_named(start) -> None:
+    """Another user's: the target, and the system's reason; soon, and nothing is left stopped."""
     target = start("sleep", "300")
     pid = os.fork()
     if not pid:
@@ -217,7 +217,7 @@ def test_a_child_has_targets_of_its_own() -> None:
 
 
 def holds(pid: int, mark: str) -> bool:
-    """Whether a process has this file open."""
+    """Return whether a process has this file open."""
     try:
         return any(os.readlink(f"/proc/{pid}/fd/{fd}") == mark for fd in os.listdir(f"/proc/{pid}/fd"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Nobody but the registered is touched, and nobody of them is left: random runs on real processes and reused pids."""
+"""Only registered processes are touched, and none of them is left: random runs on real processes and reused pids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import memwarden
 
 PROGRAM = Path(__file__).with_name("victims.py")
-#: A pid namespace, whose counter of pids may be set: as root, or in a user namespace of one's own.
+#: A pid namespace, with a counter of pids that may be set: as root, or in a new user namespace.
 NAMESPACES = (("unshare",), ("unshare", "--user", "--map-root-user"))
 
 
@@ -31,7 +31,7 @@ def namespace() -> list[str]:
 
 
 def runs(namespace: list[str], count: int, seed: int) -> list[dict[str, Any]]:
-    """What the runs came to."""
+    """Results of the runs."""
     done = subprocess.run(
         [*namespace, sys.executable, "-W", "ignore", str(PROGRAM), str(count), str(seed)],
         env={"PYTHONPATH": str(Path(memwarden.__file__).parents[1]), "PATH": "/usr/bin:/bin"},
@@ -43,17 +43,17 @@ def runs(namespace: list[str], count: int, seed: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(told: list[dict[str, Any]], count: int) -> None:
-    """No bystander was touched, every target is gone, nobody stands still, and who escaped could not be found."""
-    assert len(told) == count
-    assert [run for run in told if run["wrong"]] == []
-    assert [run for run in told if run["survivors"] or run["stopped"]] == []
-    swaps, ended = sum(run["swaps"] for run in told), Counter[str]()
-    for run in told:
+def check(results: list[dict[str, Any]], count: int) -> None:
+    """No bystander was touched, every target is gone, no process is stopped, and escapes could not be found."""
+    assert len(results) == count
+    assert [run for run in results if run["wrong"]] == []
+    assert [run for run in results if run["survivors"] or run["stopped"]] == []
+    swaps, ended = sum(run["swaps"] for run in results), Counter[str]()
+    for run in results:
         ended.update("ended" for message in run["messages"] if message.startswith("terminated"))
     assert swaps > count / 2  # the runs are what they say: pids were given anew, and targets ended
     assert ended["ended"] > count
-    escapes = Counter(why for run in told for why in run["escapes"])
+    escapes = Counter(why for run in results for why in run["escapes"])
     print(f"{count} runs, {swaps} pids given anew, {ended['ended']} targets ended; out of reach: {dict(escapes)}")
     assert not [why for why in escapes if "could have been found" in why]
 

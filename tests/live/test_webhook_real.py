@@ -24,14 +24,14 @@ from memwarden.model.decisions import Decision
 from support.engine import SOON, no_thread_is_left, our_threads
 from support.receiver import CERTIFICATE, Got, Receiver
 
-SECRET = "whsec_" + base64.b64encode(b"a key that nobody else has, yes?").decode()
+SECRET = "whsec_" + base64.b64encode(b"a key for these tests, 32 bytes.").decode()
 
 
 pytestmark = pytest.mark.usefixtures("direct_connections")
 
 
 def decision(number: int = 0, *, undo: bool = False, rule: str = "early", **more: object) -> Decision:
-    """A state change; ``number`` tells it from the others."""
+    """A state change; ``number`` identifies it."""
     wall = 1_700_000_000.0 + number
     reason = f"level HIGH: {number}"
     values = {"rule": rule, "action": "webhook", "reason": reason, "wall": wall, "monotonic": float(number)}
@@ -63,11 +63,11 @@ def test_each_state_change_arrives_once_in_order_through_all_that_goes_wrong() -
     receiver = Receiver(BAD * 6)
     hook = Webhook(receiver.url, retry=0.01, longest=0.05, timeout=2, secret=SECRET)
     total = 200
-    begun = time.monotonic()
+    started = time.monotonic()
     for number in range(total):
         change(hook, number)
         if number == 20:
-            time.sleep(0.1)  # nobody has listened yet
+            time.sleep(0.1)  # nothing has listened yet
             receiver.start()
         if number in (60, 120):
             receiver.wait_for(number // 4)
@@ -75,7 +75,7 @@ def test_each_state_change_arrives_once_in_order_through_all_that_goes_wrong() -
         if number in (80, 140):
             time.sleep(0.2)
             receiver.start()
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - started < SOON
     try:
         assert hook.outboxes[0].flush(60)
         assert hook.outboxes[0].delivered == total
@@ -94,7 +94,7 @@ def test_each_state_change_arrives_once_in_order_through_all_that_goes_wrong() -
 
 
 def test_an_answer_that_was_lost_makes_a_duplicate_with_the_same_id() -> None:
-    """The receiver took it and died before it said so: it is sent again, and known by its id."""
+    """The receiver took it and died before it answered: it is sent again, with the same id."""
     with Receiver(["cut", "half"]) as receiver:
         hook = Webhook(receiver.url, retry=0.01)
         change(hook, 0)
@@ -179,19 +179,19 @@ def test_no_receiver_holds_a_try_for_longer_than_its_timeout(treatment: str) -> 
     """Silent, or with one byte now and then for ever: the try ends, and the next one is taken."""
     with Receiver([treatment]) as receiver:
         hook = Webhook(receiver.url, retry=0.01, timeout=0.5)
-        begun = time.monotonic()
+        started = time.monotonic()
         change(hook, 0)
         assert not hook.outboxes[0].settle(SOON)
         assert hook.outboxes[0].trouble == "no answer within 0.5 s"
         assert hook.outboxes[0].flush(SOON)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - started < 3
         hook.close()
     assert numbers(receiver.answered()) == [0]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413])
-def test_a_refusal_is_told_loudly_and_loses_nothing(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Once in the log as an error, in each further outcome; then somebody puts it right, and all arrives in order."""
+def test_a_refusal_is_an_error_in_the_log_and_loses_nothing(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Once in the log as an error, in each further outcome; then the receiver is repaired, and all arrives in order."""
     with Receiver([status] * 3) as receiver:
         hook = Webhook(receiver.url, retry=0.01, longest=0.1)
         change(hook, 0)
@@ -212,16 +212,16 @@ def test_the_time_that_a_receiver_asks_for_is_kept() -> None:
     """Retry-After of a 429: nothing comes before."""
     with Receiver([(429, {"Retry-After": "1"})]) as receiver:
         hook = Webhook(receiver.url, retry=0.01)
-        begun = time.monotonic()
+        started = time.monotonic()
         change(hook, 0)
         assert hook.outboxes[0].flush(SOON)
-        assert time.monotonic() - begun >= 1
+        assert time.monotonic() - started >= 1
         hook.close()
     assert len(receiver.got) == 2
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """The body goes to nobody but the receiver that was named."""
+    """The body goes to the named receiver only."""
     with Receiver() as other, Receiver([(307, {"Location": other.url}), (302, {"Location": other.url})]) as receiver:
         hook = Webhook(receiver.url, longest=0.05)
         change(hook, 0)
@@ -233,7 +233,7 @@ def test_a_redirect_is_not_followed() -> None:
     assert numbers(receiver.answered()) == [0]
 
 
-def test_the_body_is_signed_and_says_everything() -> None:
+def test_the_body_is_signed_and_complete() -> None:
     """By the Standard Webhooks specification, checked here without our own code; the login of the address as header."""
     with Receiver() as receiver:
         url = receiver.url.replace("http://", "http://me:pass%20word@")
@@ -261,7 +261,7 @@ def test_the_body_is_signed_and_says_everything() -> None:
 
 
 def test_tls_is_verified(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A certificate that nobody vouches for gets no byte of the alert; a trusted one does."""
+    """A receiver without a trusted certificate gets no byte of the alert; a trusted one does."""
     with Receiver(tls=True) as receiver:
         hook = Webhook(receiver.url, longest=0.1, secret=SECRET)
         change(hook, 0)
@@ -308,20 +308,20 @@ def test_closing_delivers_what_waits(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("treatment", ["hang", None])
 def test_closing_is_bounded_and_names_what_is_left(treatment: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether the receiver is silent or away; no thread stays behind, and the next start begins anew."""
+    """The receiver is silent or away; no thread is left, and the next start works."""
     receiver = Receiver([treatment] * 3)
     if treatment is not None:
         receiver.start()
     hook = Webhook(receiver.url, patience=0.3, retry=0.01)
     change(hook, 0)
     change(hook, 1)
-    begun = time.monotonic()
+    started = time.monotonic()
     hook.close()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - started < 1.5
     assert no_thread_is_left()
-    told = caplog.records[-1].getMessage()
-    assert "not delivered" in told
-    assert "#1 early firing, #2 early resolved" in told
+    shown = caplog.records[-1].getMessage()
+    assert "not delivered" in shown
+    assert "#1 early firing, #2 early resolved" in shown
     receiver.stop()
     receiver = Receiver()
     receiver.port = int(hook.outboxes[0].label.split(":")[2].split("/")[0])
@@ -335,7 +335,7 @@ def test_closing_is_bounded_and_names_what_is_left(treatment: str | None, caplog
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() -> None:
-    """What waited is delivered by the parent, once; the child may tell alerts of its own, under other ids."""
+    """The parent delivers its queue once; the child may send alerts of its own, with other ids."""
     receiver = Receiver()
     hook = Webhook(receiver.url, retry=0.05, longest=0.05)
     change(hook, 0)
@@ -365,24 +365,24 @@ def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() ->
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warden closes its actions in the child, and may be told of the fork before we are: the request goes on."""
-    monkeypatch.setattr("memwarden.actions.alerting.outbox._alive", weakref.WeakSet())  # nobody tells us
+    """A warden closes its actions in the child, and its fork hook may run before ours: the request goes on."""
+    monkeypatch.setattr("memwarden.actions.alerting.outbox._alive", weakref.WeakSet())  # no fork hook
     with Receiver(["slow"]) as receiver:
         hook = Webhook(receiver.url, retry=5)
         change(hook, 0)
         until = time.monotonic() + SOON
         while not receiver.got and time.monotonic() < until:
             time.sleep(0.005)
-        with hook.outboxes[0]._condition:  # held by somebody who does not come along
+        with hook.outboxes[0]._condition:  # held by a thread that is not in the child
             pid = os.fork()
             if not pid:
                 code = 1
                 try:
                     signal.signal(signal.SIGALRM, signal.SIG_DFL)
                     signal.alarm(10)
-                    begun = time.monotonic()
+                    started = time.monotonic()
                     hook.close()
-                    code = 0 if time.monotonic() - begun < 1 else 2
+                    code = 0 if time.monotonic() - started < 1 else 2
                 finally:
                     os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -398,20 +398,20 @@ def test_no_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     with Receiver([401, "cut", "half", 500, (302, {"Location": "http://x/path-secret"})]) as receiver:
         url = receiver.url.replace("http://", "http://me:hunter2@")
         hook = Webhook(url, secret=SECRET, headers={"X-Token": "token-value"}, retry=0.01, longest=0.02)
-        told = [repr(hook), hook.outboxes[0].label, repr(hook.outboxes[0])]
-        told.append(hook.run(decision(0)).message)
+        shown = [repr(hook), hook.outboxes[0].label, repr(hook.outboxes[0])]
+        shown.append(hook.run(decision(0)).message)
         hook.outboxes[0].settle(SOON)
-        told.append(hook.undo(decision(1, undo=True)).message)
+        shown.append(hook.undo(decision(1, undo=True)).message)
         assert hook.outboxes[0].flush(SOON)
         hook.close()
     hook.run(decision(2))
     hook.outboxes[0].settle(SOON)
-    told.append(hook.outboxes[0].trouble)
+    shown.append(hook.outboxes[0].trouble)
     hook.close()
-    told += [record.getMessage() for record in caplog.records]
-    assert len(told) > 8
+    shown += [record.getMessage() for record in caplog.records]
+    assert len(shown) > 8
     for secret in secrets:
-        assert not [line for line in told if secret in line]
+        assert not [line for line in shown if secret in line]
     assert all(secret not in got.body.decode() for got in receiver.got for secret in secrets)
 
 

@@ -1,10 +1,10 @@
 """Many random runs of ending and pausing, in a pid namespace of its own: ``victims.py RUNS SEED``.
 
-Each run has a *nursery*: the parent of targets and bystanders, and their adversary. It kills a target, or what a
+Each run has a *spawner*: the parent of targets and bystanders, and their adversary. It kills a target, or what a
 target forked, and gives the very same pid to a bystander (by ``ns_last_pid``): at moments of its own, and just
 before or just after each check that the actions make. Targets fork, die, ignore SIGTERM, turn into daemons.
 
-Whoever belongs to a target holds the write end of its pipe: so what is left of a target is found whatever became
+A process of a target holds the write end of its pipe: so what is left of a target is found whatever became
 of it. A bystander ends itself when it gets any signal: so each one that was sent is seen.
 
 One line of JSON for each run. This process is the first of its namespace: all others end with it.
@@ -50,7 +50,7 @@ KINDS = (
     "holds an essential one",
 )
 GRACE = 0.08
-#: Folders of those who daemonised, and of those who were forked by a handler of SIGTERM.
+#: Folders of daemons, and of processes that a handler of SIGTERM forked.
 DAEMON, ASKED = "/sys", "/dev"
 _TICK = 0.01
 _SIGNALS = (signal.SIGTERM, signal.SIGCONT, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
@@ -88,12 +88,12 @@ def default_signals() -> None:
 
 
 def bystander() -> NoReturn:
-    """Lives until somebody touches it, and tells who did."""
+    """Live until a signal comes, and report its sender."""
     os.closerange(3, 100)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    told = signal.sigwaitinfo(_SIGNALS)
-    print(f"bystander {os.getpid()} got signal {told.si_signo} from pid {told.si_pid}", file=sys.stderr, flush=True)
+    reply = signal.sigwaitinfo(_SIGNALS)
+    print(f"bystander {os.getpid()} got signal {reply.si_signo} from pid {reply.si_pid}", file=sys.stderr, flush=True)
     os._exit(0)
 
 
@@ -144,18 +144,18 @@ def target(kind: str, chance: random.Random, essential: Callable[[int], None]) -
     idle()
 
 
-# --- the nursery ---------------------------------------------------------------------------------------
+# --- the spawner ---------------------------------------------------------------------------------------
 
 
 class Born(NamedTuple):
-    """A target as it is told to the harness."""
+    """A target as reported to the harness."""
 
     pid: int
     kind: str
 
 
-class Nursery:
-    """Parent and adversary; runs in a process of its own and is told what to do by lines."""
+class Spawner:
+    """Parent and adversary; runs in a process of its own and reads commands from a pipe."""
 
     def __init__(self, chance: random.Random, asked: int, answers: int) -> None:
         self.chance, self.asked, self.answers = chance, asked, answers
@@ -168,14 +168,14 @@ class Nursery:
         os.write(self.answers, json.dumps(what).encode() + b"\n")
 
     def run(self, marks: list[int]) -> None:
-        """Bear everybody, then do as one is told, and some things by oneself."""
+        """Fork all processes, then follow commands, with random acts in between."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         chance = self.chance
         innocent = [fork(bystander) for _ in range(chance.randint(1, 3))]
         essentials: list[int] = []
         for mark in marks:
             kind, leads, seed = chance.choice(KINDS), chance.random() < 0.4, chance.random()
-            told, telling = os.pipe()
+            reply, telling = os.pipe()
 
             def life(
                 mark: int = mark, kind: str = kind, leads: bool = leads, seed: float = seed, telling: int = telling
@@ -189,8 +189,8 @@ class Nursery:
             pid = fork(life)
             self.targets.append(pid)
             if kind == "holds an essential one":
-                essentials.append(int(os.read(told, 100)))
-            os.close(told)
+                essentials.append(int(os.read(reply, 100)))
+            os.close(reply)
             os.close(telling)
             self.say(pid=pid, kind=f"{kind}, leads" if leads else kind)
         for mark in marks:
@@ -211,9 +211,9 @@ class Nursery:
                 self.say(**self.replace(pid))
 
     def replace(self, pid: int) -> dict[str, Any]:
-        """Kill it and give its pid to a bystander. Tells whether it was killed, and the bystander if that went well.
+        """Kill it and give its pid to a bystander. Report whether it was killed, and the bystander if that went well.
 
-        Nobody is replaced in the hundredth of a second in which it was born: a start time says no more than that.
+        No process is replaced within 10 ms of its start: that is the resolution of start times.
         The pid of a session's leader is kept as long as the session has members.
         """
         if not pid or pid in self.untouchable:
@@ -240,7 +240,7 @@ class Nursery:
 
 
 def family(root: int) -> list[int]:
-    """Whoever descends from it now, itself first; found by parents, independently of what is tested."""
+    """Its descendants now, itself first; found by parents, independently of what is tested."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -258,7 +258,7 @@ def family(root: int) -> list[int]:
 
 
 class Registered(NamedTuple):
-    """A target that was registered, the pipe of its family, and who of it could not be found before it was ended."""
+    """A target that was registered, the pipe of its family, and its members that could not be found before."""
 
     kind: str
     key: ProcessKey
@@ -267,7 +267,7 @@ class Registered(NamedTuple):
 
 
 class Swapping(ProcProbe):
-    """Around a few of its answers, somebody has the pid given to another process."""
+    """Around a few of its answers, the pid is given to another process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,64 +319,64 @@ class Run:
         self.messages: list[str] = []
 
     def hear(self) -> dict[str, Any]:
-        """The nursery's next answer; what it did by itself is learned on the way."""
+        """The spawner's next answer; its random acts are noted on the way."""
         while True:
             while b"\n" not in self.buffer:
                 part = os.read(self.answers, 4096)
                 if not part:
-                    raise RuntimeError("the nursery is gone")
+                    raise RuntimeError("the spawner is gone")
                 self.buffer += part
             line, self.buffer = self.buffer.split(b"\n", 1)
-            told: dict[str, Any] = json.loads(line)
-            if pid := told.get("killed"):
+            reply: dict[str, Any] = json.loads(line)
+            if pid := reply.get("killed"):
                 self.killed.add(pid)
-            if successor := told.get("successor"):
+            if successor := reply.get("successor"):
                 self.bystanders[successor[0]] = ProcessKey(*successor)
                 self.swaps += 1
-            if "answer" in told or "innocent" in told or "kind" in told:
-                return told
+            if "answer" in reply or "innocent" in reply or "kind" in reply:
+                return reply
 
     def may_swap(self, pid: int) -> None:
-        """Called at every check: now and then somebody of the families is replaced, mostly the one just asked for."""
+        """Called at every check: now and then a member of the trees is replaced, mostly the one just asked for."""
         if self.chance.random() > self.eagerness:
             return
         if pid not in self.replaceable or self.chance.random() < 0.2:
             pid = self.chance.choice(sorted(self.replaceable))
             pid = self.chance.choice(family(pid) or [0])
-        if not pid or pid in self.bystanders or pid in (os.getpid(), self.nursery):
+        if not pid or pid in self.bystanders or pid in (os.getpid(), self.spawner):
             return
         os.write(self.asking, b"%d" % pid)
         self.hear()
 
     def __call__(self) -> dict[str, Any]:
-        """Bear, register, act, look who is left."""
+        """Fork, register, act, look for survivors."""
         chance, probe = self.chance, self.probe
         count = chance.randint(1, 3)
         pipes = [os.pipe() for _ in range(count)]
         asked, self.asking = os.pipe()
         self.answers, answering = os.pipe()
 
-        def nursery() -> None:
+        def spawner() -> None:
             os.close(self.asking)
             os.close(self.answers)
             for reading, _ in pipes:
                 os.close(reading)
-            Nursery(chance, asked, answering).run([writing for _, writing in pipes])
+            Spawner(chance, asked, answering).run([writing for _, writing in pipes])
 
-        self.nursery = fork(nursery)
+        self.spawner = fork(spawner)
         chance.random()
         for fd in (asked, answering, *(writing for _, writing in pipes)):
             os.close(fd)
         born = []
         for _ in range(count):
-            told = self.hear()
-            born.append(Born(told["pid"], told["kind"]))
-        told = self.hear()
-        for pid in (*told["innocent"], *told["essentials"], self.nursery):
+            reply = self.hear()
+            born.append(Born(reply["pid"], reply["kind"]))
+        reply = self.hear()
+        for pid in (*reply["innocent"], *reply["essentials"], self.spawner):
             self.bystanders[pid] = ProcProbe().key_of(pid)
         targets = Targets(probe)
         registered: list[Registered] = []
-        for pid in told["essentials"]:
+        for pid in reply["essentials"]:
             targets.track_process(pid, "essential", essential=True)
         for each, (reading, _) in zip(born, pipes, strict=True):
             try:
@@ -385,7 +385,7 @@ class Run:
                 continue  # it has died, or was replaced
             if each.pid not in self.bystanders:
                 registered.append(Registered(each.kind, made.key, reading, set()))
-        targets.track_process(told["innocent"][0], "essential", essential=True)
+        targets.track_process(reply["innocent"][0], "essential", essential=True)
         if chance.random() < 0.5:
             time.sleep(chance.random() * 0.06)
         self.replaceable = {each.key.pid for each in registered}
@@ -393,10 +393,10 @@ class Run:
         probe.swap = self.may_swap
         self.act(targets, registered)
         probe.swap = lambda pid: None
-        told = self.judge(registered)
+        reply = self.judge(registered)
         for fd in (self.asking, self.answers, *(reading for reading, _ in pipes)):
             os.close(fd)
-        return told
+        return reply
 
     def act(self, targets: Targets, registered: list[Registered]) -> None:
         """End them all, some after a pause."""
@@ -412,12 +412,12 @@ class Run:
             for each in registered:
                 each.lost.update(holders(each.pipe) - reachable(each.key.pid))
             outcome = self.attempt(terminate.run)
-            if outcome is not None and "nobody" in outcome.message:
+            if outcome is not None and "nothing to" in outcome.message:
                 break
         pause.close()
 
     def attempt(self, action: Callable[[Decision], Outcome]) -> Outcome | None:
-        """Run an action; its refusals are told."""
+        """Run an action; its refusals are recorded."""
         try:
             outcome = action(decision())
         except ActionFailed as error:
@@ -427,8 +427,8 @@ class Run:
         return outcome
 
     def judge(self, registered: list[Registered]) -> dict[str, Any]:
-        """Who is dead that should live, and who lives that should be gone."""
-        os.write(self.asking, b"0")  # nobody is replaced; what was told before comes first
+        """Dead bystanders, and survivors of targets."""
+        os.write(self.asking, b"0")  # no replacement; earlier reports come first
         self.hear()
         plain = ProcProbe()
         wrong = [key.pid for key in self.bystanders.values() if not plain.alive(key) or plain.stopped(key)]
@@ -447,7 +447,7 @@ class Run:
                 elif folder == ASKED:
                     why = "forked when asked to end"
                 elif not ended or each.key.pid in self.killed:
-                    why = "the target had ended by itself"
+                    why = "the target had exited by itself"
                 elif pid in each.lost:
                     why = "its parent had ended before"
                 else:
@@ -469,7 +469,7 @@ class Run:
 
 
 def reachable(root: int) -> set[int]:
-    """Whoever descends from it as far as the system tells: by parents, and by the session that it leads."""
+    """Its descendants as far as the system shows: by parents, and by the session that it leads."""
     session = set()
     for name in os.listdir("/proc"):
         try:
@@ -481,7 +481,7 @@ def reachable(root: int) -> set[int]:
 
 
 def holders(reading: int) -> set[int]:
-    """Who holds the other end of this pipe."""
+    """Processes that hold the other end of this pipe."""
     wanted, found = os.readlink(f"/proc/self/fd/{reading}"), set()
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
@@ -494,7 +494,7 @@ def holders(reading: int) -> set[int]:
 
 
 def sweep() -> None:
-    """End everybody else."""
+    """Kill all others."""
     while others := [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]:
         for pid in others:
             try:
@@ -510,10 +510,10 @@ def main() -> None:
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans are given to this process
     for number in range(first, first + runs):
-        begun = time.monotonic()
-        told = Run(number, seed)()
+        started = time.monotonic()
+        reply = Run(number, seed)()
         sweep()
-        print(json.dumps(told | {"seconds": round(time.monotonic() - begun, 3)}), flush=True)
+        print(json.dumps(reply | {"seconds": round(time.monotonic() - started, 3)}), flush=True)
 
 
 if __name__ == "__main__":

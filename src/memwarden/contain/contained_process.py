@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from memwarden.contain.capabilities import Capability, obtain
 from memwarden.contain.ceiling import Ceiling
@@ -55,7 +56,7 @@ class ContainedProcess:
         adopt: bool,
         terminate_orphans: bool,
         on_exit: Callable[[ExitReport], None] | None,
-        launching: Callable[[Sequence[str]], Launched],
+        launching: Callable[..., Launched],
     ) -> None:
         self.args = tuple(args)
         self.limit = limit
@@ -171,7 +172,7 @@ class ContainedProcess:
         try:
             oom_events = OomEvents()
             start = time.monotonic()
-            self._launched = launched = self._launching(ceiling.joins if ceiling is not None else ())
+            self._launched = launched = self._launching(joins=ceiling.joins if ceiling is not None else ())
             self._tree = tree = ContainedTree(launched, ceiling, adopt=self._adopt, grace=self._grace)
             if ceiling is not None:
                 ceiling.attach(self.key)
@@ -342,13 +343,7 @@ def popen(
     if limit is not None:
         adopter = os.getpid() if adopt else None
         obtained, refused = obtain(limit.bytes, ceiling, cgroup=cgroup, adopter=adopter)
-
-    def launching(joins: Sequence[str]) -> Launched:
-        return launch(
-            args, joins=joins, blocked=blocked, env=env, cwd=cwd,
-            pass_fds=pass_fds, stdin=stdin, stdout=stdout, stderr=stderr,
-        )  # fmt: skip
-
-    return ContainedProcess(
-        args, limit, obtained, refused, seconds, adopt, terminate_orphans, on_exit, launching
-    )._start()
+    start = partial(
+        launch, args, blocked=blocked, env=env, cwd=cwd, pass_fds=pass_fds, stdin=stdin, stdout=stdout, stderr=stderr
+    )
+    return ContainedProcess(args, limit, obtained, refused, seconds, adopt, terminate_orphans, on_exit, start)._start()

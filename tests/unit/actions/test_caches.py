@@ -17,7 +17,7 @@ DECISION = Decision(rule="r", action="caches", reason="HIGH", wall=0.0, monotoni
 
 
 class Store:
-    """A cache of somebody's."""
+    """An object with a cache."""
 
     def __init__(self) -> None:
         self.entries = {1: "a", 2: "b"}
@@ -53,7 +53,7 @@ def test_what_is_registered_is_cleared_and_named() -> None:
 
 
 def test_the_cheapest_first_and_the_dear_only_when_it_must_be() -> None:
-    """The level of the decision says how far it goes; without one everything goes."""
+    """The level of the decision selects the caches; without one all are cleared."""
     order: list[str] = []
     caches = Caches()
     for level in (PressureLevel.CRITICAL, PressureLevel.MODERATE, PressureLevel.HIGH):
@@ -66,7 +66,7 @@ def test_the_cheapest_first_and_the_dear_only_when_it_must_be() -> None:
 
 
 def test_one_that_raises_does_not_stop_the_others() -> None:
-    """Its error is told with its name."""
+    """The outcome has its error and its name."""
     store = Store()
     caches = Caches()
     caches.register(lambda: 1 / 0, "broken")
@@ -90,7 +90,7 @@ def test_an_object_that_is_registered_may_die() -> None:
 
 
 def test_a_local_lru_function_may_die() -> None:
-    """It is held by whoever uses it alone."""
+    """The registry does not keep it alive."""
     caches = Caches()
 
     def register() -> None:
@@ -111,7 +111,7 @@ def test_what_is_taken_off_is_left_alone() -> None:
 
 
 def test_an_empty_cache_is_not_cleared() -> None:
-    """Where it says its size."""
+    """If it has a size."""
     store, caches = Store(), Caches()
     store.entries.clear()
     caches.register(store.clear, "store", size=store.__len__)

@@ -1,4 +1,4 @@
-"""Collecting garbage: how much of the time it may take, what is collected, and what is told of it."""
+"""Collecting garbage: its share of the time, its generation, and its outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECISION = Decision(rule="r", action="collect", reason="HIGH", wall=0.0, monoton
 
 
 class Collector:
-    """Stands for the real one: takes its time, and frees what it is told to."""
+    """Replaces the real one: takes 0.2 s, and frees as many objects as the test sets."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock, self.seconds, self.freed = clock, 0.2, 100
@@ -68,7 +68,7 @@ def test_no_more_than_its_share_of_the_time(clock: FakeClock, collector: Collect
 def test_gentle_at_moderate_and_full_from_high_on(
     collector: Collector, level: str | None, generation: int, clock: FakeClock
 ) -> None:
-    """The decision says the level; one that does not gets all generations."""
+    """By the level of the decision; without one all generations."""
     details = {} if level is None else {"level": level}
     Collect(monotonic=clock.monotonic).run(DECISION._replace(details=details))
     assert collector.generations == [generation]
@@ -85,11 +85,11 @@ def test_repetitions_that_free_nothing_are_left_out(collector: Collector, clock:
     """Three in a row are enough for an episode; the next one tries again."""
     collector.freed = 0
     action = Collect(monotonic=clock.monotonic)
-    told = []
+    text = []
     for repeat in range(6):
-        told.append(action.run(DECISION._replace(repeat=repeat)).done)
+        text.append(action.run(DECISION._replace(repeat=repeat)).done)
         clock.advance(60.0)
-    assert told == [True, True, True, False, False, False]
+    assert text == [True, True, True, False, False, False]
     assert "freed nothing" in action.run(DECISION._replace(repeat=9)).message
     assert action.run(DECISION).done
 
@@ -108,7 +108,7 @@ def test_a_program_that_switched_it_off_is_left_alone(collector: Collector, cloc
 
 @pytest.mark.contract("V-10", "W1-12")
 @pytest.mark.parametrize(
-    ("back", "told"),
+    ("back", "text"),
     [
         pytest.param(300 << 20, "300.0 MiB came back", id="much"),
         pytest.param(1000, "nothing measurable came back", id="noise"),
@@ -116,11 +116,13 @@ def test_a_program_that_switched_it_off_is_left_alone(collector: Collector, cloc
         pytest.param(-(50 << 20), "nothing measurable came back", id="others took more"),
     ],
 )
-def test_what_came_back_is_told_and_noise_is_not(collector: Collector, clock: FakeClock, back: int, told: str) -> None:
+def test_the_outcome_has_the_decrease_unless_it_is_noise(
+    collector: Collector, clock: FakeClock, back: int, text: str
+) -> None:
     """By the resident size before and after; less than noise is no gain, and neither is a loss."""
     sizes = iter([1 << 30, (1 << 30) - back])
     outcome = Collect(monotonic=clock.monotonic, resident=lambda: next(sizes)).run(DECISION)
-    assert outcome.message == f"100 objects freed (all generations), {told}"
+    assert outcome.message == f"100 objects freed (all generations), {text}"
 
 
 def test_what_could_not_be_measured_is_not_made_up(collector: Collector, clock: FakeClock) -> None:
@@ -148,6 +150,6 @@ def test_a_share_that_is_none(share: float) -> None:
 
 
 def test_a_generation_that_there_is_not() -> None:
-    """Said when it is made, not in need."""
+    """At construction, not in an emergency."""
     with pytest.raises(SettingsError, match="generation 3"):
         Collect(generation=3)

@@ -14,7 +14,7 @@ from memwarden.model.decisions import Decision
 DECISION = Decision(rule="emergency", action="stop-admitting", reason="CRITICAL", wall=0.0, monotonic=0.0)
 
 
-def test_what_has_begun_goes_on_and_the_next_waits() -> None:
+def test_running_work_continues_and_new_work_waits() -> None:
     """The action shuts the gate, and its undo opens it."""
     gate = Gate()
     action = StopAdmitting(gate)
@@ -65,7 +65,7 @@ def test_two_rules_hold_it_shut_until_both_are_over() -> None:
 
 
 def test_closing_the_action_opens_what_it_shut() -> None:
-    """And not what somebody else has shut."""
+    """And not what another caller has shut."""
     gate = Gate()
     action = StopAdmitting(gate)
     gate.shut("me")
@@ -75,7 +75,7 @@ def test_closing_the_action_opens_what_it_shut() -> None:
 
 
 def test_a_rehearsal_shuts_nothing() -> None:
-    """It says what it would do."""
+    """It only reports."""
     gate = Gate()
     action = StopAdmitting(gate)
     for outcome in (action.rehearse(DECISION), action.run(DECISION._replace(dry_run=True))):
@@ -85,7 +85,7 @@ def test_a_rehearsal_shuts_nothing() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_in_a_child_it_is_open() -> None:
-    """Nobody watches there; and the lock that another thread held at the fork is not waited for."""
+    """The warden is stopped there; and the lock that another thread held at the fork is not waited for."""
     gate = Gate()
     gate.shut("r")
     with gate._changed:

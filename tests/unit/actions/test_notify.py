@@ -1,4 +1,4 @@
-"""Telling somebody through the program's log."""
+"""Notification through the program's log."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ FIRST = DECISION._replace(repeat=0, undo=False)
 
 
 def test_the_reason_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Under the name ``memwarden``, with the decision's event for who handles records, as JSON."""
+    """Under the name ``memwarden``, with the decision's event for log handlers, as JSON."""
     outcome = Notify().run(FIRST)
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("memwarden", logging.WARNING, "r: because")
     carried = vars(record)
-    told = from_dict(json.loads(json.dumps(carried["memwarden"], allow_nan=False)))
-    assert (told.kind, told.value) == (EventKind.DECISION, FIRST)
+    event = from_dict(json.loads(json.dumps(carried["memwarden"], allow_nan=False)))
+    assert (event.kind, event.value) == (EventKind.DECISION, FIRST)
     assert (carried["memwarden_kind"], carried["memwarden_rule"]) == ("decision", "r")
     assert (outcome.decision, outcome.done, outcome.message) == (FIRST, True, "logged")
     json.dumps(to_dict(outcome), allow_nan=False)
@@ -33,14 +33,14 @@ def test_a_reason_is_never_taken_for_a_format(caplog: pytest.LogCaptureFixture) 
     assert caplog.records[0].getMessage() == "r: 85.0% of %s %d"
 
 
-def test_a_repetition_says_that_it_is_one(caplog: pytest.LogCaptureFixture) -> None:
-    """The third line of an episode says that it is the third."""
+def test_a_repetition_is_marked(caplog: pytest.LogCaptureFixture) -> None:
+    """The third line of an episode is marked as the third."""
     Notify().run(FIRST._replace(repeat=2))
     assert caplog.records[0].getMessage() == "r: because (still, logged 3 times)"
 
 
 def test_the_end_of_an_episode_is_logged_below_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """What is over disturbs nobody: level INFO."""
+    """The end of an episode has level INFO."""
     with caplog.at_level(logging.INFO, "memwarden"):
         outcome = Notify().undo(FIRST._replace(undo=True, reason="level LOW"))
     (record,) = caplog.records
@@ -49,6 +49,6 @@ def test_the_end_of_an_episode_is_logged_below_a_warning(caplog: pytest.LogCaptu
 
 
 def test_it_can_stand_in_the_room() -> None:
-    """It has a name, runs, and harms nobody."""
+    """It has a name, runs, and harms nothing."""
     action: Action = Notify()
     assert (action.name, Notify.harms) == ("notify", False)

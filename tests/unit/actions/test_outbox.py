@@ -1,4 +1,4 @@
-"""What waits for a receiver: order, back-off, bounds, and what is told of it."""
+"""The queue of a receiver: order, back-off, bounds, and log messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def decision(rule: str = "early", *, undo: bool = False, repeat: int = 0) -> Dec
 
 
 class Post:
-    """A receiver that fails as told, and a wait that takes no time; ``gate`` holds it while it is cleared."""
+    """A receiver that fails as scripted, and a wait without time; it blocks while ``gate`` is cleared."""
 
     def __init__(self, *failures: BaseException) -> None:
         self.failures = list(failures)
@@ -58,8 +58,8 @@ def box() -> Iterator[Callable[..., Outbox]]:
     assert no_thread_is_left()
 
 
-def test_each_state_change_is_told_once_and_in_order(box: Callable[..., Outbox]) -> None:
-    """Two rules, each with a beginning and an end; repetitions and ends of what never began are not told."""
+def test_each_state_change_is_sent_once_and_in_order(box: Callable[..., Outbox]) -> None:
+    """Two rules, each fires and is resolved; repetitions and ends without a start are not sent."""
     post = Post()
     out = box(post)
     for each in (
@@ -78,7 +78,7 @@ def test_each_state_change_is_told_once_and_in_order(box: Callable[..., Outbox])
     assert (out.delivered, out.waiting, out.trouble) == (5, 0, "")
 
 
-def test_reminders_are_told_where_they_are_asked_for(box: Callable[..., Outbox]) -> None:
+def test_reminders_are_sent_on_request(box: Callable[..., Outbox]) -> None:
     """Each one marked as such."""
     post, seen = Post(), []
     out = box(post, reminders=True)
@@ -91,13 +91,13 @@ def test_reminders_are_told_where_they_are_asked_for(box: Callable[..., Outbox])
 
 
 def test_taking_never_waits_for_the_receiver(box: Callable[..., Outbox]) -> None:
-    """Who decides goes on, while the thread is held by a receiver that does not answer."""
+    """Decisions go on, while the thread waits for a receiver that does not answer."""
     post = Post()
     post.gate.clear()
     out = box(post)
-    begun = time.monotonic()
+    started = time.monotonic()
     messages = [out.enqueue(decision(f"r{number}")).message for number in range(1000)]
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - started < SOON
     assert post.tries == []
     assert messages[-1] == "queued #1000 r999 firing; 1000 wait"
     post.gate.set()
@@ -152,9 +152,7 @@ def test_a_refusal_is_an_error_in_the_log_once_and_tried_slowly(
     assert "accepts alerts again" in caplog.messages[1]
 
 
-def test_an_outage_is_told_when_it_begins_and_when_it_ends(
-    box: Callable[..., Outbox], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_outage_is_logged_at_its_start_and_end(box: Callable[..., Outbox], caplog: pytest.LogCaptureFixture) -> None:
     """Not at each of a hundred tries."""
     post = Post(*[Undelivered(f"reason {number}") for number in range(100)])
     out = box(post)
@@ -178,7 +176,7 @@ def test_a_sender_that_breaks_is_trouble_and_not_the_end(box: Callable[..., Outb
 def test_what_waits_is_bounded_and_what_falls_out_is_named(
     box: Callable[..., Outbox], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The oldest go, but never the one that is on its way; each is named in the outcome of who pushed it out."""
+    """The oldest go, but never the one that is on its way; the outcome of the next alert names it."""
     post = Post(Undelivered("away"))
     out = box(post, most=3)
     post.gate.clear()
@@ -193,13 +191,13 @@ def test_what_waits_is_bounded_and_what_falls_out_is_named(
     post.gate.set()
     assert out.flush(SOON)
     assert post.tries == ["#1 r0 firing", "#1 r0 firing", "#5 r4 firing", "#6 r5 firing"]
-    told = [message for message in caplog.messages if "dropped from now on" in message]
-    assert len(told) == 1
+    dropped = [message for message in caplog.messages if "dropped from now on" in message]
+    assert len(dropped) == 1
     assert "3 were dropped meanwhile" in caplog.messages[-1]
 
 
 def test_without_a_thread_nothing_is_lost(box: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system has no thread to give, the alert waits for the next one that can be had."""
+    """If no thread can be started, the alert waits for the next one."""
     post = Post()
     out = box(post)
 
@@ -217,7 +215,7 @@ def test_without_a_thread_nothing_is_lost(box: Callable[..., Outbox], monkeypatc
 
 
 def test_an_outbox_that_was_closed_begins_anew(box: Callable[..., Outbox]) -> None:
-    """A warden that starts again tells what fires then, also where it was told before."""
+    """A warden that starts again alerts what fires then, also if it was sent before."""
     post = Post()
     out = box(post)
     out.enqueue(decision())
@@ -228,7 +226,7 @@ def test_an_outbox_that_was_closed_begins_anew(box: Callable[..., Outbox]) -> No
 
 
 def test_closing_names_what_is_left(box: Callable[..., Outbox], caplog: pytest.LogCaptureFixture) -> None:
-    """The first twenty by name, the others by number; the thread that hangs is told to give up."""
+    """The first twenty by name, the others by number; a send that hangs is aborted."""
     post = Post()
     post.gate.clear()
     out = box(post, abort=post.gate.set)
@@ -243,14 +241,14 @@ def test_closing_names_what_is_left(box: Callable[..., Outbox], caplog: pytest.L
 def test_closing_keeps_the_time_that_a_receiver_asked_for(box: Callable[..., Outbox]) -> None:
     """It is not knocked at again and again because we are in a hurry."""
     post = Post(Undelivered("429", after=30.0))
-    begun = threading.Event()
+    started = threading.Event()
 
     def wait(event: threading.Event, seconds: float) -> bool:
-        begun.set()
+        started.set()
         return event.wait(seconds)
 
     out = Outbox("receiver", "memwarden-test", str, post.send, wait=wait)
     out.enqueue(decision())
-    assert begun.wait(SOON)
+    assert started.wait(SOON)
     out.close(time.monotonic() + 0.3)
     assert len(post.tries) == 1

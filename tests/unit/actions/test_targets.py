@@ -1,4 +1,4 @@
-"""Who may be ended, and who belongs to whom; on processes that exist in this file alone."""
+"""The registry of targets and their trees, on fake processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DECISION = Decision(rule="r", action="terminate", reason="CRITICAL", wall=0.0, m
 
 
 class World:
-    """A probe of processes that are told to it: parents by pid, leaders of sessions, and who this process is."""
+    """A probe of given processes: parents by pid, leaders of sessions, and the own pid."""
 
     def __init__(self, parents: dict[int, int], sessions: dict[int, list[int]] | None = None, own: int = 1) -> None:
         self.parents, self.sessions, self.me = parents, sessions or {}, own
@@ -29,11 +29,11 @@ class World:
         return self.key_of(self.me)
 
     def alive(self, key: ProcessKey) -> bool:
-        """Whether it is in this world."""
+        """Return whether it is one of them."""
         return key.pid in self.parents
 
     def stopped(self, key: ProcessKey) -> bool:
-        """Nobody is."""
+        """None is."""
         return False
 
     def children(self, key: ProcessKey) -> list[ProcessKey]:
@@ -41,7 +41,7 @@ class World:
         return [ProcessKey(pid, pid) for pid, parent in self.parents.items() if parent == key.pid]
 
     def session(self, key: ProcessKey) -> list[ProcessKey]:
-        """As told."""
+        """As given."""
         return [ProcessKey(pid, pid) for pid in self.sessions.get(key.pid, []) if pid in self.parents]
 
 
@@ -66,7 +66,7 @@ def test_the_newest_first_and_never_the_essential() -> None:
 
 
 def test_a_family_is_everybody_below() -> None:
-    """Parents before children; and in a session that a member leads those whose parents have ended."""
+    """Parents before children; and orphans in a session that a member leads."""
     targets = Targets(World({1: 0, 10: 1, 11: 10, 12: 11, 20: 1, 30: 1, 31: 30}, {10: [11, 30]}))
     targets.track_process(10, "t", essential=False)
     assert pids(targets, 10) == [10, 11, 30, 12, 31]
@@ -83,7 +83,7 @@ def test_what_is_essential_inside_of_a_target_is_spared() -> None:
 
 
 @pytest.mark.parametrize("pid", [11, 10, 1], ids=["itself", "its parent", "its grandparent"])
-def test_nobody_ends_itself_by_accident(pid: int) -> None:
+def test_the_own_process_cannot_be_a_target(pid: int) -> None:
     """Neither this process nor one that it descends from can be non-essential, however this process is registered."""
     targets = Targets(World({1: 0, 10: 1, 11: 10, 12: 11}, own=11))
     targets.track_process(11, "me")
@@ -93,8 +93,8 @@ def test_nobody_ends_itself_by_accident(pid: int) -> None:
     assert pids(targets, 12) == [12]
 
 
-def test_the_family_of_somebody_who_is_gone() -> None:
-    """It is the typed error that says so, by name."""
+def test_the_tree_of_a_target_that_is_gone() -> None:
+    """The typed error has its name."""
     world = World({1: 0, 10: 1})
     targets = Targets(world)
     target = targets.track_process(10, "t", essential=False)

@@ -18,7 +18,7 @@ def without(*_: object) -> str:
 
 
 def test_another_c_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, and nothing is done."""
+    """The outcome has the reason, and nothing is done."""
     monkeypatch.setattr(os, "confstr", without)
     outcome = Trim().run(DECISION)
     assert (outcome.done, outcome.message) == (False, "nothing to trim: this system's C library is not glibc")
@@ -30,6 +30,6 @@ def test_windows_has_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not glibc" in Trim().run(DECISION).message
 
 
-def test_it_harms_nobody() -> None:
+def test_it_is_harmless() -> None:
     """It runs in a dry run, too."""
     assert (Trim.name, Trim.harms) == ("trim", False)

@@ -1,4 +1,4 @@
-"""What a webhook is given, and what it sends; the way to a receiver is tried in tests/live."""
+"""Arguments and body of a webhook; tests/live sends to real receivers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL = "https://hooks.example.org/T0/secret-path?key=secret-value"
 
 
 def decision(reason: str = "because", **more: Any) -> Decision:
-    """What a rule decided."""
+    """Return a decision."""
     return Decision(rule="r", action="webhook", reason=reason, wall=1_700_000_000.5, monotonic=5.0, **more)
 
 
@@ -62,7 +62,7 @@ MESSAGE = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=Fal
     ],
 )
 def test_bad_input_is_named_and_no_secret_with_it(more: dict[str, Any], words: list[str]) -> None:
-    """Which argument, what is wrong; never the address or the value, which may be somebody's key."""
+    """Which argument, what is wrong; never the address or the value, which may be a key."""
     with pytest.raises(SettingsError) as caught:
         Webhook(**{"urls": URL, **{"urls" if name == "url" else name: value for name, value in more.items()}})
     text = str(caught.value)
@@ -88,7 +88,7 @@ def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
 
 
 def test_without_httpx_the_error_has_the_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the action is made, not at the first alert."""
+    """At construction, not at the first alert."""
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ExtraMissing, match=r"pip install 'memwarden\[alerts\]'"):
         Webhook(URL)
@@ -108,7 +108,7 @@ class Odd:
         return "odd"
 
 
-def test_the_body_holds_the_decision_and_who_says_it() -> None:
+def test_the_body_has_the_decision_and_the_sender() -> None:
     """With a line for people, and nothing that JSON cannot hold."""
     reason = "name\n\x1b[31m \ud800 \u00e4"
     odd = decision(reason, dry_run=True, details={"nan": float("nan"), "at": Odd()})
@@ -165,14 +165,14 @@ def test_a_retry_after_that_cannot_be_understood_is_none(text: str | None) -> No
     ],
 )
 def test_what_an_answer_means(status: int, refused: bool, after: float | None) -> None:
-    """Refused: somebody has to put it right; else waiting helps, for as long as the receiver asks."""
+    """Refused: waiting does not help; else it does, for as long as the receiver requests."""
     failure = _refusal(status, {"Retry-After": "7"})
     assert (failure.refused, failure.after) == (refused, after)
     assert str(status) in str(failure)
 
 
 def test_importing_it_brings_no_http() -> None:
-    """Who has a webhook that never fires pays nothing for HTTP and TLS."""
+    """A webhook that never fires does not load HTTP and TLS."""
     program = (
         "import sys; from memwarden.actions.alerting.webhook import Webhook;"
         "Webhook('https://example.org/x', secret='s');"

@@ -1,4 +1,4 @@
-"""What the kernel and Python offer, and what is lost without it."""
+"""Features of the kernel and of Python, and the loss without each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from memwarden.testing import ProcTree
 
 
 def test_what_is_missing_is_named_with_its_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old kernel and a small Python: each lack says why, and what happens instead."""
+    """An old kernel and a small Python: each missing feature has a reason and a consequence."""
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     monkeypatch.setitem(sys.modules, "ctypes", None)
-    sources = {source.name: source for source in survey_kernel_features(ProcTree(tmp_path).proc)}
-    assert len(sources) == 5
-    assert all(source.missing and source.otherwise for source in sources.values())
-    assert str(tmp_path) in sources["pressure stall information"].missing
+    features = {feature.name: feature for feature in survey_kernel_features(ProcTree(tmp_path).proc)}
+    assert len(features) == 5
+    assert all(feature.missing and feature.otherwise for feature in features.values())
+    assert str(tmp_path) in features["pressure stall information"].missing
 
 
 def test_what_is_there_misses_nothing(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_what_is_there_misses_nothing(tmp_path: Path) -> None:
     world.write("proc/pressure/memory", "some avg10=0.00\n")
     world.write(f"proc/self/task/{me}/children", "")
     world.write(f"proc/{me}/smaps_rollup", "ffff-ffff ---p 00000000 00:00 0 [rollup]\nRss: 10 kB\nPss:    10 kB\n")
-    missing = {source.name for source in survey_kernel_features(world.proc) if source.missing}
+    missing = {feature.name for feature in survey_kernel_features(world.proc) if feature.missing}
     assert not missing & {"pressure stall information", "children lists", "proportional sizes"}
 
 

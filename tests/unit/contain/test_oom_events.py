@@ -1,4 +1,4 @@
-"""Whose limit it was that the kernel killed for."""
+"""The group at its limit when the kernel killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def version_1(tree: ProcTree, limits: tuple[int, int, int], kills: int) -> None:
 
 
 def version_2(tree: ProcTree, kills: int, full: str, local: bool = True) -> None:
-    """48 MiB for /pod, 400 MiB for /pod/box. A kill is counted all the way up; who was full, there alone."""
+    """48 MiB for /pod, 400 MiB for /pod/box. A kill counts in all ancestors; being full, in that group only."""
     tree.mounted("self", "0::/pod/box\n", v2_line())
     tree.group("", cgroup__controllers="memory")
     for path, limit in zip(PATHS[1:], (48, 400), strict=True):
@@ -70,7 +70,7 @@ def test_version_2_names_the_group_that_was_full(world: ProcTree, full: str) -> 
 
 
 def test_an_old_kernel_names_the_nearest_limit(world: ProcTree) -> None:
-    """Before Linux 5.2 nothing tells which of them was full."""
+    """Before Linux 5.2 nothing shows which of them was full."""
     version_2(world, 0, "", local=False)
     seen = witness(world)
     version_2(world, 1, "", local=False)
@@ -108,7 +108,7 @@ def test_a_kill_in_a_group_below_ours_is_laid_to_our_path(world: ProcTree) -> No
 
 
 def test_nothing_new_is_nothing(world: ProcTree) -> None:
-    """Kills from before count for nobody."""
+    """Earlier kills do not count."""
     version_2(world, 7, "/pod")
     vmstat(world, 9)
     assert witness(world).seen() == ""

@@ -1,4 +1,4 @@
-"""When the polling ceiling looks again, and what it believes."""
+"""The interval of the polling ceiling, and false alarms."""
 
 from __future__ import annotations
 

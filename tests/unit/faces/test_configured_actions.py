@@ -1,4 +1,4 @@
-"""What settings make of rules, targets and records."""
+"""Rules, targets and recorders from the settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Any:
+def settings_of(tmp_path: Path) -> Any:
     """Settings of a file with this text, and of variables."""
 
     def settings(text: str = "", flags: Any = (), **environment: str) -> Any:
@@ -55,17 +55,17 @@ def said(tmp_path: Path) -> Any:
 # --- targets of alerts ----------------------------------------------------------------------------------------
 
 
-def test_without_a_target_there_is_no_action(said: Any) -> None:
+def test_without_a_target_there_is_no_action(settings_of: Any) -> None:
     """Nothing is imported, made or asked for."""
-    assert actions_of(said()) == ()
-    assert actions_of(said("webhook = []\nwebhook_secret = 'x'\n")) == ()
+    assert actions_of(settings_of()) == ()
+    assert actions_of(settings_of("webhook = []\nwebhook_secret = 'x'\n")) == ()
 
 
-def test_targets_become_the_actions_that_rules_name(said: Any) -> None:
+def test_targets_become_the_actions_that_rules_name(settings_of: Any) -> None:
     """One of each kind, however many addresses; each has a queue of its own."""
     pytest.importorskip("apprise")
     actions = actions_of(
-        said("webhook = ['http://a/x', 'https://b/y']\nalerts = 'json://me:hunter2@c'\nwebhook_secret = 's'\n")
+        settings_of("webhook = ['http://a/x', 'https://b/y']\nalerts = 'json://me:hunter2@c'\nwebhook_secret = 's'\n")
     )
     assert [action.name for action in actions] == ["webhook", "alerts"]
     labels = [outbox.label for action in actions for outbox in action.outboxes]
@@ -90,7 +90,7 @@ SECRET = "whsec_aGVsbG8="
     ],
 )
 def test_the_secret_that_was_set_nearest_signs(
-    said: Any,
+    settings_of: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     flags: dict[str, str],
@@ -103,7 +103,7 @@ def test_the_secret_that_was_set_nearest_signs(
     (tmp_path / "kept").write_text(SECRET + "\n")
     made = []
     monkeypatch.setattr("memwarden.actions.alerting.webhook.Webhook", lambda urls, secret: made.append(secret))
-    actions_of(said("webhook = 'http://a'\n" + text, flags, **environment))
+    actions_of(settings_of("webhook = 'http://a'\n" + text, flags, **environment))
     assert [None if secret is None else key_of(secret) for secret in made] == [key]
 
 
@@ -122,7 +122,7 @@ def test_the_secret_that_was_set_nearest_signs(
     ],
 )
 def test_an_error_in_a_target_names_its_place(
-    said: Any, tmp_path: Path, text: str, environment: dict[str, str], words: list[str]
+    settings_of: Any, tmp_path: Path, text: str, environment: dict[str, str], words: list[str]
 ) -> None:
     """And without the secret."""
     if "alerts" in environment:
@@ -130,7 +130,7 @@ def test_an_error_in_a_target_names_its_place(
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"hunter2\xff")
     with pytest.raises(SettingsError) as caught:
-        actions_of(said(text, **environment))
+        actions_of(settings_of(text, **environment))
     assert all(word in str(caught.value) for word in words), caught.value
     assert "hunter2" not in str(caught.value)
 
@@ -148,35 +148,35 @@ def test_an_error_in_a_target_names_its_place(
         ("preset = 'server'\ninterval = 2", {"interval": "3s"}, None, 3.0),
     ],
 )
-def test_the_interval_is_what_was_said_else_the_presets(
-    said: Any, text: str, environment: dict[str, str], otherwise: float | None, interval: float
+def test_the_interval_of_the_settings_precedes_the_presets(
+    settings_of: Any, text: str, environment: dict[str, str], otherwise: float | None, interval: float
 ) -> None:
     """And then the command's own."""
-    assert rules_of(said(text, **environment), otherwise)[0] == interval
+    assert rules_of(settings_of(text, **environment), otherwise)[0] == interval
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_without_a_target_a_preset_is_as_it_is(said: Any, name: str) -> None:
+def test_without_a_target_a_preset_is_as_it_is(settings_of: Any, name: str) -> None:
     """Rule by rule."""
-    assert rules_of(said(f"preset = '{name}'"))[1] == preset(name).rules
+    assert rules_of(settings_of(f"preset = '{name}'"))[1] == preset(name).rules
 
 
-def test_rules_of_a_file_are_added_and_take_the_place_of_the_presets(said: Any) -> None:
+def test_rules_of_a_file_are_added_and_take_the_place_of_the_presets(settings_of: Any) -> None:
     """In the preset's order; by name."""
-    _, rules = rules_of(said("preset = 'worker'" + RULES))
+    _, rules = rules_of(settings_of("preset = 'worker'" + RULES))
     assert [rule.name for rule in rules] == [*(rule.name for rule in preset("worker").rules), "mine"]
     assert (rules[0].name, rules[0].when) == ("usage warning", "used > 70%")
-    assert rules_of(said())[1] == ()
+    assert rules_of(settings_of())[1] == ()
 
 
-def test_a_preset_alerts_the_targets_too(said: Any) -> None:
+def test_a_preset_alerts_the_targets_too(settings_of: Any) -> None:
     """Each rule of it that notifies; a rule of a file names its own targets."""
-    settings = said("preset = 'worker'\nwebhook = 'http://a'" + RULES)
+    settings = settings_of("preset = 'worker'\nwebhook = 'http://a'" + RULES)
     then = {rule.name: rule.then for rule in rules_of(settings)[1]}
     assert then["usage critical"] == ("notify", "webhook")
     assert then["usage warning"] == ("notify",)
     assert then["mine"] == ("collect", "webhook")
-    both = rules_of(said("preset = 'video'\nwebhook = 'http://a'\nalerts = 'json://b'"))[1]
+    both = rules_of(settings_of("preset = 'video'\nwebhook = 'http://a'\nalerts = 'json://b'"))[1]
     assert {rule.name: rule.then for rule in both} == {
         "moderate": ("collect",),
         "high": ("collect", "caches", "trim", "notify", "webhook", "alerts"),
@@ -184,10 +184,10 @@ def test_a_preset_alerts_the_targets_too(said: Any) -> None:
     }
 
 
-def test_an_error_in_a_rule_names_its_file(said: Any, tmp_path: Path) -> None:
+def test_an_error_in_a_rule_names_its_file(settings_of: Any, tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(SettingsError, match=r"memwarden\.toml: rule 'mine': "):
-        rules_of(said(RULES.replace("level >= HIGH", "lvl > 3")))
+        rules_of(settings_of(RULES.replace("level >= HIGH", "lvl > 3")))
 
 
 # --- where to keep it ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a run looked like."""
+"""History of a run."""
 
 from __future__ import annotations
 

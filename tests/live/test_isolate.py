@@ -1,6 +1,7 @@
 """``memory_limit(isolate=True)``: real processes, real limits of the kernel."""
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -85,6 +86,23 @@ def pid_and_threads():
 def grow_there():
     """Take memory without end, found by a fresh interpreter."""
     grow()
+
+
+def twice(function):
+    """A decorator below the limit."""
+
+    @functools.wraps(function)
+    def wrapped(value):
+        return function(value) * 2
+
+    return wrapped
+
+
+@ISOLATED
+@twice
+def decorated(value):
+    """A function with a decorator of its own."""
+    return [value]
 
 
 @ISOLATED
@@ -226,6 +244,7 @@ def test_beside_threads_a_fresh_interpreter_runs_it():
     assert double("a") == ["a", "a"]
     assert pid_and_threads()[1] == 1
     assert Maker(3).make(4) == 12
+    assert decorated(1) == [1, 1], "decorators below the limit run in the child, too"
     with pytest.raises(LimitExceeded) as caught:
         grow_there()
     assert LIMIT - 2 * MIB < caught.value.used <= LIMIT + MIB

@@ -323,8 +323,8 @@ def _pickle_call(function: Callable[..., Any], args: Any, options: Any, name: st
     from multiprocessing import spawn
 
     why = "this process has other threads, so a fresh interpreter must run it"
-    named = _named(function)
-    if named is None:
+    location = _locate(function)
+    if location is None:
         raise IsolationFailed(
             f"{name}: {why}, which finds only functions with a name at the top of a module; move it there, or call it"
             " before threads are started"
@@ -334,7 +334,7 @@ def _pickle_call(function: Callable[..., Any], args: Any, options: Any, name: st
         setup = spawn.get_preparation_data(name)
         setup.pop("authkey", None)  # which only multiprocessing may send
         pickle.dump(setup, call)
-        pickle.dump((*named, args, dict(options)), call)
+        pickle.dump((location, args, dict(options)), call)
     except Exception as error:
         call.close()
         raise IsolationFailed(f"{name}: {why}, and its arguments cannot be pickled ({error})") from error
@@ -343,29 +343,24 @@ def _pickle_call(function: Callable[..., Any], args: Any, options: Any, name: st
     return call
 
 
-def _named(function: Callable[..., Any]) -> tuple[str, str] | None:
-    """Return module and name under which a function is found, itself or behind decorators."""
+def _locate(function: Callable[..., Any]) -> tuple[str, str, int] | None:
+    """Return module, name and number of decorators to unwrap under which a function is found; None when it is not."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not module or not name or module not in sys.modules:
-        return None
     try:
-        _found(module, name, function)
-    except (AttributeError, LookupError):
+        found = _resolve(module or "", name or "", 0)
+        depth = 0
+        while found is not function:
+            found, depth = found.__wrapped__, depth + 1
+    except (AttributeError, KeyError):
         return None
-    return module, name
+    return str(module), str(name), depth
 
 
-def _found(module: str, name: str, function: Callable[..., Any] | None = None) -> Callable[..., Any]:
+def _resolve(module: str, name: str, depth: int) -> Any:
     found: Any = functools.reduce(getattr, name.split("."), sys.modules[module])
-    while function is not found:
-        inner = getattr(found, "__wrapped__", None)
-        if inner is None:
-            if function is not None:
-                raise LookupError(name)
-            break
-        found = inner
-    result: Callable[..., Any] = found
-    return result
+    for _ in range(depth):
+        found = found.__wrapped__
+    return found
 
 
 def run_fresh(call_fd: int, spec: tuple[Any, ...]) -> None:
@@ -376,9 +371,9 @@ def run_fresh(call_fd: int, spec: tuple[Any, ...]) -> None:
     def load() -> tuple[Callable[..., Any], Any, Any]:
         with open(call_fd, "rb") as call:
             spawn.prepare(pickle.load(call))
-            module, name, args, options = pickle.load(call)
-        import_module(module)
-        return _found(module, name), args, options
+            location, args, options = pickle.load(call)
+        import_module(location[0])
+        return _resolve(*location), args, options
 
     _run(ChildSpec(*spec), load)
 

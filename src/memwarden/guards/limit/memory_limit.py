@@ -24,7 +24,7 @@ class _ExitMethod:
     """``__exit__`` as a C call, so that no exception is raised between the block and its end.
 
     A pending interruption, or a Ctrl-C, is raised at the start of the next function: a plain ``__exit__`` would not
-    run, and ``RLIMIT_DATA`` would stay lowered (ADR 0017). A generator resumed behind a ``yield from`` is the only
+    run, and ``RLIMIT_DATA`` would stay lowered (ADR 0018). A generator resumed behind a ``yield from`` is the only
     Python code at the start of which CPython does not check for exceptions. So a ``with`` statement gets ``min``, which
     calls its key function, the generator's ``send``, on each argument. Code that asks the class
     (``contextlib.ExitStack``) gets the plain function.

@@ -35,7 +35,8 @@ from memwarden.protocols import Action, Recorder
 from memwarden.readers.linux.identity import ProcProbe
 from memwarden.records.jsonl import JsonlRecorder, read_lines
 from memwarden.records.log import LogRecorder
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock, ScriptedReader
 from support.engine import Keeper, no_thread_is_left

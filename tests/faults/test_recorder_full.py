@@ -70,7 +70,7 @@ def test_a_file_on_a_full_disk_goes_on_where_there_is_space_again(tmp_path: Path
         clock.advance(2.0)
         assert warden.flush()
     first, second = other.messages(EventKind.TROUBLE)
-    assert first == "record /dev/full: No space left on device; free some space, or record to another place"
+    assert first == "record /dev/full: No space left on device; free some space, or record to another path"
     assert second == "memwarden.records.jsonl.JsonlRecorder works again"
     kept = list(read_lines(tmp_path / "record.jsonl"))
     samples = [event.value.sample.monotonic for event in kept if event.kind is EventKind.SAMPLE]

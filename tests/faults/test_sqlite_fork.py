@@ -16,7 +16,8 @@ from memwarden.engine.warden import Warden
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.records import sqlite_connection
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 from memwarden.testing import ScriptedReader
 from support.forked import ended_well, run_in_child
 from support.trees import descriptors
@@ -159,7 +160,7 @@ def test_a_fork_in_the_midst_of_a_turn(path: Path, recorder: SqliteRecorder, mon
         sqlite_connection._abandoned.clear()
         gc.collect()  # were nothing left that holds it, the connection would be closed here
 
-    with recorder._database.turn():
+    with recorder._database.locked():
         connection = recorder._database.connection()
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE events SET message = 'changed'")

@@ -19,7 +19,8 @@ from memwarden.readers.factory import default_readers
 from memwarden.engine.warden import Warden
 from memwarden.records.jsonl import JsonlRecorder
 from memwarden.records.log import LogRecorder
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 from memwarden.records.statistics import Statistics
 
 folder, count, size = sys.argv[1], int(sys.argv[2]), 4 << 20

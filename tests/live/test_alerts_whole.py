@@ -17,7 +17,7 @@ from memwarden.model.events import EventKind
 from memwarden.model.facts import SystemMemory
 from memwarden.model.serialize import iso
 from memwarden.records.jsonl import read_lines
-from memwarden.records.sqlite import read_history
+from memwarden.records.sqlite_reader import read_history
 from memwarden.records.statistics import Statistics
 from memwarden.testing import FakeClock
 from support.engine import SOON, VAST, Keeper

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from memwarden.faces.cli.exit_codes import KILLED_AT_LIMIT, OWN_FAILURE
-from memwarden.records.sqlite import read_history
+from memwarden.records.sqlite_reader import read_history
 from memwarden.settings import OPTIONS
 from memwarden.testing import HOG
 from support.receiver import Got, Receiver

@@ -15,7 +15,8 @@ import pytest
 
 import memwarden
 from memwarden.model.events import Event, EventKind
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(memwarden.__file__).parents[1])}
 
@@ -113,7 +114,8 @@ FULL_DISK = """
 import json, os, subprocess, sys, time
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 folder = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
 open(f"{folder}/ballast", "wb").write(b"x" * (300 << 10))
@@ -159,7 +161,8 @@ STRANGER = """
 import os, sqlite3, sys
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
-from memwarden.records.sqlite import SqliteRecorder, read_history
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history
 folder = sys.argv[1]
 os.setgroups([])
 os.setgid(65534)
@@ -190,7 +193,7 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     new, old, missing, read = result.stdout.splitlines()
     assert os.strerror(errno.EACCES) in new
-    assert "record to another place" in new
+    assert "record to another path" in new
     assert "readonly database; make the file and its folder writable" in old
     assert os.strerror(errno.EACCES) in missing
     assert read == "['kept']"

@@ -17,7 +17,8 @@ from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.serialize import iso
 from memwarden.model.verdicts import Assessment, PressureLevel, Reading
-from memwarden.records.sqlite import SqliteRecorder, read_history, read_rollups
+from memwarden.records.sqlite import SqliteRecorder
+from memwarden.records.sqlite_reader import read_history, read_rollups
 from support.values import BARE, FULL, PROCESS, READING
 
 #: Whole microseconds, as a written time says them.

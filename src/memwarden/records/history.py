@@ -1,4 +1,4 @@
-"""A record of either kind, for those who go through it from its beginning: what was recorded, by whom, in order."""
+"""A record of either kind (SQLite or JSON lines) as the events of each writer, in order."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ _SQLITE = b"SQLite format 3\0"
 
 
 class History:
-    """A record at ``path``: a history in SQLite or lines of JSON, whatever it is called.
+    """A record at ``path``: a history in SQLite or JSON lines, whatever its name.
 
-    What ``memwarden watch --json`` printed is one, too. Raises :class:`RecordError` where there is none, it cannot be
-    read, or nothing in it is of memwarden.
+    The output of ``memwarden watch --json`` is one, too. Raises :class:`RecordError` where there is none, it cannot be
+    read, or it contains nothing of memwarden.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(os.fspath(path))
-        #: Lines that were passed over: torn, or not of memwarden. In SQLite they are not counted.
+        #: Lines that were skipped: torn, or not of memwarden. Not counted in SQLite.
         self.skipped = 0
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):
-                raise self._error("is no regular file; name a record")
+                raise self._error("is not a regular file; name a record")
             with open(self.path, "rb") as file:
-                begin = file.read(len(_SQLITE))
+                start = file.read(len(_SQLITE))
         except OSError as error:
             raise self._error(f"{error.strerror or error}; name a record that can be read") from None
-        if not begin:
+        if not start:
             raise self._error("is empty; name a record")
-        self._sqlite = begin == _SQLITE
+        self._sqlite = start == _SQLITE
 
     def __iter__(self) -> Iterator[Iterator[Event]]:
         """The events of each writer: of a file of lines there is one. Raises :class:`RecordError`."""
         if not self._sqlite:
             yield self._lines()
             return
-        from memwarden.records.sqlite import read_history, read_writers
+        from memwarden.records.sqlite_reader import read_history, read_writers
 
         for writer in read_writers(self.path):
             yield read_history(self.path, writer=writer)
@@ -70,7 +70,7 @@ class History:
             raise self._error(
                 f"was written by a newer memwarden (schema {newest}, this one knows {SCHEMA}); upgrade memwarden"
             )
-        raise self._error("holds nothing that memwarden recorded; name a record")
+        raise self._error("contains nothing that memwarden recorded; name a record")
 
     def _error(self, what: str) -> RecordError:
         return RecordError(f"record {self.path}: {what}", path=self.path)

@@ -1,12 +1,11 @@
 """Events as JSON lines that survive a crash.
 
-Each event is one line, written by one ``write`` on a descriptor opened for appending: what a killed
-process wrote stands in the file. A torn line (the machine lost power, the disk was full) stays alone: the
-next one begins on a line of its own, and readers pass over what is not JSON. Events that are not samples
-are flushed to the disk.
+Each event is one line, written by one ``write`` on a descriptor opened for appending, so events of a killed process
+are in the file. After a torn line (power loss, full disk) the next event starts on a new line, and readers skip what
+is not JSON. Events that are not samples are flushed to the disk.
 
-Rotation: past ``max_bytes`` or ``max_age`` the file becomes ``NAME.1``, ``NAME.1`` becomes ``NAME.2`` and
-so on, ``keep`` of them at most.
+Rotation: past ``max_bytes`` or ``max_age`` the file becomes ``NAME.1``, ``NAME.1`` becomes ``NAME.2`` and so on, at
+most ``keep`` of them.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from memwarden.model.units import MIB
 
 
 class JsonlRecorder:
-    """Appends events to ``path``; makes its folder (0700) when it is missing.
+    """Appends events to ``path``; creates its folder (0700) if it is missing.
 
-    Samples may ``max_delay`` for some seconds and are then written several at once; any other event is written at
-    once, with what waits before it. ``every_sample`` keeps the looks between the samples, too. Raises
-    :class:`RecordError` from ``record`` when a line could not be kept; the next call tries again, and ``lost`` counts
-    the lines that were not kept.
+    Samples may wait ``max_delay`` seconds and are then written together; any other event is written at once, after
+    the waiting ones. ``every_sample`` also keeps samples between those of the interval. ``record`` raises
+    :class:`RecordError` when a line could not be kept; the next call tries again, and ``lost`` counts such lines.
     """
 
     #: Seconds; see :class:`memwarden.protocols.Recorder`.
@@ -58,7 +56,7 @@ class JsonlRecorder:
         self._torn = False
 
     def record(self, event: Event) -> None:
-        """Keep an event. Raises :class:`RecordError`."""
+        """Write an event. Raises :class:`RecordError`."""
         try:
             if self._encode is None:
                 line = to_json(event)
@@ -79,7 +77,7 @@ class JsonlRecorder:
             written = os.write(self._fd, data)
             self._size += written
             self._torn = written != len(data)
-            if self._torn:  # the disk took a part: what it refuses is told by trying the rest
+            if self._torn:  # a partial write: writing the rest raises the reason
                 rest = os.write(self._fd, data[written:])
                 self._size += rest
                 self._torn = written + rest != len(data)
@@ -95,7 +93,7 @@ class JsonlRecorder:
                 ) from None
             way_out = "free some space, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise RecordError(
-                f"record {self.path}: {error.strerror or error}; {way_out}record to another place", path=self.path
+                f"record {self.path}: {error.strerror or error}; {way_out}record to another path", path=self.path
             ) from None
 
     def _flush(self) -> None:
@@ -118,12 +116,12 @@ class JsonlRecorder:
             self._rotate()
         if self._fd < 0:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            # O_NOFOLLOW: in a shared directory somebody else may have laid a link under our name.
+            # O_NOFOLLOW: in a shared directory another user may have created a link under our name.
             # O_BINARY: Windows would write our line ends as two characters.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"):
                 flags |= getattr(os, name, 0)
-            if not hasattr(os, "O_NOFOLLOW") and os.path.islink(self.path):  # Windows: looked at once, before
+            if not hasattr(os, "O_NOFOLLOW") and os.path.islink(self.path):  # Windows: checked once, before
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             self._fd = os.open(self.path, flags, 0o600)
             status = os.fstat(self._fd)
@@ -136,9 +134,9 @@ class JsonlRecorder:
                     self._rotate()
                     self._prepare(size)
 
-    def _due(self, size: int, begun: float) -> bool:
+    def _due(self, size: int, modified: float) -> bool:
         full = self._size + size > self._max_bytes
-        return self._size > 0 and (full or self._wall() - begun > self._max_age)
+        return self._size > 0 and (full or self._wall() - modified > self._max_age)
 
     def _rotate(self) -> None:
         os.close(self._fd)
@@ -151,14 +149,14 @@ class JsonlRecorder:
             os.unlink(self.path)
 
     def close(self) -> None:
-        """Give the descriptor back; nothing is held back in memory."""
+        """Close the descriptor; nothing is buffered."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """The values of a record, oldest first; what is torn or unknown is passed over."""
+    """Yield the values of a record, oldest first; torn and unknown lines are skipped."""
     import json
 
     with open(path, encoding="utf-8", errors="replace") as lines:

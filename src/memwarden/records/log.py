@@ -1,4 +1,4 @@
-"""Events to Python's logging. What a log record carries of one stands in :mod:`memwarden.model.log`."""
+"""Recorder that writes events to Python's logging; :mod:`memwarden.model.log` has the fields of a log record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.log import extra_of, logger
 from memwarden.model.verdicts import Reading
 
-#: At which level a kind of event is logged; what is not named here is INFO.
+#: Log level for each kind of event, by default INFO; None: not logged.
 LEVELS: Mapping[EventKind, int | None] = {
     EventKind.SAMPLE: logging.DEBUG,
     EventKind.GAP: logging.DEBUG,
@@ -21,10 +21,10 @@ LEVELS: Mapping[EventKind, int | None] = {
 
 
 class LogRecorder:
-    """Logs events to the logger ``memwarden``, where a warden alone would log only trouble and changes.
+    """Logs events to the logger ``memwarden``, where a warden by itself logs only trouble and changes.
 
-    ``levels`` says otherwise than :data:`LEVELS` for some kinds of event; None: not logged at all. An event whose
-    level is not enabled costs next to nothing. Raises :class:`RecordError` for an event that cannot be written.
+    ``levels`` overrides :data:`LEVELS` for some kinds of event; None: not logged at all. Raises
+    :class:`RecordError` for an event that cannot be written.
     """
 
     #: See :class:`memwarden.protocols.Recorder`.
@@ -44,14 +44,14 @@ class LogRecorder:
                 raise RecordError(
                     f"log: this {event.kind.value} cannot be written: {error!r}", path=self._log.name
                 ) from error
-            self._log.log(level, "%s", event.message or _told(event), extra=extra)
+            self._log.log(level, "%s", event.message or _message(event), extra=extra)
 
     def close(self) -> None:
-        """Nothing is held; handlers belong to the program."""
+        """Do nothing: handlers belong to the program."""
 
 
-def _told(event: Event) -> str:
-    """A line for an event that brings none of its own."""
+def _message(event: Event) -> str:
+    """Return a message for an event that has none."""
     if not isinstance(event.value, Reading):
         return event.kind.value
     assessment = event.value.assessment

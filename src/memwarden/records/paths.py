@@ -1,4 +1,4 @@
-"""Where records go when nobody named a place: the platform's convention for state that may be kept."""
+"""Default paths of records: the platform's directory for state of a program."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 
 def state_directory(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> str:
-    """The directory for this user's records (not made yet).
+    """Return the directory for this user's records (not created yet).
 
     Linux: ``$XDG_STATE_HOME/memwarden``, by default ``~/.local/state/memwarden`` (XDG base directories);
     macOS: ``~/Library/Application Support/memwarden``; Windows: ``%LOCALAPPDATA%\\memwarden``. Without a
-    home directory: a directory of this user's own below the system's temporary one.
+    home directory: this user's directory below the system's temporary one.
     """
     env = os.environ if environment is None else environment
     if platform == "win32":
@@ -25,22 +25,22 @@ def state_directory(environment: Mapping[str, str] | None = None, platform: str 
             return ntpath.join(profile, "AppData", "Local", "memwarden")
     else:
         state = env.get("XDG_STATE_HOME", "")
-        if posixpath.isabs(state):  # the specification says that a relative one counts as not set
+        if posixpath.isabs(state):  # the specification ignores a relative one
             return posixpath.join(state, "memwarden")
         home = env.get("HOME", "")
         if posixpath.isabs(home):
             below = ("Library", "Application Support") if platform == "darwin" else (".local", "state")
             return posixpath.join(home, *below, "memwarden")
-    import tempfile  # brings hashing, random numbers and compression along: 10 ms
+    import tempfile  # imports hashing, random numbers and compression: 10 ms
 
     owner = os.getuid() if hasattr(os, "getuid") else env.get("USERNAME", "user")
     return os.path.join(tempfile.gettempdir(), f"memwarden-{owner}")
 
 
 def make_private(folder: str) -> str:
-    """Make a folder for this user alone; returns what is wrong with it, or ``""``.
+    """Create a folder for this user only; returns an error message, or ``""``.
 
-    Below a shared temporary directory somebody else may have made a folder of that name before us.
+    Below a shared temporary directory another user may have created a folder of that name before us.
     """
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -53,11 +53,11 @@ def make_private(folder: str) -> str:
 
 
 def prune(folder: str, keep: int = 200) -> None:
-    """Remove the oldest records of ours (``*.jsonl`` and rotated ones) beyond ``keep``; others' files stay."""
+    """Remove the oldest JSON line records (``*.jsonl`` and rotated ones) beyond ``keep``; other files stay."""
     try:
         names = [name for name in os.listdir(folder) if ".jsonl" in name]
         paths = sorted((os.path.join(folder, name) for name in names), key=os.path.getmtime, reverse=True)
         for path in paths[keep:]:
             os.unlink(path)
     except OSError:
-        return  # not there yet, or another run is pruning
+        return  # does not exist yet, or another run is pruning

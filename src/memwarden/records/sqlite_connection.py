@@ -1,11 +1,11 @@
-"""One connection to an SQLite file that survives forks, moved files and trouble.
+"""One connection to an SQLite file that survives forks, moved files and errors.
 
-SQLite keeps its locks in tables of the process (``os_unix.c``: one entry for each open file), and these come along
-in a fork while the kernel's locks do not. A child that opens a file again which its parent held open believes in
-locks that it has not got, and one that closes what it inherited may remove the log of the others
-(https://www.sqlite.org/howtocorrupt.html, 2.6). So every connection here is closed before a fork, which waits for a
-transaction under way, and is opened again when it is next used. Where that could not be waited for, or somebody
-forked without Python's knowledge, the child leaves what it inherited alone for ever and refuses that file.
+SQLite keeps its locks in tables of the process (``os_unix.c``: one entry for each open file), which a fork copies while
+the kernel's locks are not inherited. A child that opens the parent's file again relies on locks that it does not
+have, and closing an inherited connection may remove the log of other processes
+(https://www.sqlite.org/howtocorrupt.html, 2.6). So every connection is closed before a fork, which waits for a running
+transaction, and is opened at its next use. If the wait timed out, or the fork bypassed Python, the child never touches
+the inherited connection and refuses that file.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from memwarden.records.paths import make_private
 if TYPE_CHECKING:
     import sqlite3
 
-#: How long a lock of another program is waited for. Ours are held for milliseconds; the warden sets a receiver aside
-#: that is busy for 10 s.
+#: Timeout for a lock of another program. Ours are held for milliseconds; the warden drops a recorder that is busy
+#: for 10 s.
 BUSY_SECONDS = 2.0
-#: SQLite asks for a lock ever more rarely, up to ten times a second: beside one who writes all the time it may
-#: never come by it. So it gives up early, and we ask again.
-_ASK_SECONDS = 0.025
-#: How long a fork waits for a transaction of another thread.
+#: SQLite polls a lock ever more rarely, up to ten times a second, and may never get it beside a steady writer. So its
+#: own timeout is short, and we retry.
+_SQLITE_SECONDS = 0.025
+#: Time that a fork waits for a transaction of another thread.
 FORK_SECONDS = 1.0
 
 _WAYS_OUT = {
     "FULL": "free some space",
     "IOERR": "see whether the disk is full or failing",
-    "CORRUPT": "move it away and a new one is begun ('sqlite3 FILE .recover' may save what it holds)",
+    "CORRUPT": "move it away and a new one is created ('sqlite3 FILE .recover' may save its contents)",
     "NOTADB": "move it away",
-    "BUSY": f"another program holds it for longer than {BUSY_SECONDS:g} s: end that",
+    "BUSY": f"another program has locked it for more than {BUSY_SECONDS:g} s: stop that program",
     "READONLY": "make the file and its folder writable",
     "CANTOPEN": "make the file and its folder accessible",
 }
@@ -50,30 +50,30 @@ _WAYS_OUT["PERM"] = _WAYS_OUT["AUTH"] = _WAYS_OUT["READONLY"]
 _FileId = tuple[int, int]
 #: A plain set, since it can be copied in one step while other threads add to it; a WeakSet cannot.
 _databases: set[weakref.ref[SqliteConnection]] = set()
-#: In a child: the files whose connections were inherited, and these, which must never be closed.
+#: In a child: files with inherited connections, and these connections, which must never be closed.
 _inherited: set[_FileId] = set()
 _abandoned: list[sqlite3.Connection] = []
-#: Held while a file is made: closing a descriptor of a file that SQLite has open would drop SQLite's locks.
-_making = threading.Lock()
-#: What the thread that forks holds meanwhile.
+#: Held while a file is created: closing a descriptor of a file that SQLite has open would drop SQLite's locks.
+_create_lock = threading.Lock()
+#: Locks that the forking thread holds during the fork.
 _held: dict[int, list[threading.Lock]] = {}
 
 
-def _trouble(path: str, error: Exception, otherwise: str) -> RecordError:
-    """What an error of SQLite or of the system means for a record, with a way out."""
+def _record_error(path: str, error: Exception, otherwise: str) -> RecordError:
+    """Return the error of SQLite or of the system as a record error with a way out."""
     if isinstance(error, RecordError):
         return error
     if isinstance(error, OSError):
-        said, way = error.strerror or str(error), _WAYS_OUT["CANTOPEN"]
+        text, way = error.strerror or str(error), _WAYS_OUT["CANTOPEN"]
     else:
         # SQLITE_READONLY_DIRECTORY and its like are refinements of SQLITE_READONLY.
         word = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_").partition("_")[0]
-        said, way = str(error) or repr(error), _WAYS_OUT.get(word, "see whether the file is sound")
-    return RecordError(f"record {path}: {said}; {way}, or {otherwise}", path=path)
+        text, way = str(error) or repr(error), _WAYS_OUT.get(word, "check the file with 'sqlite3 FILE .dump'")
+    return RecordError(f"record {path}: {text}; {way}, or {otherwise}", path=path)
 
 
-def patiently(do: Callable[[], object]) -> None:
-    """Do something that needs a lock, again and again for ``BUSY_SECONDS`` where somebody else has it."""
+def retry_while_locked(do: Callable[[], object]) -> None:
+    """Call ``do``, which needs a lock, again for up to ``BUSY_SECONDS`` while another process has the lock."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -88,16 +88,16 @@ def patiently(do: Callable[[], object]) -> None:
 class SqliteConnection:
     """A file and at most one connection to it; ``prepare`` is called with each new one.
 
-    Everything goes on inside ``with database.turn():``. What goes wrong there is raised as :class:`RecordError`,
-    and the connection is given up: the next turn begins anew.
+    Use it inside ``with database.locked():``. Errors there are raised as :class:`RecordError` and close the
+    connection; the next use opens it again.
     """
 
     def __init__(self, path: str, prepare: Callable[[sqlite3.Connection], None], *, writes: bool) -> None:
         self.path = path
-        #: Counts the forks that this object came through.
+        #: Number of forks since this object was created.
         self.generation = 0
         self._prepare, self._writes = prepare, writes
-        self._otherwise = "record to another place" if writes else "read another file"
+        self._otherwise = "record to another path" if writes else "read another file"
         self._db: sqlite3.Connection | None = None
         self._file: _FileId | None = None
         self._pid = os.getpid()
@@ -105,27 +105,27 @@ class SqliteConnection:
         _databases.add(weakref.ref(self, _databases.discard))
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """For this thread alone, until the block ends."""
-        self._renew()
+    def locked(self) -> Iterator[None]:
+        """Lock the connection for this thread until the block ends."""
+        self._check_fork()
         with self._lock:
             try:
                 yield
             except BaseException as error:
-                self.give_up()
+                self.disconnect()
                 if isinstance(error, Exception):
-                    trouble = _trouble(self.path, error, self._otherwise)
-                    if trouble is not error:  # an error that is its own cause cannot be pickled with its causes (tblib)
-                        raise trouble from error
+                    raised = _record_error(self.path, error, self._otherwise)
+                    if raised is not error:  # an error that is its own cause cannot be pickled with its causes (tblib)
+                        raise raised from error
                 raise
 
     def connection(self) -> sqlite3.Connection:
-        """The connection, within a turn; a new one where there is none or the file is no longer the same."""
+        """Return the connection, inside ``locked()``; a new one where there is none or the file was replaced."""
         if self._db is not None:
             with contextlib.suppress(OSError):
                 if _file_id(os.stat(self.path)) == self._file:
                     return self._db
-            self.give_up()  # moved or removed: what is written there now, nobody would find
+            self.disconnect()  # moved or removed: nothing written there would be found
         try:
             import sqlite3
         except ImportError as error:
@@ -133,7 +133,7 @@ class SqliteConnection:
                 f"record {self.path}: this Python was built without sqlite3 ({error}); record JSON lines instead",
                 path=self.path,
             ) from None
-        self._file = file = self._make()
+        self._file = file = self._create()
         if file in _inherited:
             raise RecordError(
                 f"record {self.path}: this process was forked while its parent wrote there; record to another file, "
@@ -144,34 +144,34 @@ class SqliteConnection:
             _uri(self.path, self._mode()),
             uri=True,
             timeout=BUSY_SECONDS,
-            isolation_level=None,  # transactions are ours to begin
-            check_same_thread=False,  # the lock sees to it
+            isolation_level=None,  # we start transactions ourselves
+            check_same_thread=False,  # the lock ensures it
         )
         self._db = db
         if not self._writes:
             db.execute("PRAGMA query_only = ON")
         self._prepare(db)
         if self._writes:
-            db.execute(f"PRAGMA busy_timeout = {_ASK_SECONDS * 1000:.0f}")
+            db.execute(f"PRAGMA busy_timeout = {_SQLITE_SECONDS * 1000:.0f}")
         return db
 
-    def give_up(self) -> None:
-        """Close the connection, within a turn. An open transaction is rolled back."""
+    def disconnect(self) -> None:
+        """Close the connection, inside ``locked()``. An open transaction is rolled back."""
         db, self._db = self._db, None
         if db is not None:
             with contextlib.suppress(Exception):
                 db.close()
 
-    def _renew(self) -> None:
+    def _check_fork(self) -> None:
         if self._pid != os.getpid():
             self._leave_inherited()
             self.generation += 1
             self._pid, self._lock = os.getpid(), threading.Lock()
 
     def _leave_inherited(self) -> None:
-        """In a child: leave the parent's connection alone; not even the end of this process may close it.
+        """In a child: never close the parent's connection, not even at the end of this process.
 
-        A reference more than there is keeps the interpreter from doing so when it clears its modules.
+        One extra reference keeps the interpreter from closing it when it clears its modules.
         """
         db, self._db = self._db, None
         if db is None:
@@ -186,24 +186,24 @@ class SqliteConnection:
 
     def _mode(self) -> str:
         if self._writes or os.access(self.path, os.W_OK):
-            return "rw"  # who only reads, too: the last one to close tidies the log away, and must be able to
-        # Where nobody may write SQLite cannot make the files that readers and writers share, and needs none.
-        alone = not os.path.exists(self.path + "-wal") and not os.access(os.path.dirname(self.path), os.W_OK)
-        return "ro&immutable=1" if alone else "ro"
+            return "rw"  # readers, too: the last connection to close removes the log, and must be able to
+        # In a read-only folder SQLite cannot create the shared files of readers and writers, and needs none.
+        immutable = not os.path.exists(self.path + "-wal") and not os.access(os.path.dirname(self.path), os.W_OK)
+        return "ro&immutable=1" if immutable else "ro"
 
-    def _make(self) -> _FileId:
+    def _create(self) -> _FileId:
         if self._writes:
             folder = os.path.dirname(self.path)
             if not os.path.isdir(folder) and (wrong := make_private(folder)):
                 raise RecordError(
                     f"record {self.path}: {wrong}; make it a folder of yours, or {self._otherwise}", path=self.path
                 )
-            with _making:
+            with _create_lock:
                 with contextlib.suppress(FileExistsError):
                     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
                     os.close(os.open(self.path, flags, 0o600))
         status = os.lstat(self.path)
-        if self._writes and stat.S_ISLNK(status.st_mode):  # somebody else may have laid it in a shared directory
+        if self._writes and stat.S_ISLNK(status.st_mode):  # another user may have created it in a shared directory
             raise RecordError(
                 f"record {self.path}: is a link, and links are not followed; name the file itself", path=self.path
             )
@@ -237,7 +237,7 @@ def _before_fork() -> None:
         lock = database._lock
         if lock.acquire(timeout=FORK_SECONDS):
             held.append(lock)
-            database.give_up()
+            database.disconnect()
 
 
 def _after_fork_in_parent() -> None:
@@ -246,14 +246,14 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _making
-    _making = threading.Lock()
+    global _create_lock
+    _create_lock = threading.Lock()
     _held.clear()
     for database in _all():
-        if database._pid != os.getpid():  # else another hook has used it here already
+        if database._pid != os.getpid():  # otherwise another hook has used it here already
             database._leave_inherited()
-            database._lock = threading.Lock()  # the forking thread held it, and is not there to let go
-            database._pid = -1  # a grandchild may get the number of an ancestor that is gone
+            database._lock = threading.Lock()  # the forking thread, which held it, does not exist in the child
+            database._pid = -1  # a grandchild may get the pid of an ended ancestor
 
 
 at_fork(RECORDS, before=_before_fork, parent=_after_fork_in_parent, child=_after_fork_in_child)

@@ -1,4 +1,4 @@
-"""Figures over the whole watch and over the newest readings, in memory that does not grow."""
+"""Figures over the whole watch and over the newest readings, in constant memory."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class Peak(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What is known at a moment. None: no reading told of it yet."""
+    """Statistics so far. None: no reading has this figure yet."""
 
-    #: Readings that were taken, those without a figure included.
+    #: Number of readings, those without a figure included.
     readings: int = 0
-    #: Of the newest reading: bytes that count against the nearest limit, that limit, what may still be taken,
-    #: and used as a share of the limit, 0..1 and beyond.
+    #: Of the newest reading: bytes that count against the nearest limit, that limit, bytes available, and used as a
+    #: share of the limit, 0..1 and above.
     used: int | None = None
     limit: Limit | None = None
     available: int | None = None
     current: float | None = None
-    #: Of the share: mean of the newest readings, least and highest of all.
+    #: Share used: mean of the newest readings, minimum and maximum of all.
     average: float | None = None
     least: float | None = None
     peak: Peak | None = None
     #: Seconds spent at LOW, MODERATE, HIGH and CRITICAL.
     level_seconds: tuple[float, ...] = (0.0,) * len(PressureLevel)
-    #: Episodes of a rule that began, and how often one fired again before it was over.
+    #: Episodes of rules, and how often a rule fired again within one.
     alerts: int = 0
     repeats: int = 0
 
 
 class Statistics:
-    """Counts what it is told as a recorder; ``window`` is how many readings the average is made of.
+    """Recorder that keeps statistics; ``window`` is the number of readings in the average.
 
-    Fed on one thread; ``figures`` may be read on any: it is replaced as a whole. Samples max_delay, so the newest may
-    not be counted yet; :meth:`Warden.flush` and :meth:`Warden.status` see to it.
+    Called on one thread; ``figures`` may be read on any: it is replaced as a whole. Samples may be delivered
+    ``max_delay`` seconds late; :meth:`Warden.flush` and :meth:`Warden.status` deliver them.
     """
 
     #: Seconds; see :class:`memwarden.protocols.Recorder`.
@@ -64,22 +64,22 @@ class Statistics:
         self._episodes: dict[str, int] = {}
 
     def record(self, event: Event) -> None:
-        """Take in an event: readings, decisions and their end count."""
+        """Count an event: readings, decisions and cleared rules."""
         value = event.value
         if event.kind is EventKind.SAMPLE and isinstance(value, Reading):
-            self._see(value)
+            self._add(value)
         elif event.kind is EventKind.DECISION and isinstance(value, Decision) and not value.undo:
-            self._alert(value)
+            self._count_alert(value)
         elif event.kind is EventKind.CLEARED and isinstance(value, Clearing):
             self._episodes.pop(value.rule, None)
         elif event.kind in (EventKind.START, EventKind.STOP):
-            self._level = None  # what lies between was not watched
+            self._level = None  # the time between was not watched
             self._episodes.clear()
 
     def close(self) -> None:
-        """Nothing is held; the figures stay."""
+        """Do nothing: the figures stay."""
 
-    def _see(self, reading: Reading) -> None:
+    def _add(self, reading: Reading) -> None:
         sample, assessment = reading
         before, binding = self.figures, assessment.binding
         seconds = before.level_seconds
@@ -106,8 +106,8 @@ class Statistics:
             )
         self.figures = figures
 
-    def _alert(self, decision: Decision) -> None:
-        # An episode decides on several actions, and each repetition again: told apart by rule and repetition.
+    def _count_alert(self, decision: Decision) -> None:
+        # An episode has several decisions, and each repetition again: distinguished by rule and repetition.
         known = self._episodes.get(decision.rule)
         if known is None:
             self.figures = self.figures._replace(alerts=self.figures.alerts + 1)
@@ -116,7 +116,7 @@ class Statistics:
         self._episodes[decision.rule] = max(decision.repeat, known or 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as a dict that JSON can hold; what is not known is absent."""
+        """Return the figures as a JSON-safe dict; unknown ones are absent."""
         now = self.figures
         peak, limit = now.peak, now.limit
         plain: dict[str, Any] = {

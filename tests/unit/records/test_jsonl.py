@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
     """The first record raises, and names the file and a way out that fits; nothing is lost in silence."""
     (tmp_path / "file").write_text("")
     recorder = JsonlRecorder(tmp_path / "file" / "record.jsonl")
-    with pytest.raises(RecordError, match=r"record\.jsonl: [^;]*; record to another place$") as caught:
+    with pytest.raises(RecordError, match=r"record\.jsonl: [^;]*; record to another path$") as caught:
         recorder.record(event())
     assert caught.value.path == str(tmp_path / "file" / "record.jsonl")
     assert recorder.lost == 1

@@ -18,9 +18,10 @@ from memwarden.model.events import Event, EventKind
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.verdicts import Assessment, PressureLevel, Reading
-from memwarden.records import sqlite as module
-from memwarden.records.sqlite import Spread, SqliteRecorder, read_history, read_rollups
+from memwarden.records import sqlite_schema
+from memwarden.records.sqlite import SqliteRecorder
 from memwarden.records.sqlite_connection import SqliteConnection
+from memwarden.records.sqlite_reader import Spread, read_history, read_rollups
 from memwarden.testing import FakeClock
 from support.trees import descriptors
 from support.values import EVENT, FULL, PROCESS, READING, WALL
@@ -345,15 +346,15 @@ def test_an_older_schema_is_migrated(path: Path, recorder: Fed, monkeypatch: pyt
     """Step by step, with all that is in it; one that fails half-way changes nothing."""
     recorder.at(kind=EventKind.START, message="old")
     recorder.close()
-    steps = module.STEPS
+    steps = sqlite_schema.STEPS
     broken = ("ALTER TABLE events ADD COLUMN mood TEXT", "SELECT nonsense")
-    monkeypatch.setattr(module, "STEPS", (*steps, broken))
+    monkeypatch.setattr(sqlite_schema, "STEPS", (*steps, broken))
     with pytest.raises(RecordError, match="nonsense"):
         recorder.at(kind=EventKind.LEVEL)
     assert query(path, "PRAGMA user_version") == [(1,)]
     assert messages(path) == ["old"]  # an older file can be read as it is
     more = (("ALTER TABLE events ADD COLUMN mood TEXT DEFAULT 'calm'",), ("CREATE TABLE notes (text TEXT)",))
-    monkeypatch.setattr(module, "STEPS", (*steps, *more))
+    monkeypatch.setattr(sqlite_schema, "STEPS", (*steps, *more))
     recorder.at(kind=EventKind.LEVEL, message="new")
     assert query(path, "PRAGMA user_version") == [(3,)]
     assert query(path, "SELECT mood, message FROM events") == [("calm", "old"), ("calm", "new")]
@@ -389,7 +390,7 @@ def test_an_empty_file_is_begun(path: Path, recorder: Fed) -> None:
     ("content", "said"),
     [
         (b"no database, but long enough for a header " * 100, "file is not a database; move it away"),
-        (None, "malformed; move it away and a new one is begun"),
+        (None, "malformed; move it away and a new one is created"),
     ],
     ids=["not a database", "damaged"],
 )
@@ -425,7 +426,7 @@ def test_a_locked_database_is_waited_for_and_then_said(
     recorder.at(message="waits")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RecordError, match="locked; another program holds it"):
+    with pytest.raises(RecordError, match="locked; another program has locked it"):
         recorder.at(kind=EventKind.LEVEL, message="lost")
     with pytest.raises(RecordError, match="locked"):  # a sample is tried at once, too: trouble is told as it is
         recorder.at(message="lost as well")
@@ -441,7 +442,7 @@ def test_a_full_database_is_said(path: Path, recorder: Fed) -> None:
     recorder.at(kind=EventKind.START, message="start")
     db = recorder._database.connection()
     db.execute("PRAGMA max_page_count = 1")  # the least is what there is
-    with pytest.raises(RecordError, match="full; free some space, or record to another place"):
+    with pytest.raises(RecordError, match="full; free some space, or record to another path"):
         fill(recorder, 5000)
     kept = len(messages(path))
     recorder.at(kind=EventKind.STOP, message="stop")  # by a new connection, which has no such bound
@@ -756,8 +757,8 @@ def test_the_reader_of_this_process_does_not_disturb_its_writer(path: Path, reco
 def test_a_database_is_given_up_after_an_interruption(path: Path) -> None:
     """No transaction stays open behind it."""
     database = SqliteConnection(str(path), lambda db: None, writes=True)
-    with pytest.raises(KeyboardInterrupt), database.turn():
+    with pytest.raises(KeyboardInterrupt), database.locked():
         raise database.connection().execute("BEGIN IMMEDIATE") and KeyboardInterrupt
-    with database.turn():
+    with database.locked():
         database.connection().execute("BEGIN IMMEDIATE")
-        database.give_up()
+        database.disconnect()

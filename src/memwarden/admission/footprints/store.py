@@ -19,7 +19,7 @@ from memwarden.admission.footprints.task_key import host_class
 from memwarden.errors import RecordError
 from memwarden.model.footprints import PastTask, TaskKey
 from memwarden.records.paths import state_directory
-from memwarden.records.sqlite_connection import SqliteConnection, patiently
+from memwarden.records.sqlite_connection import SqliteConnection, retry_while_locked
 
 if TYPE_CHECKING:
     import sqlite3
@@ -155,19 +155,19 @@ class FootprintStore:
         try:
             self.save()
         finally:
-            with self._database.turn():
-                self._database.give_up()
+            with self._database.locked():
+                self._database.disconnect()
 
     def _drop_parents_tasks(self) -> None:
         """After a fork: the parent writes its pending tasks."""
-        with self._database.turn():
+        with self._database.locked():
             generation = self._database.generation
         if self._generation != generation:
             self._generation = generation
             self._pending = []
 
     def _read(self, kind: TaskKey) -> tuple[list[PastTask], list[PastTask]]:
-        with self._database.turn():
+        with self._database.locked():
             db = self._database.connection()
             if self._seen is None:
                 self._seen = _last(db)
@@ -199,9 +199,9 @@ class FootprintStore:
 
     def _write(self) -> None:
         self._tried = self._monotonic()
-        with self._database.turn():
+        with self._database.locked():
             db = self._database.connection()
-            patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+            retry_while_locked(lambda: db.execute("BEGIN IMMEDIATE"))
             news = self._others(db)
             ids = {kind: self._id(db, kind) for kind in {kind: None for kind, _ in self._pending}}
             for kind, row in self._pending:
@@ -235,7 +235,7 @@ def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
     """Return the kinds in a store, the last used first. Raises :class:`RecordError` where it cannot be read."""
     path = os.path.abspath(os.fspath(path if path is not None else default_path()))
     database = SqliteConnection(path, lambda db: None, writes=False)
-    with database.turn():
+    with database.locked():
         db = database.connection()
         kinds: list[StoredKind] = []
         if _version(db, path):
@@ -246,7 +246,7 @@ def stored(path: str | os.PathLike[str] | None = None) -> list[StoredKind]:
                 found = db.execute(f"{_SELECT} WHERE kind = ? ORDER BY id", (number,))
                 tasks = [task for row in found if (task := _task(*row[1:])) is not None]
                 kinds.append(StoredKind(TaskKey(name, version), host, seen, drifts, tasks))
-        database.give_up()
+        database.disconnect()
     return kinds
 
 
@@ -270,11 +270,11 @@ def _prepare(db: sqlite3.Connection) -> None:
     path = db.execute("PRAGMA database_list").fetchone()[2]
     version = _version(db, path)
     if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        patiently(lambda: db.execute("PRAGMA journal_mode = WAL"))
+        retry_while_locked(lambda: db.execute("PRAGMA journal_mode = WAL"))
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last second, and never the file
     db.execute("PRAGMA cache_size = -256")  # KiB
     if version < len(STEPS):
-        patiently(lambda: db.execute("BEGIN IMMEDIATE"))
+        retry_while_locked(lambda: db.execute("BEGIN IMMEDIATE"))
         for step in STEPS[_version(db, path) :]:  # read again: another process may have done it
             for statement in step:
                 db.execute(statement)

@@ -58,7 +58,7 @@ class Stat:
 
 
 def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
-    """Return the identity of the process with this pid. Raises :class:`ReadError` (``gone`` when there is no such process)."""
+    """Return the process with this pid now. Raises :class:`ReadError` (``gone`` when there is no such process)."""
     path = f"{proc}/{pid}/stat"
     try:
         return Stat(read_once("stat", path, 1024), path)

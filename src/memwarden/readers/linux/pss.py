@@ -1,8 +1,8 @@
 """PSS and USS of processes (resident size with shared pages divided, and private pages), on a CPU budget.
 
-For them the kernel walks a process's page tables (``smaps_rollup``, Linux 4.14): 13 to 20 µs for each MB in 4 KiB pages,
-and the process cannot change its mappings meanwhile. So they are measured on 1 % of a core, one process after another,
-and each figure has an age.
+For them the kernel walks a process's page tables (``smaps_rollup``, Linux 4.14), 13 to 20 µs for each MB in 4 KiB
+pages, and the process cannot change its mappings meanwhile. So they are measured on 1 % of a core, one process after
+another, and each figure has an age.
 
 The budget is kept by measuring: after ``c`` seconds of CPU time the next walk waits for ``c / budget``.
 """

@@ -337,6 +337,6 @@ RULE_KEYS: tuple[RuleKey, ...] = (
     RuleKey("escalate", Names(), None, "Further actions, one at a time, each only while the condition still holds."),
     RuleKey("step", _SOME_TIME, 5, "The time from one action of `escalate` to the next."),
     RuleKey("hold", _SOME_TIME, 60, "What can be taken back (a pause) is taken back after this time at the latest."),
-    RuleKey("severity", Choice(("info", "warning", "critical")), "warning", "How bad it is, for whoever is told."),
+    RuleKey("severity", Choice(("info", "warning", "critical")), "warning", "How bad it is, for the alerts."),
     RuleKey("dry_run", Switch(), False, "Only say what an action that harms would do."),
 )

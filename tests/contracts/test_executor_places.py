@@ -47,7 +47,7 @@ EACH = [pytest.param(name, marks=pytest.mark.own_process if name == "dask" else 
 
 @pytest.mark.parametrize("maker", EACH)
 def test_commands_run_on_any_executor(maker: str, tmp_path: Path) -> None:
-    """Every input comes back once with its exit code, output and errors; a program that is not there is told."""
+    """Every input comes back once with its exit code, output and errors; a program that is not there is reported."""
     out = tmp_path / "out"
     out.mkdir()
     inputs = ["0", "3", "0", "1", "two words"]
@@ -68,7 +68,7 @@ def test_commands_run_on_any_executor(maker: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("maker", EACH)
 def test_equal_inputs_are_each_run(maker: str, tmp_path: Path) -> None:
-    """Three times the same command: three lines, also where nothing tells them apart."""
+    """Three times the same command: three lines, though they are equal."""
     log = tmp_path / "log"
     with MAKERS[maker]() as executor:
         results = list(run_commands(["sh", "-c", f"echo x >>{log}"], ["a"] * 3, executor=executor))

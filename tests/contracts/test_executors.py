@@ -1,6 +1,6 @@
 """One suite that every executor passes which may do batches: ours, the standard library's, Dask's.
 
-Only what they all share is asked here; so whoever keeps to it may take any of them. What ours promises beyond that is
+Only what they all share is asked here; so code that keeps to it may take any of them. What ours promises beyond that is
 in ``tests/live/test_executor*.py``.
 """
 
@@ -45,7 +45,7 @@ def budgeted(method: str) -> BudgetedExecutor:
 
 
 @contextmanager
-def hinted() -> Iterator[Executor]:
+def with_options() -> Iterator[Executor]:
     with BudgetedExecutor(WORKERS, budget="1GiB") as executor:
         yield executor.with_options(kind="contract", size=1, reserve="1MiB")
 
@@ -64,7 +64,7 @@ MAKERS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
     "budgeted-fork": lambda: budgeted("fork"),
     "budgeted-spawn": lambda: budgeted("spawn"),
     "budgeted-forkserver": lambda: budgeted("forkserver"),
-    "hinted": hinted,
+    "with_options": with_options,
     "threads": lambda: ThreadPoolExecutor(WORKERS),
 }
 #: Dask leaves threads behind for the life of the process, which other tests cannot bear: it has one of its own.
@@ -135,7 +135,7 @@ def test_map_raises_where_a_call_did(executor: Executor) -> None:
 
 
 def test_map_has_a_timeout(executor: Executor, tmp_path: Path) -> None:
-    """What is there in time is given, then comes ``TimeoutError``."""
+    """Results that are there in time are returned, then ``TimeoutError`` is raised."""
     results = executor.map(chores.attend, [str(tmp_path)], timeout=0.3)
     with pytest.raises(TimeoutError):
         next(results)
@@ -143,7 +143,7 @@ def test_map_has_a_timeout(executor: Executor, tmp_path: Path) -> None:
 
 
 def test_a_result_has_a_timeout(executor: Executor, tmp_path: Path) -> None:
-    """Whoever does not want to wait longer is told, and may ask again."""
+    """A caller may stop waiting, and ask again later."""
     future = executor.submit(chores.attend, str(tmp_path))
     with pytest.raises(TimeoutError):
         future.result(0.1)
@@ -154,7 +154,7 @@ def test_a_result_has_a_timeout(executor: Executor, tmp_path: Path) -> None:
 
 
 def test_an_exception_is_the_tasks_own(executor: Executor) -> None:
-    """Its type, its arguments; and whoever asks twice gets it twice."""
+    """Its type and its arguments, every time."""
     future = executor.submit(chores.refuse, "too late")
     error = future.exception(60)
     assert isinstance(error, chores.Refusal)
@@ -166,12 +166,12 @@ def test_an_exception_is_the_tasks_own(executor: Executor) -> None:
 
 
 def test_callbacks_are_called_once_with_the_future(executor: Executor) -> None:
-    """Before the end and after it; one that raises is in nobody's way."""
-    heard: list[Future[int]] = []
+    """Before the end and after it; one that raises delays no other."""
+    called: list[Future[int]] = []
     event = threading.Event()
 
     def hear(future: Future[int]) -> None:
-        heard.append(future)
+        called.append(future)
         event.set()
 
     future = executor.submit(chores.rest, 5, 0.05)
@@ -179,7 +179,7 @@ def test_callbacks_are_called_once_with_the_future(executor: Executor) -> None:
     assert future.result(60) == 5
     assert event.wait(60)
     future.add_done_callback(hear)
-    assert heard == [future, future]
+    assert called == [future, future]
 
 
 def test_the_standard_librarys_waiting_works(executor: Executor, tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ def test_the_standard_librarys_waiting_works(executor: Executor, tmp_path: Path)
     assert wait([slow, quick], 60, ALL_COMPLETED).not_done == set()
 
 
-def test_what_has_not_begun_can_be_cancelled(executor: Executor, tmp_path: Path) -> None:
-    """It says so to whoever waits for it, and the others are done. (With Dask it may run all the same.)"""
+def test_a_pending_task_can_be_cancelled(executor: Executor, tmp_path: Path) -> None:
+    """Waiters notice it, and the others are done. (With Dask it may run all the same.)"""
     busy = [executor.submit(chores.attend, str(tmp_path), f"busy-{each}") for each in range(WORKERS)]
     for each in range(WORKERS):
         chores.begun(tmp_path, f"busy-{each}")
-    time.sleep(0.05)  # ours hands short tasks to workers that have just begun another: those have begun, too
+    time.sleep(0.05)  # Celery and Dask may prefetch
     waits = executor.submit(chores.attend, str(tmp_path), "never")
     assert waits.cancel()
     chores.go(tmp_path)

@@ -34,7 +34,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_done() -> None:
-    """Three times the budget, some of it in tasks that outgrow what is foreseen; nothing is lost."""
+    """Three times the budget, some of it in tasks that outgrow their prediction; nothing is lost."""
     sizes = [8, 20, 9, 30, 12, 8, 24, 10, 40, 8, 16, 12]
     with BudgetedExecutor(4, budget="64MiB") as executor:
         assert list(executor.map(carry, sizes, [0.1] * len(sizes))) == sizes

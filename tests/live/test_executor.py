@@ -1,4 +1,4 @@
-"""What the standard library's process pool does, ours does, too: asked of real workers."""
+"""The executor does what the standard library's process pool does: with real workers."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_an_error_in_a_chunk_comes_in_its_place(executor: BudgetedExecutor) -> N
         next(results)
 
 
-def test_who_stops_reading_a_map_has_the_rest_cancelled(executor: BudgetedExecutor, tmp_path: Path) -> None:
-    """What has not begun never does; the generator's end says so."""
+def test_the_rest_of_a_map_that_is_not_read_is_cancelled(executor: BudgetedExecutor, tmp_path: Path) -> None:
+    """Pending tasks are cancelled when the generator closes."""
     results = executor.map(chores.attend, [str(tmp_path)] * 6, list("abcdef"))
     chores.begun(tmp_path, "a")
     chores.begun(tmp_path, "b")
@@ -127,7 +127,7 @@ def test_all_of_many_are_cancelled(executor: BudgetedExecutor, tmp_path: Path) -
     assert executor.submit(chores.same, 1).result(60) == 1
 
 
-def test_waiters_hear_of_a_cancelled_one(executor: BudgetedExecutor, tmp_path: Path) -> None:
+def test_waiters_notice_a_cancelled_future(executor: BudgetedExecutor, tmp_path: Path) -> None:
     """``wait`` returns for a future that is cancelled while it waits, though no worker is free."""
     for name in "ab":
         executor.submit(chores.attend, str(tmp_path), name)
@@ -143,7 +143,7 @@ def test_waiters_hear_of_a_cancelled_one(executor: BudgetedExecutor, tmp_path: P
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_exception_says_where_it_came_from(method: str) -> None:
+def test_an_exception_has_the_workers_traceback(method: str) -> None:
     """The worker's traceback is the ``__cause__``, as text, with the line that raised it."""
     with make(1, method) as executor:
         error = executor.submit(chores.inverse, 0).exception(60)
@@ -152,8 +152,8 @@ def test_an_exception_says_where_it_came_from(method: str) -> None:
         assert "chores.py" in str(error.__cause__)
 
 
-def test_what_cannot_be_told_fails_only_its_own_task(executor: BudgetedExecutor) -> None:
-    """Arguments, results and exceptions that pickle refuses, on either side; each future says what was wrong."""
+def test_what_cannot_be_pickled_fails_only_its_own_task(executor: BudgetedExecutor) -> None:
+    """Arguments, results and exceptions that pickle refuses, on either side; each future raises the reason."""
     cases: list[tuple[Future[Any], str, type[BaseException]]] = [
         (executor.submit(chores.same, chores.Shy()), "shy", TypeError),
         (executor.submit(chores.same, lambda: None), "lambda", Exception),
@@ -179,7 +179,7 @@ def test_what_cannot_be_told_fails_only_its_own_task(executor: BudgetedExecutor)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_shutdown_does_what_was_submitted_first(method: str) -> None:
-    """Whoever waits finds all done and the workers gone; more is refused, and again shutting down is nothing."""
+    """It returns when all is done and the workers are gone; more is refused, and a second call does nothing."""
     executor = make(2, method)
     futures = [executor.submit(chores.pid, each) for each in range(12)]
     executor.shutdown()
@@ -209,7 +209,7 @@ def test_shutdown_need_not_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("waiting", [True, False])
 def test_shutdown_may_cancel_what_waits(tmp_path: Path, waiting: bool) -> None:
-    """What runs is finished; what waits is cancelled, and says so."""
+    """Running tasks finish; pending ones are cancelled."""
     executor = make(2)
     running = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
     for name in "ab":
@@ -260,7 +260,7 @@ def test_shutdown_from_many_threads(executor: BudgetedExecutor) -> None:
 
 
 def test_one_that_was_never_used_shuts_down() -> None:
-    """No worker was begun for it."""
+    """No worker was started for it."""
     executor = make()
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -271,7 +271,7 @@ def test_one_that_was_never_used_shuts_down() -> None:
 
 
 def test_ctrl_c_inside_with_ends_what_runs(tmp_path: Path) -> None:
-    """Nobody waits minutes for tasks that he has just given up: they are ended, what waits is cancelled."""
+    """A user does not wait for tasks after Ctrl-C: running ones are killed, pending ones cancelled."""
     futures: list[Future[int]] = []
     begun = 0.0
 
@@ -294,7 +294,7 @@ def test_ctrl_c_inside_with_ends_what_runs(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_the_end_of_with_waits_ends_what_runs(tmp_path: Path) -> None:
-    """Where a batch is usually interrupted: everything is submitted, and the block waits for it."""
+    """Most batches are interrupted there: everything is submitted, and the block waits for it."""
     futures: list[Future[int]] = []
     begun = 0.0
 
@@ -340,7 +340,7 @@ def test_an_error_inside_with_loses_nothing(tmp_path: Path) -> None:
     assert [future.result(0) for future in futures] == list(range(6))
 
 
-# --- beginning workers ---------------------------------------------------------------------------------------
+# --- starting workers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -366,7 +366,7 @@ def test_a_failing_initializer_breaks_the_executor(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_initializer_that_ends_its_worker_breaks_the_executor(method: str) -> None:
-    """Workers are not begun again and again for ever."""
+    """Workers are not started again and again for ever."""
     with make(2, method, initializer=chores.end_at_once) as executor:
         futures = [executor.submit(chores.same, each) for each in range(5)]
         assert {type(future.exception(60)) for future in futures} == {BrokenProcessPool}
@@ -454,7 +454,7 @@ def test_submitting_from_threads_and_callbacks(executor: BudgetedExecutor) -> No
     assert sorted(future.result(60) for future in more) == list(range(-319, 1))
 
 
-def test_a_callback_that_ends_the_thread_costs_nobody_anything(executor: BudgetedExecutor) -> None:
+def test_a_callback_that_raises_system_exit_costs_no_result(executor: BudgetedExecutor) -> None:
     """Whatever it raises, ``SystemExit`` included: the other futures still get their results."""
     first = executor.submit(chores.rest, 1, 0.1)
     first.add_done_callback(lambda _: sys.exit(1))
@@ -507,7 +507,7 @@ def nested(number: int) -> list[int]:
 
 
 def test_a_reservation_that_can_never_be_had_is_refused_at_once(executor: BudgetedExecutor) -> None:
-    """It is a MemoryError, and says what there is."""
+    """It is a MemoryError, and its message has the budget."""
     with pytest.raises(DoesNotFit, match="can never fit") as caught:
         executor.with_options(reserve="2GiB").submit(chores.same, 1)
     assert isinstance(caught.value, MemoryError)

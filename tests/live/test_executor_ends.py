@@ -65,8 +65,8 @@ def test_a_worker_that_exits_fails_its_task_alone(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_worker_has_its_task_put_back(method: str, tmp_path: Path) -> None:
-    """SIGKILL and SIGTERM from outside: begun again by another worker; a setback in the report says why."""
+def test_a_killed_worker_has_its_task_requeued(method: str, tmp_path: Path) -> None:
+    """SIGKILL and SIGTERM from outside: another worker retries the task; an incident in the report has the reason."""
     with make(2, method) as executor:
         killed = executor.submit(chores.end_once, str(tmp_path / "kill"), signal.SIGKILL)
         ended = executor.submit(chores.end_once, str(tmp_path / "term"), signal.SIGTERM)
@@ -81,7 +81,7 @@ def test_a_killed_worker_has_its_task_put_back(method: str, tmp_path: Path) -> N
 
 
 def test_a_task_that_is_killed_each_time_is_given_up() -> None:
-    """After ``attempts``; the error says how often it was begun, and the others go on."""
+    """After ``attempts``; the error has their number, and the others continue."""
     with make(2, attempts=2) as executor:
         lost = executor.submit(signal.raise_signal, signal.SIGKILL)
         assert executor.submit(chores.same, 1).result(60) == 1
@@ -107,7 +107,7 @@ def test_a_crash_is_not_tried_again() -> None:
 
 
 def test_an_idle_worker_that_is_killed_is_replaced() -> None:
-    """Nobody notices but by the pid."""
+    """Only the pid differs."""
     with make(1) as executor:
         pid = executor.submit(chores.pid).result(60)
         os.kill(pid, signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_an_idle_worker_that_is_killed_is_replaced() -> None:
 
 
 def test_all_workers_are_killed_again_and_again() -> None:
-    """Twenty times, whoever works at that moment: every task is done, and nobody goes who was not killed."""
+    """Twenty times, all that run at that moment: every task is done, and no other worker ends."""
     kills = 0
     with make(3, attempts=50) as executor:
         futures = [executor.submit(chores.rest, each, 0.01) for each in range(150)]
@@ -137,7 +137,7 @@ def close_everything() -> None:
 
 
 def test_a_task_that_closes_all_descriptors_is_lost() -> None:
-    """Its worker cannot be heard any more and is ended; nobody waits for it."""
+    """Its worker has no connection any more and is killed; nothing waits for it."""
     with make(2) as executor:
         error = executor.submit(close_everything).exception(30)
         assert isinstance(error, WorkerLost)
@@ -154,7 +154,7 @@ def leave_a_child(path: str) -> int:
     return child
 
 
-def test_a_forked_child_that_stays_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_forked_child_that_stays_delays_nothing(tmp_path: Path) -> None:
     """It has a copy of the worker's connection: the end of the worker is noticed all the same, and it goes, too."""
     begun = time.monotonic()
     with make(1) as executor:
@@ -210,7 +210,7 @@ def chores_children() -> list[str]:
 
 
 def test_what_a_worker_started_in_its_last_moment_goes_with_it(tmp_path: Path) -> None:
-    """Nobody has looked between the start of its children and its end."""
+    """There was no sample between the start of its children and its end."""
     with make(1) as executor:
         assert executor.submit(chores.same, 1).result(60)
         for _ in range(5):
@@ -223,7 +223,7 @@ def test_what_a_worker_started_in_its_last_moment_goes_with_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_fork_of_the_program_harms_nobody(method: str, tmp_path: Path) -> None:
+def test_a_fork_of_the_program_is_harmless(method: str, tmp_path: Path) -> None:
     """In the child it takes nothing and its end is quick; in the parent everything goes on."""
     with make(2, method) as executor:
         futures = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
@@ -266,7 +266,7 @@ def test_forks_at_every_moment_are_harmless() -> None:
         assert [future.result(60) for future in futures] == list(range(200))
 
 
-# --- nobody is interested any more ------------------------------------------------------------------------------------
+# --- executors that are not used any more --------------------------------------------------------------------------
 
 
 def descriptors() -> dict[str, str]:
@@ -294,7 +294,7 @@ def nothing_left() -> Iterator[None]:
     """As many descriptors, threads, processes and groups afterwards as before."""
     from multiprocessing import forkserver, resource_tracker
 
-    resource_tracker.ensure_running()  # they stay, whoever uses them first
+    resource_tracker.ensure_running()  # they stay after their first use
     forkserver.ensure_running()
     with make(1) as executor:  # imports, and files that are kept for the whole program
         executor.submit(chores.same, 1).result(60)
@@ -370,7 +370,7 @@ def outcome(text: str, *arguments: object, seconds: float = 60) -> tuple[int, st
 
 
 def family(pid: int) -> list[ProcessKey]:
-    """Everybody below a process, and those in their sessions."""
+    """All processes below a process, and those in their sessions."""
     probe = ProcProbe()
     found = [probe.key_of(pid)]
     for key in found:
@@ -404,7 +404,7 @@ def test_a_program_that_ends_has_its_tasks_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["shutdown(wait=False)", "shutdown(wait=False, cancel_futures=True)"])
 def test_a_program_that_shuts_down_without_waiting_ends(how: str) -> None:
-    """What runs is done, nothing is printed on the way out."""
+    """The running task is done, nothing is printed at exit."""
     code, out, err = outcome(
         f"""
         executor = BudgetedExecutor(1, budget="1GiB")
@@ -419,7 +419,7 @@ def test_a_program_that_shuts_down_without_waiting_ends(how: str) -> None:
 
 
 def test_a_program_that_fails_with_work_pending_ends() -> None:
-    """An exception that nobody catches: its traceback and nothing of ours."""
+    """An uncaught exception: its traceback and nothing of ours."""
     code, _, err = outcome(
         """
         executor = BudgetedExecutor(1, budget="1GiB")
@@ -511,7 +511,7 @@ def test_a_killed_program_leaves_no_process_and_no_reservation(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_paused_workers_of_a_killed_program_go_too(victim: Any, tmp_path: Path, method: str) -> None:
-    """Who stands still at that moment cannot end by itself."""
+    """A worker that is stopped at that moment cannot exit by itself."""
     process, keys = victim(
         BUSY
         + """

@@ -52,7 +52,7 @@ BEYOND = 16 * MIB
 
 
 def anonymous(pid: int) -> int:
-    """Bytes that a process holds for itself, as the kernel tells."""
+    """Anonymous bytes of a process, from the kernel."""
     try:
         status = chores.text(f"/proc/{pid}/status")
     except ProcessLookupError:
@@ -97,8 +97,8 @@ class Watch:
         self._thread.join()
 
 
-def says(mib: float) -> FunctionPredictor:
-    """A predictor that says the same of everything."""
+def predicts(mib: float) -> FunctionPredictor:
+    """A predictor with the same answer for every task."""
     return FunctionPredictor(lambda kind, size: mib * MIB, otherwise=Footprints(budget=1 << 30, slots=4))
 
 
@@ -107,7 +107,7 @@ def says(mib: float) -> FunctionPredictor:
 
 @pytest.mark.parametrize("cgroup", HOLDS)
 def test_a_batch_that_does_not_fit_is_done(cgroup: bool | None) -> None:
-    """Eight workers, each task a third of the budget: all are done, nobody else's memory is touched."""
+    """Eight workers, each task a third of the budget: all are done within the budget."""
     with Watch() as watch, BudgetedExecutor(8, budget="120MiB", cgroup=cgroup) as executor:
         assert list(executor.map(chores.hold, [40] * 20)) == [40 * MIB] * 20
     report = executor.report()
@@ -136,7 +136,7 @@ def test_tasks_that_read_files_at_the_limit_are_not_lost(reads: Callable[[str], 
     path = str(tmp_path / "large")
     with open(path, "wb") as file:
         file.write(os.urandom(MIB) * 50)
-    with BudgetedExecutor(6, budget="110MiB", predictor=says(10)) as executor:
+    with BudgetedExecutor(6, budget="110MiB", predictor=predicts(10)) as executor:
         futures = [executor.submit(reads, path) for _ in range(10)]
         assert not [error for future in futures if (error := future.exception(60))], executor.report().incidents
     assert executor.report().failed == 0
@@ -144,13 +144,13 @@ def test_tasks_that_read_files_at_the_limit_are_not_lost(reads: Callable[[str], 
 
 @pytest.mark.skipif("cgroup1" not in GRANTED, reason="no group of version 1 is granted")
 def test_a_task_that_fails_by_itself_is_not_repeated(tmp_path: Path) -> None:
-    """Though the group is full, as it is once a large file was read in it: nothing says that memory was the cause."""
+    """Though the group is full after a large file was read in it: there is no sign that memory was the cause."""
     path = tmp_path / "large"
     with path.open("wb") as file:
         for _ in range(60):
             file.write(os.urandom(MIB))
     os.sync()
-    with path.open("rb") as file:  # or it would be in the cache, on somebody else's account
+    with path.open("rb") as file:  # or it would be in the cache, charged to another group
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     with BudgetedExecutor(1, budget="48MiB") as executor:
         with pytest.raises(ValueError, match="not what it should be"):
@@ -209,9 +209,9 @@ def test_a_task_that_is_too_large_fails_by_itself(cgroup: bool | None) -> None:
 
 
 @pytest.mark.parametrize("cgroup", HOLDS)
-def test_who_outgrows_its_reservation_is_paused_and_goes_on(cgroup: bool | None) -> None:
-    """Four tasks of 60 MiB that were said to need 10, in 150 MiB: they wait for each other, and none is lost."""
-    with Watch() as watch, BudgetedExecutor(4, budget="150MiB", predictor=says(10), cgroup=cgroup) as executor:
+def test_a_task_that_outgrows_its_reservation_is_paused_and_resumes(cgroup: bool | None) -> None:
+    """Four tasks of 60 MiB that were predicted to need 10, in 150 MiB: they wait for each other, and none is lost."""
+    with Watch() as watch, BudgetedExecutor(4, budget="150MiB", predictor=predicts(10), cgroup=cgroup) as executor:
         assert list(executor.map(chores.grow, [60] * 4, [0.3, 0.4, 0.5, 0.6])) == [60 * MIB] * 4
     report = executor.report()
     assert report.pauses > 0
@@ -222,8 +222,8 @@ def test_who_outgrows_its_reservation_is_paused_and_goes_on(cgroup: bool | None)
 
 @pytest.mark.parametrize("cgroup", HOLDS)
 def test_growers_that_block_each_other_are_resolved(cgroup: bool | None) -> None:
-    """Three grow to 80 MiB at the same pace in a budget of 130: one is ended, put back, and all finish."""
-    with BudgetedExecutor(3, budget="130MiB", predictor=says(10), cgroup=cgroup) as executor:
+    """Three grow to 80 MiB at the same pace in a budget of 130: one is killed and requeued, and all finish."""
+    with BudgetedExecutor(3, budget="130MiB", predictor=predicts(10), cgroup=cgroup) as executor:
         assert list(executor.map(chores.grow, [80] * 3, [0.4] * 3)) == [80 * MIB] * 3
     report = executor.report()
     assert report.kills >= 1
@@ -275,7 +275,8 @@ with BudgetedExecutor(6) as executor:
 report = executor.report()
 lowered = next(point.seconds for point in report.points if point.budget < 160 << 20)
 before = max(point.running for point in report.points if lowered - 0.5 <= point.seconds <= lowered)
-print(json.dumps([len(results), report.failed, report.kernel_kills, report.budget, report.most_running, before]), flush=True)
+figures = [len(results), report.failed, report.kernel_kills, report.budget, report.most_running, before]
+print(json.dumps(figures), flush=True)
 """
 
 
@@ -350,7 +351,7 @@ def test_a_group_whose_limit_is_lowered_in_the_middle() -> None:
     assert most_running > 2
 
 
-#: Tasks of 40 MiB in the default ledger with a budget of 150 MiB; says how many were done and how many at once.
+#: Tasks of 40 MiB in the default ledger with a budget of 150 MiB; prints how many were done and how many at once.
 SHARER = """
 import sys, time
 from memwarden import BudgetedExecutor
@@ -375,17 +376,17 @@ def test_two_programs_share_one_budget() -> None:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=60)[0] for process in processes]
+        outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert [each[:7] for each in told] == ["10 0 []"] * 2, told
+    assert [each[:7] for each in outputs] == ["10 0 []"] * 2, outputs
     assert 80 * MIB < watch.most <= 150 * MIB + 2 * BEYOND
 
 
-def test_who_has_to_be_alone_waits_for_others() -> None:
+def test_an_exclusive_task_waits_for_other_programs() -> None:
     """Another program holds most of the budget for a while: a task that needs it all begins when that has ended."""
     other = Ledger("200MiB")
     held = other.reserve("160MiB")
-    with BudgetedExecutor(2, budget="200MiB", predictor=says(500), attempts=1) as executor:
+    with BudgetedExecutor(2, budget="200MiB", predictor=predicts(500), attempts=1) as executor:
         future = executor.submit(chores.grow, 120, 0.3)
         time.sleep(1.0)
         held.release()
@@ -395,7 +396,7 @@ def test_who_has_to_be_alone_waits_for_others() -> None:
 def test_a_budget_that_was_short_for_a_moment_is_forgotten() -> None:
     """While there was hardly any, each task had to be alone; when there is enough again they run together."""
     short = Ledger("30MiB").reserve("1MiB")
-    with BudgetedExecutor(4, budget="400MiB", predictor=says(60)) as executor:
+    with BudgetedExecutor(4, budget="400MiB", predictor=predicts(60)) as executor:
         futures = [executor.submit(chores.hold, 10, 0.2) for _ in range(12)]
         futures[0].result(60)
         short.release()
@@ -428,7 +429,7 @@ def test_nothing_new_begins_while_the_emergency_gate_is_shut(tmp_path: Path) -> 
 
 @pytest.mark.contract("S1-30")
 def test_workers_are_reduced_at_high() -> None:
-    """What memwarden advises at HIGH is two workers; an executor that is told so lets the others go."""
+    """memwarden advises two workers at HIGH; an executor that is set to that stops the others."""
     limit = Limit(16 << 30, "machine")
     high = Assessment(
         PressureLevel.HIGH,
@@ -475,7 +476,7 @@ def test_busy_workers_finish_when_there_shall_be_fewer(tmp_path: Path) -> None:
 
 
 def test_workers_that_keep_memory_are_replaced() -> None:
-    """One that keeps 64 MiB more than after its first task is sent home; the next one starts small."""
+    """One that keeps 64 MiB more than after its first task is stopped; the next one starts small."""
     with BudgetedExecutor(1, budget="1GiB") as executor:
         pids = [executor.submit(chores.keep, 50).result(60) for _ in range(9)]
     # Before the first is learned from, a second task may be taken to need the whole budget, and a small worker with it.
@@ -486,7 +487,7 @@ def test_workers_that_keep_memory_are_replaced() -> None:
 
 def test_idle_workers_that_keep_much_make_room() -> None:
     """Two that keep 60 MiB each stand in the way of a task of 150 in a budget of 200."""
-    with BudgetedExecutor(2, budget="200MiB", predictor=says(70)) as executor:
+    with BudgetedExecutor(2, budget="200MiB", predictor=predicts(70)) as executor:
         list(executor.map(chores.keep, [60, 60]))
         assert executor.with_options(reserve="150MiB").submit(chores.hold, 140).result(60) == 140 * MIB
 
@@ -515,8 +516,8 @@ def test_a_later_run_begins_with_what_the_first_has_learned() -> None:
             assert report.most_running == 3
 
 
-def test_a_predictor_that_fails_is_heard_where_the_task_is_submitted() -> None:
-    """Its exception reaches the caller, who can do something about it; what it cannot learn costs nothing."""
+def test_an_error_of_a_predictor_is_raised_by_submit() -> None:
+    """The caller can handle it; what the predictor cannot learn costs nothing."""
 
     class Broken(FunctionPredictor):
         def observe(self, *_: Any, **__: Any) -> None:
@@ -530,9 +531,9 @@ def test_a_predictor_that_fails_is_heard_where_the_task_is_submitted() -> None:
 
 @pytest.mark.parametrize("cgroup", HOLDS)
 def test_callbacks_that_hang_or_raise_do_not_stop_the_enforcement(cgroup: bool | None) -> None:
-    """While one sleeps in the delivery, who outgrows its reservation is paused and ended as ever."""
+    """While one sleeps in the result thread, a task that outgrows its reservation is paused and killed as ever."""
     hangs = threading.Event()
-    with BudgetedExecutor(3, budget="130MiB", predictor=says(10), cgroup=cgroup) as executor:
+    with BudgetedExecutor(3, budget="130MiB", predictor=predicts(10), cgroup=cgroup) as executor:
         executor.submit(chores.same, 1).add_done_callback(lambda _: 1 / 0)
         executor.submit(chores.same, 2).add_done_callback(lambda _: hangs.wait(60))
         futures = [executor.submit(chores.grow, 80, 0.4) for _ in range(3)]
@@ -563,9 +564,9 @@ with Pool(4) as executor:
 def test_under_a_hard_limit_it_finishes_and_a_bare_pool_is_killed(docker: Docker) -> None:
     """Eight tasks of 90 MiB and four processors in a container of 300 MiB."""
     state = {"XDG_STATE_HOME": "/tmp/state", "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests"}
-    told = {}
+    results = {}
     for pool in ("bare", "ours"):
-        told[pool] = docker.run([sys.executable, "-c", EIGHT, pool], memory=300 * MIB, env=state)
-    assert (told["ours"].returncode, told["ours"].stdout) == (0, "720\n"), told["ours"].stderr
-    assert told["bare"].returncode != 0
-    assert "BrokenProcessPool" in told["bare"].stderr or told["bare"].oom_killed
+        results[pool] = docker.run([sys.executable, "-c", EIGHT, pool], memory=300 * MIB, env=state)
+    assert (results["ours"].returncode, results["ours"].stdout) == (0, "720\n"), results["ours"].stderr
+    assert results["bare"].returncode != 0
+    assert "BrokenProcessPool" in results["bare"].stderr or results["bare"].oom_killed

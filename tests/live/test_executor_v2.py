@@ -1,4 +1,4 @@
-"""The executor on control groups of version 2, in a guest whose kernel has their memory controller."""
+"""The executor on control groups of version 2, in a guest with their memory controller."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class FakePool(WorkerPool):
 
 
 class FakeCgroup(WorkerCgroup):
-    """A group that blocks, kills and refuses as a test says."""
+    """A group that blocks, kills and refuses as a test sets it."""
 
     kind = "cgroup1"
     event_fd = 99

@@ -84,7 +84,7 @@ def test_the_budget_is_lowered_below_the_use(enforced: bool) -> None:
 
 
 def test_no_second_task_is_killed_before_the_first_is_gone() -> None:
-    """What that one frees may be enough."""
+    """Its memory may be enough."""
     machine = Machine(100, workers=3, enforced=False)
     workers = running(machine, 30, 30, 30)
     for worker in workers:

@@ -117,7 +117,7 @@ def test_a_request_is_granted_and_transferred() -> None:
     assert not own.granted
 
 
-def test_nothing_is_requested_where_nobody_else_has_memory() -> None:
+def test_nothing_is_requested_where_no_other_program_has_memory() -> None:
     """Its own workers will return what the task needs; an exclusive task waits for them, too."""
     ledger = FakeLedger(100)
     own = client(ledger)
@@ -135,7 +135,7 @@ def test_nothing_is_requested_where_nobody_else_has_memory() -> None:
 
 @pytest.mark.parametrize("granted", [False, True])
 def test_a_request_is_withdrawn(granted: bool) -> None:
-    """Whether it was granted or not, nothing stays reserved."""
+    """Granted or not, nothing stays reserved."""
     ledger = FakeLedger(100, others=95)
     own = client(ledger)
     own.refresh(0)

@@ -1,4 +1,4 @@
-"""Who may begin, have more, wait, or go: as functions of values."""
+"""Decisions about running and pending tasks: functions of values."""
 
 import pytest
 
@@ -73,13 +73,13 @@ def test_a_look_at_the_same_moment_changes_no_rate():
 # --- steering --------------------------------------------------------------------------------------------
 
 
-def test_who_is_within_its_lease_is_left_alone():
-    """Nothing is done about tasks that do as was foreseen."""
+def test_a_task_within_its_lease_is_left_alone():
+    """Nothing is done about tasks that do as predicted."""
     assert schedule([run(1, 100, 50), run(2, 80, 10, rate=100)], 20 * MIB, NOW) == []
 
 
-def test_who_stands_still_gives_the_rest_back():
-    """It keeps what it uses and a little; one whose caller asked for bytes, or that was just growing, keeps all."""
+def test_a_task_that_stops_growing_returns_the_rest():
+    """It keeps what it uses and a little; with requested bytes, or where it has just grown, it keeps all."""
     still, asked, grows = run(1, 100, 50, grew=9.0), run(2, 100, 50, grew=9.0, requested=100 * MIB), run(3, 100, 50)
     (step,) = schedule([still, asked, grows], 0, NOW)
     assert (step.kind, step.run) == (DirectiveKind.LEASE, still)
@@ -87,8 +87,8 @@ def test_who_stands_still_gives_the_rest_back():
     assert (asked.lease, grows.lease) == (100 * MIB, 100 * MIB)
 
 
-def test_what_one_gives_back_another_may_have_at_once():
-    """In the same round, before anybody is paused."""
+def test_what_one_returns_another_may_have_at_once():
+    """In the same round, before any is paused."""
     still, grows = run(1, 100, 50, grew=9.0), run(2, 20, 22, started=1.0, rate=10)
     assert listed(schedule([still, grows], 0, NOW)) == [(DirectiveKind.LEASE, 1), (DirectiveKind.LEASE, 2)]
     assert grows.lease >= 26 * MIB
@@ -103,21 +103,21 @@ def test_more_is_granted_before_the_lease_is_used_up():
 
 
 def test_the_oldest_gets_more_first_and_the_others_wait():
-    """With room for one of two, the younger is paused, though it was named first."""
+    """With memory for one of two, the younger is paused, though it is listed first."""
     younger, older = run(2, 20, 25, started=2.0, rate=10), run(1, 20, 25, started=1.0, rate=10)
     assert listed(schedule([younger, older], 6 * MIB, NOW)) == [(DirectiveKind.LEASE, 1), (DirectiveKind.PAUSE, 2)]
     assert younger.paused
     assert not older.paused
 
 
-def test_who_does_not_use_more_than_its_lease_is_not_paused():
+def test_a_task_within_its_lease_is_not_paused():
     """Its growth could not be granted yet; it may go on as far as its lease goes."""
     near, other = run(1, 30, 29, rate=100), run(2, 30, 10, grew=9.95)
     assert schedule([near, other], 0, NOW) == []
 
 
-def test_a_paused_one_goes_on_when_what_it_waits_for_is_there():
-    """Not before; the others are going, so nobody is ended for it."""
+def test_a_paused_task_resumes_when_its_memory_is_free():
+    """Not before; the others run, so none is killed for it."""
     waits, goes = run(1, 50, 52, paused=True), run(2, 50, 20)
     assert schedule([waits, goes], 5 * MIB, NOW) == []
     (step,) = schedule([waits, goes], 8 * MIB, NOW)
@@ -126,29 +126,29 @@ def test_a_paused_one_goes_on_when_what_it_waits_for_is_there():
     assert not waits.paused
 
 
-def test_the_oldest_of_the_paused_goes_on_first():
+def test_the_oldest_of_the_paused_resumes_first():
     """A younger one does not take what the older waits for, even where it needs less."""
     older, younger = run(1, 100, 100, started=1.0, paused=True), run(2, 10, 10, started=2.0, paused=True)
     goes = run(3, 50, 20, started=3.0)
     assert schedule([younger, older, goes], 5 * MIB, NOW) == []
 
 
-def test_what_the_paused_wait_for_is_set_aside():
+def test_memory_that_paused_tasks_wait_for_is_set_aside():
     """A tenth more than they have, and a step at least; what they have and do not use is taken off."""
     assert set_aside([run(1, 50, 20, paused=False)]) == 0
     assert set_aside([run(1, 100, 100, paused=True)]) == wanted(run(1, 100, 100)) == 10 * MIB
     assert set_aside([run(1, 10, 10, paused=True), run(2, 12, 10, paused=True)]) == 6 * MIB
 
 
-def test_nobody_goes_on_and_there_is_room_for_the_oldest():
-    """It gets all of it, though that is less than it waits for; nobody is ended."""
+def test_no_task_continues_and_there_is_memory_for_the_oldest():
+    """It gets all of it, though that is less than it waits for; none is killed."""
     older, younger = run(1, 90, 90, started=1.0, paused=True), run(2, 90, 90, started=2.0, paused=True)
     (step,) = schedule([older, younger], 5 * MIB, NOW)
     assert (step.kind, step.run, step.lease) == (DirectiveKind.RESUME, older, 95 * MIB)
 
 
-def test_nobody_goes_on_and_there_is_no_room():
-    """One that would free enough, with the least work to lose, is ended; never the oldest, though it has less."""
+def test_no_task_continues_and_no_memory_is_free():
+    """One that would free enough, with the least work to lose, is killed; never the oldest, though it has less."""
     runs = [
         run(1, 10, 10, started=1.0, paused=True),
         run(2, 50, 50, started=2.0, paused=True),
@@ -157,19 +157,19 @@ def test_nobody_goes_on_and_there_is_no_room():
     assert listed(schedule(runs, 0, NOW)) == [(DirectiveKind.KILL, 3)]
 
 
-def test_one_alone_that_can_have_no_more_is_ended():
-    """Nobody else could ever make room for it."""
+def test_a_single_task_that_can_have_no_more_is_killed():
+    """No other could free memory for it."""
     assert listed(schedule([run(1, 100, 101, rate=50)], 0, NOW)) == [(DirectiveKind.PAUSE, 1), (DirectiveKind.KILL, 1)]
 
 
-def test_the_kernel_holds_everybody():
-    """Then it does not matter that they are not paused: one is ended."""
+def test_the_kernel_blocks_all_tasks():
+    """Then it does not matter that they are not paused: one is killed."""
     runs = [run(1, 50, 50, started=1.0, grew=9.0), run(2, 50, 50, started=2.0, grew=9.0)]
     assert listed(schedule(runs, 0, NOW, stuck=True))[-1] == (DirectiveKind.KILL, 2)
 
 
 def test_more_is_used_than_there_is():
-    """As many as must be are ended, and nothing else is done in that round."""
+    """As many as needed are killed, and nothing else is done in that round."""
     runs = [run(each, 40, 40, started=float(each), rate=100) for each in range(1, 5)]
     assert schedule(runs, -20 * MIB, NOW, grace=20 * MIB) == []
     assert listed(schedule(runs, -20 * MIB, NOW, grace=19 * MIB)) == [(DirectiveKind.KILL, 4)]
@@ -177,14 +177,14 @@ def test_more_is_used_than_there_is():
     assert len(schedule(runs, -1000 * MIB, NOW)) == 4
 
 
-def test_what_is_reserved_and_not_used_is_no_reason_to_end_anybody():
+def test_what_is_reserved_and_not_used_is_no_reason_to_kill():
     """A budget that has become smaller than the leases, not smaller than what is used."""
     runs = [run(1, 100, 20, started=1.0), run(2, 100, 20, started=2.0)]
     assert not [step for step in schedule(runs, -100 * MIB, NOW) if step.kind is DirectiveKind.KILL]
 
 
 def test_nothing_runs():
-    """There is nothing to do, whatever the room."""
+    """There is nothing to do, whatever is free."""
     assert schedule([], -5, NOW) == []
     assert schedule([], 5 * MIB, NOW) == []
 
@@ -192,12 +192,12 @@ def test_nothing_runs():
 @pytest.mark.parametrize(
     ("short", "victim"),
     [
-        pytest.param(1, 2, id="whoever has the least memory times time"),
-        pytest.param(50, 3, id="who alone gives enough back, though that costs more"),
-        pytest.param(500, 2, id="where nobody does, the cheapest of all"),
+        pytest.param(1, 2, id="the least memory times time"),
+        pytest.param(50, 3, id="one that frees enough, though that costs more"),
+        pytest.param(500, 2, id="where none does, the cheapest of all"),
     ],
 )
-def test_who_has_the_least_to_lose(short, victim):
+def test_the_task_with_the_least_to_lose(short, victim):
     """Memory times time is what is lost with it."""
     runs = [run(1, 100, 100, started=1.0), run(2, 10, 10, started=4.0), run(3, 60, 60, started=6.0)]
     assert cheapest(runs, short * MIB).task.number == victim
@@ -219,7 +219,7 @@ def test_the_first_that_fits_begins():
     assert tasks[1].blocked_since is None
 
 
-def test_nobody_passes_one_that_has_waited_too_long():
+def test_no_task_overtakes_one_that_has_waited_too_long():
     """Then what is returned gathers for it."""
     tasks = [task(1, 90, blocked_since=5.0), task(2, 10)]
     assert number(choose(tasks, 50 * MIB, NOW, 5.1, busy=True)) == 2
@@ -227,8 +227,8 @@ def test_nobody_passes_one_that_has_waited_too_long():
     assert number(choose(tasks, 90 * MIB, NOW, 5.0, busy=True)) == 1
 
 
-def test_one_that_must_be_alone_waits_until_nothing_runs():
-    """Nobody passes it, and it needs nearly all there is, or half a minute of patience."""
+def test_an_exclusive_task_waits_until_nothing_runs():
+    """No other overtakes it, and it needs nearly all there is, or half a minute of patience."""
     tasks = [task(1, 100, exclusive=True), task(2, 1)]
     assert number(choose(tasks, 100 * MIB, NOW, 5.0, busy=True)) is None
     assert number(choose(tasks, 100 * MIB, NOW, 5.0, busy=False)) == 1
@@ -237,7 +237,7 @@ def test_one_that_must_be_alone_waits_until_nothing_runs():
     assert number(choose(tasks, 80 * MIB, NOW + scheduler.MOST_PATIENCE, 5.0, busy=False)) == 1
 
 
-def test_no_more_than_so_many_are_looked_at():
+def test_no_more_than_so_many_are_checked():
     """A queue of a million costs no more than one of 64."""
 
     def endless():

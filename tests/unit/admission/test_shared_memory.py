@@ -1,4 +1,4 @@
-"""What a worker holds in shared memory, from files of the test's own."""
+"""Shared memory of a worker, from files of the test's own."""
 
 import os
 

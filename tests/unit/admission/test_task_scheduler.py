@@ -115,7 +115,7 @@ def test_an_exclusive_task_runs_without_others() -> None:
 
 
 def test_idle_workers_return_what_a_task_needs() -> None:
-    """What they reserve and do not use; what they use is freed by stopping the largest."""
+    """They return the unused part of their reservations; the largest is stopped to free what it uses."""
     machine = Machine(100, workers=2)
     machine.submit(45)
     machine.submit(45)
@@ -308,7 +308,7 @@ def test_a_killed_worker_has_its_task_retried_first() -> None:
 
 
 def test_a_task_is_given_up_after_its_attempts() -> None:
-    """With WorkerLost, which says how many there were."""
+    """With WorkerLost, which has their number."""
     machine = Machine(workers=1, attempts=2)
     item = machine.submit(10)
     for _ in range(2):

@@ -112,7 +112,7 @@ def test_the_first_reason_of_a_kill_is_kept(handle: WorkerHandle, sleeper: subpr
 
 
 def test_a_killed_worker_that_is_gone_uses_nothing(handle: WorkerHandle, sleeper: subprocess.Popen[bytes]) -> None:
-    """What it used is free before it is reaped: counted on, it would count twice."""
+    """Its memory is free before it is reaped, and would count twice."""
     handle.on_ready(ready(sleeper.pid))
     handle.used = 60 * MIB
     handle.kill("no task could continue", for_memory=True)

@@ -131,7 +131,7 @@ def watch(interval: float | str = 1.0, stop: Stop | None = None) -> Iterator[Rea
 
 
 def status() -> dict[str, Any]:
-    """One look at this process, its memory group and the machine, as a dict that JSON can hold."""
+    """One sample of this process, its memory group and the machine, as a dict that JSON can hold."""
     warden = import_module("memwarden.engine.warden").Warden()
     try:
         warden.sample()

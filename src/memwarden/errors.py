@@ -3,16 +3,16 @@
     MemwardenError
     ├── SettingsError (ValueError)     a value that cannot be understood or is out of range
     ├── ReadError                      a fact could not be read: what, where and why
-    ├── LimitExceeded (MemoryError)    work went past its memory limit
-    │   └── TaskTooLarge               a task that had the whole budget of its executor to itself
-    ├── ActionFailed                   something decided upon could not be done
-    │   └── TargetChanged              the process is no longer the one that was meant
-    ├── NotAdmitted                    work may not begin now, for want of memory
-    │   └── DoesNotFit (MemoryError)   it could not begin even alone
-    ├── WorkerLost (RuntimeError)      the process that worked at a task ended, and not for want of memory
+    ├── LimitExceeded (MemoryError)    work exceeded its memory limit
+    │   └── TaskTooLarge               a task exceeded its executor's budget while running exclusively
+    ├── ActionFailed                   a decision could not be carried out
+    │   └── TargetChanged              the pid belongs to another process now
+    ├── NotAdmitted                    work may not start now: too little memory is free
+    │   └── DoesNotFit (MemoryError)   it exceeds the budget even without other work
+    ├── WorkerLost (RuntimeError)      a worker process died, and not for lack of memory
     ├── LaunchError                    a command could not be started
-    ├── CeilingUnavailable             no way to hold a command to its limit could be had
-    ├── IsolationFailed                a function that was to run in a process of its own could not, or broke that
+    ├── CeilingUnavailable             no way to enforce a limit is available here
+    ├── IsolationFailed                a function could not run in its own process, or that process died
     ├── RecordError                    a record could not be written, or a history not read
     └── ExtraMissing (ImportError)     an optional library was asked for and is not installed
 
@@ -33,7 +33,7 @@ def _rebuild(cls: type[MemwardenError], args: tuple[Any, ...], state: dict[str, 
 
 
 class MemwardenError(Exception):
-    """The root: catch this to catch whatever memwarden raises on its own account."""
+    """The root: catch this to catch every error of memwarden's own."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__.copy())
@@ -47,7 +47,7 @@ class ReadError(MemwardenError):
     """A fact could not be read.
 
     ``what`` is the fact (``"statm"``), ``where`` the file or call, ``why`` one of :data:`REASONS`,
-    ``detail`` the system's or the parser's own words.
+    ``detail`` the message of the system or the parser.
     """
 
     #: absent: no such file here; denied: no permission; malformed: unexpected content;
@@ -60,7 +60,7 @@ class ReadError(MemwardenError):
 
 
 class LimitExceeded(MemwardenError, MemoryError):
-    """Work went past its memory limit; ``limit`` and ``used`` are bytes."""
+    """Work exceeded its memory limit; ``limit`` and ``used`` are bytes."""
 
     def __init__(self, message: str, *, limit: int, used: int | None = None) -> None:
         super().__init__(message)
@@ -68,8 +68,8 @@ class LimitExceeded(MemwardenError, MemoryError):
 
 
 class TaskTooLarge(LimitExceeded):
-    """A task took all that an executor has, and wanted more. Bytes: what was ``predicted``, what it was seen with
-    (``used``), and what there is (``limit``); ``attempts`` is how often it was begun."""
+    """A task exceeded the whole budget of its executor. In bytes: the peak that was ``predicted``, the highest that was
+    seen (``used``), and the budget (``limit``); ``attempts`` counts how often it was started."""
 
     def __init__(self, message: str, *, predicted: int, used: int, limit: int, attempts: int) -> None:
         super().__init__(message, limit=limit, used=used)
@@ -77,20 +77,20 @@ class TaskTooLarge(LimitExceeded):
 
 
 class ActionFailed(MemwardenError):
-    """Something that was decided could not be done; the message says what, to whom and why."""
+    """A decision could not be carried out; the message names the action, its target and the reason."""
 
 
 class TargetChanged(ActionFailed):
-    """The process with this pid is not the one that was meant (another start time): nothing was done."""
+    """The pid belongs to another process now (its start time differs): nothing was done."""
 
 
 class NotAdmitted(MemwardenError):
-    """Work may not begin now, for want of memory; the message says who holds it back and for how long it waited."""
+    """Work may not start now: too little memory is free. The message names the limit and how long it waited."""
 
 
 class DoesNotFit(NotAdmitted, MemoryError):
-    """Work needs more memory than it could have even alone. ``asked`` and ``budget`` are bytes, ``source`` says who
-    limits it; the message says the way out."""
+    """Work needs more memory than the budget, even without other work. ``asked`` and ``budget`` are bytes, ``source``
+    names the limit; the message says the way out."""
 
     def __init__(self, message: str, *, asked: int, budget: int, source: str) -> None:
         super().__init__(message)
@@ -98,8 +98,8 @@ class DoesNotFit(NotAdmitted, MemoryError):
 
 
 class WorkerLost(MemwardenError, RuntimeError):
-    """The process that worked at a task ended: it called ``os._exit``, crashed, or somebody killed it. ``code`` is its
-    exit code or negative signal number, None where nobody knows."""
+    """A worker process died: it called ``os._exit``, crashed, or was killed. ``code`` is its exit code or negative
+    signal number, None where it is not known."""
 
     def __init__(self, message: str, *, code: int | None) -> None:
         super().__init__(message)
@@ -116,13 +116,12 @@ class LaunchError(MemwardenError):
 
 
 class CeilingUnavailable(MemwardenError):
-    """This way of holding a command to a limit is not granted here; the message says why and what would help."""
+    """This way to enforce a limit is not available here; the message says why and what would help."""
 
 
 class IsolationFailed(MemwardenError):
-    """A function was to run in a process of its own: it or its arguments could not be sent there, its result could not
-    be brought back, or that process ended for another reason than its memory limit (``code`` is its exit code,
-    ``signal`` what ended it)."""
+    """A function could not run in a process of its own: it, its arguments or its result could not be sent, or that
+    process died for another reason than its memory limit (``code`` is its exit code, ``signal`` its signal)."""
 
     def __init__(self, message: str, *, code: int | None = None, signal: int | None = None) -> None:
         super().__init__(message)
@@ -138,7 +137,7 @@ class RecordError(MemwardenError):
 
 
 class ExtraMissing(MemwardenError, ImportError):
-    """An optional library was asked for and is not installed; the message holds the command to type."""
+    """An optional library was asked for and is not installed; the message has the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional package: pip install 'memwarden[{extra}]'")

@@ -1,4 +1,4 @@
-"""What a part must be able to do to stand in its room. Structural: nothing needs to be inherited."""
+"""Protocols of the replaceable parts. They are structural: nothing needs to be inherited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Waitable(Protocol):
-    """Something that can be waited for: a ``threading.Event``, for one."""
+    """An object with a wait: a ``threading.Event``, for one."""
 
     def is_set(self) -> bool: ...
 
@@ -23,7 +23,7 @@ class Waitable(Protocol):
 
 
 class Clock(Protocol):
-    """Time, so that a test can own it."""
+    """Time, so that a test can control it."""
 
     def wall(self) -> float:
         """Seconds since the epoch; may jump."""
@@ -42,9 +42,9 @@ class Clock(Protocol):
 class Reader(Protocol):
     """Reads facts. Called on one thread only.
 
-    ``read`` returns the fields of :class:`Sample` that it knows (``{"system": …}``). What it cannot read
-    it says by raising :class:`~memwarden.errors.ReadError`, or, where a part of its facts is there, by a
-    ``"gaps"`` entry. Any other exception is taken as a fault of the reader and becomes a gap, too.
+    ``read`` returns the fields of :class:`Sample` that it knows (``{"system": …}``). Where it
+    cannot read, it raises :class:`~memwarden.errors.ReadError`, or, where a part of its facts is there, adds a
+    ``"gaps"`` entry. Any other exception is a fault of the reader and becomes a gap, too.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Reader(Protocol):
     def read(self) -> Mapping[str, Any]: ...
 
     def close(self) -> None:
-        """Give back descriptors. May be called twice, and in a child after fork."""
+        """Close descriptors. May be called twice, and in a child after fork."""
         ...
 
 
@@ -66,12 +66,11 @@ class Detector(Protocol):
 
 
 class Action(Protocol):
-    """Does what was decided. Called on the worker thread; may block and may raise.
+    """Carries out a decision. Called on the dispatcher thread; may block and may raise.
 
-    It may have more, which is used where it is there: ``harms = False`` says that nothing is lost by it, so that it
-    runs in a dry run, too; ``rehearse(decision)`` gives the :class:`Outcome` that says what would be done;
-    ``undo(decision)`` takes back what was done for that rule, and ``close()`` whatever it still holds;
-    ``brief = True`` has it taken back after a rule's ``hold`` though the rule still holds.
+    Optional: ``harms = False`` (nothing is lost by it, so it runs in a dry run, too); ``rehearse(decision)`` returns
+    the :class:`Outcome` of a dry run; ``undo(decision)`` reverses what was done for that rule, and ``close()`` all
+    that is left of it; ``brief = True``: it is undone after a rule's ``hold`` though the condition still holds.
     """
 
     name: str
@@ -80,7 +79,7 @@ class Action(Protocol):
 
 
 class IdentityProbe(Protocol):
-    """Tells processes apart, for those who act on them."""
+    """Identifies processes, for actions on them."""
 
     def key_of(self, pid: int) -> ProcessKey:
         """Raises :class:`~memwarden.errors.ReadError` when no process has this pid."""
@@ -91,7 +90,7 @@ class IdentityProbe(Protocol):
     def alive(self, key: ProcessKey) -> bool: ...
 
     def stopped(self, key: ProcessKey) -> bool:
-        """Whether this very process stands still, with every thread."""
+        """Whether this very process is stopped, with every thread."""
         ...
 
     def children(self, key: ProcessKey) -> list[ProcessKey]:
@@ -105,12 +104,12 @@ class IdentityProbe(Protocol):
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Keeps events. Called on the worker thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
+    """Keeps events. Called on the dispatcher thread; raises :class:`~memwarden.errors.RecordError` when it cannot.
 
-    An attribute ``max_delay`` (seconds, 0 where there is none) says that samples may wait that long and be handed over
-    several at a time: waking the worker for each would cost more than the record. ``every_sample = True`` asks for the
-    looks between the samples, too. ``logs = True`` says that it tells
-    the program's log, which the warden then leaves to it; ``as_dict()`` gives figures for the warden's ``status()``.
+    Optional: ``max_delay`` (seconds; else 0): samples may wait that long and come several at a time, since waking the
+    thread for each costs more than the record. ``every_sample = True``: it also gets the samples between those of the
+    asked interval. ``logs = True``: it writes the program's log, which the warden then leaves to it. ``as_dict()``
+    returns figures for the warden's ``status()``.
     """
 
     def record(self, event: Event) -> None: ...
@@ -119,13 +118,13 @@ class Recorder(Protocol):
 
 
 class Predictor(Protocol):
-    """Says what a task will need, and is told what it took. Called from any thread; must not block for long.
+    """Predicts the peak memory of a task, and learns from it. Called from any thread; must not block for long.
 
-    ``at_least``: bytes that an earlier attempt of this very task was seen with, so that more is needed; ``hint``: what
-    its caller says, 0 for nothing. With an attribute ``quick = True`` it is asked again while a task waits (it takes
-    microseconds, and knows more every time); else once, in the thread that submits. ``observe`` gets the task's own
-    peak in bytes and its run time; with ``killed_at`` the task was ended before its peak was certain. A predictor that
-    learns nothing ignores it.
+    ``at_least``: bytes that an earlier attempt of this very task used, so that more is needed; ``hint``: the caller's
+    estimate, 0 for none. With ``quick = True`` it is asked again while a task waits (it takes microseconds, and knows
+    more every time); else once, in the thread that submits. ``observe`` gets the task's own peak in bytes and its run
+    time; with ``killed_at`` the task was killed before its peak was certain. A predictor that does not learn ignores
+    it.
     """
 
     def predict(

@@ -1,7 +1,7 @@
 """Helpers for testing code that uses memwarden, and memwarden itself.
 
-:class:`FakeClock` owns time, :class:`ScriptedReader` owns the facts, :class:`ProcTree` is a ``/proc`` and a
-``/sys/fs/cgroup`` made of plain files, and :data:`HOG` is a program that takes memory on request.
+:class:`FakeClock` controls time, :class:`ScriptedReader` the facts, :class:`ProcTree` is a ``/proc`` and a
+``/sys/fs/cgroup`` made of plain files, and :data:`HOG` is a program that allocates memory on request.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from memwarden.protocols import Waitable
 
 PAGE = 4096
 
-#: ``python -c HOG START RATE CAP``: takes START MiB at once, then RATE MiB a second (0: as fast as it can) up to
-#: CAP MiB, then says "at cap" and waits for its standard input to close.
+#: ``python -c HOG START RATE CAP``: allocates START MiB at once, then RATE MiB a second (0: as fast as it can) up to
+#: CAP MiB, then prints "at cap" and waits for its standard input to close.
 HOG = """
 import sys, time
 start, rate, cap = map(float, sys.argv[1:4])
-kept, size, begun = [b"x" * int(start * 1048576)], start, time.monotonic()
+kept, size, started = [b"x" * int(start * 1048576)], start, time.monotonic()
 print("started", flush=True)
 while size < cap:
     kept.append(b"x" * 1048576)
     size += 1
-    if rate and (early := begun + (size - start) / rate - time.monotonic()) > 0:
+    if rate and (early := started + (size - start) / rate - time.monotonic()) > 0:
         time.sleep(early)
 print("at cap", flush=True)
 sys.stdin.read()
@@ -38,11 +38,11 @@ sys.stdin.read()
 
 
 class FakeClock:
-    """A clock that moves only when it is told to.
+    """A clock that moves only by ``advance``.
 
-    ``advance`` moves it, and lets every thread that waits on it run when its moment has come, until that
-    thread waits again: a warden on this clock takes its looks inside ``advance``, however fast. A warden that
-    was just started is waited for, too.
+    ``advance`` moves it, and lets every thread that waits on it run when its time has come, until that thread waits
+    again: a warden on this clock takes its samples inside ``advance``. A warden that was just started is waited for,
+    too.
     """
 
     #: Real seconds after which a thread that does not wait again is left alone.
@@ -52,7 +52,7 @@ class FakeClock:
         self._wall, self._now = wall, monotonic
         self._condition = threading.Condition()
         self._waiting: dict[threading.Thread, tuple[float, Waitable]] = {}
-        self._under_way: set[threading.Thread] = set()  # those who will wait on this clock again
+        self._under_way: set[threading.Thread] = set()  # threads that will wait on this clock again
 
     def wall(self) -> float:
         """Seconds since the epoch."""
@@ -67,7 +67,7 @@ class FakeClock:
         return self._now
 
     def set_wall(self, wall: float) -> None:
-        """Somebody sets the wall clock; the monotonic one does not notice."""
+        """Set the wall clock; the monotonic one does not change."""
         self._wall = wall
 
     def wait(self, event: Waitable, timeout: float) -> bool:
@@ -80,7 +80,7 @@ class FakeClock:
                 self._under_way.discard(me)
                 self._condition.notify_all()
             while not event.is_set() and self._now < deadline:
-                self._condition.wait(0.005)  # real time: the event may be set by anybody
+                self._condition.wait(0.005)  # real time: any thread may set the event
             self._waiting.pop(me, None)
             if me.name == SAMPLER and event.is_set():  # it ends, or plans anew and waits again
                 self._under_way.add(me)
@@ -88,7 +88,7 @@ class FakeClock:
         return event.is_set()
 
     def advance(self, seconds: float) -> None:
-        """Move on, stopping at every moment that somebody waits for."""
+        """Move on, stopping at every moment that a thread waits for."""
         with self._condition:
             target = self._now + seconds
             while True:
@@ -103,7 +103,7 @@ class FakeClock:
             self._step(target)
 
     def _step(self, moment: float) -> None:
-        moment = max(moment, self._now)  # a look may itself have moved the clock beyond
+        moment = max(moment, self._now)  # a sample may itself have moved the clock beyond
         self._wall += moment - self._now
         self._now = moment
         self._condition.notify_all()
@@ -123,7 +123,7 @@ class FakeClock:
 
 
 class ScriptedReader:
-    """A reader that gives what the script says, one entry a look; the last entry is repeated.
+    """A reader that returns the entries of a script, one a sample; the last entry is repeated.
 
     An entry is a mapping of sample fields, or an exception to raise. ``used`` entries (a number of bytes)
     stand for a machine of ``total`` bytes of which that much is used.
@@ -149,12 +149,12 @@ class ScriptedReader:
         return entry
 
     def close(self) -> None:
-        """Remembered in ``closed``."""
+        """Set ``closed``."""
         self.closed = True
 
 
 def gone() -> ReadError:
-    """What a reader raises when its process has ended."""
+    """Return the error that a reader raises when its process has ended."""
     return ReadError("process", "/proc/1", "gone")
 
 
@@ -226,7 +226,7 @@ class ProcTree:
         os.rmdir(f"{self.proc}/{pid}")
 
     def mounted(self, pid: int | str, cgroup: str, mountinfo: str) -> None:
-        """What ``/proc/PID/cgroup`` and ``/proc/self/mountinfo`` say."""
+        """Write ``/proc/PID/cgroup`` and ``/proc/self/mountinfo``."""
         self.write(f"proc/{pid}/cgroup", cgroup)
         self.write("proc/self/mountinfo", mountinfo)
 

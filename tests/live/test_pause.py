@@ -111,7 +111,7 @@ def test_a_whole_tree_stands_still_and_runs_on(start) -> None:
     older, newer = tree(start), tree(start)
     pause = Pause(targets_of(older[0].pid, newer[0].pid), PROBE)
     outcome = pause.run(DECISION)
-    assert outcome.message == f"paused t{newer[0].pid} (pid {newer[0].pid}) and {len(newer) - 1} more that it started"
+    assert outcome.message == f"paused t{newer[0].pid} (pid {newer[0].pid}) and {len(newer) - 1} descendants"
     assert all(map(paused, newer))
     assert not any(map(paused, older))
     assert pause.run(DECISION).done

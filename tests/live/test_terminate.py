@@ -174,7 +174,7 @@ def test_what_is_essential_inside_of_a_target_lives_on(start) -> None:
     targets.track_process(target.pid, "target", essential=False)
     kept = targets.track_process(database, "database")
     text = Terminate(targets, PROBE).run(DECISION).message
-    assert text == f"terminated target (pid {target.pid}) and 1 more that it started by SIGTERM"
+    assert text == f"terminated target (pid {target.pid}) and 1 descendant by SIGTERM"
     try:
         assert PROBE.alive(kept.key)
         assert not PROBE.stopped(kept.key)

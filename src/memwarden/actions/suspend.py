@@ -18,7 +18,7 @@ FREEZE_SECONDS = 1.0
 #: so the fields are counted from the last closing one.
 _RESUME = """
 set -f
-for each in $told; do
+for each in $words; do
     stat=
     while IFS= read -r line || [ -n "$line" ]; do
         stat="$stat $line"
@@ -44,7 +44,7 @@ class SuspendedTree:
 
     @property
     def guarded(self) -> bool:
-        return self._watchdog.standing
+        return self._watchdog.running
 
     def freeze(self, patience: float = FREEZE_SECONDS, pause: Callable[[float], None] = time.sleep) -> bool:
         """Stop every member, and those that are forked meanwhile; return whether all stopped within ``patience`` s.
@@ -60,7 +60,7 @@ class SuspendedTree:
         while True:
             for key in fresh:
                 if key not in self.stopped and not self._probe.stopped(key):
-                    self._watchdog.tell(f"{key.pid}:{key.start}")  # first: we may be killed in between
+                    self._watchdog.send(f"{key.pid}:{key.start}")  # first: we may be killed in between
                     self.stopped += tree.signal(STOP, [key])
             still = all(key in tree.refused or self._probe.stopped(key) for key in tree.alive())
             fresh = tree.grow()

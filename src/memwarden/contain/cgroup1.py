@@ -43,7 +43,7 @@ class Cgroup1Ceiling(CgroupCeiling):
             raise CeilingUnavailable(f"the group {path} cannot be set up: {reason}") from None
 
     def _watch_oom(self, path: str) -> None:
-        if not self._watch('echo 0 >"$1/memory.oom_control"').standing:
+        if not self._watch('echo 0 >"$1/memory.oom_control"').running:
             return
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         control = os.open(f"{path}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,1 +1,1 @@
-"""The one place that knows all rooms and passes their values on."""
+"""The pipeline at work: it runs the stages, which do not know each other, and passes their values on."""

@@ -1,4 +1,4 @@
-"""What a warden can do: the actions that it was given and those that ship, and the registers that these work on."""
+"""The actions of a warden: those that it was given and those that ship, and the registers that these work on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a watch without rules needs none of it
 
 
 class ActionRegistry:
-    """Actions by their names. What ships is made when first used; ``given`` ones take the place of their namesakes."""
+    """Actions by name. Those that ship are made when first used; ``given`` ones replace those of the same name."""
 
     def __init__(self, given: Sequence[Action], dry_run: bool) -> None:
         for action in given:
@@ -30,7 +30,7 @@ class ActionRegistry:
 
     @cached_property
     def targets(self) -> Targets:
-        """The processes that may be paused and ended."""
+        """The processes that may be paused and terminated."""
         from memwarden.actions.targets import Targets
         from memwarden.readers.factory import identity_probe
 
@@ -44,13 +44,13 @@ class ActionRegistry:
         return Caches(resident=self._resident)
 
     def fills(self) -> Sequence[CacheFill]:
-        """How full the caches are that were registered with a bound."""
+        """Return the fill of the caches that were registered with a bound."""
         caches: Caches | None = vars(self).get("caches")  # not made for this
         return () if caches is None else caches.fills()
 
     @cached_property
     def gate(self) -> Gate:
-        """What is closed while nothing more shall be taken on."""
+        """The gate that is closed while no more work shall be accepted."""
         from memwarden.actions.gate import Gate
 
         return Gate()
@@ -89,7 +89,7 @@ class ActionRegistry:
         return Policy(rules, reversible=reversible, brief=brief, dry_run=self._dry_run)
 
     def perform(self, decision: Decision) -> Outcome:
-        """Run an action, or take it back, or only rehearse it where it harms and nothing shall be done."""
+        """Run or undo an action; in a dry run one that harms is only rehearsed."""
         from memwarden.model.decisions import Outcome
 
         action = self._used[decision.action]
@@ -98,14 +98,14 @@ class ActionRegistry:
             if rehearse is not None and not decision.undo:
                 rehearsed: Outcome = rehearse(decision)
                 return rehearsed
-            what = "take back" if decision.undo else "run"
+            what = "undo" if decision.undo else "run"
             return Outcome(decision=decision, done=False, message=f"dry run: would {what} {action.name}")
         if decision.undo:
-            undone: Outcome = action.undo(decision)  # type: ignore[attr-defined]  # the policy knows who has one
+            undone: Outcome = action.undo(decision)  # type: ignore[attr-defined]  # the policy knows which have one
             return undone
         return action.run(decision)
 
     @property
     def closing(self) -> list[Action]:
-        """Those that take everything back in the end."""
+        """The actions that undo everything in the end."""
         return [action for action in self._used.values() if hasattr(action, "close")]

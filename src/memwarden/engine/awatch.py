@@ -12,13 +12,13 @@ from memwarden.engine.warden import WAITING_READINGS, Warden
 from memwarden.model.events import Event, EventKind
 from memwarden.model.verdicts import Reading
 
-#: How often a loop that waits for a reading asks whether the warden still runs: where a receiver hangs nobody is told
-#: of the end.
-ASK_SECONDS = 1.0
+#: Seconds after which a loop that waits for a reading checks that the warden runs: behind a receiver that hangs it gets
+#: no STOP.
+CHECK_SECONDS = 1.0
 
 
 class AsyncStop(Protocol):
-    """Something that can be waited for: an ``asyncio.Event``, for one."""
+    """An object with an asynchronous wait: an ``asyncio.Event``, for one."""
 
     async def wait(self) -> Any: ...
 
@@ -29,8 +29,8 @@ async def awatch(
     """Readings of this process, its memory group and the machine, one every ``interval`` seconds.
 
     Ends when ``stop`` is set, when the task is cancelled, or when the loop over it is left (close it with
-    ``contextlib.aclosing`` where it must end at once). Looking happens on the warden's own thread and never blocks
-    the event loop. With a ``warden`` of one's own its readings come; it is started where it does not run, and
+    ``contextlib.aclosing`` where it must end at once). Samples are taken on the warden's own thread, which never
+    blocks the event loop. With a ``warden`` of your own its readings come; it is started where it does not run, and
     stopped again in the end. A loop that is slower than the readings loses the oldest that wait.
     """
     loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ async def awatch(
             called = True
             try:
                 loop.call_soon_threadsafe(call)
-            except RuntimeError:  # the loop was closed, and nobody closed us
+            except RuntimeError:  # the loop was closed before this iterator
                 end()
                 if ours:
                     watched.stop()
@@ -72,7 +72,7 @@ async def awatch(
             await asyncio.to_thread(start)
         while True:
             try:
-                async with asyncio.timeout(ASK_SECONDS):
+                async with asyncio.timeout(CHECK_SECONDS):
                     await come.wait()
             except TimeoutError:
                 if not watched.running:

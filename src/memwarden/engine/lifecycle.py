@@ -1,4 +1,4 @@
-"""The wardens of this process, and what becomes of them at a fork and at the end of the program."""
+"""The wardens of this process, at a fork and at its exit."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Protocol
 
 from memwarden.process.fork_hooks import ENGINE, at_fork
 
-#: How long a fork waits for descriptors that are being opened.
+#: A fork waits so long at most for descriptors that are being opened.
 FORK_PATIENCE_SECONDS = 1.0
 
 
-class Mortal(Protocol):
-    """What is told of forks and of the end."""
+class ForkAndExitAware(Protocol):
+    """A part that is stopped at exit, and renewed in a child."""
 
     def stop(self) -> None: ...
 
     def after_fork(self) -> None:
-        """In the child: the threads stayed with the parent, and so do the locks that they hold."""
+        """In the child: the threads stayed with the parent, which hold its locks."""
         ...
 
 
-_alive: weakref.WeakSet[Mortal] = weakref.WeakSet()
+_alive: weakref.WeakSet[ForkAndExitAware] = weakref.WeakSet()
 _opening = threading.Lock()
 _held_for_fork = False
 
 
-def add(warden: Mortal) -> None:
-    """Have it told, for as long as it exists."""
+def add(warden: ForkAndExitAware) -> None:
+    """Call its methods at a fork and at exit, for as long as it exists."""
     _alive.add(warden)
 
 
 @contextmanager
 def opening() -> Iterator[None]:
-    """For opening descriptors that are not in their place yet: a fork waits, or its child would have them for good."""
+    """Delay a fork while descriptors are opened, or its child would keep copies for ever."""
     with _opening:
         yield
 
@@ -61,7 +61,7 @@ def _child() -> None:
 
 @atexit.register
 def _end() -> None:
-    """A program that ends without a word has its last samples written, and what was paused goes on."""
+    """Write the last samples, and resume what was paused."""
     for warden in list(_alive):
         warden.stop()
 

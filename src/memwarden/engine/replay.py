@@ -1,7 +1,7 @@
-"""Judging and deciding once more, over what was recorded: what was told then, and what would be told now.
+"""Judging and deciding once more, over a record: the events of then, and those of now.
 
 The same detector and policy that a warden runs go over the recorded samples; nothing is read and nothing is done. With
-the rules that are in the record, and every look in it, what comes out is what happened, event for event.
+the rules of the record, and every sample in it, the result is what happened, event for event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from memwarden.model.verdicts import LeakVerdict, Reading
 from memwarden.policy.rules import Policy, Rule
 from memwarden.protocols import Detector
 
-#: What judging and deciding tell.
+#: Events of judging and deciding.
 JUDGED = (
     EventKind.LEVEL,
     EventKind.LEAK,
@@ -33,8 +33,8 @@ JUDGED = (
 )
 
 
-class Told(NamedTuple):
-    """An event of a replay: whether it is in the record, and whether the replay tells it."""
+class ReplayedEvent(NamedTuple):
+    """An event, whether it is in the record (``live``), and whether the replay produces it."""
 
     event: Event
     live: bool
@@ -44,7 +44,7 @@ class Told(NamedTuple):
 class Replay:
     """Goes over the events of one writer, in their order.
 
-    ``rules`` take the place of those in the record; None: those. ``detector`` makes the judge. ``reversible`` and
+    ``rules`` replace those in the record; None: those. ``detector`` makes the judge. ``reversible`` and
     ``brief`` are actions as :class:`Policy` takes them, for ``rules`` that name others than the record's. Raises
     :class:`SettingsError` from ``run`` where a rule of the record is not understood.
     """
@@ -61,22 +61,22 @@ class Replay:
         self._reversible, self._brief = frozenset(reversible), frozenset(brief)
         #: Samples that were judged.
         self.samples = 0
-        #: Moments at which something was told and of which the record holds no sample: looks between the samples.
+        #: Recorded events without a recorded sample: of samples between those of the asked interval.
         self.unseen = 0
         #: Whether samples are missing, because a receiver was too slow.
         self.dropped = False
-        self._begin({})
+        self._reset({})
 
-    def run(self, events: Iterable[Event]) -> Iterator[Told]:
-        """What was told, and what is told now, in the order of the samples."""
-        told: list[Event] = []  # by the replay, since the last sample
+    def run(self, events: Iterable[Event]) -> Iterator[ReplayedEvent]:
+        """Recorded and replayed events, in the order of the samples."""
+        found: list[Event] = []  # by the replay, since the last sample
         live: list[Event] = []  # by the record
         seen: float | None = None
         for event in events:
             if event.kind is EventKind.SAMPLE and isinstance(event.value, Reading):
-                yield from self._flush(told, live)
+                yield from self._flush(found, live)
                 sample = event.value.sample
-                seen, told = sample.monotonic, self._look(sample)
+                seen, found = sample.monotonic, self._judge(sample)
             elif event.kind in JUDGED:
                 live.append(event)
                 self.unseen += event.monotonic != seen
@@ -85,21 +85,21 @@ class Replay:
             elif event.kind is EventKind.OUTCOME and isinstance(event.value, Outcome):
                 self._outcomes.append((event.monotonic, event.value))
             elif event.kind is EventKind.RULES and self._rules is None:
-                told += self._replace(event.details or {})
+                found += self._replace(event.details or {})
             elif event.kind is EventKind.START and "rules" in (event.details or {}):
-                yield from self._flush(told, live)
-                told = []
+                yield from self._flush(found, live)
+                found = []
                 if not (event.details or {}).get("goes_on") or not self.samples:
-                    self._begin(event.details or {})
+                    self._reset(event.details or {})
             elif event.kind is EventKind.OVERFLOW:
                 self.dropped = True
-        yield from self._flush(told, live)
+        yield from self._flush(found, live)
 
-    def _begin(self, details: dict[str, Any]) -> None:
-        """A warden that knows nothing yet."""
+    def _reset(self, details: dict[str, Any]) -> None:
+        """Start with no history."""
         self._outcomes: deque[tuple[float, Outcome]] = deque()
         self._decided: set[tuple[Any, ...]] = set()  # what was decided live
-        self._assumed: list[Decision] = []  # what is decided now, since the last look
+        self._assumed: list[Decision] = []  # what is decided now, since the last sample
         self._awaited: dict[tuple[Any, ...], Decision] = {}  # what was decided both times, and not answered yet
         self._last: Sample | None = None
         policy = self._policy(details)
@@ -111,13 +111,13 @@ class Replay:
         own = {name for rule in plain for key in ("then", "escalate") for name in _list(rule, key)}
         return Policy(
             rules,
-            # Of an action that the record knows it says, too, whether that can be taken back there.
+            # The record also has which of its actions can be undone.
             reversible={*(self._reversible - own), *_list(details, "reversible")},
             brief={*(self._brief - own), *_list(details, "brief")},
             dry_run=bool(details.get("dry_run", False)),
         )
 
-    def _look(self, sample: Sample) -> list[Event]:
+    def _judge(self, sample: Sample) -> list[Event]:
         policy, self._last = self._tick.policy, sample
         self.samples += 1
         if policy is not None:
@@ -127,7 +127,7 @@ class Replay:
         return events
 
     def _learn(self, policy: Policy, now: float) -> None:
-        """Outcomes that were there before this look; where none was recorded, since nobody decided so, a prompt one."""
+        """Outcomes from before this sample; for a decision that was not made then, one at once."""
         for decision in self._assumed:
             key = _key_of(decision)
             if key in self._decided:
@@ -136,14 +136,14 @@ class Replay:
                 policy.learn(Outcome(decision=decision, done=False, message="replayed"))
         while self._outcomes and self._outcomes[0][0] < now:
             _, outcome = self._outcomes.popleft()
-            # Another version may have said the same decision in other words.
+            # Another version may have worded the same decision differently.
             decision = self._awaited.pop(_key_of(outcome.decision), outcome.decision)
             policy.learn(outcome._replace(decision=decision))
         self._assumed.clear()
         self._decided.clear()
 
     def _replace(self, details: dict[str, Any]) -> list[Event]:
-        """Other rules were put in force, after a look and before the next."""
+        """Put other rules in force, after a sample and before the next."""
         new, policy = self._policy(details), self._tick.policy
         if policy is None or self._last is None:
             self._tick.policy = new
@@ -153,34 +153,34 @@ class Replay:
         return changes.of_decided(self._last, decided)
 
     @staticmethod
-    def _flush(told: list[Event], live: list[Event]) -> Iterator[Told]:
+    def _flush(found: list[Event], live: list[Event]) -> Iterator[ReplayedEvent]:
         left = {_key(event): event for event in live}
-        for event in told:
-            yield Told(event, left.pop(_key(event), None) is not None, True)
+        for event in found:
+            yield ReplayedEvent(event, left.pop(_key(event), None) is not None, True)
         for event in left.values():
-            yield Told(event, True, False)
+            yield ReplayedEvent(event, True, False)
         live.clear()
 
 
 def _list(plain: dict[str, Any], key: str) -> list[Any]:
-    """A list of a record; somebody may have written another thing there."""
+    """Return a list of a record, empty where it holds another type."""
     found = plain.get(key)
     return [each for each in found if isinstance(each, str | dict)] if isinstance(found, list) else []
 
 
 def _rules(plain: Iterable[dict[str, Any]]) -> list[Rule]:
-    """Rules as a record holds them. Raises :class:`SettingsError` where a newer memwarden wrote them."""
+    """Return the rules of a record. Raises :class:`SettingsError` where a newer memwarden wrote them."""
     found = []
     for each in plain:
         try:
             found.append(Rule.from_dict({**each, "rest": float("inf")} if each.get("rest") == "inf" else each))
         except SettingsError as error:
-            raise SettingsError(f"a rule of the record: {error}; say --rules FILE") from None
+            raise SettingsError(f"a rule of the record: {error}; pass --rules FILE") from None
     return found
 
 
 def _key(event: Event) -> tuple[Any, ...]:
-    """What makes two events the same happening: the moment and what it is about, not its words."""
+    """Return the identity of an event: its moment and subject, not its message."""
     value = event.value
     if isinstance(value, Decision):
         return _key_of(value)

@@ -1,4 +1,4 @@
-"""When the next sample is due.
+"""Time of the next sample.
 
 It is due before the fastest fill rate of the last minute could use half of the headroom, never sooner than ``shortest``
 (10 ms) and never later than the asked interval. Before a minute has passed a rate is assumed: 1 GB/s, about what one
@@ -63,7 +63,7 @@ def delay(found: Assessment, rate: float, interval: float, shortest: float = SHO
 
 
 class Grid:
-    """The points in time, one each interval, whose samples are recorded; being late does not add up.
+    """Points in time, one each interval; a sample of each is recorded, and being late does not add up.
 
     A point that passes while a recorded sample is taken is skipped; one that passes while a sample in between is taken
     is recorded late. ``started``: the sample of the first point was taken.

@@ -1,31 +1,31 @@
-"""What calls held: one of them, all of one name, and what stays of each as evidence of a leak.
+"""Memory of calls: of one, of all of one name, and the growth that stays of each as evidence of a leak.
 
-All sizes are bytes of *resident* memory of the whole process: what a call takes from memory that the process already
-holds counts nothing, and what other threads take meanwhile counts, too.
+All sizes are bytes of *resident* memory of the whole process: a call that reuses memory
+which the process has already counts nothing, and allocations of other threads meanwhile count, too.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-#: How a peak was found. kernel: by the kernel's own mark, to some pages; sampled: by looking every few milliseconds,
-#: so that a shorter peak may be missed.
+#: Source of a peak. kernel: the kernel's own peak, to some pages; sampled: samples every few milliseconds, between
+#: which a shorter peak may be missed.
 Method = Literal["kernel", "sampled"]
 
 
 class CallMemory(NamedTuple):
-    """What one call, or one block, held."""
+    """Memory of one call, or of one block."""
 
     name: str
-    #: Resident when it began, and when it ended.
+    #: Resident when it started, and when it ended.
     before: int
     after: int
     #: The most that was resident while it ran.
     peak: int
-    #: The most that it held above what was resident when it began.
+    #: The peak above what was resident when it started.
     rise: int
-    #: What stayed (its result included); negative where it gave more back than it took. Of a generator: of its own
-    #: steps, without what its consumer did between them.
+    #: What stayed (its result included); negative where it freed more than it allocated. Of a generator: of its own
+    #: steps, without those of its consumer between them.
     growth: int
     seconds: float
     method: Method
@@ -55,10 +55,10 @@ class CallSummary(NamedTuple):
 
 
 class CallGrowth(NamedTuple):
-    """What stayed of the calls of one name, as evidence for whoever judges leaks.
+    """Growth of the calls of one name, as evidence for a leak verdict.
 
     ``points`` are pairs (calls so far, bytes that stayed of all of them), at most 256, spread evenly over all calls.
-    Calls beside others are not in them: what stayed cannot be told apart.
+    Calls beside others are not in them: their growth cannot be separated.
     """
 
     name: str
@@ -85,7 +85,7 @@ class CallGrowth(NamedTuple):
 
 
 class AllocationLine(NamedTuple):
-    """One line of a program and what was allocated there, as an allocation profiler tells it."""
+    """One line of a program and what was allocated there, as an allocation profiler reports it."""
 
     file: str
     line: int

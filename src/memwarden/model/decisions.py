@@ -1,4 +1,4 @@
-"""What shall be done, as data, and what came of it."""
+"""Decisions as data, and their outcomes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Decision(NamedTuple):
     reason: str
     wall: float
     monotonic: float
-    #: How bad it is, for those who tell people: ``"info"``, ``"warning"`` or ``"critical"``.
+    #: For alerts: ``"info"``, ``"warning"`` or ``"critical"``.
     severity: str = "warning"
     target: ProcessKey | None = None
-    #: Which time this is since the rule began to hold: 0 for the first, then each repetition after its rest.
+    #: Number of the decision since the rule holds: 0 for the first, then each repetition after its rest.
     repeat: int = 0
-    #: The rule holds no more: take back what was done (resume, open, tell that it is over).
+    #: The rule holds no more: undo what was done (resume, open, report that it is over).
     undo: bool = False
-    #: Only say what would be done.
+    #: Only report what would be done.
     dry_run: bool = False
     details: dict[str, Any] | None = None
 
@@ -34,12 +34,12 @@ class Clearing(NamedTuple):
     reason: str
     wall: float
     monotonic: float
-    #: How long it held.
+    #: Seconds that it held.
     seconds: float
 
 
 class Outcome(NamedTuple):
-    """What came of a decision. ``done`` is False when it was only rehearsed or could not be done."""
+    """Outcome of a decision. ``done`` is False when it was only rehearsed or could not be done."""
 
     decision: Decision
     done: bool

@@ -1,4 +1,4 @@
-"""What happened, for those who record or watch."""
+"""Events, for recorders and subscribers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class EventKind(Enum):
-    """What an event tells."""
+    """Kind of an event."""
 
     START = "start"
     STOP = "stop"
@@ -23,9 +23,9 @@ class EventKind(Enum):
     RULES = "rules"
     GAP = "gap"
     GAP_CLOSED = "gap_closed"
-    #: A recorder, action or callback raised, hangs, or works again; the looking goes on.
+    #: A recorder, action or callback raised, hangs, or works again; sampling goes on.
     TROUBLE = "trouble"
-    #: The worker fell behind and samples were dropped (never events).
+    #: The dispatcher fell behind and samples were dropped (never events).
     OVERFLOW = "overflow"
     #: A contained command, or a process that is watched, exited.
     EXIT = "exit"

@@ -1,7 +1,7 @@
-"""What was read from the world, once: facts.
+"""Facts: what was read from the system, once.
 
 Sizes are bytes. ``None`` means that the fact could not be read or does not exist here; zero is a
-measurement. These are built on every look, so they are NamedTuples, built positionally.
+measurement. These are built for every sample, so they are NamedTuples, built positionally.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class ProcessKey(NamedTuple):
-    """A process that cannot be mistaken for a later one with the same pid."""
+    """Identity of a process, which a later one with the same pid does not share."""
 
     pid: int
     #: The kernel's start stamp: on Linux clock ticks since boot (field 22 of ``/proc/PID/stat``).
@@ -24,7 +24,7 @@ class SystemMemory(NamedTuple):
     #: The kernel's estimate of what a new program may take without swapping (MemAvailable, Linux 3.14).
     available: int
     free: int
-    #: File cache and buffers, without shared memory; None where the system does not tell it (macOS, Windows).
+    #: File cache and buffers, without shared memory; None where the system does not report it (macOS, Windows).
     cached: int | None
     #: None where it cannot be read (Windows without its performance counters).
     swap_total: int | None
@@ -32,12 +32,12 @@ class SystemMemory(NamedTuple):
 
     @property
     def used(self) -> int:
-        """What is not available: the figure that a level is judged on."""
+        """Bytes that are not available: the figure that a level is judged on."""
         return self.total - self.available
 
     @property
     def swap_used(self) -> int | None:
-        """What is swapped out."""
+        """Bytes that are swapped out."""
         return None if self.swap_total is None or self.swap_free is None else self.swap_total - self.swap_free
 
 
@@ -62,10 +62,10 @@ class ProcessMemory(NamedTuple):
 def _rows(
     keys: tuple[ProcessKey, ...], names: tuple[str, ...], sizes: tuple[int, ...], shares: tuple[int, ...]
 ) -> list[ProcessMemory]:
-    told: tuple[int | None, ...] = shares if shares or not keys else (None,) * len(keys)
+    parts: tuple[int | None, ...] = shares if shares or not keys else (None,) * len(keys)
     return [
         ProcessMemory(key, name, rss, None, None if shared is None else rss - shared, shared)
-        for key, name, rss, shared in zip(keys, names, sizes, told, strict=True)
+        for key, name, rss, shared in zip(keys, names, sizes, parts, strict=True)
     ]
 
 
@@ -76,9 +76,9 @@ class TreeMemory(NamedTuple):
     keys: tuple[ProcessKey, ...]
     names: tuple[str, ...]
     rss: tuple[int, ...]
-    #: Empty where the system does not tell it (macOS, Windows).
+    #: Empty where the system does not report it (macOS, Windows).
     shared: tuple[int, ...]
-    #: Members that have ended and wait to be reaped; they hold no memory and stand in no column.
+    #: Members that have ended and wait to be reaped; they use no memory and are in no column.
     zombies: int = 0
 
     @property
@@ -88,7 +88,7 @@ class TreeMemory(NamedTuple):
 
     @property
     def anon(self) -> int | None:
-        """The sum of the anonymous parts; None where shared parts are not told."""
+        """The sum of the anonymous parts; None where shared parts are not known."""
         return None if len(self.shared) != len(self.rss) else sum(self.rss) - sum(self.shared)
 
     def rows(self) -> list[ProcessMemory]:
@@ -103,7 +103,7 @@ class CgroupMemory(NamedTuple):
     path: str
     version: int
     usage: int
-    #: None: no limit stands here.
+    #: None: it has no limit.
     limit: int | None
     #: File cache that the kernel would drop before it kills: inactive and active file pages and reclaimable slab.
     reclaimable: int
@@ -112,7 +112,7 @@ class CgroupMemory(NamedTuple):
     swap_limit: int | None = None
     #: The highest usage so far (memory.peak, memory.max_usage_in_bytes).
     peak: int | None = None
-    #: How often the kernel killed here for want of memory, this group and those below it.
+    #: Kills by the OOM killer in this group and those below it.
     oom_kills: int | None = None
 
     @property
@@ -134,16 +134,16 @@ class GpuMemory(NamedTuple):
 
 
 class ShareMemory(NamedTuple):
-    """What processes hold when shared pages are divided among those who share them, as columns.
+    """Memory of processes with shared pages divided among those that share them, as columns.
 
-    Reading this makes the kernel walk page tables, so it is read on a budget and each figure has an age.
+    Reading this makes the kernel walk page tables, so it is read on a CPU budget and each figure has an age.
     """
 
     keys: tuple[ProcessKey, ...]
-    #: Proportional set size: each page divided by how many processes map it. Empty where the system does not tell
+    #: Proportional set size: each page divided by how many processes map it. Empty where the system does not report
     #: it (macOS, Windows).
     pss: tuple[int, ...]
-    #: Unique set size: what would come back if this process alone ended.
+    #: Unique set size: what would be freed if this process alone exited.
     uss: tuple[int, ...]
     #: Seconds since each process was measured.
     ages: tuple[float, ...]
@@ -157,7 +157,7 @@ class TopProcesses(NamedTuple):
     keys: tuple[ProcessKey, ...]
     names: tuple[str, ...]
     rss: tuple[int, ...]
-    #: Empty where the system does not tell it (macOS, Windows).
+    #: Empty where the system does not report it (macOS, Windows).
     shared: tuple[int, ...]
 
     def rows(self) -> list[ProcessMemory]:
@@ -187,31 +187,31 @@ class PsiStats(NamedTuple):
 
 
 class DirectoryUsage(NamedTuple):
-    """A directory that fills (temporary files): what lies in it, and what its file system has left."""
+    """A directory that fills (temporary files): its contents, and the free space of its file system."""
 
     path: str
-    #: What the files take up on disk.
+    #: Size of the files on disk.
     used: int
-    #: How many files, links and the like; directories are not counted.
+    #: Number of files, links and the like; directories are not counted.
     files: int
     #: Seconds since the oldest file was changed; None where there is none.
     oldest: float | None
-    #: What the file system has left for this user, and its size.
+    #: Free space for this user, and the size of the file system.
     free: int
     total: int
-    #: Seconds since the count was complete; None while the first count goes on (its figures so far stand here).
+    #: Seconds since the count was complete; None during the first count (with its figures so far).
     age: float | None
 
 
 class CacheFill(NamedTuple):
-    """How full a cache is: its entries (or bytes), and the most it may hold. None: it has no bound."""
+    """Fill of a cache: its entries (or bytes), and its bound. None: it has no bound."""
 
     held: float
     most: float | None
 
 
 class ProgramMemory(NamedTuple):
-    """What a program knows of its own memory, and nobody can see from outside. None: not known."""
+    """A program's knowledge of its own memory, which cannot be seen from outside. None: not known."""
 
     caches: tuple[CacheFill, ...] | None = None
     #: Whether these are all the caches that matter. If so, a rise during which none of them filled is no cache's.
@@ -221,7 +221,7 @@ class ProgramMemory(NamedTuple):
     calls: int | None = None
     #: Full garbage collections so far.
     collections: int | None = None
-    #: Bytes that Python objects hold, as tracemalloc or a census of containers counts it.
+    #: Bytes of Python objects, as tracemalloc or a count of containers measures them.
     retained: int | None = None
 
 

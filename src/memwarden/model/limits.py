@@ -1,4 +1,4 @@
-"""Limits, and how near each one is."""
+"""Limits, and the use of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """A number of bytes that may not be passed, and who says so: ``"machine"``, ``"cgroup /docker/…"``,
+    """A number of bytes that may not be exceeded, and its source: ``"machine"``, ``"cgroup /docker/…"``,
     ``"rlimit address space"``, ``"asked"``."""
 
     bytes: int
@@ -14,7 +14,7 @@ class Limit(NamedTuple):
 
 
 class Constraint(NamedTuple):
-    """A limit together with what counts against it now."""
+    """A limit and the bytes that count against it now."""
 
     limit: Limit
     used: int
@@ -26,5 +26,5 @@ class Constraint(NamedTuple):
 
     @property
     def headroom(self) -> int:
-        """Bytes that may still be taken; negative when the limit is passed."""
+        """Bytes that may still be taken; negative when the limit is exceeded."""
         return self.limit.bytes - self.used

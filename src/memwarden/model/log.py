@@ -1,10 +1,10 @@
-"""What is said to the program's log: under one name, ``memwarden``, and in one shape.
+"""Records for the program's log: under one name, ``memwarden``, and in one shape.
 
-A log record that tells of an event carries it as a dict that JSON can hold in ``extra["memwarden"]``. Every record has
+A log record about an event carries it as a dict that JSON can hold in ``extra["memwarden"]``. Every record has
 that key and flat ones for filters and formats, None where there is nothing: ``memwarden_kind``, ``memwarden_level``
 (the pressure level), ``memwarden_rule``. None of them can collide with an attribute of :class:`logging.LogRecord`.
 
-``logging`` costs 7 ms and half a MiB to import, so it is when there is something to say and not before; most programs
+``logging`` costs 7 ms and half a MiB to import, so that waits until there is something to log; most programs
 have it by then.
 """
 
@@ -19,23 +19,23 @@ _DEBUG = 10  # logging.DEBUG
 
 
 def error(message: str, *arguments: object) -> None:
-    """What somebody has to put right."""
+    """Log a failure that a user has to correct."""
     logger().error(message, *arguments, extra=extra_of(None))
 
 
 def warn(message: str, *arguments: object, event: Event | None = None) -> None:
-    """A warning; ``event`` is what it tells of."""
+    """Log a warning, about ``event`` where one is given."""
     logger().warning(message, *arguments, extra=extra_of(event))
 
 
 def debug(message: str, *arguments: object, event: Event | None = None) -> None:
-    """A detail; nobody can want it who has not imported ``logging``."""
+    """Log a detail, where the program has imported ``logging``."""
     if "logging" in sys.modules and (log := logger()).isEnabledFor(_DEBUG):
         log.debug(message, *arguments, extra=extra_of(event))
 
 
 def logger() -> Any:
-    """The logger. Where the program has set nothing up, nothing is printed."""
+    """Return the logger. Where the program has configured none, nothing is printed."""
     import logging
 
     found = logging.getLogger("memwarden")
@@ -45,7 +45,7 @@ def logger() -> Any:
 
 
 def extra_of(event: Event | None) -> dict[str, Any]:
-    """What a log record carries of an event, or where there is none."""
+    """Return the keys of a log record about an event, or about none."""
     if event is None:
         return dict.fromkeys(("memwarden", "memwarden_kind", "memwarden_level", "memwarden_rule"))
     from memwarden.model.decisions import Clearing, Decision, Outcome

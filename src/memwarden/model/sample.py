@@ -1,4 +1,4 @@
-"""Everything that one look saw."""
+"""One sample: everything that was read at one moment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from memwarden.model.limits import Limit
 
 
 class Sample(NamedTuple):
-    """One look. ``wall`` is seconds since the epoch, ``monotonic`` seconds on a clock that is never set."""
+    """Facts of one moment. ``wall`` is seconds since the epoch, ``monotonic`` seconds on a clock that is never set."""
 
     wall: float
     monotonic: float
-    #: Seconds between the moment this look was due and the moment it began.
+    #: Seconds from the moment this sample was due to the moment it was taken.
     late: float = 0.0
     system: SystemMemory | None = None
     process: ProcessMemory | None = None
@@ -40,14 +40,14 @@ class Sample(NamedTuple):
     shares: ShareMemory | None = None
     top: TopProcesses | None = None
     directories: tuple[DirectoryUsage, ...] = ()
-    #: True for a look between the asked ones; None else.
+    #: True for a sample between those of the asked interval; None else.
     between: bool | None = None
-    #: What the program told that is watched from within.
+    #: What the program reports of itself, where it is watched from within.
     program: ProgramMemory | None = None
 
     @property
     def used(self) -> int | None:
-        """What the watched workload holds: its tree where one is watched, else its process."""
+        """Bytes of the watched workload: of its tree where one is watched, else of its process."""
         if self.tree is not None:
             return self.tree.total
         return None if self.process is None else self.process.rss

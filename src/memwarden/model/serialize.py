@@ -1,10 +1,10 @@
-"""Values to plain dicts and back: what is written says its units.
+"""Values to plain dicts and back, with the unit in each key.
 
 A written value is ``{"schema": 1, "type": "sample", "time": "2026-11-21T04:05:06.000007+01:00", …}``.
 Field names gain their unit on the way out (``rss`` becomes ``rss_bytes``, ``late`` becomes
 ``late_seconds``) and lose it on the way in; the wall clock becomes ISO 8601 with its offset. Absent
-facts (None) are left out. Unknown keys are passed over, so that a newer writer does not stop an older
-reader; a newer *schema* does.
+facts (None) are left out. Unknown keys are ignored, so that an older reader understands a newer writer,
+but not a newer *schema*.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ _second: tuple[float, object, str, str] = (math.nan, None, "", "")
 def iso(wall: float) -> str:
     """Seconds since the epoch as ISO 8601 local time with microseconds and the offset of that moment."""
     global _second
-    known, zone, beginning, offset = _second
+    known, zone, start, offset = _second
     fraction, second = math.modf(wall)
     microseconds = round(fraction * 1e6)
     if not 0 <= microseconds < 1_000_000:  # rounded up into the next second, or before 1970
@@ -120,9 +120,9 @@ def iso(wall: float) -> str:
         offset = f"{'-' if local.tm_gmtoff < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
         if seconds:
             offset += f":{seconds:02}"
-        beginning = f"{local.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', local)}"
-        _second = second, time.tzname, beginning, offset
-    return f"{beginning}.{microseconds:06d}{offset}"
+        start = f"{local.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', local)}"
+        _second = second, time.tzname, start, offset
+    return f"{start}.{microseconds:06d}{offset}"
 
 
 def to_dict(value: Any) -> dict[str, Any]:

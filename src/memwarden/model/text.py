@@ -1,8 +1,8 @@
-"""Text of somebody else: names, paths, command lines."""
+"""Text from outside: names, paths, command lines."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Nothing in it may speak to a terminal or break a line: what cannot be printed becomes ``?``."""
+    """Return the text safe for a terminal and on one line: what cannot be printed becomes ``?``."""
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

@@ -45,7 +45,7 @@ def seconds_text(count: float) -> str:
 
 
 def _shown(value: object) -> str:
-    """What was given, short enough for a message; an int of thousands of digits has no text at all."""
+    """Return a value as text short enough for a message; an int of thousands of digits has none."""
     try:
         text = repr(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is called when the interpreter ends, in children of multiprocessing, too: those leave without ``atexit``."""
+"""Hooks for the exit of the interpreter, also in children of multiprocessing, which do not run ``atexit``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _armed = 0
 
 
 def call_at_exit(call: Callable[[], None], order: int) -> None:
-    """Have it called at the end; a lower ``order`` is called earlier. Nothing happens before :func:`arm`."""
+    """Register a call for the exit; a lower ``order`` is called earlier. Nothing is called before :func:`arm`."""
     _calls.append((order, call))
 
 
 def arm() -> None:
-    """This process has something to do at its end. May be called often."""
+    """Call the hooks when this process exits. May be called often."""
     global _armed
     if _armed == os.getpid():
         return

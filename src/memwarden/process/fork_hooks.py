@@ -1,4 +1,4 @@
-"""What happens at a fork: one registration with Python, which calls the hooks of every package in a fixed order.
+"""Fork hooks: one registration with Python, which calls the hooks of every package in a fixed order.
 
 A child has one thread. A lock that another thread held would stay locked in it for ever, and descriptors are shared
 with the parent; so each part that has either is renewed in the child before any other code runs there.

@@ -1,4 +1,4 @@
-"""A process and what it started: who was once seen to belong to it stays a member, whoever its parent is now."""
+"""A process and its descendants: once seen, one stays a member, even with another parent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from memwarden.protocols import IdentityProbe
 
 
 class ProcessTree:
-    """Who descends from ``root``; ``spared`` and what they started do not belong to it.
+    """The descendants of ``root``, without ``spared`` and their descendants.
 
-    Members are found by their parents, and by the session where a member leads one: there those are found, too, whose
-    parents have ended.
+    Members are found by their parents, and by the session where a member leads one: that also finds orphans.
 
     Raises :class:`TargetChanged` when the root is gone, or another process now.
     """
@@ -25,12 +24,12 @@ class ProcessTree:
             raise TargetChanged(f"pid {root.pid} is gone, or another process now")
         self.root = root
         self.members = [root]  # parents before their children
-        #: What the system refused, in words: members of another user, for one.
+        #: Members that could not be signalled, with the system's message: those of another user, for one.
         self.refused: dict[ProcessKey, str] = {}
         self.grow()
 
     def grow(self) -> list[ProcessKey]:
-        """Look for members that were not there before; returns these."""
+        """Find new members; returns these."""
         spared = list(self._spared)
         for key in spared:  # grows meanwhile
             spared += [child for child in self._probe.children(key) if child not in spared]
@@ -38,7 +37,7 @@ class ProcessTree:
         for key in self.members:  # grows meanwhile
             fresh = self._probe.children(key)
             session = self._probe.session(key)
-            if self._spared.isdisjoint(session):  # else what lost its parent there may be of the spared one
+            if self._spared.isdisjoint(session):  # else an orphan there may be a descendant of the spared one
                 fresh += session
             for each in fresh:
                 if each not in known:
@@ -51,7 +50,7 @@ class ProcessTree:
         return [key for key in self.members if self._probe.alive(key)]
 
     def signal(self, number: int, keys: Iterable[ProcessKey]) -> list[ProcessKey]:
-        """Signal these members; returns whom it reached. What the system refuses is remembered in ``refused``."""
+        """Signal these members; returns those that got it. Refusals of the system are kept in ``refused``."""
         reached = []
         for key in keys:
             try:
@@ -64,6 +63,6 @@ class ProcessTree:
         return reached
 
     def others(self) -> str:
-        """How many there are beside the root, in words that follow its name."""
+        """Return the number of descendants, as text that follows the root's name."""
         others = len(self.members) - 1
-        return f" and {others} more that it started" if others else ""
+        return f" and {others} descendant{'s' if others > 1 else ''}" if others else ""

@@ -10,9 +10,9 @@ from memwarden.errors import ActionFailed, ReadError, TargetChanged
 from memwarden.model.facts import ProcessKey
 from memwarden.protocols import IdentityProbe
 
-#: The signal that nobody can refuse. Windows has no SIGKILL; there Python ends a process at once by any other, too.
+#: The signal that cannot be handled. Windows has no SIGKILL; there Python kills a process at once by any signal.
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
-#: Those that stop a process and let it run on; None on Windows, which has no such signals.
+#: The signals that suspend a process and continue it; None on Windows, which has none.
 STOP: int | None = getattr(signal, "SIGSTOP", None)
 CONTINUE: int | None = getattr(signal, "SIGCONT", None)
 

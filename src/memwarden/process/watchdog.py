@@ -1,8 +1,8 @@
-"""What protects when this process itself is killed: a shell that waits for its pipe to close.
+"""Cleanup after this process is killed: a shell that waits for its pipe to close.
 
-It costs about 1 MiB. As long as this process lives the pipe stays open; the word ``done`` sends the shell
-home. An end without the word means that this process died: the shell then does the one thing it was
-started for. It runs in a session of its own, so that no Ctrl-C reaches it.
+It costs about 1 MiB. As long as this process lives the pipe stays open; the word ``done`` stops the shell. An end of
+the input without that word means that this process died: the shell then runs its script. It runs in a session of its
+own, so that no Ctrl-C reaches it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import subprocess
 
 from memwarden.process.fork_hooks import reset_after_fork
 
-#: Words are remembered as they come, so that what is told last is known at the end, too; ``-word`` takes one back.
+#: Words are kept as they come, so that none is lost when this process is killed; ``-word`` removes one.
 _WAIT = """
-told=' '
+words=' '
 while read -r word; do
     case $word in
         done) exit 0 ;;
-        -*) word=${word#-}; case $told in *" $word "*) told="${told%% "$word" *} ${told#* "$word" }" ;; esac ;;
-        *) told="$told$word " ;;
+        -*) word=${word#-}; case $words in *" $word "*) words="${words%% "$word" *} ${words#* "$word" }" ;; esac ;;
+        *) words="$words$word " ;;
     esac
 done
 """
@@ -29,7 +29,7 @@ done
 class Watchdog:
     """Runs ``script`` when this process dies before :meth:`dismiss`.
 
-    The script is POSIX shell; ``$1`` is ``argument``, and ``$told`` are the words of :meth:`tell`, with spaces around.
+    The script is POSIX shell; ``$1`` is ``argument``, and ``$words`` are the words of :meth:`send`, with spaces around.
     """
 
     def __init__(self, script: str, argument: str = "") -> None:
@@ -37,7 +37,7 @@ class Watchdog:
         reading, writing = os.pipe()
         try:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", _WAIT + script, "memwarden-sentinel", argument],
+                ["/bin/sh", "-c", _WAIT + script, "memwarden-watchdog", argument],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -46,7 +46,7 @@ class Watchdog:
                 env={},
             )
         except OSError:
-            os.close(writing)  # no shell here; the caller asks `standing`
+            os.close(writing)  # no shell here; the caller asks `running`
             return
         finally:
             os.close(reading)
@@ -58,12 +58,12 @@ class Watchdog:
         return None if self.process is None else self.process.pid
 
     @property
-    def standing(self) -> bool:
-        """Whether there is somebody to act for us."""
+    def running(self) -> bool:
+        """Whether the shell runs."""
         return self.process is not None and self.process.poll() is None
 
-    def tell(self, word: str) -> bool:
-        """Let it know a word without spaces, or with ``-`` before it take one back; False when nobody hears it."""
+    def send(self, word: str) -> bool:
+        """Send it a word without spaces, or with ``-`` before it remove one; False when it does not run."""
         if self.process is None:
             return False
         try:
@@ -73,16 +73,16 @@ class Watchdog:
         return True
 
     def dismiss(self) -> None:
-        """Send it home; nothing is done."""
+        """Stop it; its script is not run."""
         if self.process is None:
             return
-        self.tell("done")
+        self.send("done")
         os.close(self._pipe)
         self.process.wait()
         self.process = None
 
     def after_fork(self) -> None:
-        """In a child: the pipe is the parent's; a copy of it would keep the shell waiting after the parent's end."""
+        """In a child: close the copy of the pipe, which would keep the shell waiting after the parent's death."""
         if self.process is not None:
             self.process.returncode = 0  # not the child's to wait for
             self.process = None

@@ -274,7 +274,7 @@ def test_a_warden_that_ran_runs_on(warden: Warden) -> None:
 @pytest.mark.parametrize("told", [True, False])
 def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
     """Stopped by somebody else, it gives no more readings; also where a hanging receiver kept the word from us."""
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.02)
 
     async def main() -> list[Reading]:
         got = []

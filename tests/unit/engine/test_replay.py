@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memwarden.engine.replay import Replay, Told
+from memwarden.engine.replay import Replay, ReplayedEvent
 from memwarden.engine.warden import Warden
 from memwarden.errors import SettingsError
 from memwarden.model.decisions import Decision, Outcome
@@ -41,7 +41,7 @@ def decision(now: float, **changes: Any) -> Event:
     return Event(EventKind.DECISION, WALL + now, now, "", made)
 
 
-def decided(told: Iterable[Told]) -> list[tuple[float, str, bool, bool]]:
+def decided(told: Iterable[ReplayedEvent]) -> list[tuple[float, str, bool, bool]]:
     """Moment and action of each decision, whether it was made then, and whether it is made now."""
     return [
         (each.event.monotonic, each.event.value.action, each.live, each.replayed)

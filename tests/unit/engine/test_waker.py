@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import memwarden.engine.waker as bells
-from memwarden.engine.waker import DEAF_SECONDS, LONGEST_SECONDS, Waker
+from memwarden.engine.waker import LONGEST_SECONDS, MERGE_SECONDS, Waker
 from memwarden.model.facts import CgroupMemory
 from support.engine import SOON
 from support.trees import descriptors
@@ -220,20 +220,20 @@ def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest
     assert not bell.wait(SOON)
     wakes = 0
     begun = time.monotonic()
-    while time.monotonic() - begun < 10 * DEAF_SECONDS:
+    while time.monotonic() - begun < 10 * MERGE_SECONDS:
         pipe.fire()
         assert not bell.wait(SOON)
         wakes += bell.woken
     assert 1 <= wakes <= 11
     # A clock that stands still keeps it deaf: a ring ends the wait all the same, and a short time-out is kept.
-    monkeypatch.setattr(bells, "monotonic", lambda: bell._heard)
+    monkeypatch.setattr(bells, "monotonic", lambda: bell._woken_at)
     pipe.fire()
     begun = time.monotonic()
-    assert not bell.wait(DEAF_SECONDS / 2)
-    assert time.monotonic() - begun >= DEAF_SECONDS / 2 - 0.001
+    assert not bell.wait(MERGE_SECONDS / 2)
+    assert time.monotonic() - begun >= MERGE_SECONDS / 2 - 0.001
     assert not bell.woken
     bell.set()
-    assert bell.wait(DEAF_SECONDS / 2)
+    assert bell.wait(MERGE_SECONDS / 2)
     bell.close()
 
 
@@ -248,7 +248,7 @@ def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
     assert not bell.wait(SOON)
     assert bell.woken
     assert (pipe.closed, bell.listening) == (1, ("other",))
-    assert not bell.wait(3 * DEAF_SECONDS)
+    assert not bell.wait(3 * MERGE_SECONDS)
     assert not bell.woken
     other.fire()
     assert not bell.wait(SOON)

@@ -61,7 +61,7 @@ def create_spawner(context: BaseContext | None, config: WorkerConfig) -> Spawner
     return DirectSpawner(context, config)
 
 
-#: Kill the workers (``$told``: PID:START words), all processes in their sessions (the kernel gives no new process the
+#: Kill the workers (``$words``: PID:START words), all processes in their sessions (the kernel gives no new process the
 #: number of a session in use), and the children of those.
 _KILL_TREES = """
 read_stat() {
@@ -70,7 +70,7 @@ read_stat() {
     numbers=${line##*) }
 }
 all=; more=' '; sessions=' '
-for key in $told; do
+for key in $words; do
     pid=${key%:*}
     read_stat "/proc/$pid"
     set -- $numbers
@@ -106,7 +106,7 @@ class DirectSpawner:
         self._processes[process.pid] = process
         with contextlib.suppress(ReadError):
             self._watched[process.pid] = word = "{}:{}".format(*ProcProbe().key_of(process.pid))
-            self._watchdog.tell(word)
+            self._watchdog.send(word)
 
     def reap(self, pid: int) -> int | None:
         process = self._processes.pop(pid, None)
@@ -116,7 +116,7 @@ class DirectSpawner:
         code = process.exitcode
         process.close()
         if (word := self._watched.pop(pid, None)) is not None:
-            self._watchdog.tell(f"-{word}")
+            self._watchdog.send(f"-{word}")
         return code
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ _REMOVE = r"""
 PATH=/usr/local/bin:/usr/bin:/bin
 home=$1
 set -f
-set -- $told
+set -- $words
 pid=$1 start=$2 run=$3
 [ -n "$run" ] || exit 0
 lives() {
@@ -172,12 +172,12 @@ class _Own:
     def guard(self, home: str) -> None:
         """Under the lock: have a shell that removes what we have in ``home`` when we are killed."""
         sentinel = self.sentinels.get(home)
-        if sentinel is None or not sentinel.standing:
+        if sentinel is None or not sentinel.running:
             key = stale_tempfiles.own_key()
             with opening():
                 sentinel = self.sentinels[home] = Watchdog(_REMOVE, home)
             word = stale_tempfiles.owner_word(key, namespace("pid"))
-            if not all(sentinel.tell(str(each)) for each in (key.pid, key.start, word)):
+            if not all(sentinel.send(str(each)) for each in (key.pid, key.start, word)):
                 warn("no shell can be started: after a kill temporary files stay until the next start")
 
 

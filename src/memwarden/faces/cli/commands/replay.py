@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from memwarden.engine.action_registry import ActionRegistry
-from memwarden.engine.replay import JUDGED, Replay, Told
+from memwarden.engine.replay import JUDGED, Replay, ReplayedEvent
 from memwarden.errors import RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.configured_actions import rules_of
@@ -75,13 +75,13 @@ def _standard() -> Policy:
     return remedies.policy([Rule(name="all", when="level >= LOW", then=names)])
 
 
-def _line(each: Told) -> str:
+def _line(each: ReplayedEvent) -> str:
     words = event_text(each.event)
     word, sentence = (each.event.kind.value, each.event.message) if words is None else words
     return f"{_MARKS[each.live, each.replayed]} {iso(each.event.wall)[:19].replace('T', ' ')} {word} {sentence}"
 
 
-def _json(each: Told) -> str:
+def _json(each: ReplayedEvent) -> str:
     plain = {"schema": SCHEMA, "type": "told", "live": each.live, "replayed": each.replayed}
     return json.dumps({**plain, "event": to_dict(each.event)}, ensure_ascii=False)
 
@@ -105,7 +105,7 @@ class _Summary:
                 self._first, self._last = min(self._first, event.wall), max(self._last, event.wall)
             yield event
 
-    def take(self, each: Told) -> None:
+    def take(self, each: ReplayedEvent) -> None:
         self._live[each.event.kind] += each.live
         self._replayed[each.event.kind] += each.replayed
         self._gone += each.live and not each.replayed

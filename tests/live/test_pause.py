@@ -191,13 +191,8 @@ def test_the_shell_resumes_only_reported_processes(start) -> None:
         process.send_signal(signal.SIGSTOP)
     assert soon(lambda: paused(PROBE.key_of(odd.pid)) and paused(PROBE.key_of(other.pid)))
     this, that = PROBE.key_of(odd.pid), PROBE.key_of(other.pid)
-<<<<<<< HEAD
     reported = f"{this.pid}:{this.start} {that.pid}:{that.start - 1} 4194305:7"
-    subprocess.run(["/bin/sh", "-c", f"told='{reported}'; {suspend._RESUME}"], check=False, env={})
-=======
-    told = f"{this.pid}:{this.start} {that.pid}:{that.start - 1} 4194305:7"
-    subprocess.run(["/bin/sh", "-c", f"words='{told}'; {suspend._RESUME}"], check=False, env={})
->>>>>>> acd14be (Follow the watchdog's shell variable in its test)
+    subprocess.run(["/bin/sh", "-c", f"words='{reported}'; {suspend._RESUME}"], check=False, env={})
     assert soon(lambda: not paused(PROBE.key_of(odd.pid)))
     assert paused(PROBE.key_of(other.pid))
     other.send_signal(signal.SIGCONT)

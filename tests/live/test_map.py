@@ -177,7 +177,7 @@ def test_a_signal_is_told_as_a_shell_tells_it():
     run("--results", "results", "--", "sh", "-c", "kill -KILL $$", "sh", given=b"x\n", code=1)
     (told,) = results()
     assert (told["state"], told["exit_code"]) == ("failed", 137)
-    assert "signal 9" in told["why"]
+    assert "signal 9" in told["reason"]
 
 
 def test_fail_fast_begins_no_more():
@@ -247,7 +247,7 @@ def test_results_are_not_overwritten():
     assert Path("results").read_bytes() == before
     Path("mine").write_text('{"a": 1}\n')
     _, err = run("--results", "mine", "--resume", "--", "true", given=b"2\n", code=2)
-    assert "something else" in err
+    assert "not a file of results" in err
     assert Path("mine").read_text() == '{"a": 1}\n'
 
 
@@ -369,7 +369,7 @@ def test_one_that_can_never_fit_is_set_aside_by_name():
     states = {each["input"]: each for each in results()}
     assert {name: each["state"] for name, each in states.items()} == {"20": "done", "400": "too-large", "30": "done"}
     assert states["400"]["exit_code"] is None
-    assert "150" in states["400"]["why"]
+    assert "150" in states["400"]["reason"]
 
 
 def test_what_was_learned_is_kept_under_the_command_words(tmp_path):

@@ -1,4 +1,4 @@
-"""A batch's report: what is written down, and what it looks like."""
+"""A batch's report: its values, its text and its plot."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from memwarden.model.units import MIB, seconds_text
 
 
 def batch(seconds=10.0, name="big <one>\x1b"):
-    """Three tasks at once, of which one is paused and then ended."""
+    """Three running tasks, of which one is paused and then killed."""
     kept = BatchStats()
     kept.submitted = 5
     kept.start(100.0)
@@ -35,8 +35,8 @@ def batch(seconds=10.0, name="big <one>\x1b"):
     return kept.report(128 * MIB, "polling", 4, 0)
 
 
-def test_the_course_is_kept_in_few_moments():
-    """However long it takes, from the first to the very last."""
+def test_the_history_is_kept_in_few_points():
+    """However long the batch takes, from the first point to the last."""
     kept = BatchStats()
     kept.start(0.0)
     for step in range(100_000):
@@ -49,7 +49,7 @@ def test_the_course_is_kept_in_few_moments():
 
 
 def test_a_short_peak_is_seen_in_every_width():
-    """Each column has the most of its share of time; before the first moment there is nothing."""
+    """Each column has the maximum of its share of time; before the first point it is empty."""
     report = batch()
     for count in (7, 40, 300):
         drawn = columns(report.points, count)
@@ -59,17 +59,17 @@ def test_a_short_peak_is_seen_in_every_width():
     assert late[0].used == 0
 
 
-def test_text_says_it_all():
-    """Figures, course and setbacks; nothing in a name speaks to the terminal."""
+def test_text_has_figures_and_incidents():
+    """No name reaches the terminal with its control characters."""
     text = report_text(batch())
     for words in (
         "4 of 5 done, 1 failed, in 10.0 s",
-        "128.0 MiB, held by polling",
+        "128.0 MiB, enforced by polling",
         "150.0 MiB used at most",
-        "3.0 in the mean, 3 at most, of 4 workers",
+        "3.0 on average, 3 at most, of 4 workers",
         "1 paused",
-        "1 put back",
-        "at 5.0 s    big <one>?: no task could continue; had 120.0 MiB of 90.0 MiB; put back",
+        "1 requeued",
+        "at 5.0 s    big <one>?: no task could continue; used 120.0 MiB of 90.0 MiB; requeued",
     ):
         assert words in text
     assert max(map(len, text.splitlines())) <= 90
@@ -77,7 +77,7 @@ def test_text_says_it_all():
 
 
 def test_a_batch_of_nothing_can_be_shown():
-    """Nothing ran, or it was over before anybody looked."""
+    """No task ran, or all ended before the first sample."""
     nothing = BatchStats().report(MIB, "polling", 2, 0)
     assert "0 of 0 done" in report_text(nothing)
     ElementTree.fromstring(render_figure(report_plot(nothing), "svg"))
@@ -132,7 +132,7 @@ def test_a_report_is_saved_whole(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_a_report_that_cannot_be_saved_is_told(tmp_path):
+def test_a_report_that_cannot_be_saved_is_an_error(tmp_path):
     """And nothing half is left."""
     with pytest.raises(SettingsError, match=r"\.svg"):
         save_report(batch(), tmp_path / "report.gif")

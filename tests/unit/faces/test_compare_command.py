@@ -78,11 +78,11 @@ def test_two_versions_side_by_side(before: str, after: str, capsys: pytest.Captu
     assert out.splitlines()[0].split() == ["before.jsonl", "after.db", "change"]
     assert output["samples"] == ["601", "601"]
     assert output["watched"] == ["10 min 00 s", "10 min 00 s"]
-    assert output["used, most"] == ["100.0 MiB", "160.1 MiB", "+60.1%"]
+    assert output["used, peak"] == ["100.0 MiB", "160.1 MiB", "+60.1%"]
     assert output["used, median"] == ["100.0 MiB", "130.1 MiB", "+30.1%"]
     assert output["growth"] == ["0 B/h", "+360.0 MiB/h"]
     assert output["a limit to set"] == ["125.0 MiB", "200.1 MiB", "+60.1%"]
-    assert output["least limit"] == ["1.00 GiB (machine)"] * 2
+    assert output["smallest limit"] == ["1.00 GiB (machine)"] * 2
     assert output["HIGH or CRITICAL"] == ["never", "never"]
 
 
@@ -97,8 +97,8 @@ def test_a_leak_is_shown_with_its_reason(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("tolerance", "code", "words"),
     [
-        ("10%", 1, "higher by more than 10.0%: used, median; used, 95 of 100; used, most"),
-        ("40%", 1, "higher by more than 40.0%: used, 95 of 100; used, most"),
+        ("10%", 1, "higher by more than 10.0%: used, median; used, 95th percentile; used, peak"),
+        ("40%", 1, "higher by more than 40.0%: used, 95th percentile; used, peak"),
         ("70%", 0, "within 70.0%"),
     ],
 )
@@ -127,8 +127,8 @@ def test_for_a_machine(before: str, after: str, capsys: pytest.CaptureFixture[st
     [
         (["no.jsonl"], "No such file"),
         (["BEFORE", "BEFORE", "BEFORE"], "3 records; name one or two"),
-        (["BEFORE", "--tolerance", "10%"], "name two"),
-        (["BEFORE", "BEFORE", "--tolerance", "ten"], "'ten': is no share; say for instance 10%"),
+        (["BEFORE", "--tolerance", "10%"], "name another one"),
+        (["BEFORE", "BEFORE", "--tolerance", "ten"], "'ten': is no share; write for instance 10%"),
         (["BEFORE", "BEFORE", "--tolerance", "-1%"], "is no share"),
         (["BEFORE", "BEFORE", "--tolerance", "nan%"], "is no share"),
         (["BEFORE", "EMPTY"], "is empty"),

@@ -88,11 +88,11 @@ def test_for_a_machine(record: Path, capsys: pytest.CaptureFixture[str]) -> None
     """A line for each event, with the event itself, and one for the whole."""
     assert main(["replay", str(record / "run.jsonl"), "--json"]) == 0
     *output, summary = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [(each["type"], each["live"], each["replayed"]) for each in output] == [("told", True, True)] * 3
+    assert [(each["type"], each["live"], each["replayed"]) for each in output] == [("replayed-event", True, True)] * 3
     assert output[1]["event"]["value"]["rule"] == "usage"
     assert (summary["type"], summary["samples"], summary["only_live"], summary["only_replayed"]) == ("replay", 11, 0, 0)
     assert summary["live"] == summary["replayed"]
-    assert (summary["unseen_looks"], summary["samples_dropped"], summary["lines_skipped"]) == (0, False, 0)
+    assert (summary["unrecorded_samples"], summary["samples_dropped"], summary["lines_skipped"]) == (0, False, 0)
 
 
 def test_torn_lines_are_skipped_and_reported(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_torn_lines_are_skipped_and_reported(record: Path, capsys: pytest.Captur
     with (record / "run.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"schema":1,"type":"ev\n\n[1]\n')
     assert main(["replay", str(record / "run.jsonl")]) == 0
-    assert "2 lines were passed over" in capsys.readouterr().out
+    assert "2 lines were skipped" in capsys.readouterr().out
 
 
 def test_several_writers_of_a_history_are_replayed_one_by_one(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What came of a command that was run for an input."""
+"""Result of a command that was run for one input."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ State = Literal["done", "failed", "not-started", "too-large", "lost"]
 
 
 class CommandResult(NamedTuple):
-    """What came of one input.
+    """Result of one input.
 
-    ``state``: done (exit code 0), failed (another one, or a signal), not-started (no such program, too many
-    arguments), too-large (it needs more memory than there is), lost (its worker ended, or could not do its part).
+    ``state``: done (exit code 0), failed (another code, or a signal), not-started (no such program, too many
+    arguments), too-large (it needs more memory than the budget), lost (its worker ended, or could not do its part).
     """
 
-    #: Its place among the inputs, from 1.
+    #: Position among the inputs, from 1.
     number: int
     input: str
     state: State
-    #: As a shell has it: 128+N for signal N; None where the command did not get to its end.
+    #: As in a shell: 128+N for signal N; None where the command did not end by itself.
     exit_code: int | None
     #: Wall clock, and seconds.
-    began: float | None
+    started: float | None
     seconds: float | None
-    #: Bytes of its largest process, where they were more than the worker's own (the system counts those in).
+    #: Bytes of its largest process, if more than the worker's own (the kernel counts those in).
     peak: int | None
     size: float | None
-    #: Where its standard output and standard error are; None: nowhere, or nothing was written.
+    #: Files of its standard output and standard error; None: none, or nothing was written.
     output: str | None
     errors: str | None
-    #: What went wrong, in words.
-    why: str
+    #: Reason of a failure.
+    reason: str

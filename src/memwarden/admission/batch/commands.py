@@ -1,8 +1,4 @@
-"""A command run once for each input, as tasks of an executor.
-
-What it covers: the command's words, its output in files, what came of it. What not: who is let in when, which is the
-executor's; any :class:`concurrent.futures.Executor` will do (ours, a thread pool, Dask's).
-"""
+"""A command run once for each input, as tasks of an executor (budgeted, a thread pool, Dask's)."""
 
 from __future__ import annotations
 
@@ -32,58 +28,57 @@ if TYPE_CHECKING:
     from memwarden.admission.batch.manifest import Manifest
     from memwarden.admission.executor.batch_report import BatchReport
 
-#: So many are handed to the executor at once: enough to choose from, and a list of a million costs no more.
+#: Tasks submitted at once: enough to choose from, and a list of a million inputs costs no more.
 WINDOW = 256
-#: How exactly times are known, seconds.
+#: Uncertainty of times, seconds.
 _SLACK = 0.1
-#: The exit codes of shells, for a command that cannot be started and for signals.
+#: Exit codes of shells, for a command that cannot be started and for signals.
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128
-_PLACES = re.compile(r"\{(|name|stem)\}")
-#: A file's name may have 255 bytes; room is left for what comes behind it.
-_LONGEST = 200
+_MARKS = re.compile(r"\{(|name|stem)\}")
+#: A file's name may have 255 bytes; the rest is for suffixes.
+_MAX_NAME = 200
 
 
 class CommandTask(NamedTuple):
-    """What a worker is to do."""
+    """A command for a worker."""
 
     words: tuple[str, ...]
-    #: The file for its output, and where that grows until it is whole; None: wherever the worker's goes.
+    #: The file for its output, and the one that it is written to until it is complete; None: the worker's output.
     output: str | None
-    growing: str
-    #: Whether a command that the kernel killed for want of memory takes its worker with it, to be put back.
-    put_back: bool
+    partial: str
+    #: If the kernel kills the command for memory, the worker ends, too, and the executor retries the task.
+    die_on_oom: bool
 
 
 class CommandRun(NamedTuple):
-    """What a worker says of a command."""
+    """A worker's report of a command."""
 
     exit_code: int
-    began: float
+    started: float
     seconds: float
     peak: int | None
     has_errors: bool
-    why: str
+    reason: str
 
 
 class Template:
-    """A command in which an input's place is marked: ``{}``; ``{name}`` for the input without its folders, ``{stem}``
-    without its suffix, too. With ``replace`` that text is the mark, and nothing else is one. Where there is no mark the
-    input comes last."""
+    """A command with placeholders for the input: ``{}``; ``{name}`` for the input without folders, ``{stem}`` without
+    suffix, too. With ``replace`` that text is the only placeholder. Without any the input is the last argument."""
 
     def __init__(self, command: Sequence[str], replace: str | None = None) -> None:
         self.command = tuple(command)
-        self._marks = _PLACES if replace is None else re.compile(f"({re.escape(replace)})")
+        self._marks = _MARKS if replace is None else re.compile(f"({re.escape(replace)})")
         self._plain = replace is not None
         if not any(map(self._marks.search, self.command)):
             self.command += ("{}" if replace is None else replace,)
 
     @property
     def program(self) -> str | None:
-        """The program, where it is the same for every input."""
+        """Return the program if it is the same for every input."""
         return None if self._marks.search(self.command[0]) else self.command[0]
 
     def words(self, text: str) -> tuple[str, ...]:
-        """The command for this input. Replaced is once: an input may hold marks itself."""
+        """Return the command for an input. Each placeholder is replaced once: the input may hold some itself."""
         name = os.path.basename(text.rstrip("/")) or text
         values = {"": text, "name": name, "stem": os.path.splitext(name)[0]}
         return tuple(
@@ -92,7 +87,7 @@ class Template:
 
     @property
     def kind(self) -> str:
-        """What tasks of this command are learned as: its words, without the input."""
+        """Return the name under which the command's tasks are learned: its words, without the input."""
         words = " ".join([os.path.basename(self.command[0]), *self.command[1:]])
         text = printable(words)
         if len(text) > 80 or text != words:
@@ -101,20 +96,20 @@ class Template:
 
 
 def input_bytes(text: str) -> float | None:
-    """The bytes of the file that an input names; None where it names none."""
+    """Return the bytes of the file that an input names; None where it names none."""
     try:
         return float(os.stat(text).st_size) if os.path.isfile(text) else None
     except (OSError, ValueError):
         return None
 
 
-def file_name(text: str, time: int = 1) -> str:
-    """A file's name for an input, another one for each: readable, and safe whatever the input holds. ``time``: the
-    same input may come more than once."""
+def file_name(text: str, occurrence: int = 1) -> str:
+    """Return a readable and safe file name for an input; names of different inputs, and of the occurrences of one,
+    differ."""
     name = quote_from_bytes(os.fsencode(text), safe=" +,=@~")
-    if len(name) > _LONGEST:
-        name = f"{name[:_LONGEST]}#{hashlib.blake2b(os.fsencode(text), digest_size=8).hexdigest()}"
-    return name if time == 1 else f"{name}#{time}"
+    if len(name) > _MAX_NAME:
+        name = f"{name[:_MAX_NAME]}#{hashlib.blake2b(os.fsencode(text), digest_size=8).hexdigest()}"
+    return name if occurrence == 1 else f"{name}#{occurrence}"
 
 
 def run_commands(
@@ -124,62 +119,61 @@ def run_commands(
     executor: Executor,
     manifest: Manifest | None = None,
     output: str | None = None,
-    scratch: str | None = None,
+    staging: str | None = None,
     kind: str | None = None,
     reserve: int | str | None = None,
     size_of: Callable[[str], float | None] = input_bytes,
     replace: str | None = None,
     fail_fast: bool = False,
 ) -> Generator[CommandResult, None, None]:
-    """Run ``command`` for each of ``inputs``; yields what came of each as it ends.
+    """Run ``command`` for each of ``inputs``; yield each result as it is there.
 
-    Marks are those of :class:`Template`. ``output`` is a folder for ``INPUT.out`` and ``INPUT.err`` (the latter only
-    where something was written), which appear when they are whole and grow in the folder ``scratch``. With ``scratch``
-    alone they are there, for the caller to take away; with none the output goes where that of the workers goes.
-    ``size_of`` says an input's size, ``kind`` and ``reserve`` are hints as
-    in :meth:`BudgetedExecutor.with_options`; other executors do not need them.
+    Placeholders are those of :class:`Template`. ``output`` is a folder for ``INPUT.out`` and ``INPUT.err`` (the latter
+    only if something was written), which appear when they are complete; until then they are in the folder ``staging``.
+    With ``staging`` alone they stay there, for the caller; without either the output is the workers'. ``size_of``
+    returns an input's size; ``kind`` and ``reserve`` are hints as in :meth:`BudgetedExecutor.with_options`, which other
+    executors do not use.
 
-    An input that ``manifest`` knows as done is left out, and each result is added to it when the caller comes back for
-    the next one: what he does with a result is done before it counts as done. ``fail_fast``: after a failure nothing
-    new begins. A command may be run more than once for an input: where it had to be ended, and where it failed while
-    memory was short.
+    An input that ``manifest`` has as done is skipped. A result is added to it when the caller asks for the next one, so
+    that it counts as done only after the caller has handled it. ``fail_fast``: no command starts after a failure. A
+    command may be run more than once for an input: when it was killed, and when it failed while memory was short.
     """
     template = Template(command, replace)
     ours = isinstance(executor, BudgetedExecutor)
     kind = kind or template.kind
-    times: Counter[str] = Counter()
-    folder = output or scratch
+    occurrences: Counter[str] = Counter()
+    folder = output or staging
 
-    def submit(begun: _Begun) -> Future[CommandRun]:
+    def submit(job: _Submitted) -> Future[CommandRun]:
         if not isinstance(executor, BudgetedExecutor):
-            return executor.submit(run_command, begun.order)
+            return executor.submit(run_command, job.task)
 
-        def hinted(most: int | str | None) -> Future[CommandRun]:
-            tasks = executor.with_options(kind=kind, size=begun.size, reserve=most, name=printable(begun.text))
-            return tasks.submit(run_command, begun.order)
+        def submit_with(most: int | str | None) -> Future[CommandRun]:
+            tasks = executor.with_options(kind=kind, size=job.size, reserve=most, name=printable(job.text))
+            return tasks.submit(run_command, job.task)
 
-        if begun.again:
-            with contextlib.suppress(DoesNotFit):  # others have come to share it
-                return hinted(max(1, int(executor.report().budget * FULL)))
-        return hinted(reserve)
+        if job.retried:
+            with contextlib.suppress(DoesNotFit):  # other programs have reserved memory meanwhile
+                return submit_with(max(1, int(executor.report().budget * FULL)))
+        return submit_with(reserve)
 
-    def plan(number: int, text: str) -> _Begun:
-        path = growing = None
+    def plan(number: int, text: str) -> _Submitted:
+        path = partial = None
         if folder is not None:
-            times[text] += 1
-            name = file_name(text, times[text])
-            path, growing = os.path.join(folder, name), os.path.join(scratch or folder, f"{name}.part")
-        return _Begun(number, text, size_of(text), CommandTask(template.words(text), path, growing or "", ours))
+            occurrences[text] += 1
+            name = file_name(text, occurrences[text])
+            path, partial = os.path.join(folder, name), os.path.join(staging or folder, f"{name}.part")
+        return _Submitted(number, text, size_of(text), CommandTask(template.words(text), path, partial or "", ours))
 
-    def wanted() -> Iterator[tuple[int, str]]:
+    def remaining() -> Iterator[tuple[int, str]]:
         for number, text in enumerate(inputs, 1):
-            if manifest is not None and manifest.leaves_out(text):
-                times[text] += folder is not None
+            if manifest is not None and manifest.skips(text):
+                occurrences[text] += folder is not None
             else:
                 yield number, text
 
-    source, ended = wanted(), SimpleQueue[Future[CommandRun]]()
-    pending: dict[Future[CommandRun], _Begun] = {}
+    source, ended = remaining(), SimpleQueue[Future[CommandRun]]()
+    pending: dict[Future[CommandRun], _Submitted] = {}
     going = True
     try:
         while True:
@@ -187,21 +181,21 @@ def run_commands(
                 if (following := next(source, None)) is None:
                     going = False
                     break
-                begun = plan(*following)
-                pending[future := submit(begun)] = begun
+                job = plan(*following)
+                pending[future := submit(job)] = job
                 future.add_done_callback(ended.put)
             if not pending:
                 return
             future = ended.get()
-            begun = pending.pop(future)
+            job = pending.pop(future)
             if future.cancelled():
                 continue
-            if not begun.again and isinstance(executor, BudgetedExecutor) and _was_starved(future, executor.report()):
-                begun = begun._replace(again=True)
-                pending[future := submit(begun)] = begun
+            if not job.retried and isinstance(executor, BudgetedExecutor) and _was_starved(future, executor.report()):
+                job = job._replace(retried=True)
+                pending[future := submit(job)] = job
                 future.add_done_callback(ended.put)
                 continue
-            result = begun.result(future)
+            result = job.result(future)
             yield result
             if manifest is not None:
                 manifest.add(result if output is not None else result._replace(output=None, errors=None))
@@ -214,55 +208,55 @@ def run_commands(
             each.cancel()
 
 
-class _Begun(NamedTuple):
-    """An input that was handed to the executor."""
+class _Submitted(NamedTuple):
+    """A submitted input."""
 
     number: int
     text: str
     size: float | None
-    order: CommandTask
-    #: It failed, perhaps for want of memory; this time it gets nearly all of it.
-    again: bool = False
+    task: CommandTask
+    #: It failed, perhaps for lack of memory; this attempt reserves nearly the whole budget.
+    retried: bool = False
 
     def result(self, future: Future[CommandRun]) -> CommandResult:
-        """What came of it. Raises where the whole executor is broken."""
+        """Return the result. Raises :class:`BrokenExecutor`, which concerns all inputs."""
         try:
             ran = future.result()
         except BrokenExecutor:
             raise
-        except Exception as error:  # noqa: BLE001 - of this input; the others go on
+        except Exception as error:  # noqa: BLE001 - it concerns this input alone
             state: State = "too-large" if isinstance(error, TaskTooLarge) else "lost"
-            why = str(error) or type(error).__name__
-            return CommandResult(self.number, self.text, state, None, None, None, None, self.size, None, None, why)
-        state = "not-started" if ran.exit_code in (_NOT_EXECUTABLE, _NOT_FOUND) and ran.why else "failed"
+            reason = str(error) or type(error).__name__
+            return CommandResult(self.number, self.text, state, None, None, None, None, self.size, None, None, reason)
+        state = "not-started" if ran.exit_code in (_NOT_EXECUTABLE, _NOT_FOUND) and ran.reason else "failed"
         if ran.exit_code == 0:
             state = "done"
-        path = self.order.output
+        path = self.task.output
         written = path is not None and state != "not-started"
         return CommandResult(
             self.number,
             self.text,
             state,
             ran.exit_code,
-            ran.began,
+            ran.started,
             ran.seconds,
             ran.peak,
             self.size,
             f"{path}.out" if written else None,
             f"{path}.err" if written and ran.has_errors else None,
-            ran.why,
+            ran.reason,
         )
 
 
 def _was_starved(future: Future[CommandRun], report: BatchReport) -> bool:
-    """Whether it may have failed only because the workers' memory group was full: then the kernel refuses memory inside
-    of system calls (ENOMEM, EFAULT), and programs fail that do not fail otherwise. Seen with version 1 of groups."""
+    """Return whether it may have failed because the workers' cgroup was full: then the kernel refuses memory inside
+    of system calls (ENOMEM, EFAULT), which makes programs fail (seen with cgroup v1)."""
     if (error := future.exception()) is not None:
         return isinstance(error, OSError | subprocess.SubprocessError)
     ran = future.result()
     if ran.exit_code == 0 or report.enforcement == "polling":
         return False
-    begin = ran.began - report.started - _SLACK
+    begin = ran.started - report.started - _SLACK
     end = begin + ran.seconds + 2 * _SLACK
     near = [each for each in report.points if begin <= each.seconds <= end]
     return any(each.paused or each.used >= each.budget * FULL for each in near)
@@ -271,68 +265,68 @@ def _was_starved(future: Future[CommandRun], report: BatchReport) -> bool:
 # --- in the worker ---------------------------------------------------------------------------------------
 
 
-def run_command(order: CommandTask) -> CommandRun:
-    """Run one command to its end. Raises OSError where its output cannot be kept."""
-    witness = OomEvents() if order.put_back else None
+def run_command(task: CommandTask) -> CommandRun:
+    """Run one command. Raises ``OSError`` where its output cannot be written."""
+    witness = OomEvents() if task.die_on_oom else None
     own = _own_peak()
-    began, clock = time.time(), time.perf_counter()
+    started, clock = time.time(), time.perf_counter()
     with contextlib.ExitStack() as files:
         out = err = None
-        if order.output is not None:
-            out = files.enter_context(_fresh(f"{order.growing}.out"))
-            err = files.enter_context(_fresh(f"{order.growing}.err"))
+        if task.output is not None:
+            out = files.enter_context(_fresh(f"{task.partial}.out"))
+            err = files.enter_context(_fresh(f"{task.partial}.err"))
         try:
-            process = subprocess.Popen(order.words, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            process = subprocess.Popen(task.words, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         except (OSError, ValueError) as error:  # ValueError: a NUL in it
-            return _not_started(order, error, began)
+            return _not_started(task, error, started)
         _, status, usage = os.wait4(process.pid, 0)
         code = process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - clock
     if code == -signal.SIGKILL and witness is not None and witness.seen():
-        # For want of memory, and it took the command alone: the executor hears of it by the end of this worker.
+        # The kernel killed the command for memory; the executor learns that from the end of this worker.
         os.kill(os.getpid(), signal.SIGKILL)
-    has_errors = order.output is not None and os.path.getsize(f"{order.growing}.err") > 0
-    if order.output is not None:
-        os.replace(f"{order.growing}.out", f"{order.output}.out")
+    has_errors = task.output is not None and os.path.getsize(f"{task.partial}.err") > 0
+    if task.output is not None:
+        os.replace(f"{task.partial}.out", f"{task.output}.out")
         if has_errors:
-            os.replace(f"{order.growing}.err", f"{order.output}.err")
+            os.replace(f"{task.partial}.err", f"{task.output}.err")
         else:
-            os.unlink(f"{order.growing}.err")
+            os.unlink(f"{task.partial}.err")
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{order.output}.err")  # of an earlier run
+                os.unlink(f"{task.output}.err")  # of an earlier run
     peak = usage.ru_maxrss << 10
-    why = "" if code >= 0 else f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
+    reason = "" if code >= 0 else f"killed by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
     if code > 0:
-        why = f"exit code {code}"
+        reason = f"exit code {code}"
     return CommandRun(
         _SIGNALLED - code if code < 0 else code,
-        began,
+        started,
         seconds,
         peak if peak > own else None,
         has_errors,
-        why,
+        reason,
     )
 
 
 def _fresh(path: str) -> BinaryIO:
-    """A new file; that of an attempt that was ended may still be somebody's."""
+    """Open a new file; a killed attempt's program may still write to the old one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, "xb", buffering=0)
 
 
-def _not_started(order: CommandTask, error: OSError | ValueError, began: float) -> CommandRun:
-    if order.output is not None:
+def _not_started(task: CommandTask, error: OSError | ValueError, started: float) -> CommandRun:
+    if task.output is not None:
         for suffix in ("out", "err"):
-            os.unlink(f"{order.growing}.{suffix}")
+            os.unlink(f"{task.partial}.{suffix}")
     number = error.errno if isinstance(error, OSError) else None
-    words = os.strerror(number) if number else str(error)
+    text = os.strerror(number) if number else str(error)
     code = _NOT_FOUND if number == errno.ENOENT else _NOT_EXECUTABLE
-    return CommandRun(code, began, 0.0, None, False, f"{order.words[0]} cannot be started: {words}")
+    return CommandRun(code, started, 0.0, None, False, f"{task.words[0]} cannot be started: {text}")
 
 
 def _own_peak() -> int:
-    """What the system counts into a new process's highest before it becomes the command: this one's memory."""
+    """Return this process's peak, which the kernel counts into that of a new process."""
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

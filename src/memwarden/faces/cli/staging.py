@@ -1,4 +1,4 @@
-"""A folder for what is not finished, removed at the end; what a killed program left is removed by the next one."""
+"""A temporary folder for incomplete output; the next program removes what a killed one left."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _PREFIX = ".memwarden-map-"
 
 
 class StagingDirectory:
-    """A folder of our own below ``parent``, locked for as long as we or who was forked from us lives.
+    """A new folder below ``parent``, locked while this process or one forked from it lives.
 
-    Raises :class:`RecordError` where none can be made.
+    Raises :class:`RecordError` where it cannot be made.
     """
 
     def __init__(self, parent: str) -> None:
-        tidy(parent)
+        remove_abandoned(parent)
         try:
             while True:
                 self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                with contextlib.suppress(OSError):  # a file system without locks: nobody else can have one, either
+                with contextlib.suppress(OSError):  # a file system without locks
                     _lock(self._fd)
                 if os.path.isdir(self.path):
                     return
-                os.close(self._fd)  # another one that began took it for left behind
+                os.close(self._fd)  # another program has just taken it for abandoned
         except OSError as error:
-            raise RecordError(f"{parent}: {error.strerror or error}; no room for output", path=parent) from None
+            raise RecordError(f"{parent}: {error.strerror or error}; no output can be written", path=parent) from None
 
     def __enter__(self) -> StagingDirectory:
         return self
@@ -40,12 +40,12 @@ class StagingDirectory:
         os.close(self._fd)
 
 
-def tidy(parent: str) -> None:
-    """Remove what programs of this user left below ``parent`` when they were killed."""
+def remove_abandoned(parent: str) -> None:
+    """Remove the folders of this user's killed programs below ``parent``."""
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
-                with contextlib.suppress(OSError):  # somebody is at work in it
+                with contextlib.suppress(OSError):  # in use
                     fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                     try:
                         _lock(fd)

@@ -1,4 +1,4 @@
-"""``memwarden map``: a command for each of many inputs, as many at once as there is memory for."""
+"""``memwarden map``: run a command for each of many inputs, as many at once as the memory allows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PART = 1 << 16
 
 
 class MapOptions(NamedTuple):
-    """The options of the command, apart from those of the option table."""
+    """Options of the command, apart from those of the option table."""
 
     inputs: str | None
     null: bool
@@ -55,33 +55,33 @@ class MapOptions(NamedTuple):
     as_json: bool
 
 
-def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions) -> int:
-    """Run the command for each input; returns the exit code. Raises :class:`MemwardenError` when it cannot begin."""
+def perform(command: Sequence[str], flags: Mapping[str, Any], options: MapOptions) -> int:
+    """Run the command for each input; return the exit code. Raises :class:`MemwardenError` if it cannot start."""
     if sys.platform != "linux":
         raise SettingsError("map: needs Linux for now")
     settings = resolve(flags, os.environ)
-    _check(wishes)
-    if (program := Template(command, wishes.replace).program) is not None:
+    _check(options)
+    if (program := Template(command, options.replace).program) is not None:
         resolve_command([program])
-    inputs = _inputs(wishes)
+    inputs = _inputs(options)
     tally = Tally(inputs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals())
-        scratch = stack.enter_context(StagingDirectory(_folder(wishes.output_dir)))
+        staging = stack.enter_context(StagingDirectory(_staging_parent(options.output_dir)))
         manifest = None
-        if wishes.results is not None:
-            manifest = stack.enter_context(Manifest(wishes.results, command, resume=wishes.resume))
-            tally.left_out = (Counter(inputs) & manifest.done).total()
-        from multiprocessing import get_context  # not on a system without processes to fork
+        if options.results is not None:
+            manifest = stack.enter_context(Manifest(options.results, command, resume=options.resume))
+            tally.skipped = (Counter(inputs) & manifest.done).total()
+        from multiprocessing import get_context  # not on a system without fork
 
-        progress = BatchProgress(len(inputs), lambda: (tally.left_out + tally.ended, tally.failed))
+        progress = BatchProgress(len(inputs), lambda: (tally.skipped + tally.finished, tally.failed))
         stack.callback(progress.close)
         executor = BudgetedExecutor(
-            wishes.workers,
+            options.workers,
             budget=settings.limit,
-            mp_context=get_context("fork"),  # nobody but our only thread is there when it forks
-            attempts=ATTEMPTS if wishes.attempts is None else wishes.attempts,
-            ledger=wishes.ledger,
+            mp_context=get_context("fork"),  # this process has a single thread when it forks
+            attempts=ATTEMPTS if options.attempts is None else options.attempts,
+            ledger=options.ledger,
             cgroup=settings.cgroup,
             name="map",
             progress=False if settings.quiet else progress.show,
@@ -91,100 +91,100 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], wishes: MapOptions
             inputs,
             executor=executor,
             manifest=manifest,
-            output=wishes.output_dir,
-            scratch=scratch.path,
-            kind=wishes.kind,
-            reserve=wishes.reserve,
-            size_of=_SIZES[wishes.size_of],
-            replace=wishes.replace,
-            fail_fast=wishes.fail_fast,
+            output=options.output_dir,
+            staging=staging.path,
+            kind=options.kind,
+            reserve=options.reserve,
+            size_of=_SIZES[options.size_of],
+            replace=options.replace,
+            fail_fast=options.fail_fast,
         )
         try:
             with executor, contextlib.closing(results):
                 for result in results:
                     with progress.hidden():
-                        if wishes.output_dir is None:
-                            _pass_on(result, wishes.tag)
+                        if options.output_dir is None:
+                            _print_output(result, options.tag)
                         if result.state != "done":
-                            _say(f"{render.printable(result.input)}: {render.printable(result.why)}")
-                    tally.take(result)
+                            _log(f"{render.printable(result.input)}: {render.printable(result.reason)}")
+                    tally.add(result)
         except _Stopped as stopped:
             tally.stopped = signal.Signals(stopped.number)
-        except BrokenPipeError:  # nobody reads any more
+        except BrokenPipeError:  # the reader has gone
             tally.stopped = signal.SIGPIPE
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's end complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error at its exit
         except BrokenExecutor as error:
-            raise ActionFailed(f"the workers cannot go on: {error}") from None
+            raise ActionFailed(f"the workers failed: {error}") from None
     report = executor.report()
-    for path in wishes.reports:
+    for path in options.reports:
         save_report(report, path)
-    if wishes.as_json:
-        _say_json(_summary(command, tally, report, wishes))
+    if options.as_json:
+        _log_json(_summary(command, tally, report, options))
     elif not settings.quiet:
-        _say(tally.text(report))
+        _log(tally.text(report))
     return tally.exit_code
 
 
 class Tally:
-    """What came of the inputs until now."""
+    """Counts of results."""
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self.inputs = len(inputs)
-        #: Done already, as the results of an earlier time say.
-        self.left_out = 0
+        #: Done in an earlier run.
+        self.skipped = 0
         self.states: Counter[str] = Counter()
         self.stopped: signal.Signals | None = None
 
-    def take(self, result: CommandResult) -> None:
-        """Take in a result."""
+    def add(self, result: CommandResult) -> None:
+        """Count a result."""
         self.states[result.state] += 1
 
     @property
-    def ended(self) -> int:
-        """Inputs that came to an end, well or not."""
+    def finished(self) -> int:
+        """Return the inputs with a result, good or bad."""
         return self.states.total()
 
     @property
     def failed(self) -> int:
-        """Inputs that came to a bad end."""
-        return self.ended - self.states["done"]
+        """Return the inputs that failed."""
+        return self.finished - self.states["done"]
 
     @property
-    def not_ended(self) -> int:
-        """Inputs that did not begin, or were ended when all was."""
-        return self.inputs - self.left_out - self.ended
+    def not_run(self) -> int:
+        """Return the inputs without a result: not started, or stopped with the batch."""
+        return self.inputs - self.skipped - self.finished
 
     @property
     def exit_code(self) -> int:
-        """0: all is done; 1: something is not; 128+N: stopped by signal N."""
+        """Return 0 if all is done, 1 if something is not, 128+N if signal N stopped it."""
         if self.stopped is not None:
             return 128 + self.stopped
-        return 1 if self.failed or self.not_ended else 0
+        return 1 if self.failed or self.not_run else 0
 
     def text(self, report: BatchReport) -> str:
-        """In words, on one line."""
+        """Return a summary on one line."""
         if not self.inputs:
             return "no inputs"
-        said = [f"{self.left_out + self.states['done']} of {self.inputs} done"]
-        if self.left_out:
-            said[0] += f" ({self.left_out} earlier)"
+        parts = [f"{self.skipped + self.states['done']} of {self.inputs} done"]
+        if self.skipped:
+            parts[0] += f" ({self.skipped} earlier)"
         if self.failed:
-            said.append(f"{self.failed} failed")
-        if self.not_ended:
-            said.append(f"{self.not_ended} not done")
+            parts.append(f"{self.failed} failed")
+        if self.not_run:
+            parts.append(f"{self.not_run} not done")
         if self.stopped is not None:
-            said.append(f"stopped by {self.stopped.name}")
-        if self.ended:
-            said.append(f"in {render.seconds(report.makespan)}")
-        if report.most_running:  # else it was over before anybody looked
+            parts.append(f"stopped by {self.stopped.name}")
+        if self.finished:
+            parts.append(f"in {render.seconds(report.makespan)}")
+        if report.most_running:  # else it ended before the first sample
             used = f"{render.size(report.peak_used)} of {render.size(report.budget)}"
-            said.append(f"at most {report.most_running} at once and {used}")
+            parts.append(f"at most {report.most_running} at once and {used}")
         if report.requeues:
-            said.append(f"{report.requeues} put back")
-        return ", ".join(said)
+            parts.append(f"{report.requeues} requeued")
+        return ", ".join(parts)
 
 
-def _summary(command: Sequence[str], tally: Tally, report: BatchReport, wishes: MapOptions) -> dict[str, Any]:
+def _summary(command: Sequence[str], tally: Tally, report: BatchReport, options: MapOptions) -> dict[str, Any]:
     batch = report.as_dict()
     del batch["points"]
     return {
@@ -192,42 +192,42 @@ def _summary(command: Sequence[str], tally: Tally, report: BatchReport, wishes: 
         "type": "map",
         "command": list(command),
         "inputs": tally.inputs,
-        "left_out": tally.left_out,
+        "skipped": tally.skipped,
         "done": tally.states["done"],
         "failed": tally.failed,
-        "not_ended": tally.not_ended,
+        "not_run": tally.not_run,
         "states": dict(tally.states),
         "stopped": None if tally.stopped is None else tally.stopped.name,
         "exit_code": tally.exit_code,
-        "results": wishes.results,
+        "results": options.results,
         "batch": batch,
     }
 
 
-# --- what goes in -----------------------------------------------------------------------------------------
+# --- inputs -----------------------------------------------------------------------------------------
 
 
-def _check(wishes: MapOptions) -> None:
-    """What does not go together, before anything begins."""
-    if wishes.resume and wishes.results is None:
-        raise SettingsError("--resume: needs --results FILE, where what is done is kept")
-    if wishes.tag and wishes.output_dir is not None:
-        raise SettingsError("--tag: nothing is printed with --output-dir; leave one of them out")
-    if wishes.replace == "":
+def _check(options: MapOptions) -> None:
+    """Check what options need, before anything starts."""
+    if options.resume and options.results is None:
+        raise SettingsError("--resume: needs --results FILE, which holds what is done")
+    if options.tag and options.output_dir is not None:
+        raise SettingsError("--tag: nothing is printed with --output-dir; use one of them")
+    if options.replace == "":
         raise SettingsError("--replace: must not be empty")
-    for path in wishes.reports:
+    for path in options.reports:
         if report_format(path) in ("svg", "png"):
             require_matplotlib()
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
-            raise RecordError(f"--report {path}: there is no folder {folder}", path=path)
+            raise RecordError(f"--report {path}: there is no folder {folder}; make it first", path=path)
 
 
-def _inputs(wishes: MapOptions) -> list[str]:
-    """All of them: read to the end before the first begins."""
+def _inputs(options: MapOptions) -> list[str]:
+    """Return all inputs; they are read to the end before the first command starts."""
     found: list[str] = []
-    name = wishes.inputs
-    if name is None and not wishes.globs:
+    name = options.inputs
+    if name is None and not options.globs:
         if sys.stdin.isatty():
             raise SettingsError("no inputs; pipe them in, one a line, or use --inputs FILE or --glob PATTERN")
         name = "-"
@@ -240,11 +240,11 @@ def _inputs(wishes: MapOptions) -> list[str]:
                     data = file.read()
         except OSError as error:
             raise SettingsError(f"--inputs {name}: {error.strerror or error}") from None
-        if not wishes.null and b"\0" in data:
-            raise SettingsError("the inputs are separated by NUL characters; say --null")
-        found += [os.fsdecode(each) for each in data.split(b"\0" if wishes.null else b"\n") if each]
-    for pattern in wishes.globs:
-        # A name that begins with a dash would be taken for an option.
+        if not options.null and b"\0" in data:
+            raise SettingsError("the inputs are separated by NUL characters; add --null")
+        found += [os.fsdecode(each) for each in data.split(b"\0" if options.null else b"\n") if each]
+    for pattern in options.globs:
+        # A name that starts with a dash would be taken for an option.
         found += [f"./{each}" if each.startswith("-") else each for each in sorted(glob.glob(pattern, recursive=True))]
     return found
 
@@ -260,8 +260,8 @@ def _number(text: str) -> float | None:
 _SIZES: dict[str, Callable[[str], float | None]] = {"bytes": input_bytes, "number": _number, "none": lambda text: None}
 
 
-def _folder(output: str | None) -> str:
-    """Where output grows."""
+def _staging_parent(output: str | None) -> str:
+    """Return the folder for incomplete output."""
     if output is None:
         return tempfile.gettempdir()
     try:
@@ -271,11 +271,11 @@ def _folder(output: str | None) -> str:
     return output
 
 
-# --- what comes out ---------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------
 
 
-def _pass_on(result: CommandResult, tag: bool) -> None:
-    """A command's output, whole."""
+def _print_output(result: CommandResult, tag: bool) -> None:
+    """Print the complete output of a command."""
     mark = os.fsencode(render.printable(result.input)) + b"\t" if tag else None
     for path, stream in ((result.output, sys.stdout.buffer), (result.errors, sys.stderr.buffer)):
         if path is not None:
@@ -290,29 +290,29 @@ def _copy(file: BinaryIO, stream: BinaryIO, mark: bytes | None) -> None:
         while part := file.read(_PART):
             stream.write(part)
         return
-    begins = True
+    at_start = True
     while part := file.readline(_PART):  # a line may have no end
-        stream.write(mark + part if begins else part)
-        begins = part.endswith(b"\n")
-    if not begins:
+        stream.write(mark + part if at_start else part)
+        at_start = part.endswith(b"\n")
+    if not at_start:
         stream.write(b"\n")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"memwarden map: {text}", file=sys.stderr, flush=True)
 
 
-def _say_json(value: dict[str, Any]) -> None:
+def _log_json(value: dict[str, Any]) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(json.dumps(value, separators=(",", ":"), allow_nan=False), file=sys.stderr, flush=True)
 
 
-# --- the end ----------------------------------------------------------------------------------------------
+# --- signals ----------------------------------------------------------------------------------------------
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal asks to end."""
+    """A signal stops the batch."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -321,12 +321,12 @@ class _Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end it: once, so that nothing disturbs what comes then to the very end."""
+    """Stop at the first Ctrl-C, SIGTERM or SIGHUP; later ones are ignored, so that nothing interrupts the cleanup."""
     before: dict[int, Any] = {}
     own = os.getpid()
 
-    def end(number: int, _: FrameType | None) -> None:
-        if os.getpid() != own:  # who was forked from us ends as if we had never asked
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != own:  # a forked child ends as without this handler
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -336,8 +336,8 @@ def _signals() -> Iterator[None]:
         raise _Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's background job, mean it
-            before[number] = signal.signal(number, end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, and in a shell's background job
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``memwarden replay``: what the rules of today would have done over a record, beside what was done then."""
+"""``memwarden replay``: judge a record again, with its own or other rules, and compare the events."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from memwarden.settings import resolve
 _MARKS = {(True, True): "=", (True, False): "-", (False, True): "+"}
 
 
-class _Elsewhere:
-    """An action of which only is known that it can be taken back."""
+class _NamedAction:
+    """An action of which only the name, and that it can be undone, is known."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class _Elsewhere:
 
 
 def replay(file: str, rules: str | None, *, as_json: bool) -> int:
-    """Print the replay of a record; returns 0. Raises :class:`RecordError` and :class:`SettingsError`."""
+    """Print the replay of a record; return 0. Raises :class:`RecordError` and :class:`SettingsError`."""
     new = None if rules is None else _rules(rules)
     standard = _standard()
     history = History(file)
@@ -47,7 +47,7 @@ def replay(file: str, rules: str | None, *, as_json: bool) -> int:
         for events in history:
             one = Replay(new, reversible=standard.reversible, brief=standard.brief)
             for each in one.run(summary.watch(events)):
-                summary.take(each)
+                summary.count(each)
                 output.print(_json(each) if as_json else _line(each))
             summary.add(one)
         if not summary.samples:
@@ -61,7 +61,7 @@ def replay(file: str, rules: str | None, *, as_json: bool) -> int:
 
 
 def _rules(path: str) -> tuple[Rule, ...]:
-    """The rules of a settings file, its preset's included; nothing else of the settings counts."""
+    """Return the rules of a settings file, with its preset's; other settings are ignored."""
     _, rules = rules_of(resolve({"config": path}, {}))
     if not rules:
         raise SettingsError(f"--rules {path}: holds no rule and no preset")
@@ -69,25 +69,25 @@ def _rules(path: str) -> tuple[Rule, ...]:
 
 
 def _standard() -> Policy:
-    """Which of the actions that ship can be taken back."""
+    """Return the policy of all actions that memwarden has: which can be undone, which are brief."""
     names = ("notify", *EMERGENCY, "webhook", "alerts")
-    remedies = ActionRegistry([_Elsewhere("webhook"), _Elsewhere("alerts")], True)
-    return remedies.policy([Rule(name="all", when="level >= LOW", then=names)])
+    actions = ActionRegistry([_NamedAction("webhook"), _NamedAction("alerts")], True)
+    return actions.policy([Rule(name="all", when="level >= LOW", then=names)])
 
 
 def _line(each: ReplayedEvent) -> str:
-    words = event_text(each.event)
-    word, sentence = (each.event.kind.value, each.event.message) if words is None else words
+    text = event_text(each.event)
+    word, sentence = (each.event.kind.value, each.event.message) if text is None else text
     return f"{_MARKS[each.live, each.replayed]} {iso(each.event.wall)[:19].replace('T', ' ')} {word} {sentence}"
 
 
 def _json(each: ReplayedEvent) -> str:
-    plain = {"schema": SCHEMA, "type": "told", "live": each.live, "replayed": each.replayed}
+    plain = {"schema": SCHEMA, "type": "replayed-event", "live": each.live, "replayed": each.replayed}
     return json.dumps({**plain, "event": to_dict(each.event)}, ensure_ascii=False)
 
 
 class _Summary:
-    """Counts what a replay told."""
+    """Counts of a replay's events."""
 
     def __init__(self, rules: str | None) -> None:
         self._rules = rules
@@ -99,13 +99,13 @@ class _Summary:
         self._gone = self._new = 0
 
     def watch(self, events: Any) -> Any:
-        """Pass events on, and note from when to when their samples go."""
+        """Pass events on, and keep the times of the first and last sample."""
         for event in events:
             if event.kind is EventKind.SAMPLE:
                 self._first, self._last = min(self._first, event.wall), max(self._last, event.wall)
             yield event
 
-    def take(self, each: ReplayedEvent) -> None:
+    def count(self, each: ReplayedEvent) -> None:
         self._live[each.event.kind] += each.live
         self._replayed[each.event.kind] += each.replayed
         self._gone += each.live and not each.replayed
@@ -129,35 +129,35 @@ class _Summary:
             "replayed": {kind.value: count for kind, count in self._replayed.items()},
             "only_live": self._gone,
             "only_replayed": self._new,
-            "unseen_looks": self._unseen,
+            "unrecorded_samples": self._unseen,
             "samples_dropped": self._dropped,
             "lines_skipped": self.skipped,
         }
 
     def text(self) -> str:
-        whose = "the rules of the record" if self._rules is None else f"the rules of {render.printable(self._rules)}"
+        rules = "the rules of the record" if self._rules is None else f"the rules of {render.printable(self._rules)}"
         lines = [
             "",
-            f"{self.samples} samples of {render.seconds(self._last - self._first)}, judged again by {whose}",
+            f"{self.samples} samples of {render.seconds(self._last - self._first)}, judged again by {rules}",
             f"then  {_counts(self._live)}",
             f"now   {_counts(self._replayed)}",
             f"{self._new} new (+), {self._gone} gone (-)" if self._new or self._gone else "nothing differs",
         ]
         if self._unseen:
-            lines.append(f"{self._unseen} were told at looks between the samples, which this record does not hold")
+            lines.append(f"{self._unseen} events came from samples that this record does not have")
         if self._dropped:
             lines.append("samples are missing in the record: a receiver was too slow for them")
         if self.skipped:
-            lines.append(f"{self.skipped} lines were passed over: torn, or not memwarden's")
+            lines.append(f"{self.skipped} lines were skipped: incomplete, or not memwarden's")
         return "\n".join(lines)
 
 
 def _counts(counts: dict[EventKind, int]) -> str:
-    words = {
+    names = {
         EventKind.LEVEL: "levels",
         EventKind.LEAK: "leaks",
         EventKind.DECISION: "decisions",
         EventKind.CLEARED: "cleared",
         EventKind.GAP: "gaps",
     }
-    return ", ".join(f"{counts[kind]} {word}" for kind, word in words.items())
+    return ", ".join(f"{counts[kind]} {name}" for kind, name in names.items())

@@ -131,7 +131,7 @@ print(outcome.done, outcome.message)
 """
     environment = os.environ | {"LD_PRELOAD": library, "PYTHONPATH": str(Path(memwarden.__file__).parents[1])}
     told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("False nothing to trim: another allocator has taken the place of glibc's")
+    assert told.stdout.startswith("False nothing to trim: another allocator replaces glibc's")
 
 
 @pytest.mark.own_process

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Collection
 
@@ -26,6 +27,8 @@ from memwarden.readers.linux.tree import TreeReader
 FASTEST, FASTEST_FROM_REST = 16e9, 4e9
 #: Seconds between polls: while the tree grows (with 2 MiB pages it can outrun any rate), at least, and at most.
 GROWING, SHORTEST, LONGEST = 0.001, 0.001, 0.020
+#: Nice value of the guard thread, so that it polls in time beside busy processes (ADR 2).
+NICE = -10
 #: Seconds that growth is remembered: for the interval of a growing tree, and before a tree counts as at rest.
 GROWTH_MEMORY, REST_AFTER = 0.5, 5.0
 #: Seconds before a false alarm (shared pages) is checked again.
@@ -60,6 +63,9 @@ class PollingCeiling(Ceiling):
         self._shared_twice = 0
 
     def attach(self, root: ProcessKey) -> None:
+        if self._adopter is not None:  # the process is entirely ours (`memwarden run`), not a guest in a host's
+            with contextlib.suppress(OSError):  # only where it is granted
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self._reader = TreeReader(root.pid, adopter=self._adopter, strangers=self._strangers)
 
     def pace(self) -> float:

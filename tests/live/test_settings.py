@@ -193,7 +193,7 @@ def test_a_record_may_be_a_history_in_sqlite(tmp_path: Path, environment: dict[s
     assert done.report["record"] == str(tmp_path / "run.db")
     kinds = [event.kind.value for event in read_history(tmp_path / "run.db")]
     assert kinds[0] == "start"
-    assert {"sample", "level", "ending"} <= set(kinds)
+    assert {"sample", "level", "exit"} <= set(kinds)
 
 
 @pytest.mark.contract("W3-6")

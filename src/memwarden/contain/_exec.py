@@ -14,8 +14,8 @@ import sys
 
 
 def main(argv: list[str]) -> None:
-    error_pipe, parent, death_signal, forget_ctype, blocked, joins = argv[1:7]
-    groups, path, command = argv[7 : 7 + int(joins)], argv[7 + int(joins)], argv[8 + int(joins) :]
+    error_pipe, parent, forget_ctype, blocked, joins = argv[1:6]
+    groups, path, command = argv[6 : 6 + int(joins)], argv[6 + int(joins)], argv[7 + int(joins) :]
     error_fd = int(error_pipe)
     posix.set_inheritable(error_fd, False)
     stage = "join"
@@ -25,10 +25,9 @@ def main(argv: list[str]) -> None:
             posix.write(fd, b"0")
             posix.close(fd)
         stage = "exec"
-        if int(death_signal):
-            _set_death_signal(int(death_signal))
-            if posix.getppid() != int(parent):  # it died before the death signal was set
-                posix._exit(137)
+        _set_death_signal()
+        if posix.getppid() != int(parent):  # it died before the death signal was set
+            posix._exit(137)
         environment = dict(posix.environ)
         if int(forget_ctype):
             # Python sets LC_CTYPE in the C locale (PEP 538); the command gets the environment of the user.
@@ -46,12 +45,12 @@ def main(argv: list[str]) -> None:
     posix._exit(127)
 
 
-def _set_death_signal(number: int) -> None:
+def _set_death_signal() -> None:
     try:
         import ctypes
 
         # As memwarden.process.death_signal does it; with -I -S that module cannot be imported.
-        ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
     except (ImportError, AttributeError, OSError):
         pass  # a Python without ctypes: the command then outlives a parent that is killed
 

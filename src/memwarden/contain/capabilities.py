@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +36,6 @@ def obtain(
     *,
     cgroup: str | None = None,
     adopter: int | None = None,
-    strangers: Collection[int] = (),
 ) -> tuple[Ceiling, list[Capability]]:
     """Return the best ceiling that can be had (or the named one), and the better ones that cannot.
 
@@ -47,7 +46,7 @@ def obtain(
     makers: dict[str, Callable[[], Ceiling]] = {
         "cgroup2": lambda: Cgroup2Ceiling(limit, cgroup),
         "cgroup1": lambda: Cgroup1Ceiling(limit, cgroup),
-        "polling": lambda: PollingCeiling(limit, adopter=adopter, strangers=strangers),
+        "polling": lambda: PollingCeiling(limit, adopter=adopter),
     }
     refused: list[Capability] = []
     for each in KINDS if kind == "auto" else (kind,):

@@ -16,7 +16,7 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
-from memwarden.contain.own_cgroup import hands_memory_down, need_entry, parent_for, write
+from memwarden.contain.own_cgroup import parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.units import MIB
 from memwarden.readers.linux.cgroup import RECLAIMABLE, keyed_number
@@ -33,18 +33,7 @@ class Cgroup2Ceiling(CgroupCeiling):
     kind = "cgroup2"
 
     def __init__(self, limit: int, given: str | None = None) -> None:
-        parent = parent_for(2, given)
-        try:
-            delegated = hands_memory_down(parent)
-        except ReadError as error:
-            raise CeilingUnavailable(str(error)) from None
-        if not delegated:
-            raise CeilingUnavailable(
-                f"{parent} does not delegate the memory controller (cgroup.subtree_control), and memwarden does not "
-                "change groups that it did not create; name a delegated group with --cgroup"
-            )
-        need_entry(parent)
-        super().__init__(limit, parent)
+        super().__init__(limit, parent_for(2, given))
         path = self._group.path
         self._counters = self._keep("events", "memory.events", 512)
         self._stat = self._keep("stat", "memory.stat", 8192)

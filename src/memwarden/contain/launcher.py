@@ -7,7 +7,6 @@ import errno
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,7 +80,6 @@ def launch(
     command: Sequence[str],
     *,
     joins: Sequence[str] = (),
-    death_signal: int = getattr(signal, "SIGKILL", 9),  # Windows has no SIGKILL, and imports this
     blocked: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
@@ -92,8 +90,8 @@ def launch(
 ) -> Launched:
     """Start ``command`` inside the control groups with the ``cgroup.procs`` files ``joins``.
 
-    ``death_signal`` is sent to the command when the calling *thread* exits: call this on a thread that lives as long
-    as the guard. ``blocked`` are the signals that the command starts with blocked. Raises :class:`LaunchError`.
+    The command gets SIGKILL when the calling *thread* exits: call this on a thread that lives as long as the guard.
+    ``blocked`` are the signals that the command starts with blocked. Raises :class:`LaunchError`.
     """
     path = resolve(command, env, cwd)
     reading, writing = os.pipe()
@@ -101,7 +99,7 @@ def launch(
         process = subprocess.Popen(
             [
                 sys.executable, "-I", "-S", _SCRIPT,
-                str(writing), str(os.getpid()), str(int(death_signal)), str(int(_ctype_is_pythons(env))),
+                str(writing), str(os.getpid()), str(int(_ctype_is_pythons(env))),
                 ",".join(str(int(number)) for number in blocked), str(len(joins)),
                 *joins, path, *command,
             ],

@@ -40,7 +40,23 @@ def write(directory: str, name: str, value: str) -> None:
 
 
 def parent_for(version: int, given: str | None) -> str:
-    """Return the directory in which a group may be created. Raises :class:`CeilingUnavailable`."""
+    """Return the directory in which a group with a limit may be created. Raises :class:`CeilingUnavailable`."""
+    parent = _parent_for(version, given)
+    if version == 2:
+        try:
+            delegated = hands_memory_down(parent)
+        except ReadError as error:
+            raise CeilingUnavailable(str(error)) from None
+        if not delegated:
+            raise CeilingUnavailable(
+                f"{parent} does not delegate the memory controller (cgroup.subtree_control), and memwarden does not "
+                "change groups that it did not create; name a delegated group with --cgroup"
+            )
+        _need_entry(parent)
+    return parent
+
+
+def _parent_for(version: int, given: str | None) -> str:
     try:
         location = locate()
     except ReadError as error:
@@ -85,7 +101,7 @@ def hands_memory_down(directory: str) -> bool:
     return b"memory" in read_once("controllers", f"{directory}/cgroup.subtree_control", 512).split()
 
 
-def need_entry(parent: str) -> None:
+def _need_entry(parent: str) -> None:
     """Raise :class:`CeilingUnavailable` if a process of ours may not be moved below ``parent`` (version 2).
 
     The kernel requires write access to ``cgroup.procs`` of the nearest common ancestor of source and destination.

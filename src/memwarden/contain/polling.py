@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from memwarden.contain.ceiling import PARTING_RESERVE, Ceiling
 from memwarden.contain.kernel import send
@@ -46,12 +46,11 @@ class PollingCeiling(Ceiling):
         limit: int,
         *,
         adopter: int | None = None,
-        strangers: Collection[int] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not os.path.exists("/proc/self/statm"):
             raise CeilingUnavailable("there is no /proc to read")
-        self._limit, self._adopter, self._strangers = limit, adopter, strangers
+        self._limit, self._adopter = limit, adopter
         self._monotonic = monotonic
         self._reader: TreeReader | None = None
         self._bound = self._peak = 0
@@ -66,7 +65,7 @@ class PollingCeiling(Ceiling):
         if self._adopter is not None:  # the process is entirely ours (`memwarden run`), not a guest in a host's
             with contextlib.suppress(OSError):  # only where it is granted
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        self._reader = TreeReader(root.pid, adopter=self._adopter, strangers=self._strangers)
+        self._reader = TreeReader(root.pid, adopter=self._adopter)
 
     def pace(self) -> float:
         at_rest = self._monotonic() - self._grew_at

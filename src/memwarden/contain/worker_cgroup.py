@@ -12,7 +12,7 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.cgroup1 import Cgroup1Ceiling
-from memwarden.contain.own_cgroup import OwnCgroup, hands_memory_down, need_entry, parent_for, write
+from memwarden.contain.own_cgroup import OwnCgroup, parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.units import MIB
 from memwarden.readers.linux.cgroup import keyed_number
@@ -101,14 +101,7 @@ class WorkerCgroupV2(WorkerCgroup):
     kind = "cgroup2"
 
     def __init__(self, limit: int, given: str | None = None) -> None:
-        parent = parent_for(2, given)
-        try:
-            if not hands_memory_down(parent):
-                raise CeilingUnavailable(f"{parent} does not delegate the memory controller (cgroup.subtree_control)")
-        except ReadError as error:
-            raise CeilingUnavailable(str(error)) from None
-        need_entry(parent)
-        self._own = OwnCgroup(parent)
+        self._own = OwnCgroup(parent_for(2, given))
         self._path = path = self._own.path
         self._events = KeptFile("events", f"{path}/memory.events", 512)
         self._current = KeptFile("current", f"{path}/memory.current", 64)

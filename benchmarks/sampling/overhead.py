@@ -99,7 +99,7 @@ def loop():
                 "available_bytes": limit - used, "since_seconds": 0.0,
                 "trend": {"type": "trend", "word": "stable", "readings": 3, "confidence": 0.0, "slope": 0.0},
                 "leak": {"type": "leak", "stage": "none",
-                         "reason": "the floor has not risen by a share of the room worth telling"}}}}
+                         "reason": "the rolling minimum has not risen by a relevant share of the headroom"}}}}
         out.write(json.dumps(entry, separators=(",", ":")) + "\\n")
         out.flush()
         time.sleep(interval)

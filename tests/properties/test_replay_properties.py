@@ -270,7 +270,7 @@ def test_a_leak_and_its_end_are_replayed(tmp_path: Path, name: str) -> None:
         "CONFIRMED, was SUSPECTED",
         "NONE, was CONFIRMED",
     ]
-    assert "app[10]: the floor rose" in told[0]
+    assert "app[10]: the rolling minimum rose" in told[0]
     assert told[2] == "NONE, was CONFIRMED: app[10]: the process was replaced"
 
 

@@ -59,7 +59,7 @@ SAMPLE = Sample(
 )
 TREND = Trend("increasing", 120, 0.99, 0.5)
 FORECAST = Forecast(60.0, 90.5, 150.0, 0.8, "worker[4243]")
-LEAK = LeakVerdict(LeakStage.SUSPECTED, "the floor rose", 1000, 2000, 3600.5, FORECAST, "worker[4243]")
+LEAK = LeakVerdict(LeakStage.SUSPECTED, "the rolling minimum rose", 1000, 2000, 3600.5, FORECAST, "worker[4243]")
 ASSESSMENT = Assessment(
     PressureLevel.HIGH,
     PressureLevel.CRITICAL,

@@ -1,52 +1,50 @@
-"""When memory will reach its limit: a range that holds the truth in about four cases of five.
+"""Time until memory reaches its limit: a range that contains the true time in about four cases of five.
 
-Each rise of the floor (:mod:`memwarden.assess.segments`) says when the limit would be reached if it went on as a power
-of time: the exponent is that of the rise, drawn towards a straight line the fewer steps it came in. One such line is
-a poor prophet (on development series half of them were off by more than 11 % of the time left); all that were seen
-during the last part of the way, each with the weight of its steps and size, are off by 6 %. How far they disagree,
-how few their steps and how bent they are makes the width of the range; its factors are quantile regressions over
-those same series.
+Each rising segment (:mod:`memwarden.assess.segments`) is extrapolated as a power of time: the exponent is that of the
+segment, drawn towards 1 the fewer steps it has. One extrapolation is poor (on development series half of them were off
+by more than 11 % of the time left); the mean of all recent ones, weighted by steps and size, is off by 6 %. Their
+spread, steps and curvature give the width of the range; its factors are quantile regressions over the same series.
 """
 
 from __future__ import annotations
 
 from math import exp, log, sqrt
 
-from memwarden.assess.segments import Rise
+from memwarden.assess.segments import Segment
 
-#: How often the truth is to lie between low and high.
+#: Share of cases in which the true time lies between low and high.
 COVERAGE = 0.8
-#: A rise of this many steps is trusted half in how it bends.
+#: The exponent of a segment of this many steps has half of its weight.
 TRUST = 10.0
-#: An estimate loses most of its weight over this share of the whole way, and is not told after this share of its rise.
+#: An estimate loses most of its weight over this share of the whole time, and expires after this share of its segment.
 MEMORY, STALE = 0.05, 0.35
-#: No time is told that is shorter than this share of the rise: the last look may be so old.
+#: No forecast is shorter than this share of the segment: the last reading may be that old.
 SHORTEST = 0.02
-#: Slack over the quantiles of the development series, for series that are like none of them.
+#: Factor on the quantiles of the development series, for series unlike them.
 SLACK = 1.0
 
 
 class Forecaster:
-    """The weighted mean of what all rises of late foretell. Times are seconds of the caller's clock."""
+    """Weighted mean of the extrapolations of recent segments. Times are seconds of the caller's clock."""
 
     __slots__ = ("_at", "_bend", "_mid", "_span", "_spread", "_steps", "_wide_high", "_wide_low", "weight")
 
     def __init__(self) -> None:
-        #: Of all that was taken in; 0 where nothing is foretold.
+        #: Total weight; 0 without a forecast.
         self.weight = self._mid = self._spread = self._at = self._span = self._steps = self._bend = 0.0
         self._wide_low = self._wide_high = 1.0
 
-    def add(self, rise: Rise, room: float, now: float) -> None:
-        """Takes a rise with what is left between it and the limit."""
-        span = max(rise.end - rise.begin, 1e-9)
+    def add(self, segment: Segment, headroom: float, now: float) -> None:
+        """Add a segment with the headroom between it and the limit."""
+        span = max(segment.end - segment.begin, 1e-9)
         left = 0.0
-        if room > 0:
-            power = 1 + (rise.power - 1) * rise.steps / (rise.steps + TRUST)
+        if headroom > 0:
+            power = 1 + (segment.power - 1) * segment.steps / (segment.steps + TRUST)
             power = min(2.5, max(0.5, power))
-            left = span * ((1 + room / rise.size) ** (1 / power) - 1) - (now - rise.end)
+            left = span * ((1 + headroom / segment.size) ** (1 / power) - 1) - (now - segment.end)
         shortest = SHORTEST * span
         left = log(max(left, shortest))
-        weight = rise.steps * rise.steps * rise.size
+        weight = segment.steps * segment.steps * segment.size
         if self.weight:
             gone = now - self._at
             before = max(self._mid - gone, shortest)
@@ -58,11 +56,11 @@ class Forecaster:
             self._spread = (1 - share) * (self._spread + share * off * off)
             self.weight = kept + weight
             self._span += share * (span - self._span)
-            self._steps += share * (rise.steps - self._steps)
-            self._bend += share * (rise.power - 1 - self._bend)
+            self._steps += share * (segment.steps - self._steps)
+            self._bend += share * (segment.power - 1 - self._bend)
         else:
             self._mid, self.weight, self._span, self._spread = exp(left), weight, span, 0.0
-            self._steps, self._bend = rise.steps, rise.power - 1
+            self._steps, self._bend = segment.steps, segment.power - 1
         self._at = now
         bend = abs(self._bend)
         near = max(0.0, 0.5 - self._mid / self._span)
@@ -72,7 +70,7 @@ class Forecaster:
         self._wide_high = exp(min(SLACK * high, 2.0))
 
     def left(self, now: float) -> tuple[float, float, float] | None:
-        """Seconds left (low, mid, high); None where nothing rises, or has not for long enough."""
+        """Return the seconds left (low, mid, high); None where nothing rises, or not for long enough."""
         if not self.weight:
             return None
         gone = now - self._at

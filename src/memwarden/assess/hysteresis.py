@@ -1,20 +1,18 @@
-"""When a level is entered and left: edges that a figure may swing about without the level following it.
+"""Pressure levels with hysteresis: when a threshold counts as crossed, and when it is left again.
 
-Three things make a level flap, and each has an answer of its own.
+*Noise.* The mean of the last seconds and the mean step between readings give the noise. A reading over a threshold
+that noise explains does not enter the level while the mean is below the threshold; a level is left after six minutes
+of a mean below it, though no reading was three points below.
 
-*Noise.* The mean of the last seconds and the usual step from one reading to the next say what noise can do. A reading
-over an edge that noise explains enters nothing, as long as the mean is under the edge; and a level whose edge the
-mean stays under, but for noise, is left after six minutes though no reading is three points under it.
+*Pauses.* A level is left when the figure stays three points below its threshold: for 30 s at first. Then each pause
+between two loads is remembered, eight of them, for an hour; the wait is the one that would have cost least over these,
+where a level that is entered again within five minutes costs as much as :data:`PRICE` seconds at a level too high. So a
+load that returns every two minutes keeps its level, and one that returns every hour leaves it soon.
 
-*Pauses.* A level is left when the figure stays three points under its edge: for 30 s at first. After that each pause
-between two needs is remembered, eight of them, for an hour; the wait is then the one that would have cost least over
-these, where a level that is undone within five minutes costs as much as :data:`PRICE` seconds at a level too high.
-So a load that comes back every two minutes keeps its level, and one that comes back every hour leaves it soon.
+*Bursts.* A level is kept for at least five minutes.
 
-*Bursts.* A level that was entered is kept for five minutes.
-
-None of this delays CRITICAL: it is entered on the second reading in a row over its edge, and at once far above.
-Measured in ``benchmarks/levels.py``, where the numbers come from, too.
+None of this delays CRITICAL: it is entered on the second reading in a row above its threshold, and at once far above.
+The constants are measured in ``benchmarks/levels.py``.
 """
 
 from __future__ import annotations
@@ -23,66 +21,65 @@ from collections import deque
 from math import inf, isfinite
 from typing import NamedTuple
 
-#: Seconds from the first reading over an edge until MODERATE and HIGH are entered.
+#: Seconds from the first reading over a threshold until MODERATE and HIGH are entered.
 RISE_SECONDS = 3.0
-#: Seconds that a level is kept: for a change that is undone within them is a flap.
+#: Seconds that a level is kept: a change that is undone within them is a flap.
 STAY_SECONDS = 300.0
-#: Seconds three points under an edge after which its level is left: where nothing is known of pauses, at least where
-#: they are long, and at most.
+#: Seconds three points below a threshold after which its level is left: without known pauses, at least, and at most.
 FALL_SECONDS, LEAST_FALL_SECONDS, MOST_FALL_SECONDS = 30.0, 5.0, 600.0
-#: Seconds that the mean must lie under an edge for its level to be left inside the band.
+#: Seconds that the mean must lie below a threshold for its level to be left inside the band.
 SETTLED_SECONDS = 360.0
-#: Seconds at a level too high that are as bad as one flap.
+#: Seconds at a level too high that cost as much as one flap.
 PRICE = 190.0
-#: So many pauses are remembered, for so many seconds; the wait is so much longer than the pause that it is to outlast.
+#: Number of remembered pauses, seconds that they are remembered, and factor from a pause to the wait that outlasts it.
 PAUSES, FORGET_SECONDS, MARGIN = 8, 3600.0, 1.4
-#: Seconds of the mean, and how many times the usual noise a single reading may be away from it.
+#: Seconds of the mean, and multiples of the noise that a single reading may differ from it.
 MEAN_SECONDS, ODD = 20.0, 3.5
-#: How sure it must be that the mean is under an edge, in times the usual noise. CRITICAL comes back on two readings.
+#: Margin by which the mean must be below a threshold, in multiples of the noise.
 SURE, SURE_OF_CRITICAL = 0.2, 0.8
-#: No share is larger.
+#: Larger shares are clamped.
 _WILD = 1e3
 #: From the mean size of a step between two readings to the standard deviation of noise that makes such steps.
 _STEP_TO_NOISE = 0.886
 
 
 class Scale(NamedTuple):
-    """Where the levels of a share begin. The first two are entered at their edge, CRITICAL above it."""
+    """Thresholds of the levels. The first two levels are entered at their threshold, CRITICAL above it."""
 
     moderate: float
     high: float
     critical: float
     #: Above this CRITICAL is entered on one reading.
     at_once: float
-    #: How far under an edge a figure must be to have left it, as a share of the whole or of the edge.
+    #: Hysteresis: a level is left this far below its threshold, as a share of the whole or of the threshold.
     band: float
     proportional: bool = False
 
     def bands(self) -> tuple[float, float, float]:
-        """The band of each edge."""
-        edges = self.moderate, self.high, self.critical
-        return tuple(edge * self.band if self.proportional else self.band for edge in edges)  # type: ignore[return-value]
+        """Return the band of each threshold."""
+        thresholds = self.moderate, self.high, self.critical
+        bands = [each * self.band if self.proportional else self.band for each in thresholds]
+        return bands[0], bands[1], bands[2]
 
-    def bare(self, share: float) -> int:
-        """The level of a share without memory, 0 to 3."""
+    def level_of(self, share: float) -> int:
+        """Return the level of a share without hysteresis, 0 to 3."""
         if share > self.critical:
             return 3
         return 2 if share >= self.high else 1 if share >= self.moderate else 0
 
 
-#: Of a limit.
+#: Of the used share of a limit.
 USED = Scale(0.70, 0.80, 0.90, 0.95, 0.03)
-#: Of time in which all tasks wait for memory. systemd-oomd ends a group at 60 % (``DefaultMemoryPressureLimit``,
+#: Of the time in which all tasks wait for memory. systemd-oomd kills a group at 60 % (``DefaultMemoryPressureLimit``,
 #: oomd.conf(5)); a tenth is what the presets alert at.
 STALLED = Scale(0.05, 0.10, 0.40, 0.60, 0.4, proportional=True)
 
 
-class _Edge:
-    """One edge that is over or not."""
+class _Threshold:
+    """One threshold, crossed or not."""
 
     __slots__ = (
         "_at_once",
-        "_edge",
         "_entered",
         "_fall",
         "_odd_count",
@@ -92,15 +89,16 @@ class _Edge:
         "_pauses",
         "_settled_since",
         "_sure",
+        "_threshold",
         "_tiny",
         "_under",
         "_under_since",
         "on",
     )
 
-    def __init__(self, edge: float, band: float, at_once: float | None) -> None:
-        #: ``at_once`` is None for the edges that are entered slowly.
-        self._edge, self._under, self._at_once = edge, edge - band, at_once
+    def __init__(self, threshold: float, band: float, at_once: float | None) -> None:
+        #: ``at_once`` is None for thresholds that are entered slowly.
+        self._threshold, self._under, self._at_once = threshold, threshold - band, at_once
         self._sure = SURE if at_once is None else SURE_OF_CRITICAL
         self._tiny = band / 30  # a mean comes no nearer to what it is the mean of
         self.on = False
@@ -110,13 +108,13 @@ class _Edge:
         self._settled_since: float | None = None
         self._over_count = self._odd_count = 0
         self._fall = FALL_SECONDS
-        self._pause = 0.0  # the longest stretch under the band since the figure was last over the edge
+        self._pause = 0.0  # the longest stretch under the band since the figure was last over the threshold
         self._pauses: deque[tuple[float, float]] = deque(maxlen=PAUSES)
 
-    def see(self, share: float, now: float, mean: float, noise: float, first: bool) -> None:
-        over = share >= self._edge if self._at_once is None else share > self._edge
+    def add(self, share: float, now: float, mean: float, noise: float, first: bool) -> None:
+        over = share >= self._threshold if self._at_once is None else share > self._threshold
         odd = share - mean > ODD * noise + self._tiny
-        real = odd or mean - SURE * noise >= self._edge - self._tiny / 2  # not by noise alone
+        real = odd or mean - SURE * noise >= self._threshold - self._tiny / 2  # not by noise alone
         if share >= self._under:
             if self._under_since is not None:
                 self._pause = max(self._pause, now - self._under_since)
@@ -126,7 +124,7 @@ class _Edge:
         elif self._under_since is None:
             self._under_since = now
         self._odd_count = self._odd_count + 1 if over and odd else 0
-        if mean + self._sure * noise + self._tiny >= self._edge or self._odd_count >= 2:
+        if mean + self._sure * noise + self._tiny >= self._threshold or self._odd_count >= 2:
             self._settled_since = None
         elif self._settled_since is None:
             self._settled_since = now
@@ -137,7 +135,7 @@ class _Edge:
             self.enter(now, first)
 
     def enter(self, now: float, first: bool) -> None:
-        """Be over from now on; the first reading may be an outlier, and holds nothing."""
+        """Count as crossed from now on; after the first reading, which may be an outlier, without a minimum time."""
         self.on, self._entered = True, -inf if first else now
 
     def _enters(self, share: float, now: float, over: bool, real: bool, first: bool) -> bool:
@@ -163,9 +161,9 @@ class _Edge:
         return settled is not None and now - settled >= max(SETTLED_SECONDS, self._fall)
 
     def _learn(self, now: float) -> None:
-        """A pause is over: choose the wait that would have cost least over those that are remembered."""
+        """After a pause choose the wait that would have cost least over the remembered pauses."""
         pause, self._pause = self._pause, 0.0
-        if pause < FALL_SECONDS:  # waited for anyway
+        if pause < FALL_SECONDS:  # shorter than the first wait
             return
         pauses = self._pauses
         pauses.append((now, pause))
@@ -176,26 +174,26 @@ class _Edge:
 
 
 def _cost(wait: float, pause: float) -> float:
-    """Seconds at a level too high during a pause, a flap counted as some."""
+    """Return the cost of a wait for a pause: seconds at a level too high, plus a flap."""
     if pause <= wait:
         return pause
     return wait + (PRICE if pause - wait < STAY_SECONDS else 0.0)
 
 
 class Hysteresis:
-    """Levels 0 to 3 of one figure that is read now and then: LOW, MODERATE, HIGH, CRITICAL.
+    """Levels 0 to 3 (LOW, MODERATE, HIGH, CRITICAL) of one figure, read at any interval.
 
-    The first reading gives the bare level: nothing is known yet that could contradict it. Readings may come at any
-    pace. Time that steps back stands still, and a figure that is not a number changes nothing.
+    The first reading gives the level without hysteresis. A time that steps back counts as unchanged, and a figure that
+    is not a number changes nothing.
     """
 
     __slots__ = ("_critical", "_high", "_last", "_mean", "_moderate", "_now", "_quiet_below", "_step", "_then", "level")
 
     def __init__(self, scale: Scale = USED) -> None:
         moderate, high, critical = scale.bands()
-        self._moderate = _Edge(scale.moderate, moderate, None)
-        self._high = _Edge(scale.high, high, None)
-        self._critical = _Edge(scale.critical, critical, scale.at_once)
+        self._moderate = _Threshold(scale.moderate, moderate, None)
+        self._high = _Threshold(scale.high, high, None)
+        self._critical = _Threshold(scale.critical, critical, scale.at_once)
         self._quiet_below = scale.moderate - moderate
         #: The level, 0 to 3.
         self.level = 0
@@ -204,12 +202,12 @@ class Hysteresis:
         self._mean = self._step = self._last = 0.0
 
     def update(self, t: float, percent: float) -> int:
-        """Take in a reading in percent at ``t`` seconds; returns the level, 0 to 3."""
-        return self.see(t, percent / 100)
+        """Add a reading in percent at ``t`` seconds; returns the level, 0 to 3."""
+        return self.add(t, percent / 100)
 
-    def see(self, t: float, share: float) -> int:
-        """The same, of a share from 0 to 1."""
-        if not -_WILD < share < _WILD:  # not a number, or none of this world
+    def add(self, t: float, share: float) -> int:
+        """Add a reading as a share (0 to 1); returns the level, 0 to 3."""
+        if not -_WILD < share < _WILD:  # not a number, or far out of range
             if share != share:
                 return self.level
             share = _WILD if share > 0 else -_WILD
@@ -228,19 +226,19 @@ class Hysteresis:
             self._then = 0.0
         self._now = now = self._now + passed
         mean, noise = self._mean, self._step * _STEP_TO_NOISE
-        self._moderate.see(share, now, mean, noise, first)
-        self._high.see(share, now, mean, noise, first)
-        self._critical.see(share, now, mean, noise, first)
-        # Who is CRITICAL is HIGH, too: so that the levels that were entered together are left together.
+        self._moderate.add(share, now, mean, noise, first)
+        self._high.add(share, now, mean, noise, first)
+        self._critical.add(share, now, mean, noise, first)
+        # CRITICAL includes HIGH, so that levels that were entered together are left together.
         if self._critical.on and not self._high.on:
             self._high.enter(now, first)
         if self._high.on and not self._moderate.on:
             self._moderate.enter(now, first)
         self.level = 3 if self._critical.on else 2 if self._high.on else 1 if self._moderate.on else 0
-        if first or self._last < self._quiet_below:  # what came in between was perhaps not told
+        if first or self._last < self._quiet_below:  # readings in between may be missing
             passed = min(passed, 1.0)
         weight = passed / (MEAN_SECONDS + passed)
-        # A wild reading is no noise: one step counts three usual ones at most, and half a point.
+        # An outlier is no noise: one step counts at most as three usual ones and half a point.
         step = min(abs(share - self._last), 3 * self._step + 0.005)
         self._step += (step - self._step) * weight
         self._mean += (share - self._mean) * weight
@@ -249,10 +247,10 @@ class Hysteresis:
 
 
 def levels() -> Hysteresis:
-    """Levels of what is used of a limit."""
+    """Return the levels of the used share of a limit."""
     return Hysteresis(USED)
 
 
 def stall_levels() -> Hysteresis:
-    """Levels of the time in which all tasks wait for memory (PSI ``full``)."""
+    """Return the levels of the time in which all tasks wait for memory (PSI ``full``)."""
     return Hysteresis(STALLED)

@@ -1,9 +1,8 @@
-"""Everything that is judged of a sample: its level, and where memory is going.
+"""Assessment of a sample: pressure level, trend, leak verdict and forecast.
 
-The level is judged at every look. Trend, leak verdict and time left are judged of what can leak: the watched process or
-tree, the container, each graphics card, and the machine where nothing else is watched. These judge by floors over
-time, so they are fed at the asked interval and no more often than they need; other looks leave what they told as it
-is.
+The level is judged at every sample. The rest is judged for figures that can leak: the watched process or tree, the
+container, each graphics card, and the machine where nothing else is watched. These detectors work on minima over time,
+so they get samples at the asked interval only, every two seconds at most; in between their last verdict stays.
 """
 
 from __future__ import annotations
@@ -23,22 +22,21 @@ from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdic
 if TYPE_CHECKING:
     from memwarden.assess.leak import LeakDetector
 
-#: What leaks is judged every two seconds at most (a timer may be a little early): a look in which nothing is judged
-#: costs half as much. Leaks that fill the room in a quarter of an hour are suspected at 0.26 of the way then, at 0.24
-#: when judged each second, at 0.34 every five seconds; at a pace that slows down with the age forecasts are worse.
+#: Leaks are judged every two seconds at most (a timer may be a little early): a sample without it costs half as much.
+#: Leaks that fill the headroom in a quarter of an hour are then suspected at 0.26 of the way, at 0.24 when judged each
+#: second, at 0.34 every five seconds.
 LEAST_SECONDS = 1.9
 
 _Fed = tuple[float, int, int | None, ProgramMemory | None]
-_Told = tuple[Trend, LeakVerdict, Forecast | None]
-#: One figure that may leak: which it is, whose it is now, its words, bytes, and the bytes at which it is full.
+_Verdicts = tuple[Trend, LeakVerdict, Forecast | None]
+#: A figure that may leak: key, present owner, description, bytes, and the bytes at its limit.
 _Figure = tuple[Hashable, Hashable, str, int, int | None]
 
 
 class _Series:
-    """One figure that may leak, and whose it is.
+    """One figure that may leak, and its owner.
 
-    A single reading says nothing, so the detector is made for the second one (and imported: 4 of the 54 ms from a
-    program's import of memwarden to its first sample).
+    The detector is created (and imported: 4 ms) at the second reading: one alone gives no verdict.
     """
 
     __slots__ = ("_first", "_leak", "left", "owner", "stage", "what")
@@ -52,28 +50,28 @@ class _Series:
 
     @property
     def leak(self) -> LeakDetector:
-        """The detector, which knows all that was fed."""
+        """The detector, with all readings so far."""
         if self._leak is None:
             from memwarden.assess.leak import LeakDetector
 
             self._leak = LeakDetector()
             if self._first is not None:
-                self._pass_on(self._leak, *self._first)
+                self._update(self._leak, *self._first)
         return self._leak
 
     @property
     def reason(self) -> str:
-        """Why it is judged as it is."""
+        """The reason of the verdict."""
         return NO_RISE if self._leak is None else self._leak.reason
 
     def feed(self, now: float, value: int, full: int | None, program: ProgramMemory | None) -> None:
-        """The next reading, and what the program tells of it."""
+        """Add a reading, and the program's evidence."""
         if self._leak is None and self._first is None:
             self._first = now, value, full, program
         else:
-            self._pass_on(self.leak, now, value, full, program)
+            self._update(self.leak, now, value, full, program)
 
-    def _pass_on(
+    def _update(
         self, leak: LeakDetector, now: float, value: int, full: int | None, program: ProgramMemory | None
     ) -> None:
         if program is not None:
@@ -82,9 +80,9 @@ class _Series:
 
 
 class Judge:
-    """Judges samples in order, by the very detectors that can be had alone. Time is the samples' own.
+    """Judges samples in order. Time is the samples' own.
 
-    A process that is another one than before (pid and start), or another control group, begins anew.
+    Another process (pid and start time) or control group than before starts afresh.
     """
 
     def __init__(self) -> None:
@@ -92,21 +90,21 @@ class Judge:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew with what leaks: in a child after fork, where this may have been left half done."""
-        self._told: _Told | None = None
+        """Reset the leak verdicts: in a child after fork they may be half updated."""
+        self._last: _Verdicts | None = None
         self._series: dict[Hashable, _Series] = {}
         self._worst: _Series | None = None
         self._trend = TrendDetector()
-        self._trended: tuple[Hashable, Hashable] | None = None  # whose trend it is
+        self._trended: tuple[Hashable, Hashable] | None = None  # of which figure
         self._fed = -inf
 
     def assess(self, sample: Sample) -> Assessment:
-        """The verdict on the next sample."""
+        """Return the verdict on the next sample."""
         found = self._pressure.assess(sample)
         now = sample.monotonic
         if not sample.between and not self._fed <= now < self._fed + LEAST_SECONDS:
             self._feed(sample, found.available)
-        return found if self._told is None else _whole(found, self._told)
+        return found if self._last is None else _with_verdicts(found, self._last)
 
     def _feed(self, sample: Sample, available: int | None) -> None:
         now = self._fed = sample.monotonic
@@ -119,19 +117,19 @@ class Judge:
                 series.owner, series.what = owner, what
                 series.leak.restarted(now)
             if not fed:
-                self._follow(slot, owner, now, value)
+                self._add_to_trend(slot, owner, now, value)
             series.feed(now, value, full, sample.program if slot == "watched" else None)
             fed.append(slot)
-        if len(fed) < len(self._series) and not sample.gaps:  # what is gone for good, and not only unread
+        if len(fed) < len(self._series) and not sample.gaps:  # gone for good, and not only unread
             self._series = {slot: self._series[slot] for slot in fed}
-        self._told = self._tell() if self._series else None
+        self._last = self._verdicts() if self._series else None
 
     def _figures(self, sample: Sample, available: int | None) -> Iterator[_Figure]:
-        """What may leak; the one whose trend is told first."""
+        """Yield the figures that may leak; the first one has the trend."""
         tree, process, system = sample.tree, sample.process, sample.system
-        if sample.gpus:  # what a card leaves is no room for a process
-            rooms = [each.headroom for each in constraints(sample) if not each.limit.source.startswith("gpu ")]
-            available = max(0, min(rooms)) if rooms else None
+        if sample.gpus:  # free memory of a card is no headroom for a process
+            headrooms = [each.headroom for each in constraints(sample) if not each.limit.source.startswith("gpu ")]
+            available = max(0, min(headrooms)) if headrooms else None
         if tree is not None:
             used = tree.total
             what = f"tree of {_name(tree, process)}[{tree.root.pid}]"
@@ -151,27 +149,27 @@ class Judge:
         for gpu in sample.gpus:
             yield ("gpu", gpu.uuid), gpu.uuid, f"gpu {gpu.number}", gpu.used, gpu.total or None
 
-    def _follow(self, slot: Hashable, owner: Hashable, now: float, value: int) -> None:
+    def _add_to_trend(self, slot: Hashable, owner: Hashable, now: float, value: int) -> None:
         if self._trended != (slot, owner):
             self._trended, self._trend = (slot, owner), TrendDetector()
         self._trend.add(now, float(value))
 
-    def _tell(self) -> _Told:
-        """The gravest verdict, and the least time left, of all that may leak."""
+    def _verdicts(self) -> _Verdicts:
+        """Return the worst verdict, and the least time left, of all figures."""
         every = list(self._series.values())
-        grave = max(series.stage for series in every)
+        worst_stage = max(series.stage for series in every)
         worst = self._worst
-        if worst not in every or worst.stage < grave:  # of two as grave the one that was told before
-            worst = self._worst = next(series for series in every if series.stage == grave)
+        if worst not in every or worst.stage < worst_stage:  # of two equally bad ones the earlier one
+            worst = self._worst = next(series for series in every if series.stage == worst_stage)
         forecast = None
         for series in every:
             if series.left is not None and (forecast is None or series.left[0] < forecast.low):
                 from memwarden.assess.forecast import COVERAGE
 
                 forecast = Forecast(*series.left, COVERAGE, series.what)
-        if grave:
+        if worst_stage:
             return self._trend.trend, worst.leak.verdict._replace(what=worst.what), forecast
-        reason, before = worst.reason, self._told
+        reason, before = worst.reason, self._last
         if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
             return self._trend.trend, before[1], forecast  # the same value is written faster
         return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast
@@ -190,12 +188,12 @@ def _evidence(leak: LeakDetector, program: ProgramMemory) -> None:
 
 
 def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:
-    """What its root is called; nothing where it has ended, and others of the tree live on."""
+    """Return the name of the root; "" if it has ended and other processes of the tree still run."""
     if process is not None and process.key == tree.root:
         return process.name
     return tree.names[tree.keys.index(tree.root)] if tree.root in tree.keys else ""
 
 
-def _whole(found: Assessment, told: _Told) -> Assessment:
+def _with_verdicts(found: Assessment, verdicts: _Verdicts) -> Assessment:
     level, raw, binding, effective, available, since, stalls, *_ = found
-    return Assessment(level, raw, binding, effective, available, since, stalls, *told)
+    return Assessment(level, raw, binding, effective, available, since, stalls, *verdicts)

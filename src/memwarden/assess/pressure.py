@@ -1,8 +1,8 @@
-"""How near the effective limit is: LOW, MODERATE, HIGH, CRITICAL.
+"""Pressure level of the nearest limit: LOW, MODERATE, HIGH, CRITICAL.
 
-Edges: from 70 % MODERATE, from 80 % HIGH, above 90 % CRITICAL, of the constraint that is nearest to being
-passed. :mod:`memwarden.assess.hysteresis` says when one is entered and left. How long all tasks wait for memory (PSI) has
-levels of the same kind beside it.
+Thresholds: from 70 % MODERATE, from 80 % HIGH, above 90 % CRITICAL, of the constraint with the highest used share,
+with the hysteresis of :mod:`memwarden.assess.hysteresis`. The time in which all tasks wait for memory (PSI) has levels
+of its own.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = [
 
 MODERATE_AT, HIGH_AT, CRITICAL_ABOVE, AT_ONCE_ABOVE, *_ = USED
 _LEVELS = tuple(PressureLevel)
-#: Stalls are judged over so many seconds at least: the kernel's own mean of ten seconds tells them that much later.
+#: Least time over which stalls are judged (seconds); the kernel's own mean of ten seconds is that much later.
 _STALL_SECONDS = 2.0
 
 
 def bare_level(ratio: float) -> PressureLevel:
-    """The level that a share of the limit stands for, without memory."""
-    return _LEVELS[USED.bare(ratio)]
+    """Return the level of a share of the limit, without hysteresis."""
+    return _LEVELS[USED.level_of(ratio)]
 
 
 def constraints(sample: Sample) -> list[Constraint]:
-    """Every limit that the sample knows, with what counts against it."""
+    """Return every limit in the sample, with the bytes that count against it."""
     found = []
     _, _, _, system, process, tree, cgroups, asked, _, gpus, *_ = sample
     if asked is not None and asked.bytes and (tree is not None or process is not None):
@@ -73,13 +73,13 @@ class PressureDetector:
         self._first = True
 
     def assess(self, sample: Sample) -> Assessment:
-        """The verdict on the next sample. Where nothing could be read the last level stays."""
+        """Return the verdict on the next sample. Where nothing could be read the last level stays."""
         found = _judge(sample, self._level, self._since)
         if sample.psi is not None:
-            found = found._replace(stalls=self._stalls.see(sample.psi, sample.monotonic))
+            found = found._replace(stalls=self._stalls.add(sample.psi, sample.monotonic))
         if found.binding is None:
             return found._replace(since=sample.monotonic) if self._first else found
-        level = _LEVELS[self._levels.see(sample.monotonic, found.binding.ratio)]
+        level = _LEVELS[self._levels.add(sample.monotonic, found.binding.ratio)]
         if self._first or level is not self._level:
             self._level, self._since, self._first = level, sample.monotonic, False
             return found._replace(level=level, since=self._since)
@@ -87,15 +87,15 @@ class PressureDetector:
 
 
 class _Stalls:
-    """The level of the time in which tasks wait for memory: all of them, or some where nobody counts all."""
+    """Level of the time in which all tasks wait for memory, or some where the kernel does not count all."""
 
     def __init__(self) -> None:
         self._levels = stall_levels()
         self._source = ""
         self._then = self._waited = 0.0
 
-    def see(self, psi: PsiStats, now: float) -> PressureLevel:
-        """Take in what was read at this moment of the monotonic clock."""
+    def add(self, psi: PsiStats, now: float) -> PressureLevel:
+        """Add the stalls read at this moment of the monotonic clock."""
         line = psi.some if psi.full is None else psi.full
         passed, waited = now - self._then, line.waited - self._waited
         if psi.source != self._source or waited < 0 or passed < 0:  # another group, or none yet
@@ -105,7 +105,7 @@ class _Stalls:
         else:
             share = min(1.0, waited / passed)
         self._source, self._then, self._waited = psi.source, now, line.waited
-        return _LEVELS[self._levels.see(now, share)]
+        return _LEVELS[self._levels.add(now, share)]
 
 
 def _judge(sample: Sample, level: PressureLevel, since: float) -> Assessment:

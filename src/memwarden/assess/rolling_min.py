@@ -1,10 +1,10 @@
-"""The floor line of a series: the least that it came down to, over ever wider stretches.
+"""Rolling minimum of a series over windows of doubling width.
 
-Collections, batches and bursts leave no trace in the floor of a stretch that is wide enough; what is kept does. Each
-level of the ladder holds the last ``WIDTH`` stretches of twice the width of the level below it, so that months need no
-more memory than minutes do, and each level costs half as much as the one below.
+Collections, batches and bursts leave no trace in the minimum of a window that is wide enough; memory that is kept
+does. Each level holds the last ``WIDTH`` windows of twice the width of the level below, so that months need no more
+memory than minutes, and each level costs half as much as the one below.
 
-A stretch's floor is the least at which two readings in a row stood, so that one stray low reading makes none.
+The minimum of a window is the least value of two readings in a row, so that one stray low reading has no effect.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from __future__ import annotations
 from array import array
 from math import inf
 
-#: Stretches that a level remembers, readings in the narrowest one, and levels (at a reading a second: 13 days).
+#: Windows of a level, readings in the narrowest window, and levels (at a reading a second: 13 days).
 WIDTH, BASE, LEVELS = 24, 3, 15
-#: What once came down counts less with each stretch in which nothing did: half after 70.
+#: Decay of an excursion with each window without one: half after 70.
 FORGET = 0.99
-#: An excursion is measured by the level on which it spans so many stretches: fewer are coarse, more another's.
+#: Number of windows that an excursion must span on the level that measures it.
 SHORTEST, LONGEST = 6, 16
 
 
 class Level:
-    """The last stretches of one width, oldest first."""
+    """The last windows of one width, oldest first."""
 
     __slots__ = ("ends", "height", "highs", "length", "lows", "waiting")
 
     def __init__(self) -> None:
         self.lows, self.highs, self.ends = array("d"), array("d"), array("d")
-        #: The highest excursion that came down again lately, and the length of the longest one about as high, in
-        #: stretches. A level sees those of its own scale.
+        #: The highest recent excursion that came down, and the length in windows of the longest one as high.
         self.height = self.length = 0.0
         self.waiting = False
 
 
 class RollingMin:
-    """A ladder of floors of one series."""
+    """Rolling minima of one series on all levels."""
 
     __slots__ = ("_count", "_high", "_low", "_previous", "levels")
 
@@ -44,7 +43,7 @@ class RollingMin:
         self._low = self._high = self._previous = inf
 
     def add(self, value: float) -> bool:
-        """Takes a reading; returns whether a stretch is full, for the caller to :meth:`close`."""
+        """Add a reading; returns True if a window is full, for the caller to :meth:`close`."""
         stood = value if value > self._previous else self._previous
         self._previous = value
         if self._count == 0:
@@ -58,7 +57,7 @@ class RollingMin:
         return self._count >= BASE
 
     def close(self, now: float) -> int:
-        """Closes the stretch; returns how many levels, from the narrowest on, have a new one."""
+        """Close the window; returns the number of levels, from the narrowest on, that have a new one."""
         low, high, self._count = self._low, self._high, 0
         levels = self.levels
         at = 0
@@ -71,7 +70,7 @@ class RollingMin:
                 level.height *= FORGET
                 level.length *= FORGET
                 if low < lows[-1]:
-                    _came_down(level, low, at == 0)
+                    _end_excursion(level, low, at == 0)
                 if len(lows) == WIDTH:
                     del lows[0], highs[0], level.ends[0]
             lows.append(low)
@@ -87,8 +86,8 @@ class RollingMin:
                 high = highs[-2]
 
 
-def _came_down(level: Level, low: float, narrowest: bool) -> None:
-    """Remembers how long and how high memory had been above what it now came down to."""
+def _end_excursion(level: Level, low: float, narrowest: bool) -> None:
+    """Record the length and height of the excursion that ends with ``low``."""
     lows = level.lows
     tops = level.highs if narrowest else lows
     at = len(lows) - 1
@@ -98,7 +97,7 @@ def _came_down(level: Level, low: float, narrowest: bool) -> None:
             peak = tops[at]
         at -= 1
     if at < 0 and len(lows) == WIDTH:
-        return  # longer than this level remembers: a wider one sees it
+        return  # longer than this level: a wider one records it
     length, height = len(lows) - 1 - at, peak - low
     if length <= LONGEST and (narrowest or length >= SHORTEST) and height >= 0.6 * level.height:
         level.length = max(level.length, length)

@@ -1,4 +1,4 @@
-"""A rise of the floor line: from where, how far, in how many steps, how straight, and what went before it."""
+"""Rising segments of the rolling minimum: start, size, steps, shape, and the flat time before."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import NamedTuple
 
 from memwarden.assess.rolling_min import RollingMin
 
-#: A rise is looked at in at least so many stretches.
+#: Least number of windows in a segment.
 PARTS = 12
-#: An excursion explains a rise that it was at least this share as high as, and the floor is then that of so many times
-#: its length: what always came back by then must not be in it.
+#: An excursion at least this share as high as a segment may explain it; the minimum is then taken over this many times
+#: its length.
 AS_HIGH, AS_LONG = 0.5, 1.4
-#: A floor was calm where it rose by less than this share of the rise that followed.
-CALM = 0.2
-#: No rise is smaller: a byte, where the unit is MiB.
+#: The minimum was flat where it rose by less than this share of the segment that followed.
+FLAT = 0.2
+#: Least size of a segment: a byte, where the unit is MiB.
 SMALLEST = 1e-6
 
 
-class Rise(NamedTuple):
-    """One rise, in the units of the series."""
+class Segment(NamedTuple):
+    """One rising segment, in the units of the series."""
 
-    #: The floor it began at and the floor it reached, and when that was.
+    #: Minimum at its start and at its end, and their times.
     base: float
     top: float
     begin: float
     end: float
-    #: How far readings stand above the floor line at most.
+    #: Height of readings above the minimum, at most.
     swing: float
-    #: How many equal steps it could have come in: the square of the sum over the sum of the squares.
+    #: Effective number of equal steps: the square of the sum over the sum of the squares.
     steps: float
-    #: The largest step as a share of the rise.
+    #: The largest step as a share of the segment.
     largest: float
-    #: What the first, middle and last third rose by, as shares of the rise.
+    #: Growth in the first, middle and last third, as shares of the segment.
     thirds: tuple[float, float, float]
-    #: Its exponent as a power of time since ``begin``: 1 is straight, below slows down, above speeds up.
+    #: Exponent of growth as a power of time since ``begin``: 1 is straight, below slows down, above speeds up.
     power: float
-    #: Which level and stretch it was seen on.
+    #: Level and window of its start.
     level: int
     first: int
 
@@ -48,12 +48,12 @@ class Rise(NamedTuple):
         return self.top - self.base
 
 
-def proven(floors: RollingMin, at: int, size: float) -> int:
-    """How many of the last stretches of a level the floor has to be taken over, for a rise of this size.
+def windows_needed(minima: RollingMin, at: int, size: float) -> int:
+    """Return the number of windows over which the minimum is taken for a segment of this size.
 
-    The longest excursion that came down again lately, and was about as high, decides: such a flank is no rise yet.
+    The longest recent excursion that was about as high decides: its flank is no lasting growth.
     """
-    levels = floors.levels
+    levels = minima.levels
     enough = AS_HIGH * size
     for up in range(len(levels) - 1, -1, -1):
         level = levels[up]
@@ -63,38 +63,38 @@ def proven(floors: RollingMin, at: int, size: float) -> int:
     return 1
 
 
-def rises(floors: RollingMin, at: int, least: float, largest: float = 1.0) -> list[Rise]:
-    """The rises of at least this size that end now, as this level sees them: from the longest to the shortest.
+def rising_segments(minima: RollingMin, at: int, least: float, largest: float = 1.0) -> list[Segment]:
+    """Return the segments of at least this size that end now on this level, the longest first.
 
-    Those of which a single step makes more than the share ``largest`` are left out.
+    Segments with a single step of more than the share ``largest`` are left out.
     """
-    level = floors.levels[at]
+    level = minima.levels[at]
     lows, ends = level.lows, level.ends
     count, least = len(lows), max(least, SMALLEST)
-    over = proven(floors, at, lows[-1] - lows[0])
+    over = windows_needed(minima, at, lows[-1] - lows[0])
     count -= over - 1
     if count < PARTS:
         return []
     line = list(accumulate(lows[::-1], min))
     line.reverse()
     top = line[count - 1]
-    made: list[Rise] = []
+    made: list[Segment] = []
     steps: list[float] = []
     above: list[float] = []
     for first in (0, count // 3):
         if count - first < PARTS or not top - line[first] > least:
             break
         if not steps:
-            begun = line[1:count]
-            steps = list(map(sub, begun, line))
-            above = list(map(sub, level.highs, begun))
-        found = _rise(line, steps[first:], above[first:], ends, first, count, at, largest)
+            starts = line[1:count]
+            steps = list(map(sub, starts, line))
+            above = list(map(sub, level.highs, starts))
+        found = _segment(line, steps[first:], above[first:], ends, first, count, at, largest)
         if found is not None:
             made.append(found)
     return made
 
 
-def _rise(
+def _segment(
     line: list[float],
     steps: list[float],
     above: list[float],
@@ -103,8 +103,8 @@ def _rise(
     count: int,
     at: int,
     largest: float,
-) -> Rise | None:
-    """The rise from stretch ``first`` to ``count``, with its steps and how far readings stand above the floor line."""
+) -> Segment | None:
+    """Return the segment from window ``first`` to ``count``, from its steps and the heights above the minimum."""
     base, top = line[first], line[count - 1]
     size = top - base
     step = max(steps) / size
@@ -114,7 +114,7 @@ def _rise(
     swing = above[-max(1, len(above) // 8)]
     third = (count - first) // 3
     low, high = line[first + third], line[count - 1 - third]
-    # A stretch's floor on a rising line is where the stretch began, which is where the one before it ended.
+    # On a rising line the minimum of a window is at its start, which is the end of the window before it.
     at_rise = min(bisect_right(line, base + 0.05 * size, first, count) - 1, count - 2)
     end, risen = ends[count - 2], top - line[at_rise + 1]
     begin = ends[at_rise]
@@ -127,24 +127,24 @@ def _rise(
     rising = line[at_rise:count]
     mean = (sum(rising) / len(rising) - base) / size
     power = 1 / max(mean, 0.1) - 1
-    return Rise(
+    return Segment(
         base, top, begin, end, swing if swing > 0.0 else 0.0, size * size / sum(map(mul, steps, steps)), step,
         ((low - base) / size, (high - low) / size, (top - high) / size), power, at, first,
     )  # fmt: skip
 
 
-def calm_before(floors: RollingMin, rise: Rise, now: float) -> float:
-    """How long the floor had been calm before it rose, in lengths of the rise, wherever it is best said to begin."""
+def flat_before(minima: RollingMin, segment: Segment, now: float) -> float:
+    """Return the flat time before a segment in lengths of it, for the best choice of its start."""
     times: list[float] = []
     line: list[float] = []
-    low = rise.base + 0.1 * rise.size
-    last = rise.top
-    began = rise.begin
-    for up in range(rise.level, len(floors.levels)):
-        level = floors.levels[up]
+    low = segment.base + 0.1 * segment.size
+    last = segment.top
+    start = segment.begin
+    for up in range(segment.level, len(minima.levels)):
+        level = minima.levels[up]
         lows, ends = level.lows, level.ends
         for i in range(len(lows) - 1, -1, -1):
-            if ends[i] <= began and (not times or ends[i] < times[-1]):
+            if ends[i] <= start and (not times or ends[i] < times[-1]):
                 if lows[i] < low:
                     low = lows[i]
                 times.append(ends[i])
@@ -152,7 +152,7 @@ def calm_before(floors: RollingMin, rise: Rise, now: float) -> float:
     best = 0.0
     far, count = 0, len(times)
     for i in range(count):
-        edge = line[i] - CALM * (last - line[i])
+        edge = line[i] - FLAT * (last - line[i])
         far = max(far, i)
         while far + 1 < count and line[far + 1] >= edge:
             far += 1

@@ -1,6 +1,6 @@
-"""What a record says in a few figures, so that two of them can be compared and a limit be chosen.
+"""Summary of a record in a few figures, to compare two records or choose a limit.
 
-Every sample counts alike, whoever wrote it. The quantiles are exact: 24 bytes are kept for each sample.
+Samples of all writers count alike. Quantiles are exact: 24 bytes are kept for each sample.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from memwarden.model.decisions import Clearing, Decision
 from memwarden.model.events import Event, EventKind
 from memwarden.model.verdicts import LeakStage, PressureLevel, Reading
 
-#: A limit should leave this share above the highest that was seen. A choice, and not a measured one: a sample may miss
-#: the highest moment, and tomorrow's may be higher.
+#: Share that a limit should leave above the peak. A choice, not measured: a sample may miss the highest moment, and
+#: later peaks may be higher.
 HEADROOM = 0.25
-#: Fewer samples, and fewer seconds between their ends, have no growth by the hour.
+#: Least samples, and seconds between the first and last fifth of them, for a growth by the hour.
 _LEAST, _LEAST_SECONDS = 10, 300.0
 
 
 class Summary(NamedTuple):
-    """A record in figures. None: nothing in it tells."""
+    """A record in figures. None: the record does not have it."""
 
     samples: int
-    #: Wall clock of the first and the last sample, and seconds that were watched: pauses between runs do not count.
+    #: Wall clock of the first and the last sample, and seconds watched, without pauses between runs.
     first: float
     last: float
     seconds: float
-    #: Bytes that the watched processes held (where none is watched: what counted against the nearest limit).
+    #: Bytes used by the watched processes (without any: bytes that counted against the nearest limit).
     median: int | None
     high: int | None
     peak: int | None
     #: Bytes an hour, from the median of the first fifth to that of the last.
     growth: float | None
-    #: The least limit, bytes, who sets it, and the highest share of it.
+    #: The least limit in bytes, its source, and the highest used share of it.
     limit: int | None
     limit_source: str | None
     ratio: float | None
     #: Seconds at LOW, MODERATE, HIGH and CRITICAL.
     level_seconds: tuple[float, ...]
-    #: The gravest verdict, and its reason.
+    #: The worst verdict, and its reason.
     leak: str
     leak_reason: str
-    #: Episodes of rules that began.
+    #: Number of episodes of rules.
     alerts: int
 
     @property
     def wanted(self) -> int | None:
-        """Bytes of a limit that leaves :data:`HEADROOM` above the peak."""
+        """Return the bytes of a limit that leaves :data:`HEADROOM` above the peak."""
         return None if self.peak is None else math.ceil(self.peak * (1 + HEADROOM))
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as a dict that JSON can hold; what is not known is absent."""
+        """Return the figures as a JSON-safe dict; unknown ones are absent."""
         plain = {
             "samples": self.samples,
             "watched_seconds": self.seconds,
@@ -74,7 +74,7 @@ class Summary(NamedTuple):
 
 
 class Summarizer:
-    """Goes over a record's events, writer by writer, and makes a digest of them."""
+    """Summarizes a record's events, writer by writer."""
 
     def __init__(self) -> None:
         self._own: array[float] = array("d")
@@ -89,13 +89,13 @@ class Summarizer:
         self._first, self._last = math.inf, -math.inf
 
     def add(self, events: Iterable[Event]) -> None:
-        """The events of one writer, in their order."""
+        """Add the events of one writer, in their order."""
         before: Reading | None = None
         episodes: set[str] = set()
         for event in events:
             value = event.value
             if event.kind is EventKind.SAMPLE and isinstance(value, Reading):
-                self._see(value, before)
+                self._add(value, before)
                 before = value
             elif event.kind is EventKind.DECISION and isinstance(value, Decision) and not value.undo:
                 self._alerts += value.rule not in episodes
@@ -103,10 +103,10 @@ class Summarizer:
             elif event.kind is EventKind.CLEARED and isinstance(value, Clearing):
                 episodes.discard(value.rule)
             elif event.kind in (EventKind.START, EventKind.STOP):
-                before = None  # what lies between was not watched
+                before = None  # the time between was not watched
                 episodes.clear()
 
-    def _see(self, reading: Reading, before: Reading | None) -> None:
+    def _add(self, reading: Reading, before: Reading | None) -> None:
         sample, judged = reading
         if before is not None and (passed := sample.monotonic - before.sample.monotonic) > 0:
             self._seconds += passed
@@ -123,8 +123,8 @@ class Summarizer:
         if judged.leak is not None and judged.leak.stage.rank > self._leak.rank:
             self._leak, self._reason = judged.leak.stage, judged.leak.reason
 
-    def digest(self) -> Summary:
-        """What was seen so far; with no sample in it all figures are unknown."""
+    def summary(self) -> Summary:
+        """Return the summary so far; without samples all figures are unknown."""
         points = self._points(self._own) or self._points(self._held)
         values = sorted(value for _, value in points)
         return Summary(
@@ -150,12 +150,12 @@ class Summarizer:
 
 
 def _quantile(values: list[float], share: float) -> int | None:
-    """The smallest value that so many are not above; of sorted ones."""
+    """Return a quantile of sorted values."""
     return round(values[max(0, math.ceil(share * len(values)) - 1)]) if values else None
 
 
 def _growth(points: list[tuple[float, float]]) -> float | None:
-    """Between the medians of the first and the last fifth, by the hour."""
+    """Return the growth from the median of the first fifth to that of the last, by the hour."""
     if len(points) < _LEAST:
         return None
     points = sorted(points)

@@ -1,14 +1,14 @@
-"""Where a figure is going: increasing, decreasing or stable, with the count and how sure it is beside the word.
+"""Trend of a figure: increasing, decreasing or stable, with the number of readings and the confidence.
 
-Two rules, and the nearer one speaks first:
+Two rules, the first of which takes precedence:
 
 * the mean of the last five readings differs from that of the twenty before by a tenth and more, and by more than those
-  scattered: something has just happened;
-* of twelve stretches in a row, at any of the doubling widths, nearly every later one is higher (or lower) than nearly
-  every earlier one (Mann and Kendall's test), in more steps than one: a slow slope. A leak of a hundredth an hour is
-  increasing after hours, where two averages of a window call it stable for ever. A load that came once is one step.
+  scattered: a recent change;
+* of twelve windows in a row, of any doubling width, nearly every later one is higher (or lower) than nearly every
+  earlier one (Mann-Kendall test), in more than one step: a slow slope. A leak of 1 % an hour is increasing after
+  hours, where two averages of a window stay stable. A single jump is one step.
 
-What stopped is stable again: a slope's last quarter must still go on at a third of the mean rate.
+The last quarter of a slope must go on at a third of its mean rate; otherwise the figure is stable again.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from memwarden.model.verdicts import Trend
 INCREASING, DECREASING, STABLE = "increasing", "decreasing", "stable"
 #: Readings that count as recent, those before that they are compared with, and the change that makes a trend.
 RECENT, OLDER, CHANGE = 5, 20, 0.10
-#: Stretches that are compared with each other, and how many levels of widths there are.
+#: Windows that are compared with each other, and number of widths.
 POINTS, LEVELS = 12, 16
-#: The standard deviation of Mann and Kendall's sum for so many points, and how many of them make a slope: one in a
-#: thousand series without a slope gets there.
+#: Standard deviation of the Mann-Kendall sum for this many points, and multiples of it that make a slope: one in a
+#: thousand series without a slope reaches them.
 _DEVIATION = sqrt(POINTS * (POINTS - 1) * (2 * POINTS + 5) / 18)
 SURE = 3.3
-#: A slope came in more equal steps than this, and its last quarter goes on at this share of the mean rate.
+#: A slope has more equal steps than this, and its last quarter goes on at this share of the mean rate.
 STEPS, GOES_ON = 3.0, 1 / 3
-#: No reading is larger: what is, is passed over.
+#: Larger readings are skipped.
 LARGEST_VALUE = 1e30
 
 
 class TrendDetector:
-    """The trend of one series, reading by reading, in whatever unit it has."""
+    """Trend of one series, reading by reading, in any unit."""
 
     __slots__ = ("_count", "_levels", "_slope", "_slopes", "_sum", "_times", "_values")
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=RECENT + OLDER)
         self._times: deque[float] = deque(maxlen=RECENT + OLDER)
-        #: Of each width: times and means of its last stretches, and whether one waits for the next.
+        #: For each width: times and means of its last windows.
         self._levels: list[tuple[array[float], array[float]]] = []
-        #: The slope of each width, as when it last got a stretch: (deviations, trend).
+        #: The slope of each width after its last window: (deviations, trend).
         self._slopes: list[tuple[float, Trend] | None] = []
         self._slope: tuple[float, Trend] | None = None
-        #: Of the values; its rounding is made good by a fresh sum now and then.
+        #: Sum of the values; computed afresh now and then against rounding.
         self._sum = 0.0
         self._count = 0
 
     def update(self, t: float, value: float | None) -> Trend:
-        """Takes a reading and returns the trend."""
+        """Add a reading and return the trend."""
         self.add(t, value)
         return self.trend
 
     def add(self, t: float, value: float | None) -> None:
-        """Takes a reading made at ``t`` seconds. A clock that is set back begins anew; no number is passed over."""
+        """Add a reading made at ``t`` seconds. A clock that is set back starts afresh; non-numbers are skipped."""
         if value is None or not -LARGEST_VALUE < value < LARGEST_VALUE or not isfinite(t):
             return
         times = self._times
@@ -75,20 +75,20 @@ class TrendDetector:
         else:
             values.append(value)
             self._sum = sum(values)
-        self._climb(t, value)
+        self._add_window(t, value)
 
     @property
     def trend(self) -> Trend:
-        """The trend of what was taken in so far."""
-        found = self._lately()
+        """Return the trend of the readings so far."""
+        found = self._recent_change()
         if found is not None:
             return found
         if self._slope is not None:
             return self._slope[1]
-        # The more readings, the surer is a series in which nothing was found.
+        # The more readings without a finding, the higher the confidence.
         return Trend(STABLE, self._count, 0.0 if self._count <= RECENT else 1 - RECENT / self._count, 0.0)
 
-    def _climb(self, t: float, value: float) -> None:
+    def _add_window(self, t: float, value: float) -> None:
         for at in range(LEVELS):
             if at == len(self._levels):
                 self._levels.append((array("d"), array("d")))
@@ -107,7 +107,7 @@ class TrendDetector:
                 return
             t, value = (times[-2] + t) / 2, (means[-2] + value) / 2
 
-    def _lately(self) -> Trend | None:
+    def _recent_change(self) -> Trend | None:
         values = self._values
         count = len(values) - RECENT
         if count <= 0:
@@ -127,9 +127,9 @@ class TrendDetector:
 
 
 def _slope(times: array[float], means: array[float], readings: int) -> tuple[float, Trend] | None:
-    """How many deviations the last stretches are from none, and the trend that they make."""
+    """Return the deviations of the last windows from no slope, and their trend."""
     whole = means[-1] - means[-POINTS]
-    # Few series come so far: most are over here.
+    # Most series end here.
     if not whole or (means[-1] - means[-4]) / whole < GOES_ON * 3 / (POINTS - 1):
         return None
     points = means[-POINTS:]
@@ -152,7 +152,7 @@ def _slope(times: array[float], means: array[float], readings: int) -> tuple[flo
 
 
 def trend_of(readings: list[tuple[float, float | None]]) -> Trend:
-    """The trend at the end of a list of (seconds, value)."""
+    """Return the trend at the end of a list of (seconds, value)."""
     found = TrendDetector()
     for t, value in readings:
         found.add(t, value)

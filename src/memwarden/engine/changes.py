@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from memwarden.assess.reasons import left_words
+from memwarden.assess.reasons import time_left_text
 from memwarden.model.events import Event, EventKind
 from memwarden.model.facts import Gap
 from memwarden.model.sample import Sample
@@ -50,7 +50,7 @@ def of_leak(sample: Sample, before: Assessment | None, leak: LeakVerdict) -> Eve
         message += f": {what}"
     message += f": {leak.reason}"
     if leak.forecast is not None:
-        message += f"; {left_words(leak.forecast)}"
+        message += f"; {time_left_text(leak.forecast)}"
     return _event(EventKind.LEAK, sample, message, leak)
 
 

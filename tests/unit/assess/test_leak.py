@@ -1,4 +1,4 @@
-"""What is held to be a leak, when, why, and when that is taken back."""
+"""When growth is judged as a leak, why, and when the verdict is withdrawn."""
 
 import math
 import sys
@@ -14,9 +14,9 @@ from support.leaks import Recording, cache, leaking, noisy, recordings, sawtooth
 RECORDINGS = recordings()
 
 
-def first(told: list, stage: int) -> int | None:
+def first(verdicts: list, stage: int) -> int | None:
     """The number of the first reading at this stage or above."""
-    return next((i for i, each in enumerate(told) if each.stage >= stage), None)
+    return next((i for i, each in enumerate(verdicts) if each.stage >= stage), None)
 
 
 def size_of(value: object, seen: set[int] | None = None) -> int:
@@ -37,20 +37,20 @@ def size_of(value: object, seen: set[int] | None = None) -> int:
 @pytest.mark.contract("V-15", "S2-16", "W2-7")
 def test_a_leak_is_suspected_in_the_first_third_and_confirmed_about_half_way() -> None:
     """Found early, and only after it began: by a slope that two averages of a window call stable."""
-    told = watched(noisy(leaking, 1200, noise=4))
-    suspected, confirmed = first(told, 1), first(told, 2)
+    verdicts = watched(noisy(leaking, 1200, noise=4))
+    suspected, confirmed = first(verdicts, 1), first(verdicts, 2)
     assert suspected is not None
     assert confirmed is not None
     assert 300 < suspected < 300 + 900 / 3
     assert suspected < confirmed < 300 + 900 * 0.6
-    assert told[-1].stage == 2
+    assert verdicts[-1].stage == 2
 
 
 @pytest.mark.contract("V-15", "W2-7")
 def test_a_load_that_came_once_is_no_leak() -> None:
-    """A step of 40 % of the room, and the plateau after it."""
-    told = watched(noisy(lambda i: 100.0 if i < 300 else 460.0, 1500))
-    assert {each.stage for each in told} == {0}
+    """A step of 40 % of the headroom, and the plateau after it."""
+    verdicts = watched(noisy(lambda i: 100.0 if i < 300 else 460.0, 1500))
+    assert {each.stage for each in verdicts} == {0}
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,16 @@ def test_what_only_looks_like_a_leak_is_never_confirmed(shape: Callable[[int], f
 
 
 def test_a_cache_that_fills_in_a_straight_line_is_suspected_at_most_and_then_acquitted() -> None:
-    """Until it stops nobody can tell it from a leak by its size alone; it took a third of the room."""
-    told = watched(noisy(cache, 3000))
-    assert max(each.stage for each in told) == 1
-    assert told[-1].stage == 0
+    """Until it stops nobody can tell it from a leak by its size alone; it took a third of the headroom."""
+    verdicts = watched(noisy(cache, 3000))
+    assert max(each.stage for each in verdicts) == 1
+    assert verdicts[-1].stage == 0
 
 
 def test_a_leak_under_garbage_is_found() -> None:
-    """The floor rises; the teeth are as high as a third of the room."""
-    told = watched([sawtooth(i) + leaking(i) - 100 for i in range(900)])
-    found = first(told, 2)
+    """The floor rises; the teeth are as high as a third of the headroom."""
+    verdicts = watched([sawtooth(i) + leaking(i) - 100 for i in range(900)])
+    found = first(verdicts, 2)
     assert found is not None
     assert 300 < found < 300 + 600 * 0.7
 
@@ -93,32 +93,32 @@ def test_a_leak_of_each_task_is_found_though_it_rests_in_between() -> None:
     assert 300 < found < 900
 
 
-def test_what_was_given_back_is_taken_back() -> None:
-    """The verdict ends when the floor has come down by half of what it rose, and says so."""
+def test_a_verdict_ends_when_growth_is_freed() -> None:
+    """The minimum has come down by half of its growth."""
     found = detector()
     values = [leaking(i) for i in range(900)] + [150.0] * 200
-    told = watched(values, found=found)
-    assert told[890].stage == 2
-    assert told[-1].stage == 0
-    assert "came back" in found.reason
+    verdicts = watched(values, found=found)
+    assert verdicts[890].stage == 2
+    assert verdicts[-1].stage == 0
+    assert "were freed" in found.reason
 
 
-def test_a_rise_that_stopped_is_taken_back() -> None:
+def test_a_verdict_ends_when_growth_stops() -> None:
     """After twice as long as it lasted, and the reason says that it stopped."""
     found = detector()
-    told = watched([leaking(min(i, 900)) for i in range(3000)], found=found)
-    assert told[890].stage == 2
-    assert told[-1].stage == 0
+    verdicts = watched([leaking(min(i, 900)) for i in range(3000)], found=found)
+    assert verdicts[890].stage == 2
+    assert verdicts[-1].stage == 0
     assert "stopped" in found.reason
 
 
 def test_the_reason_can_be_checked_on_a_plot() -> None:
-    """It names from where to where the floor rose, for how long, in how many steps, and the share of the room."""
+    """It names from where to where the minimum rose, for how long, in how many steps, and the share of the headroom."""
     found = detector()
     watched([float(leaking(i)) for i in range(900)], found=found)
     verdict = found.verdict
     assert verdict.stage is LeakStage.CONFIRMED
-    for words in ("floor rose", "from 100 MiB to", "steps", "of the room", "before, it was calm"):
+    for words in ("minimum rose", "from 100 MiB to", "steps", "of the headroom", "flat for"):
         assert words in verdict.reason
     assert verdict.base == pytest.approx(100 * MIB, rel=0.05)
     assert verdict.floor == pytest.approx(700 * MIB, rel=0.1)
@@ -172,13 +172,13 @@ def test_another_process_begins_anew_but_a_known_leak_is_known_again_sooner() ->
             found.restarted(9000.0)
             assert found.update(9010.0, 100.0, 1000.0) == (0, None)
         values = [100.0 + i for i in range(800)]
-        return first([type(told)(*told) for told in watched(values, found=found)], 1) or 999
+        return first([type(verdicts)(*verdicts) for verdicts in watched(values, found=found)], 1) or 999
 
     assert grown(detector(), known=True) < grown(detector(), known=False)
 
 
 def test_a_higher_limit_is_more_room() -> None:
-    """The same rise is half of the room under a limit of 1000, and nothing much under one of 10 000."""
+    """The same rise is half of the headroom under a limit of 1000, and nothing much under one of 10 000."""
     values = [float(leaking(i)) for i in range(900)]
     assert watched(values, limit=1000.0)[-1].stage == 2
     assert watched(values, limit=10_000.0)[-1].stage == 0
@@ -194,16 +194,16 @@ def test_a_lower_limit_makes_no_leak_of_a_flat_series() -> None:
 
 def test_without_a_limit_a_leak_is_found_and_no_time_is_told() -> None:
     """When nobody knows where it ends, nobody knows when."""
-    told = watched([float(leaking(i)) for i in range(900)], limit=None)
-    assert max(each.stage for each in told) == 2
-    assert {each.left for each in told} == {None}
+    verdicts = watched([float(leaking(i)) for i in range(900)], limit=None)
+    assert max(each.stage for each in verdicts) == 2
+    assert {each.left for each in verdicts} == {None}
 
 
 def test_the_time_left_is_a_range_about_the_truth() -> None:
     """Of a straight leak: half way, the truth lies within it, and the middle is off by a tenth at most."""
-    told = watched(noisy(leaking, 1200, noise=2))
+    verdicts = watched(noisy(leaking, 1200, noise=2))
     for i in (600, 750, 900, 1050):
-        left = told[i].left
+        left = verdicts[i].left
         assert left is not None
         truth = (1200 - i) * 10.0
         assert left[0] < truth < left[2]

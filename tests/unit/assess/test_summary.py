@@ -44,7 +44,7 @@ def digest(*writers: list[Event]) -> Summary:
     made = Summarizer()
     for events in writers:
         made.add(events)
-    return made.digest()
+    return made.summary()
 
 
 def test_quantiles_are_of_what_is_watched() -> None:

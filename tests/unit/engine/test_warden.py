@@ -998,9 +998,9 @@ def test_a_leak_is_told_when_its_verdict_is_entered(make: Make, clock: FakeClock
     assert warden.flush()
     told = keeper.of(EventKind.LEAK)
     assert [event.value.stage.value for event in told] == ["suspected", "confirmed"]
-    assert told[0].message.startswith("SUSPECTED: app[10]: the floor rose ")
+    assert told[0].message.startswith("SUSPECTED: app[10]: the rolling minimum rose ")
     assert "; full in " in told[1].message
-    assert [decision.reason[:34] for decision in acts.runs] == ["leak CONFIRMED: app[10]: the floor"]
+    assert [decision.reason[:36] for decision in acts.runs] == ["leak CONFIRMED: app[10]: the rolling"]
     status = warden.status()["reading"]["assessment"]
     assert status["leak"]["stage"] == "confirmed"
     assert status["trend"]["word"] == "increasing"

@@ -621,7 +621,7 @@ def test_the_levels_are_the_base_and_hold_warning_and_critical() -> None:
 def _judged(policy: Policy, now: float, stage: LeakStage, low: float | None = None, word: str = "stable") -> list[str]:
     """What a look with this verdict decides and clears, as words."""
     forecast = None if low is None else Forecast(low, 2 * low, 4 * low, 0.8, "app[10]")
-    leak = LeakVerdict(stage, "the floor rose", None, None, None, forecast, "app[10]" if stage.rank else None)
+    leak = LeakVerdict(stage, "the rolling minimum rose", None, None, None, forecast, "app[10]" if stage.rank else None)
     found = verdict(LOW)._replace(trend=Trend(word, 30, 0.8, 0.0), leak=leak, forecast=forecast)
     decided = policy.decide(Sample(1e9 + now, now), found)
     return [*(each.reason for each in decided.decisions), *(f"cleared: {each.reason}" for each in decided.cleared)]
@@ -632,11 +632,11 @@ def test_a_rule_follows_a_leak_verdict() -> None:
     policy = Policy([rule(when="leak >= confirmed", rest=float("inf"))])
     assert policy.decide(Sample(1e9, 0.0), verdict(LOW)) == ([], [])
     assert _judged(policy, 1.0, LeakStage.SUSPECTED) == []
-    assert _judged(policy, 2.0, LeakStage.CONFIRMED) == ["leak CONFIRMED: app[10]: the floor rose"]
+    assert _judged(policy, 2.0, LeakStage.CONFIRMED) == ["leak CONFIRMED: app[10]: the rolling minimum rose"]
     assert _judged(policy, 3.0, LeakStage.CONFIRMED) == []
-    assert _judged(policy, 4.0, LeakStage.NONE) == ["cleared: leak NONE: the floor rose"]
+    assert _judged(policy, 4.0, LeakStage.NONE) == ["cleared: leak NONE: the rolling minimum rose"]
     early = Policy([rule(when="leak >= suspected")])
-    assert _judged(early, 1.0, LeakStage.SUSPECTED) == ["leak SUSPECTED: app[10]: the floor rose"]
+    assert _judged(early, 1.0, LeakStage.SUSPECTED) == ["leak SUSPECTED: app[10]: the rolling minimum rose"]
     assert str(rule(when="leak >= suspected", rest=0)) == "when leak is at least SUSPECTED, then notify"
 
 

@@ -59,7 +59,7 @@ def _summarize(file: str) -> Summary:
     history, made = History(file), Summarizer()
     for events in history:
         made.add(events)
-    found = made.digest()
+    found = made.summary()
     if not found.samples:
         raise RecordError(
             f"record {history.path}: holds no full sample, so there is nothing to compare; name a newer one",

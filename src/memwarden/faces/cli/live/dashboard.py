@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 
-from memwarden.assess.reasons import left_words
+from memwarden.assess.reasons import time_left_text
 from memwarden.assess.trend import STABLE
 from memwarden.faces import render
 from memwarden.faces.cli.live.table import BOLD, DIM, Line, age, cut, gap_lines, own_group, table
@@ -135,7 +135,7 @@ def _figures(state: WatchState, sample: Sample, assessment: Assessment) -> list[
     if assessment.forecast is not None:
         forecast = assessment.forecast
         of = f" ({render.printable(forecast.what)})" if forecast.what else ""
-        add("full in", f"{left_words(forecast).removeprefix('full in ')}{of}")
+        add("full in", f"{time_left_text(forecast).removeprefix('full in ')}{of}")
     if tree is not None:
         if tree.keys and all(key in measured for key in tree.keys):
             oldest = max(measured[key][1] for key in tree.keys)

@@ -346,7 +346,9 @@ def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
 def test_a_leak_is_shown_with_its_reason_and_the_time_left() -> None:
     """In words, on as many lines as there is room for; a card's name too, and nothing where there is nothing to say."""
     forecast = Forecast(6900.0, 8000.0, 10900.0, 0.8, "serve[4242]")
-    reason = "the rolling minimum rose 250 MiB in 2.1 h (from 200 MiB to 450 MiB) in about 125 steps, the largest 1% of it"
+    reason = (
+        "the rolling minimum rose 250 MiB in 2.1 h (from 200 MiB to 450 MiB) in about 125 steps, the largest 1% of it"
+    )
     leak = LeakVerdict(LeakStage.CONFIRMED, reason, 200 * MIB, 450 * MIB, 7500.0, forecast, "serve[4242]")
     sample, found = tree_reading(0.0, 400 * MIB)
     judged = found._replace(trend=Trend("increasing", 90, 0.99, 3e4), leak=leak, forecast=forecast)

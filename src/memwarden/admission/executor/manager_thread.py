@@ -238,6 +238,7 @@ class ExecutorManager:
                 if item.running or item.future.set_running_or_notify_cancel():
                     self._results.put_error(item.future, self.broken)
         self._pool.close(kill=self.broken is not None)
+        self._loop.close()
         self._results.stop()
         if self._progress is not None:
             self._progress.stop()

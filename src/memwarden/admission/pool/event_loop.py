@@ -52,3 +52,7 @@ class EventLoop:
             if current is not None and current.data is key.data:
                 key.data(events)
         return bool(ready)
+
+    def close(self) -> None:
+        """Forget all callbacks, which refer to their owners."""
+        self._selector.close()

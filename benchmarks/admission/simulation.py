@@ -23,7 +23,7 @@ from benchmarks.admission.executor import BUDGET, WORKERS, Load, batch, floor
 from memwarden.admission.executor import scheduler
 from memwarden.admission.executor.scheduler import Directive, DirectiveKind
 from memwarden.admission.footprints.predictors import Footprints
-from memwarden.admission.pool.task import PendingTask, RunningTask
+from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB
 
@@ -41,21 +41,21 @@ class Result(NamedTuple):
 
 def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = False) -> Result:
     """The batch under the rules as they are now, or where a reservation is a ``strict`` limit."""
-    tasks = [PendingTask(number, TaskKey(load.kind), load.size) for number, load in enumerate(loads)]
+    tasks = [WorkItem(number, TaskKey(load.kind), load.size, print) for number, load in enumerate(loads)]
     done: dict[int, float] = {}
     runs: list[RunningTask] = []
     now, kills, pauses = 0.0, 0, 0
     while tasks or runs:
         now += STEP_SECONDS
         for run in list(runs):
-            load = loads[run.task.number]
+            load = loads[run.item.number]
             if not run.paused:
-                done[run.task.number] += STEP_SECONDS
-                grown = min(1.0, max(0.0, done[run.task.number]) / (GROWTH_SHARE * load.seconds))
+                done[run.item.number] += STEP_SECONDS
+                grown = min(1.0, max(0.0, done[run.item.number]) / (GROWTH_SHARE * load.seconds))
                 run.update(int(load.peak * grown), now)
-            if done[run.task.number] >= load.seconds:
+            if done[run.item.number] >= load.seconds:
                 runs.remove(run)
-                predictor.observe(run.task.kind, run.task.size, load.peak, now - run.started)
+                predictor.observe(run.item.kind, run.item.size, load.peak, now - run.started)
         free = BUDGET - sum(run.held for run in runs)
         if strict:
             steps = [Directive(DirectiveKind.KILL, run) for run in runs if run.used > run.lease]
@@ -66,11 +66,11 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
             if step.kind is DirectiveKind.KILL:
                 kills += 1
                 runs.remove(step.run)
-                step.run.task.peak = max(step.run.task.peak, step.run.peak)
+                step.run.item.peak = max(step.run.item.peak, step.run.peak)
                 predictor.observe(
-                    step.run.task.kind, step.run.task.size, step.run.peak, now - step.run.started, "killed_at"
+                    step.run.item.kind, step.run.item.size, step.run.peak, now - step.run.started, "killed_at"
                 )
-                tasks.insert(0, step.run.task)
+                tasks.insert(0, step.run.item)
         free = BUDGET - sum(run.held for run in runs) - scheduler.set_aside(runs)
         while tasks and len(runs) < WORKERS:
             for task in tasks[: scheduler.LOOKAHEAD]:

@@ -15,7 +15,7 @@ from memwarden.admission.executor.task_scheduler import Limits, TaskScheduler
 from memwarden.admission.footprints.predictors import FunctionPredictor
 from memwarden.admission.pool.connection import READY, RESULT, ResultItem
 from memwarden.admission.pool.event_loop import EventLoop
-from memwarden.admission.pool.task import PendingTask, WorkItem
+from memwarden.admission.pool.task import WorkItem
 from memwarden.admission.pool.worker_handle import WorkerHandle
 from memwarden.admission.pool.worker_pool import WorkerPool
 from memwarden.contain.worker_cgroup import WorkerCgroup
@@ -231,8 +231,7 @@ class Machine:
 
     def submit(self, mib: float, *, requested: float = 0) -> WorkItem:
         """A task that is predicted to need so much, of a call that can be pickled."""
-        task = PendingTask(next(self._numbers), TaskKey("kind"), mib, int(requested * MIB))
-        item = WorkItem(task, Future(), len, ("x",), {})
+        item = WorkItem(next(self._numbers), TaskKey("kind"), mib, len, ("x",), requested=int(requested * MIB))
         self.queue.add(item)
         return item
 
@@ -252,10 +251,10 @@ class Machine:
 
     def finish(self, handle: WorkerHandle, kind: int = RESULT, seconds: float = 0.1, payload: bytes = b"done") -> None:
         """The worker's task returns."""
-        assert handle.item is not None
-        number = handle.item.task.number
+        assert handle.run is not None
+        number = handle.run.item.number
         self.scheduler.on_message(handle, ResultItem(kind, number, seconds, 0, 0, 0, payload))
 
     def running(self) -> list[int]:
         """Numbers of the tasks that workers have."""
-        return [handle.item.task.number for handle in self.pool if handle.item is not None]
+        return [handle.run.item.number for handle in self.pool if handle.run is not None]

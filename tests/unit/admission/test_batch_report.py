@@ -13,7 +13,7 @@ from memwarden.admission.batch.report_plot import report_plot
 from memwarden.admission.batch.report_text import columns, report_text
 from memwarden.admission.batch.save_report import save_report
 from memwarden.admission.executor.batch_report import BatchStats
-from memwarden.admission.pool.task import PendingTask
+from memwarden.admission.pool.task import WorkItem
 from memwarden.errors import ExtraMissing, RecordError, SettingsError
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB, seconds_text
@@ -30,7 +30,7 @@ def batch(seconds=10.0, name="big <one>\x1b"):
         used = 150 * MIB if step == 25 else (2 * step) * MIB
         kept.record_point(now, 3, int(20 <= step < 25), 2, 90 * MIB, used, 128 * MIB)
     kept.kills, kept.pauses, kept.finished, kept.failed = 1, 1, 4, 1
-    task = PendingTask(3, TaskKey("work"), None, name=name)
+    task = WorkItem(3, TaskKey("work"), None, print, name=name)
     kept.record_incident(100.0 + seconds / 2, task, 120 * MIB, 90 * MIB, "no task could continue", retried=True)
     return kept.report(128 * MIB, "polling", 4, 0)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from memwarden.admission.executor.reservations import CHECK_SECONDS, MARGIN_SHARE, ReservationClient
 from memwarden.admission.pool.event_loop import EventLoop
-from memwarden.admission.pool.task import PendingTask, WorkItem
+from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.errors import NotAdmitted, RecordError
 from memwarden.model.footprints import TaskKey
 
@@ -27,10 +26,10 @@ def worker(used: float = 0) -> FakeWorker:
     return made
 
 
-def pending(mib: float = 10) -> PendingTask:
-    task = PendingTask(1, TaskKey("kind"), None)
-    task.reserve = int(mib * MIB)
-    return task
+def pending(mib: float = 10) -> WorkItem:
+    item = WorkItem(1, TaskKey("kind"), None, print)
+    item.reserve = int(mib * MIB)
+    return item
 
 
 def test_the_budget_is_what_is_free_and_what_our_workers_hold() -> None:
@@ -90,8 +89,7 @@ def test_an_idle_worker_keeps_reserved_what_it_uses() -> None:
     own, idle, busy = client(ledger), worker(5), worker(5)
     for handle in (idle, busy):
         assert own.lease(handle, 30 * MIB)
-    future: Future[Any] = Future()
-    busy.item = WorkItem(pending(), future, print, (), {})
+    busy.run = RunningTask(pending(), 30 * MIB, 1.0)
     own.shrink_idle([idle, busy])
     assert (idle.reserved, busy.reserved) == (5 * MIB, 30 * MIB)
 

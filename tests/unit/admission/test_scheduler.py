@@ -12,13 +12,13 @@ from memwarden.admission.executor.scheduler import (
     set_aside,
     wanted,
 )
-from memwarden.admission.pool.task import PendingTask, RunningTask
+from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import MIB
 
 
 def task(number, reserve=0, *, requested=0, exclusive=False, blocked_since=None):
-    made = PendingTask(number, TaskKey("task"), None, requested)
+    made = WorkItem(number, TaskKey("task"), None, print, requested=requested)
     made.reserve, made.exclusive, made.blocked_since = reserve * MIB, exclusive, blocked_since
     return made
 
@@ -34,7 +34,7 @@ def run(number, lease, used=0, *, started=0.0, grew=None, rate=0.0, paused=False
 
 def listed(steps):
     """Kinds and numbers, in order."""
-    return [(step.kind, step.run.task.number) for step in steps]
+    return [(step.kind, step.run.item.number) for step in steps]
 
 
 NOW = 10.0
@@ -200,7 +200,7 @@ def test_nothing_runs():
 def test_the_task_with_the_least_to_lose(short, victim):
     """Memory times time is what is lost with it."""
     runs = [run(1, 100, 100, started=1.0), run(2, 10, 10, started=4.0), run(3, 60, 60, started=6.0)]
-    assert cheapest(runs, short * MIB).task.number == victim
+    assert cheapest(runs, short * MIB).item.number == victim
 
 
 # --- choosing --------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from memwarden.admission.executor.task_scheduler import KEPT
 from memwarden.admission.pool.connection import NO_MEMORY, NOT_STARTED, PROGRAM_FAILED, RESULT, ResultItem
+from memwarden.admission.pool.task import WorkItem
 from memwarden.errors import TaskTooLarge, WorkerLost
 
 from .fakes import MIB, FakeWorker, Machine
@@ -173,12 +174,16 @@ def run_one(machine: Machine, mib: float = 10) -> FakeWorker:
     return machine.ready()[-1]
 
 
+def item_of(worker: FakeWorker) -> WorkItem:
+    assert worker.run is not None
+    return worker.run.item
+
+
 def test_a_result_is_set_and_learned() -> None:
     """With the peak of the samples and the outcome."""
     machine = Machine()
     worker = run_one(machine)
-    item = worker.item
-    assert item is not None
+    item = item_of(worker)
     worker.memory = 7 * MIB
     machine.tick()
     machine.finish(worker)
@@ -250,11 +255,10 @@ def test_a_result_of_another_task_kills_the_worker() -> None:
     """Its own task is not retried: WorkerLost."""
     machine = Machine()
     worker = run_one(machine)
-    item = worker.item
+    item = item_of(worker)
     machine.scheduler.on_message(worker, ResultItem(RESULT, 77, 0.1, 0, 0, 0, b""))
     assert signal.SIGKILL in worker.signals
     machine.pool.end(worker, -9)
-    assert item is not None
     assert isinstance(item.future.exception(0), WorkerLost)
 
 
@@ -281,15 +285,14 @@ def test_an_error_is_retried_only_where_memory_was_short(kind: int, refuses: boo
     """Since the task was sent: by the kernel's word for a system call, by the use for a program."""
     machine = Machine(100)
     worker = run_one(machine, 90)
-    item = worker.item
-    assert item is not None
+    item = item_of(worker)
     worker.memory = (90 if full else 10) * MIB
     machine.tick()
     machine.cgroup.refuses = refuses
     machine.finish(worker, kind, payload=b"error")
     assert item.future.done() is not retried
     assert [each.retried for each in machine.stats.report(0, "", 1, 0).incidents] == [True] * retried
-    assert item.task.exclusive is (retried and kind == PROGRAM_FAILED)
+    assert item.exclusive is (retried and kind == PROGRAM_FAILED)
 
 
 # --- ends --------------------------------------------------------------------------------------------------
@@ -329,12 +332,12 @@ def test_a_worker_that_ends_before_it_is_ready_costs_no_attempt() -> None:
         machine.tick()
         (worker,) = machine.pool
         machine.pool.end(worker, None)
-    assert item.task.attempts == 0
+    assert item.attempts == 0
     assert machine.scheduler.broken is None
     machine.tick()
     machine.ready()
     machine.pool.end(next(iter(machine.pool)), -9)
-    assert item.task.attempts == 1  # a ready one starts the count anew
+    assert item.attempts == 1  # a ready one starts the count anew
     for _ in range(3):
         assert machine.scheduler.broken is None
         machine.tick()
@@ -347,12 +350,11 @@ def test_a_task_that_exceeds_the_whole_budget_is_too_large() -> None:
     """A MemoryError with predicted and used bytes, limit and attempts."""
     machine = Machine(100, workers=1)
     worker = run_one(machine, 40)
-    item = worker.item
+    item = item_of(worker)
     worker.memory = 97 * MIB
     machine.tick()
     machine.cgroup.kills = 1
     machine.pool.end(worker, -9)
-    assert item is not None
     error = item.future.exception(0)
     assert isinstance(error, TaskTooLarge)
     assert (error.used, error.limit, error.attempts) == (97 * MIB, 100 * MIB, 1)
@@ -377,17 +379,15 @@ def test_killing_all_fails_what_runs_and_what_was_to_be_retried() -> None:
     """Nothing is started again."""
     machine = Machine(workers=1)
     worker = run_one(machine)
-    first = worker.item
+    first = item_of(worker)
     machine.pool.end(worker, -9)
-    assert first is not None
     machine.scheduler.kill_all()
     assert isinstance(first.future.exception(0), WorkerLost)
     worker = run_one(machine)
-    second = worker.item
+    second = item_of(worker)
     machine.scheduler.kill_all()
     assert worker.dying
     machine.pool.end(worker, -9)
-    assert second is not None
     assert isinstance(second.future.exception(0), WorkerLost)
     assert machine.running() == []
 
@@ -399,6 +399,5 @@ def test_pending_tasks_are_cancelled() -> None:
     waiting: list[Future[object]] = [machine.submit(10).future for _ in range(3)]
     machine.scheduler.cancel_pending()
     assert all(future.cancelled() for future in waiting)
-    assert worker.item is not None
-    assert not worker.item.future.done()
+    assert not item_of(worker).future.done()
     assert machine.stats.cancelled == 3

@@ -7,13 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
-from typing import Any
 
 import pytest
 
 from memwarden.admission.pool.connection import READY, RESULT, ResultItem, WorkerConnection
-from memwarden.admission.pool.task import PendingTask, RunningTask, WorkItem
+from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.admission.pool.worker_handle import WorkerHandle
 from memwarden.errors import ReadError
 from memwarden.model.footprints import TaskKey
@@ -49,9 +47,7 @@ def result(peak: int = 0, other: int = 0) -> ResultItem:
 
 
 def give_task(handle: WorkerHandle) -> None:
-    task = PendingTask(1, TaskKey("kind"), None)
-    future: Future[Any] = Future()
-    handle.item, handle.run = WorkItem(task, future, print, (), {}), RunningTask(task, 100, 5.0)
+    handle.run = RunningTask(WorkItem(1, TaskKey("kind"), None, print), 100, 5.0)
 
 
 def test_a_worker_that_has_ended_since_was_ready_all_the_same(handle: WorkerHandle) -> None:
@@ -77,7 +73,7 @@ def test_the_peak_is_the_largest_of_samples_and_high_water_mark(
         assert handle.run is not None
         handle.run.update(sampled * MIB, 6.0)
         assert handle.finish(result(mark * MIB, other * MIB)) == expected * MIB
-        assert handle.item is handle.run is None
+        assert handle.run is None
     assert handle.tasks_done == 4
     assert handle.idle
 

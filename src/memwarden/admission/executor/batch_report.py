@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memwarden.model.serialize import iso
 
 if TYPE_CHECKING:
-    from memwarden.admission.pool.task import PendingTask
+    from memwarden.admission.pool.task import WorkItem
 
 #: Points and incidents that are kept; with more points, every second one is dropped.
 _MOST = 2048
@@ -145,14 +145,14 @@ class BatchStats:
                 self._interval *= 2
 
     def record_incident(
-        self, now: float, task: PendingTask, peak: int, reserved: int, reason: str, *, retried: bool
+        self, now: float, item: WorkItem, peak: int, reserved: int, reason: str, *, retried: bool
     ) -> None:
         """Record an attempt that failed or was killed."""
         self.requeues += retried
         if len(self._incidents) < _MOST:
             seconds = now - (self._first or now)
             self._incidents.append(
-                TaskIncident(seconds, task.number, task.name, task.kind.name, peak, reserved, reason, retried)
+                TaskIncident(seconds, item.number, item.name, item.kind.name, peak, reserved, reason, retried)
             )
 
     def report(self, budget: int, enforcement: str, workers: int, kernel_kills: int) -> BatchReport:

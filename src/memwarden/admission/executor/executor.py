@@ -27,7 +27,7 @@ from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.task_key import task_key_of
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.admission.pool.fork_server import create_spawner
-from memwarden.admission.pool.task import PendingTask, WorkItem
+from memwarden.admission.pool.task import WorkItem
 from memwarden.admission.pool.worker import WorkerConfig
 from memwarden.contain.worker_cgroup import WorkerCgroup, worker_cgroup
 from memwarden.errors import DoesNotFit, SettingsError
@@ -273,9 +273,9 @@ class BudgetedExecutor(Executor):
                 budget=account.capacity,
                 source=account.source,
             )
-        future: Future[T] = Future()
-        task = PendingTask(next(self._numbers), kind or self._kind(function), size, reserve, name)
-        task.prediction = self._predictor.predict(task.kind, size)
+        number, kind = next(self._numbers), kind or self._kind(function)
+        item = WorkItem(number, kind, size, function, args, kwargs, requested=reserve, name=name)
+        item.prediction = self._predictor.predict(kind, size)
         with self._lock:
             manager = self._manager
             if manager is not None and manager.broken is not None:
@@ -284,8 +284,8 @@ class BudgetedExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if _interpreter_shutdown:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            (manager or self._start()).submit(WorkItem(task, future, function, args, kwargs))
-        return future
+            (manager or self._start()).submit(item)
+        return item.future
 
     def _kind(self, function: Callable[..., Any]) -> TaskKey:
         """Return the kind of a function's tasks, from a cache."""

@@ -234,7 +234,7 @@ class ExecutorManager:
         self._pool.on_message, self._pool.on_exit = lambda *_: None, lambda *_: None
         if self.broken is not None:
             self._fail_submitted(self.broken)
-            for item in [*(handle.item for handle in self._pool if handle.item is not None), *self._queue]:
+            for item in [*(handle.run.item for handle in self._pool if handle.run is not None), *self._queue]:
                 if item.running or item.future.set_running_or_notify_cancel():
                     self._results.put_error(item.future, self.broken)
         self._pool.close(kill=self.broken is not None)

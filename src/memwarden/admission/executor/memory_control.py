@@ -136,7 +136,7 @@ class MemoryControl:
             if self._pool.dying:
                 return  # what that one frees may be enough
             self._stats.kills += 1
-            debug("executor: task %d is killed with %s: %s", run.task.number, size_text(run.used), directive.reason)
+            debug("executor: task %d is killed with %s: %s", run.item.number, size_text(run.used), directive.reason)
             handle.kill(directive.reason, for_memory=True)
         elif directive.kind is DirectiveKind.PAUSE:
             self._stats.pauses += 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memwarden.admission.ledger.ledger import Ledger
     from memwarden.admission.ledger.reservation import PendingReservation, Reservation
     from memwarden.admission.pool.event_loop import EventLoop
-    from memwarden.admission.pool.task import PendingTask
+    from memwarden.admission.pool.task import WorkItem
     from memwarden.admission.pool.worker_handle import WorkerHandle
 
 #: Share of the budget that is not given out where only sampling holds the workers: growth between two samples.
@@ -110,14 +110,14 @@ class ReservationClient:
 
     # --- the request in the queue -----------------------------------------------------------------------
 
-    def enqueue(self, task: PendingTask, now: float) -> None:
+    def enqueue(self, item: WorkItem, now: float) -> None:
         """Request memory for the first pending task, where others hold it."""
-        if self._pending is not None or self._granted is not None or task.exclusive or not task.reserve:
+        if self._pending is not None or self._granted is not None or item.exclusive or not item.reserve:
             return
         if self._others < MIB and not self._ledger.contended:
             return
         try:
-            self._pending = self._ledger.enqueue(task.reserve, label=self._label)
+            self._pending = self._ledger.enqueue(item.reserve, label=self._label)
         except MemwardenError as error:
             debug("executor: no request could be queued: %s", error)
             return

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from memwarden.admission.pool.task import PendingTask, RunningTask
+from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.model.units import MIB
 
 #: A task that has not grown for so long has reached its peak, or a plateau.
@@ -86,7 +86,7 @@ def schedule(
     if unused < -grace:
         return _reduce_use(runs, -grace - unused)
     for run in runs:
-        if run.paused or run.task.requested or now - run.grew_at < PLATEAU_SECONDS:
+        if run.paused or run.item.requested or now - run.grew_at < PLATEAU_SECONDS:
             continue
         if run.lease > (keep := settled(run)) + SLACK:
             free += run.held - max(keep, run.used)
@@ -154,21 +154,21 @@ def patience(seconds: float) -> float:
     return min(MOST_PATIENCE, max(LEAST_PATIENCE, PATIENCE_TASKS * seconds))
 
 
-def choose(tasks: Iterable[PendingTask], free: int, now: float, longest: float, *, busy: bool) -> PendingTask | None:
-    """Return the next task to start, in the order of ``tasks``; None where none may.
+def choose(items: Iterable[WorkItem], free: int, now: float, longest: float, *, busy: bool) -> WorkItem | None:
+    """Return the next task to start, in the order of ``items``; None where none may.
 
     The first that fits: it may overtake others, but none that has waited for ``longest`` seconds. An exclusive task
     starts when nothing is ``busy`` and nearly all memory is free, or has not been for very long.
     """
-    for checked, task in enumerate(tasks):
+    for checked, item in enumerate(items):
         if checked >= LOOKAHEAD:
             break
-        waited = 0.0 if task.blocked_since is None else now - task.blocked_since
-        fits = task.reserve * (NEARLY_ALL if task.exclusive else 1.0) <= free
-        if (fits or (task.exclusive and waited >= MOST_PATIENCE)) and not (task.exclusive and busy):
-            return task
-        if checked == 0 and task.blocked_since is None:
-            task.blocked_since = now
-        if task.exclusive or (task.blocked_since is not None and waited >= longest):
+        waited = 0.0 if item.blocked_since is None else now - item.blocked_since
+        fits = item.reserve * (NEARLY_ALL if item.exclusive else 1.0) <= free
+        if (fits or (item.exclusive and waited >= MOST_PATIENCE)) and not (item.exclusive and busy):
+            return item
+        if checked == 0 and item.blocked_since is None:
+            item.blocked_since = now
+        if item.exclusive or (item.blocked_since is not None and waited >= longest):
             break
     return None

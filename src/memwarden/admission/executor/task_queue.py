@@ -8,8 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from memwarden.admission.executor import scheduler
-from memwarden.admission.pool.task import PendingTask
-from memwarden.model.footprints import TaskKey
 from memwarden.model.log import debug
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 PREDICTION_SECONDS = 0.2
 #: The next attempt reserves so many times the last peak, where the prediction is not larger.
 RETRY_FACTOR = 1.5
-#: Stands for a cancelled task: it needs nothing, so that it is chosen at once.
-_CANCELLED = PendingTask(0, TaskKey(""), None)
 
 
 class TaskQueue:
@@ -49,9 +45,9 @@ class TaskQueue:
 
     def requeue(self, item: WorkItem) -> None:
         """Insert an item before all others."""
-        item.task.blocked_since = None
+        item.blocked_since = None
         if self._quick:
-            item.task.prediction = None
+            item.prediction = None
         self._items.appendleft(item)
 
     def remove(self, item: WorkItem) -> None:
@@ -63,32 +59,28 @@ class TaskQueue:
 
     def choose(self, free: int, alone: int, now: float, longest: float, *, busy: bool) -> WorkItem | None:
         """Return the next item to start within ``free`` bytes (see :func:`scheduler.choose`), or a cancelled one."""
-        seen: dict[int, WorkItem] = {}
 
-        def tasks() -> Iterator[PendingTask]:
+        def items() -> Iterator[WorkItem]:
             for item in islice(self._items, scheduler.LOOKAHEAD):
                 if item.future.cancelled():
-                    seen[_CANCELLED.number] = item
-                    yield _CANCELLED
+                    item.reserve, item.exclusive = 0, False  # chosen at once, to be removed
                 else:
-                    seen[item.task.number] = item
-                    self.estimate(item.task, alone, now)
-                    yield item.task
+                    self.estimate(item, alone, now)
+                yield item
 
-        task = scheduler.choose(tasks(), max(free, 0), now, longest, busy=busy)
-        return None if task is None else seen[task.number]
+        return scheduler.choose(items(), max(free, 0), now, longest, busy=busy)
 
-    def estimate(self, task: PendingTask, alone: int, now: float) -> None:
-        """Set the task's reservation, at most the ``alone`` bytes that it could have without others."""
-        if task.prediction is None or (self._quick and now - task.predicted_at >= PREDICTION_SECONDS):
-            task.predicted_at = now
+    def estimate(self, item: WorkItem, alone: int, now: float) -> None:
+        """Set the item's reservation, at most the ``alone`` bytes that it could have without others."""
+        if item.prediction is None or (self._quick and now - item.predicted_at >= PREDICTION_SECONDS):
+            item.predicted_at = now
             try:
-                task.prediction = self._predictor.predict(task.kind, task.size, at_least=task.peak)
+                item.prediction = self._predictor.predict(item.kind, item.size, at_least=item.peak)
             except Exception as error:  # noqa: BLE001 - a user's predictor; its failure must not cost the batch
                 debug("executor: the predictor failed: %s: %s", type(error).__name__, error)
-        reserve = max(task.requested or (task.prediction.reserve if task.prediction is not None else 0), 1)
-        if task.peak > reserve * 0.9:
-            reserve = max(reserve, int(task.peak * RETRY_FACTOR))
+        reserve = max(item.requested or (item.prediction.reserve if item.prediction is not None else 0), 1)
+        if item.peak > reserve * 0.9:
+            reserve = max(reserve, int(item.peak * RETRY_FACTOR))
         if reserve > alone:
-            task.exclusive, reserve = True, alone
-        task.reserve = reserve
+            item.exclusive, reserve = True, alone
+        item.reserve = reserve

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memwarden.admission.executor.result_thread import ResultThread
     from memwarden.admission.executor.task_queue import TaskQueue
     from memwarden.admission.pool.connection import ResultItem
-    from memwarden.admission.pool.task import PendingTask, WorkItem
+    from memwarden.admission.pool.task import WorkItem
     from memwarden.admission.pool.worker_handle import WorkerHandle
     from memwarden.admission.pool.worker_pool import WorkerPool
     from memwarden.model.footprints import TaskOutcome
@@ -105,7 +105,7 @@ class TaskScheduler:
                 continue
             if item is None or not self._start(item, idle, now):
                 if self._queue:
-                    self._reservations.enqueue(self._queue.first.task, now)
+                    self._reservations.enqueue(self._queue.first, now)
                 return
 
     def set_running(self, item: WorkItem) -> bool:
@@ -120,14 +120,14 @@ class TaskScheduler:
 
     def _fits_idle(self, item: WorkItem, idle: list[WorkerHandle]) -> bool:
         """Return whether an idle worker has the reservation that an item needs: the case of many equal tasks."""
-        task, runs = item.task, [handle.run for handle in self._pool if handle.run is not None]
-        if not idle or item.future.cancelled() or any(run.paused or run.task.exclusive for run in runs):
+        runs = [handle.run for handle in self._pool if handle.run is not None]
+        if not idle or item.future.cancelled() or any(run.paused or run.item.exclusive for run in runs):
             return False
-        self._queue.estimate(task, self._reservations.alone, self._clock())
-        return not task.exclusive and any(_matches(handle.reserved, task.reserve) for handle in idle)
+        self._queue.estimate(item, self._reservations.alone, self._clock())
+        return not item.exclusive and any(_matches(handle.reserved, item.reserve) for handle in idle)
 
     def _choose(self, idle: list[WorkerHandle], now: float) -> WorkItem | None:
-        if any(handle.run is not None and handle.run.task.exclusive for handle in self._pool):
+        if any(handle.run is not None and handle.run.item.exclusive for handle in self._pool):
             return None
         # Idle workers return what they reserve and do not use; and a peak includes the little that its worker keeps.
         kept = [self._reservations.kept(handle) for handle in idle]
@@ -145,17 +145,16 @@ class TaskScheduler:
 
         Its memory may be what the first pending task lacks, or a task in another program that waits for ours.
         """
-        task = self._queue.first.task
+        item = self._queue.first
         largest = max(idle, key=lambda handle: handle.used)
-        waited = task.blocked_since is not None and now - task.blocked_since >= LINGER_SECONDS
-        if largest.used > MIB or task.reserve <= free or waited:
+        waited = item.blocked_since is not None and now - item.blocked_since >= LINGER_SECONDS
+        if largest.used > MIB or item.reserve <= free or waited:
             self._retire(largest)
 
     def _start(self, item: WorkItem, idle: list[WorkerHandle], now: float) -> bool:
         """Give an item a worker and its memory; False where it must wait."""
-        task = item.task
         if idle:
-            handle = min(idle, key=lambda each: abs(each.reserved - task.reserve))
+            handle = min(idle, key=lambda each: abs(each.reserved - item.reserve))
         else:
             try:
                 handle = self._pool.unready or self._pool.spawn()
@@ -166,10 +165,10 @@ class TaskScheduler:
         first = item is self._queue.first
         if first and self._reservations.granted:
             self._reservations.transfer(handle)
-        size = task.reserve
+        size = item.reserve
         if not _matches(handle.reserved, size):
             self._reservations.shrink_idle(each for each in idle if each is not handle)
-            if task.exclusive:
+            if item.exclusive:
                 size = min(size, self._reservations.budget - self._pool.held + handle.held)
             if not self._reservations.lease(handle, size):
                 self._memory.expire_budget()
@@ -182,9 +181,9 @@ class TaskScheduler:
         except BaseException as error:  # noqa: BLE001 - any __reduce__ may run; the future raises it
             self._fail(item, error)
             return True
-        handle.item, handle.run = item, RunningTask(task, handle.reserved, now)
-        task.sent_at = now
-        self._pool.send(handle, task.number, payload)
+        handle.run = RunningTask(item, handle.reserved, now)
+        item.sent_at = now
+        self._pool.send(handle, item.number, payload)
         self._stats.start(now)
         return True
 
@@ -204,15 +203,14 @@ class TaskScheduler:
         elif message.kind == NOT_STARTED:
             handle.leaving = True
             self.broken = "a worker could not start; its initializer failed", message.payload
-        elif handle.item is None or handle.item.task.number != message.number:
+        elif handle.run is None or handle.run.item.number != message.number:
             handle.kill("its worker sent a result of another task")
         else:
-            self._finish(handle, handle.item, message)
+            self._finish(handle, handle.run, message)
 
-    def _finish(self, handle: WorkerHandle, item: WorkItem, message: ResultItem) -> None:
+    def _finish(self, handle: WorkerHandle, run: RunningTask, message: ResultItem) -> None:
         """Handle the result of a task."""
-        task, now = item.task, self._clock()
-        lease = handle.run.lease if handle.run is not None else 0
+        item, now = run.item, self._clock()
         peak = handle.finish(message)
         self._memory.progress_at = now
         self._stats.run_seconds += message.seconds
@@ -221,8 +219,8 @@ class TaskScheduler:
             self._stats.finished += 1
             self._results.put_result(item.future, message.payload)
         else:
-            self._retry_or_raise(item, message, peak, lease)
-        self._learn(task, peak, message.seconds, "finished" if message.kind == RESULT else "killed_at")
+            self._retry_or_raise(run, message, peak)
+        self._learn(item, peak, message.seconds, "finished" if message.kind == RESULT else "killed_at")
         if message.seconds >= SHORT_SECONDS or peak > TRIM:
             handle.sample()
         if handle.baseline is None:
@@ -231,24 +229,24 @@ class TaskScheduler:
         # Workers that are leaving do not count: one may hang at its exit.
         if worn or handle.used > handle.baseline + KEPT or self._pool.staying > self.max_workers:
             self._retire(handle)
-        elif task.exclusive or self._reservations.contended(now):
+        elif item.exclusive or self._reservations.contended(now):
             self._reservations.shrink_idle([handle])
 
-    def _retry_or_raise(self, item: WorkItem, message: ResultItem, peak: int, lease: int) -> None:
-        task, now = item.task, self._clock()
-        self._memory.check_refused(now)
-        attempts = Attempts(task.attempts + 1, self._limits.attempts, task.exclusive)
+    def _retry_or_raise(self, run: RunningTask, message: ResultItem, peak: int) -> None:
+        item = run.item
+        self._memory.check_refused(self._clock())
+        attempts = Attempts(item.attempts + 1, self._limits.attempts, item.exclusive)
         # Since it was sent: it may have failed before its worker reported anything.
         verdict = classify_error(
             message.kind,
             attempts,
-            refused=self._memory.refused_at >= task.sent_at,
-            full=self._memory.enforced and self._memory.full_at >= task.sent_at,
-            program_failed_before=task.program_failed,
+            refused=self._memory.refused_at >= item.sent_at,
+            full=self._memory.enforced and self._memory.full_at >= item.sent_at,
+            program_failed_before=item.program_failed,
         )
         if verdict.retry:
-            task.program_failed = task.program_failed or verdict.cause is Cause.PROGRAM
-            self._record_failure(item, verdict, attempts, peak, lease)
+            item.program_failed = item.program_failed or verdict.cause is Cause.PROGRAM
+            self._record_failure(run, verdict, attempts, peak)
         else:
             self._stats.failed += 1
             self._results.put_error(item.future, message.payload)
@@ -256,19 +254,19 @@ class TaskScheduler:
     def on_exit(self, handle: WorkerHandle, code: int | None) -> None:
         """Handle the end of a worker, which was reaped."""
         self._memory.progress_at = now = self._clock()
-        item, run = handle.item, handle.run
+        run = handle.run
         if self.broken is not None:
-            if item is not None:
-                self._queue.requeue(item)  # its future gets the reason with all others
+            if run is not None:
+                self._queue.requeue(run.item)  # its future gets the reason with all others
             return
         if not handle.ready and not handle.leaving:
             self._failed_starts += 1
             if self._failed_starts >= self._limits.attempts:
                 self.broken = f"{self._failed_starts} workers in a row ended before they were ready", None
-        if item is None:
+        if run is None:
             return
-        task, peak = item.task, run.peak if run is not None else 0
-        attempts = Attempts(task.attempts + handle.ready, self._limits.attempts, task.exclusive)
+        item, peak = run.item, run.peak
+        attempts = Attempts(item.attempts + handle.ready, self._limits.attempts, item.exclusive)
         kernel_kill, limit = self._memory.new_kernel_kills(), self._reservations.alone
         end = WorkerExit(code, handle.ready, handle.killed_for, handle.killed_for_memory, kernel_kill, peak, limit)
         verdict = classify_exit(end, attempts, stopping=self.stopping)
@@ -276,40 +274,42 @@ class TaskScheduler:
             self._queue.requeue(item)
             return
         if verdict.for_memory:
-            self._learn(task, peak, now - run.started if run is not None else 0.0, "killed_at")
-        lease = run.lease if run is not None else 0
-        self._record_failure(item, verdict, attempts, peak, lease)
+            self._learn(item, peak, now - run.started, "killed_at")
+        self._record_failure(run, verdict, attempts, peak)
         if not verdict.retry:
             self._fail(item, self._error(item, verdict, attempts, code, peak))
 
-    def _record_failure(self, item: WorkItem, verdict: Verdict, attempts: Attempts, peak: int, lease: int) -> None:
+    def _record_failure(self, run: RunningTask, verdict: Verdict, attempts: Attempts, peak: int) -> None:
         """Record a failed attempt, and requeue the task where it gets another."""
-        task = item.task
-        task.attempts, task.exclusive = attempts.made, verdict.exclusive
+        item = run.item
+        item.attempts, item.exclusive = attempts.made, verdict.exclusive
         if verdict.for_memory:
-            task.peak = max(task.peak, peak)
-        self._stats.record_incident(self._clock(), task, peak, lease, verdict.reason, retried=verdict.retry)
+            item.peak = max(item.peak, peak)
+        self._stats.record_incident(self._clock(), item, peak, run.lease, verdict.reason, retried=verdict.retry)
         if verdict.retry:
             self._queue.requeue(item)
 
     def _error(self, item: WorkItem, verdict: Verdict, attempts: Attempts, code: int | None, peak: int) -> Exception:
         """Return the error of a task that is not retried after the end of its worker."""
-        task, limit = item.task, self._reservations.alone
+        limit = self._reservations.alone
         if verdict.cause is not Cause.TOO_LARGE:
-            message = f"{item.name}: {verdict.reason}; attempt {attempts.made} of {attempts.most}. Other tasks continue"
+            message = (
+                f"{item.label}: {verdict.reason}; attempt {attempts.made} of {attempts.most}. Other tasks continue"
+            )
             return WorkerLost(message, code=code)
-        predicted = task.prediction.reserve if task.prediction is not None else task.requested
+        prediction = item.prediction
+        predicted = prediction.reserve if prediction is not None else item.requested
         return TaskTooLarge(
-            f"{item.name}: exceeded the budget of {size_text(limit)} while running exclusively (peak {size_text(peak)},"
-            f" predicted {size_text(predicted)}, {attempts.made} attempts); raise budget= or split the input",
+            f"{item.label}: exceeded the budget of {size_text(limit)} while running exclusively"
+            f" (peak {size_text(peak)}, predicted {size_text(predicted)}, {attempts.made} attempts); raise budget= or split the input",
             predicted=predicted,
-            used=max(peak, task.peak),
+            used=max(peak, item.peak),
             limit=limit,
             attempts=attempts.made,
         )
 
-    def _learn(self, task: PendingTask, peak: int, seconds: float, outcome: TaskOutcome) -> None:
-        self._footprints.put(CompletedTask(task.kind, task.size, peak, max(0.0, seconds), outcome))
+    def _learn(self, item: WorkItem, peak: int, seconds: float, outcome: TaskOutcome) -> None:
+        self._footprints.put(CompletedTask(item.kind, item.size, peak, max(0.0, seconds), outcome))
 
     def _fail(self, item: WorkItem, error: BaseException) -> None:
         self._stats.failed += 1
@@ -328,7 +328,7 @@ class TaskScheduler:
         self.stopping = True
         for item in self._queue:
             self._queue.remove(item)
-            self._fail(item, WorkerLost(f"{item.name}: the executor was shut down before it had finished", code=None))
+            self._fail(item, WorkerLost(f"{item.label}: the executor was shut down before it had finished", code=None))
         for handle in self._pool:
-            if handle.item is not None and handle.ready and not handle.leaving:
+            if handle.run is not None and handle.ready and not handle.leaving:
                 handle.kill("the executor was shut down")

@@ -12,21 +12,36 @@ from memwarden.model.footprints import Prediction, TaskKey
 GROWTH, _LEAST_GROWTH = 0.01, 65536
 
 
-class PendingTask:
-    """Memory needs and attempts of a task."""
+class WorkItem:
+    """A submitted call, its future, its memory needs and its attempts."""
 
     __slots__ = (
-        "attempts", "blocked_since", "exclusive", "kind", "name", "number", "peak", "predicted_at", "prediction",
-        "program_failed", "requested", "reserve", "sent_at", "size",
+        "args", "attempts", "blocked_since", "exclusive", "fn", "future", "kind", "kwargs", "name", "number", "peak",
+        "predicted_at", "prediction", "program_failed", "requested", "reserve", "running", "sent_at", "size",
     )  # fmt: skip
 
-    def __init__(self, number: int, kind: TaskKey, size: float | None, requested: int = 0, name: str = "") -> None:
+    def __init__(
+        self,
+        number: int,
+        kind: TaskKey,
+        size: float | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        requested: int = 0,
+        name: str = "",
+    ) -> None:
         self.number, self.kind, self.size = number, kind, size
+        self.fn, self.args, self.kwargs = fn, args, kwargs or {}
+        self.future: Future[Any] = Future()
+        #: The future is set to running and can no longer be cancelled.
+        self.running = False
         self.name = name or f"task {number}"
         #: Bytes that the caller asked for; 0: the prediction decides.
         self.requested = requested
         self.attempts = 0
-        #: Time since when the task is the first of the queue and cannot start.
+        #: Time since when the item is the first of the queue and cannot start.
         self.blocked_since: float | None = None
         #: One attempt failed in a program that it started, perhaps for want of memory.
         self.program_failed = False
@@ -39,14 +54,19 @@ class PendingTask:
         self.prediction: Prediction | None = None
         self.predicted_at = 0.0
 
+    @property
+    def label(self) -> str:
+        """Name and kind, for messages."""
+        return f"{self.name} ({self.kind.name})"
+
 
 class RunningTask:
     """A started task: its lease (the bytes reserved for it), its use and its growth."""
 
-    __slots__ = ("grew_at", "lease", "paused", "peak", "rate", "sampled_at", "started", "task", "used")
+    __slots__ = ("grew_at", "item", "lease", "paused", "peak", "rate", "sampled_at", "started", "used")
 
-    def __init__(self, task: PendingTask, lease: int, now: float) -> None:
-        self.task, self.lease = task, lease
+    def __init__(self, item: WorkItem, lease: int, now: float) -> None:
+        self.item, self.lease = item, lease
         self.used = self.peak = 0
         #: Growth in bytes per second between the last two samples.
         self.rate = 0.0
@@ -72,27 +92,3 @@ class RunningTask:
             self.grew_at = now
         self.used = used
         self.peak = max(self.peak, used)
-
-
-class WorkItem:
-    """A submitted call and its future."""
-
-    __slots__ = ("args", "fn", "future", "kwargs", "running", "task")
-
-    def __init__(
-        self,
-        task: PendingTask,
-        future: Future[Any],
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.task, self.future = task, future
-        self.fn, self.args, self.kwargs = fn, args, kwargs
-        #: The future is set to running and can no longer be cancelled.
-        self.running = False
-
-    @property
-    def name(self) -> str:
-        """Name and kind of the task, for messages."""
-        return f"{self.task.name} ({self.task.kind.name})"

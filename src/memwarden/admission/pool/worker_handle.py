@@ -17,7 +17,7 @@ from memwarden.readers.linux.tree import TreeReader
 if TYPE_CHECKING:
     from memwarden.admission.ledger.reservation import Reservation
     from memwarden.admission.pool.connection import ResultItem, WorkerConnection
-    from memwarden.admission.pool.task import RunningTask, WorkItem
+    from memwarden.admission.pool.task import RunningTask
     from memwarden.protocols import IdentityProbe
 
 #: Rounds of a search for processes to signal: a stopped process starts no others, so the search ends.
@@ -42,7 +42,6 @@ class WorkerHandle:
         #: Anonymous bytes when the worker was ready.
         self._base = 0
         self.reservation: Reservation | None = None
-        self.item: WorkItem | None = None
         self.run: RunningTask | None = None
         #: Bytes beyond the base, now; and resident bytes of files and shared memory, the most during this task.
         self.used = self._other = 0
@@ -62,7 +61,7 @@ class WorkerHandle:
     @property
     def idle(self) -> bool:
         """True if the worker can start a task at once."""
-        return self.ready and self.item is None and not self.leaving
+        return self.ready and self.run is None and not self.leaving
 
     @property
     def dying(self) -> bool:
@@ -114,7 +113,7 @@ class WorkerHandle:
         """End the task and return its peak: the largest sample, or the worker's own resident high-water mark."""
         peak = self.run.peak if self.run is not None else 0
         mark = item.peak - max(self._other, item.other) - self._base if item.peak else self.used
-        self.item, self._other = None, 0
+        self._other = 0
         self.tasks_done += 1
         if self.run is not None and self.run.paused:
             self.resume()  # it had finished before it was stopped

@@ -51,7 +51,7 @@ class WorkerPool:
     @property
     def unready(self) -> WorkerHandle | None:
         """A worker that is not ready yet and has no task: the memory for its task was given to another."""
-        return next((each for each in self if not each.ready and each.item is None and not each.leaving), None)
+        return next((each for each in self if not each.ready and each.run is None and not each.leaving), None)
 
     @property
     def running(self) -> list[WorkerHandle]:
@@ -66,7 +66,7 @@ class WorkerPool:
     @property
     def working(self) -> bool:
         """True if a worker has a task."""
-        return any(handle.item is not None for handle in self._handles)
+        return any(handle.run is not None for handle in self._handles)
 
     @property
     def dying(self) -> bool:
@@ -154,7 +154,7 @@ class WorkerPool:
         """Stop all workers, or with ``kill`` kill them, and wait until they have ended."""
         for handle in self:
             with contextlib.suppress(OSError, MemwardenError):
-                if kill or handle.item is not None:
+                if kill or handle.run is not None:
                     handle.kill("the executor was shut down")
                 elif not handle.leaving:
                     handle.stop()

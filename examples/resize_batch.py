@@ -50,7 +50,7 @@ def main() -> int:
     images = [(chance.randrange(200, 800), chance.random() < 0.1) for _ in range(options.images)]
     try:
         with BudgetedExecutor(options.workers, budget=options.budget, progress=True, name="images") as executor:
-            # The first int among the arguments is the size; here it is right, else hinted(size=...) would say it.
+            # The first int among the arguments is the size; else use with_options(size=...).
             futures = [executor.submit(enlarge, side, transparent) for side, transparent in images]
             bright = sum(future.result() for future in as_completed(futures))
         report = executor.report()

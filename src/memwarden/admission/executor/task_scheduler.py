@@ -301,7 +301,8 @@ class TaskScheduler:
         predicted = prediction.reserve if prediction is not None else item.requested
         return TaskTooLarge(
             f"{item.label}: exceeded the budget of {size_text(limit)} while running exclusively"
-            f" (peak {size_text(peak)}, predicted {size_text(predicted)}, {attempts.made} attempts); raise budget= or split the input",
+            f" (peak {size_text(peak)}, predicted {size_text(predicted)}, {attempts.made} attempts);"
+            " raise budget= or split the input",
             predicted=predicted,
             used=max(peak, item.peak),
             limit=limit,

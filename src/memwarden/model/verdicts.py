@@ -1,4 +1,4 @@
-"""What was judged from the facts."""
+"""Verdicts on samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memwarden.model.sample import Sample
 
 
 class PressureLevel(Enum):
-    """How near the effective limit is: our verdict, not the kernel's pressure stall measurement."""
+    """Distance to the effective limit: our verdict, not the kernel's pressure stall measurement."""
 
     LOW = "low"
     MODERATE = "moderate"
@@ -30,19 +30,19 @@ class Assessment(NamedTuple):
     """The verdict on one sample."""
 
     level: PressureLevel
-    #: The level that the bare number says, before edges, bands and durations.
+    #: The level of the number alone, without hysteresis.
     raw: PressureLevel
-    #: The constraint that is nearest to being passed; None when nothing could be read.
+    #: The constraint that is nearest to being exceeded; None when nothing could be read.
     binding: Constraint | None
-    #: The smallest limit on the path, whoever is near it or not.
+    #: The smallest limit on the path, near or not.
     effective: Limit | None
-    #: What may still be taken: the least headroom of all constraints, never negative.
+    #: Bytes that may still be allocated: the least headroom of all constraints, never negative.
     available: int | None
     #: When the level was entered, on the monotonic clock.
     since: float
     #: The level of the time that all tasks spend waiting for memory; None where that was not read.
     stalls: PressureLevel | None = None
-    #: Where what is watched is going, in bytes; of the container, the machine or a card where it is no process.
+    #: Trend of what is watched, in bytes; of the container, the machine or a card where it is no process.
     trend: Trend | None = None
     #: The gravest verdict on what is watched, the container and the cards; None where nothing was judged yet.
     leak: LeakVerdict | None = None
@@ -56,20 +56,20 @@ class Assessment(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """Where a figure is going."""
+    """Trend of a figure."""
 
     #: ``increasing``, ``decreasing`` or ``stable``: these three words and no other.
     word: str
-    #: How many readings it rests upon.
+    #: Number of readings.
     readings: int
-    #: How sure it is, 0..1: 0 where nothing can be said yet.
+    #: Confidence, 0..1: 0 where nothing is known yet.
     confidence: float
     #: Change a second, in the unit of the readings.
     slope: float
 
 
 class LeakStage(Enum):
-    """How sure a leak is."""
+    """Certainty of a leak."""
 
     NONE = "none"
     SUSPECTED = "suspected"
@@ -85,31 +85,31 @@ _STAGE_RANK = {stage: rank for rank, stage in enumerate(LeakStage)}
 
 
 class Forecast(NamedTuple):
-    """Time to the effective limit, if it goes on so."""
+    """Time to the effective limit, if the growth continues."""
 
     #: Seconds left: hardly less, most likely, hardly more.
     low: float
     mid: float
     high: float
-    #: How often the truth lies between low and high.
+    #: Share of cases in which the truth lies between low and high.
     coverage: float
     #: What will be full: ``python3[4242]``, ``cgroup /app``, ``gpu 0``; None where only one figure is judged.
     what: str | None = None
 
 
 class LeakVerdict(NamedTuple):
-    """Whether memory in use is judged to leak, and why."""
+    """Verdict on a leak, with its reason."""
 
     stage: LeakStage
     #: Words that can be checked on a plot.
     reason: str
-    #: Start and end of the growth of the rolling minimum, bytes; None without growth.
+    #: The rolling minimum before and after its growth, bytes; None without growth.
     base: int | None
     floor: int | None
-    #: Seconds since the rise began.
+    #: Seconds since the growth began.
     lasted: float | None
     forecast: Forecast | None
-    #: Who leaks: ``python3[4242]``, ``cgroup /app``, ``gpu 0``; None where only one figure is judged, or nobody leaks.
+    #: What leaks: ``python3[4242]``, ``cgroup /app``, ``gpu 0``; None where only one figure is judged, or none leaks.
     what: str | None = None
 
 

@@ -52,7 +52,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 
 WORD = re.compile(r"\b[^\W\d]\w*")
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\WA-Z_]+")
-LONGEST_WORD = 100  # longer ones are encoded data, and nobody asks for them
+LONGEST_WORD = 100  # longer ones are encoded data, which no query contains
 
 MAGIC = b"FTINDEX1" if sys.byteorder == "little" else b"1XEDNITF"
 FOOTER = struct.Struct("=QQQ8s")  # where the offsets begin, how many terms, how many documents

@@ -5,10 +5,10 @@
     python resize_batch.py --budget 128MiB --images 60 --report batch.svg
 
 Each task enlarges an image that is made up (a square of grey pixels) and counts the bright ones. What it holds grows
-with the square of the image's side; a few images are transparent and take three times as much, which nobody says in
+with the square of the image's side; a few images are transparent and take three times as much, which is not known in
 advance. All of them at once would take several times the budget, so that a pool of processes would be killed, and one
 worker at a time would be slow. The executor learns what images of each size take, lets as many begin as there is
-memory for, and puts back those that had to be ended.
+memory for, and retries those that were killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a rule holds: ``MEASURE [over DURATION] (> | >= | < | <=) THRESHOLD``.
+"""Condition of a rule: ``MEASURE [over DURATION] (> | >= | < | <=) THRESHOLD``.
 
 ``level >= HIGH``, ``used > 80%``, ``available < 500MiB``, ``growth over 10min > 100MiB``,
 ``psi.some > 10%``, ``directory.oldest > 1d``, ``leak >= CONFIRMED``, ``time_left < 10min``.
@@ -22,7 +22,7 @@ _WORDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
 #: percentage, three percent of anything else (the band of the levels).
 BAND = 0.03
 
-#: A size below this needs its unit: who writes ``used > 80`` means 80 % or 80 MiB, and would be told without end.
+#: A size below this needs its unit: ``used > 80`` is meant as 80 % or 80 MiB, and 80 bytes would always be exceeded.
 LEAST_BARE = 4096
 
 
@@ -44,7 +44,7 @@ class Condition(NamedTuple):
 
     @property
     def upward(self) -> bool:
-        """Whether larger is worse."""
+        """Return True where larger is worse."""
         return self.operator[0] == ">"
 
     def of(self, figure: Figure) -> float | None:
@@ -55,14 +55,14 @@ class Condition(NamedTuple):
         return value / whole if whole else None
 
     def holds(self, number: float) -> bool:
-        """Whether the threshold is passed."""
+        """Return True where the threshold is passed."""
         edge = self.threshold.value
         if self.upward:
             return number >= edge if self.operator == ">=" else number > edge
         return number <= edge if self.operator == "<=" else number < edge
 
     def is_back(self, number: float, band: float) -> bool:
-        """Whether the figure has left the threshold by at least ``band``."""
+        """Return True where the figure has left the threshold by at least ``band``."""
         edge = self.threshold.value
         if band == 0:
             return not self.holds(number)
@@ -78,7 +78,7 @@ class Condition(NamedTuple):
             return _threshold(self.measure, text, self.threshold.share).value
         return BAND if self.threshold.share else BAND * self.threshold.value
 
-    def told(self, figure: Figure) -> str:
+    def describe(self, figure: Figure) -> str:
         """The figure in words: ``process.rss 1.20 GiB (85.3% of 1.41 GiB), above 80%``."""
         value, whole = figure
         unit = MEASURES[self.measure].unit

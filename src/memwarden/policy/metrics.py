@@ -1,4 +1,4 @@
-"""What a rule may look at: one table of named figures of a sample and its verdict.
+"""Metrics of rules: one table of named figures of a sample and its verdict.
 
 Each figure comes with what it is a part of, so that a threshold may be a share (``80%``) as well as a size.
 A figure that this sample does not hold is None, and decides nothing.

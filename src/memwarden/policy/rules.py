@@ -42,7 +42,7 @@ _KEYS = {"for": "sustain"} | {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When ``when`` holds for ``sustain``, run the actions ``then``, and rest.
+    """Rule: once ``when`` holds for ``sustain``, run the actions ``then``, and rest.
 
     ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are
     seconds or text (``"30s"``). ``band`` is how far the figure must come back to clear (three points by
@@ -112,7 +112,7 @@ class Rule:
         return cls(**{_KEYS[key]: value for key, value in plain.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` reads, without what is default."""
+        """Return the dict that :meth:`from_dict` reads, without defaults."""
         plain: dict[str, Any] = {}
         for key, name in sorted(_KEYS.items(), key=lambda each: _ORDER.index(each[1])):
             value = getattr(self, name)
@@ -145,7 +145,7 @@ def _names(name: str, value: object) -> tuple[str, ...]:
 
 
 class Decided(NamedTuple):
-    """What a look led to."""
+    """Result of a sample."""
 
     decisions: list[Decision]
     cleared: list[Clearing]
@@ -219,7 +219,7 @@ class _Course:
             decided.decisions.append(self._decision(action, sample, reason, level))
 
     def _may_step(self, now: float) -> bool:
-        """Whether everything that was decided has answered, and the time of a step has passed since."""
+        """Return True when every decision has its outcome, and the time of a step has passed since."""
         if not self.rule.escalate or any(now - since < ANSWER_SECONDS for _, since in self._waiting):
             return False
         self._waiting.clear()
@@ -324,7 +324,7 @@ class Policy:
         return _Course(rule, self.reversible, self.brief, self.dry_run)
 
     def decide(self, sample: Sample, assessment: Assessment) -> Decided:
-        """What shall be done now. Durations are measured on the samples' monotonic clock."""
+        """Return the decisions of now. Durations are measured on the samples' monotonic clock."""
         decided = Decided([], [])
         for course in self._courses:
             course.follow(sample, assessment, decided)
@@ -359,14 +359,14 @@ class Policy:
 
 
 def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
-    told = condition.told(figure)
+    text = condition.describe(figure)
     binding, leak, forecast = assessment.binding, assessment.leak, assessment.forecast
     if condition.measure == "leak" and leak is not None:
-        return f"{told}: {leak.what}: {leak.reason}" if leak.what else f"{told}: {leak.reason}"
+        return f"{text}: {leak.what}: {leak.reason}" if leak.what else f"{text}: {leak.reason}"
     if condition.measure == "time_left" and forecast is not None and forecast.what:
-        return f"{told}: {forecast.what}"
+        return f"{text}: {forecast.what}"
     if binding is None or condition.measure not in ("level", "used"):
-        return told
+        return text
     if condition.measure == "used":  # says the share and the size itself
-        return f"{told}; limit: {binding.limit.source}"
-    return f"{told}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"
+        return f"{text}; limit: {binding.limit.source}"
+    return f"{text}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"

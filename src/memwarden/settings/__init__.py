@@ -1,4 +1,4 @@
-"""What can be set, by whom, and where it stands. Rooms receive plain values; nothing else looks anything up.
+"""Settings: options, their sources and values. Other packages receive plain values and look nothing up.
 
 An argument of a program wins over a flag, a flag over the environment, the environment over the settings
 file, the file over the default.

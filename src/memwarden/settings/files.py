@@ -24,7 +24,7 @@ _WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 class Fault(NamedTuple):
-    """What is wrong with a settings file; ``line`` is 0 where none can be told."""
+    """Error in a settings file; ``line`` is 0 where it is unknown."""
 
     path: str
     line: int
@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """What a file holds: values by name (``rules`` as they stand there), the line of each, and its faults."""
+    """Content of a file: values by name (``rules`` as written), the line of each, and its errors."""
 
     path: str
     values: Mapping[str, Any] = field(repr=False)  # some of them are secret
@@ -102,7 +102,7 @@ def find(environment: Mapping[str, str], directory: str | None = None) -> Found:
         if os.path.basename(path) == PROJECT and not _has_table(path):
             continue
         if _is_planted(path):
-            skipped.append(f"{path}: another user's, where everybody may write; name it with --config if you mean it")
+            skipped.append(f"{path}: another user's, in a directory open to all; name it with --config to use it")
             continue
         return Found(path, tuple(skipped))
     return Found(None, tuple(skipped))
@@ -112,7 +112,7 @@ def _places(environment: Mapping[str, str], directory: str | None) -> Iterable[s
     home = environment.get("USERPROFILE" if sys.platform == "win32" else "HOME", "")
     try:
         here = os.getcwd() if directory is None else os.path.abspath(directory)
-    except FileNotFoundError:  # somebody removed it
+    except FileNotFoundError:  # it was removed
         here = ""
     if here:
         yield os.path.join(here, NAME)
@@ -127,7 +127,7 @@ def _places(environment: Mapping[str, str], directory: str | None) -> Iterable[s
 
 
 def _has_table(path: str) -> bool:
-    """Whether a pyproject.toml has our table; somebody else's broken file has not, unless it says so."""
+    """Return True where a pyproject.toml has our table; a broken file counts only if it names the table."""
     try:
         text = _text(path)
     except (OSError, UnicodeDecodeError):
@@ -143,11 +143,11 @@ def _has_table(path: str) -> bool:
 
 
 def _is_planted(path: str) -> bool:
-    """Whether anybody could have put the file there for us to find, as in ``/tmp``."""
+    """Return True where another user could have placed the file, as in ``/tmp``."""
     if not hasattr(os, "getuid"):
         return False
     try:
-        folder, file = os.stat(os.path.dirname(path)), os.lstat(path)  # of a link, who made the link
+        folder, file = os.stat(os.path.dirname(path)), os.lstat(path)  # of a link, the owner of the link
     except OSError:
         return False  # gone, as reading it will tell
     return bool(folder.st_mode & stat.S_IWOTH) and file.st_uid not in (0, os.getuid())
@@ -161,7 +161,7 @@ def read(
     environment: Mapping[str, str] | None = None,
     judge: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> SettingsFile:
-    """What stands in the file, and everything that is wrong with it; raises nothing for what it holds.
+    """Return the content of the file with all its errors; no content raises.
 
     A file called ``pyproject.toml`` is read for its ``[tool.memwarden]``. ``judge`` may know more about a rule
     than its shape; it raises :class:`SettingsError`.
@@ -215,7 +215,7 @@ class _Reading:
         self.faults.append(Fault(self._path, line or self.line(at), key if key.isprintable() else repr(key), message))
 
     def line(self, at: tuple[str, ...]) -> int:
-        """Where it stands, or the nearest thing around it; 0 where that cannot be told."""
+        """Return the line of it, or of the nearest thing around it; 0 where that is unknown."""
         full = (*self._prefix, *at)
         return next((self._lines[full[:end]] for end in range(len(full), 0, -1) if full[:end] in self._lines), 0)
 

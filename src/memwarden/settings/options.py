@@ -1,4 +1,4 @@
-"""What can be set: one table, from which flags, variables, file keys, schema, help and documentation are made."""
+"""Table of options, from which flags, variables, file keys, schema, help and documentation are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLANKS = r"[ \t\n\r\f\v]*"
 
 
 class Kind:
-    """How a value is written, in text (:meth:`parse`) and in a file or a program (:meth:`take`).
+    """Syntax of a value, in text (:meth:`parse`) and in a file or a program (:meth:`take`).
 
     Those without figures of their own are no dataclasses: each of these costs a start of the command a millisecond.
     """
@@ -34,7 +34,7 @@ class Kind:
 
     @property
     def allowed(self) -> str:
-        """What may be written, in a few words."""
+        """Return the allowed values, in a few words."""
         return "text"
 
     def parse(self, text: Any) -> Any:
@@ -51,7 +51,7 @@ class Kind:
         return self.parse(value)
 
     def schema(self) -> dict[str, Any]:
-        """What may be written, as JSON Schema."""
+        """Return the allowed values, as JSON Schema."""
         return {"type": "string", "pattern": r"\S"}
 
 
@@ -192,7 +192,7 @@ class Names(Kind):
 
 
 class Addresses(Kind):
-    """Where to, once or several times, with blanks between them in a variable. They hold passwords: none is quoted."""
+    """One or several addresses, separated by blanks in a variable. They contain passwords: no message quotes them."""
 
     types: ClassVar[tuple[type, ...]] = (str, list, tuple)
 
@@ -225,7 +225,7 @@ class Option:
     in_file: bool = True
     #: Whether its value is never shown.
     secret: bool = False
-    #: Whether a command takes it as an option; everybody who lists processes reads those.
+    #: Whether a command takes it as an option; every user can read command lines.
     has_flag: bool = True
 
     @property
@@ -241,11 +241,11 @@ class Option:
         return isinstance(self.kind, Switch)
 
     def from_variable(self, text: str) -> str:
-        """What a variable says: without blanks around it, and without a comment where none can be part of the value."""
+        """Return a variable's text without blanks around it, and without a comment where no value contains one."""
         return re.sub(r"(^|\s)#.*", "", text).strip() if self.kind.comments else text.strip()
 
 
-#: What `memwarden.policy.presets` has; rooms on one floor do not know each other, so a test holds the two together.
+#: Names in `memwarden.policy.presets`; packages of one layer do not import each other, so a test compares the two.
 PRESETS = ("desktop", "container", "worker", "video", "gpu", "aggressive", "relaxed", "high-threshold", "server")
 
 OPTIONS: tuple[Option, ...] = (

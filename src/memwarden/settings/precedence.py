@@ -12,7 +12,7 @@ from memwarden.settings.options import OPTIONS, Option
 
 
 class Source(NamedTuple):
-    """Where a value came from: ``argument``, ``flag``, ``environment``, ``file``, ``found`` or ``default``."""
+    """Source of a value: ``argument``, ``flag``, ``environment``, ``file``, ``found`` or ``default``."""
 
     kind: str
     #: The flag, the variable, or the file and its line.
@@ -103,7 +103,7 @@ def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
 def _given(
     option: Option, arguments: Mapping[str, Any], flags: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[Any, Source] | None:
-    """What the nearest of the three says, or None."""
+    """Return the value of the nearest of the three, or None."""
     argument, flag = arguments.get(option.name), flags.get(option.name)
     text = option.from_variable(environment.get(option.variable, ""))
     try:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class SettingsReloader(Generic[T]):
-    """What ``make`` makes of the file at ``path``, made anew when the file has changed.
+    """Value that ``make`` returns for the file at ``path``, renewed when the file has changed.
 
     ``make`` is given the path and raises :class:`SettingsError` when the file cannot be used; the first time
     that goes to the caller. Later the value that was in force stays in force, and ``trouble`` says why.
@@ -38,7 +38,7 @@ class SettingsReloader(Generic[T]):
         return self.value != value or self.trouble != trouble
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """Changed when somebody wrote into the file, or put another in its place."""
+        """Return values that change when the file is written or replaced."""
         try:
             status = os.stat(self._path)
         except OSError:

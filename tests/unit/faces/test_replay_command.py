@@ -159,10 +159,10 @@ def torn(folder: Path) -> Path:
     ("make", "said"),
     [
         pytest.param(lambda folder: folder / "none", "No such file or directory; name a record", id="there is none"),
-        pytest.param(lambda folder: folder, "is no regular file; name a record", id="a folder"),
+        pytest.param(lambda folder: folder, "is not a regular file; name a record", id="a folder"),
         pytest.param(lambda folder: written(folder, ""), "is empty; name a record", id="empty"),
         pytest.param(
-            lambda folder: written(folder, "hello\n"), "holds nothing that memwarden recorded", id="another text"
+            lambda folder: written(folder, "hello\n"), "contains nothing that memwarden recorded", id="another text"
         ),
         pytest.param(
             lambda folder: written(folder, '{"schema":9,"type":"event"}\n'),

@@ -194,7 +194,7 @@ while True:
     assert report.peak <= 49 * MIB
 
 
-def test_the_kernel_holds_while_the_monitor_stands_still() -> None:
+def test_the_kernel_enforces_the_limit_while_the_monitor_is_stopped() -> None:
     """A stopped memwarden reads nothing: the kernel kills 1 MiB above the limit, and that is reported as the limit."""
     code = "import time; time.sleep(1); kept = []\nwhile True: kept.append(b'x' * 65536)"
     monitor = subprocess.Popen(
@@ -471,5 +471,5 @@ def test_doctor_grants_version_2() -> None:
     assert result.returncode == 0, result.stderr
     grants = {each["kind"]: each for each in json.loads(result.stdout)["ceilings"]}
     assert (grants["cgroup2"]["granted"], grants["cgroup2"]["reason"]) == (True, "")
-    assert grants["cgroup2"]["if_killed"] == "a shell that waits for that ends the whole tree"
+    assert grants["cgroup2"]["if_killed"] == "a helper shell kills the whole tree"
     assert not grants["cgroup1"]["granted"]

@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from memwarden.guards.resources.managed import job, managed_temp_directory, managed_tempfile
+from memwarden.guards.resources.managed import managed_temp_directory, managed_tempfile, resource_scope
 
 
 def work(told, go, folder):
     """One job: tells its paths, goes on making and removing files until it is let go, and looks after its own."""
     number = str(os.getpid())
-    with job(number), managed_tempfile(".mp4") as file, managed_temp_directory() as scratch:
+    with resource_scope(number), managed_tempfile(".mp4") as file, managed_temp_directory() as scratch:
         with managed_tempfile(directory=folder) as part:
             inner = os.path.join(scratch, "deep", "er")
             os.makedirs(inner)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from memwarden.errors import LaunchError, SettingsError
-from memwarden.guards.resources.managed import force_memory_cleanup, job, managed_process
+from memwarden.guards.resources.managed import force_memory_cleanup, managed_process, resource_scope
 from memwarden.model.exits import ExitReason
 from memwarden.readers.linux.identity import ProcProbe
 
@@ -21,9 +21,8 @@ JOBS = Path(__file__).with_name("tempfile_jobs.py")
 HOLDER = """
 import sys, json
 from memwarden.guards.resources.managed import managed_temp_directory, managed_tempfile
-sentinel = sys.argv[2] == "sentinel"
-with managed_tempfile(".mp4", sentinel=sentinel) as file, managed_temp_directory(sentinel=sentinel) as folder:
-    with managed_tempfile(" a\\n(b) *", directory=sys.argv[1], sentinel=sentinel) as part:
+with managed_tempfile(".mp4") as file, managed_temp_directory() as folder:
+    with managed_tempfile(" a\\n(b) *", directory=sys.argv[1]) as part:
         open(folder + "/x", "w").close()
         print(json.dumps([file, folder, part]), flush=True)
         sys.stdin.read()
@@ -50,11 +49,11 @@ def within(seconds, wanted):
     return True
 
 
-def holder(places, sentinel):
+def holder(places):
     """A program that holds files, and their paths."""
     environment, out = places
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, out, sentinel],
+        [sys.executable, "-c", HOLDER, out],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,7 +86,7 @@ def test_500_jobs_of_which_a_third_is_killed(places):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_next_start_removes_what_a_kill_left(places, number):
     """SIGTERM that nobody handles is a kill, too. In between everything stands: nobody else was there."""
-    child, paths = holder(places, "no")
+    child, paths = holder(places)
     with child:
         child.send_signal(number)
         child.wait()
@@ -97,39 +96,12 @@ def test_the_next_start_removes_what_a_kill_left(places, number):
     assert os.listdir(places[1]) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_sentinel_removes_at_once(places, number):
-    """Without any next start, and names that a shell would understand in its own way are no matter."""
-    bystander = Path(places[1], "memwarden- a")
-    bystander.write_text("mine")
-    child, paths = holder(places, "sentinel")
-    with child:
-        child.send_signal(number)
-        child.wait()
-        assert within(20, lambda: not any(map(os.path.lexists, paths)))
-    assert within(20, lambda: not list(Path(places[0]["TMPDIR"]).glob("*/*")))
-    assert bystander.read_text() == "mine"
-
-
-def test_a_sentinel_goes_with_a_program_that_ends_well(places):
-    """Nobody stays behind."""
-    child, paths = holder(places, "sentinel")
-    with child:
-        probe = ProcProbe()
-        sentinels = probe.children(probe.key_of(child.pid))
-        assert len(sentinels) == 1
-        child.communicate()
-    assert not any(map(os.path.lexists, paths))
-    assert not probe.alive(sentinels[0])
-
-
-@pytest.mark.parametrize("sentinel", ["sentinel", "no"])
-def test_who_closes_all_descriptors_keeps_his_files(places, sentinel):
-    """Lock and pipe are gone then, but their owner lives: neither the sentinel nor a next start takes anything."""
+def test_a_program_that_closes_all_descriptors_keeps_its_files(places):
+    """Its lock is gone then, but it runs: the next start removes nothing."""
     program = HOLDER.replace("print(", "os.closerange(3, 256); print(").replace("import sys", "import os, sys")
     environment, out = places
     child = subprocess.Popen(
-        [sys.executable, "-c", program, out, sentinel],
+        [sys.executable, "-c", program, out],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -138,7 +110,6 @@ def test_who_closes_all_descriptors_keeps_his_files(places, sentinel):
     with child:
         paths = json.loads(child.stdout.readline())
         subprocess.run([sys.executable, "-c", NEXT], env=os.environ | environment, check=True, timeout=60)
-        time.sleep(0.5)  # what a sentinel would need
         assert all(map(os.path.exists, paths))
         child.communicate()
     assert not any(map(os.path.lexists, paths))
@@ -205,8 +176,8 @@ def test_ended_gently_then_by_term_then_by_kill(ends_by, seen, code):
     probe = ProcProbe()
     with managed_process(
         [sys.executable, "-c", STUBBORN, ends_by],
-        gently=signal.SIGINT,
-        gently_for=3 if ends_by == "SIGINT" else 0.5,  # on a busy machine it is heard late
+        stop_signal=signal.SIGINT,
+        stop_timeout=3 if ends_by == "SIGINT" else 0.5,  # on a busy machine it is heard late
         grace=1.5,
         stdout=subprocess.PIPE,
     ) as process:
@@ -221,17 +192,6 @@ def test_ended_gently_then_by_term_then_by_kill(ends_by, seen, code):
     assert not any(map(probe.alive, tree))
 
 
-def test_asked_by_a_word():
-    """Some commands are ended in good order by what they read; where asking fails they are ended all the same."""
-    cat = ["sh", "-c", "read word; exit 7"]
-    with managed_process(cat, gently=lambda process: process.stdin.write(b"q\n"), stdin=subprocess.PIPE) as process:
-        pass
-    assert process.returncode == 7
-    with managed_process(cat, gently=lambda process: 1 / 0, stdin=subprocess.PIPE) as process:
-        pass
-    assert process.returncode == -signal.SIGTERM
-
-
 def test_one_that_has_ended_is_left_as_it_is():
     """Its code and its output are its own."""
     with managed_process(["sh", "-c", "cat; exit 3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -239,7 +199,7 @@ def test_one_that_has_ended_is_left_as_it_is():
         process.stdin.close()
         assert process.stdout.read() == b"through\n"
         assert process.wait() == 3
-    assert (process.returncode, process.poll(), process.ending.reason) == (3, 3, ExitReason.EXITED)
+    assert (process.returncode, process.poll(), process.report.reason) == (3, 3, ExitReason.EXITED)
 
 
 def test_waiting_can_be_bounded():
@@ -257,7 +217,7 @@ def test_what_cannot_be_started_leaves_no_descriptor():
     for command, options, error in (
         (["no-such-command-here"], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}, LaunchError),
         (["true"], {"stdout": subprocess.STDOUT}, SettingsError),
-        (["true"], {"gently_for": "soon"}, SettingsError),
+        (["true"], {"stop_timeout": "soon"}, SettingsError),
     ):
         with pytest.raises(error), managed_process(command, **options):
             pass
@@ -270,8 +230,12 @@ def test_what_cannot_be_started_leaves_no_descriptor():
 def test_forced_cleanup_ends_the_own_processes_together():
     """Three that need their whole grace end in the time of one; another job's runs on, and so does a stranger."""
     stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done"]
-    with subprocess.Popen(["sleep", "60"]) as stranger, job("other"), managed_process(["sleep", "60"]) as others:
-        with job("own"):
+    with (
+        subprocess.Popen(["sleep", "60"]) as stranger,
+        resource_scope("other"),
+        managed_process(["sleep", "60"]) as others,
+    ):
+        with resource_scope("own"):
             mine = []
             for _ in range(3):
                 manager = managed_process(stubborn, grace=1.0, stdout=subprocess.PIPE)
@@ -354,8 +318,8 @@ def test_the_old_memory_limit_limits():
     grows = f"{sys.executable} -c 'import time; x = bytearray(200 << 20); time.sleep(60)' & wait"
     with ffmpeg_process_manager(["sh", "-c", grows], memory_limit_mb=64) as process:
         process.wait()
-        assert process.ending.reason is ExitReason.LIMIT
-        assert process.ending.limit.bytes == 64 << 20
+        assert process.report.reason is ExitReason.LIMIT
+        assert process.report.limit.bytes == 64 << 20
 
 
 @pytest.mark.contract("S1-48")
@@ -386,13 +350,13 @@ def test_the_end_of_the_program_lets_go():
 import threading
 from memwarden.guards.resources.resource_scope import ResourceScope, current_scope
 def work():
-    current_scope().hold(None, lambda: print("thread"))
+    current_scope().add(None, lambda: print("thread"))
 thread = threading.Thread(target=work); thread.start(); thread.join()
 def generator():
     with ResourceScope() as job:
-        job.hold(None, lambda: print("generator"))
+        job.add(None, lambda: print("generator"))
         yield
-current_scope().hold(None, lambda: print("main"))
+current_scope().add(None, lambda: print("main"))
 kept = generator(); next(kept)
 """)
     assert sorted(said) == ["generator", "main", "thread"]
@@ -404,9 +368,9 @@ def test_the_end_of_a_worker_process_lets_go():
 import multiprocessing
 from memwarden.guards.resources.resource_scope import current_scope
 def work():
-    current_scope().hold(None, lambda: print("worker", flush=True))
+    current_scope().add(None, lambda: print("worker", flush=True))
 if __name__ == "__main__":
-    current_scope().hold(None, lambda: print("main", flush=True))
+    current_scope().add(None, lambda: print("main", flush=True))
     worker = multiprocessing.get_context("fork").Process(target=work)
     worker.start(); worker.join()
     print("joined", flush=True)

@@ -6,7 +6,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwarden.guards.resources.resource_scope import ResourceScope, current_scope, held_counts
+from memwarden.guards.resources.resource_scope import ResourceScope, current_scope, open_counts
 
 
 class Trouble(Exception):
@@ -55,13 +55,13 @@ def test_each_thing_is_let_go_of_once_by_its_own_job(block):
                         assert current_scope() is job
                         if step is None:
                             ending.append(job)
-                            job.let_go()
+                            job.release()
                             ending.pop()
                             assert holding[job] == []
                         elif isinstance(step, bool):
                             number += 1
                             holding[job].append(number)
-                            job.hold(None, lambda thing=number, raises=step: let_go(thing, raises))
+                            job.add(None, lambda thing=number, raises=step: let_go(thing, raises))
                         else:
                             enter(step)
                     depth[job] -= 1
@@ -87,14 +87,14 @@ def test_a_fork_in_any_place(names, at):
     if not hasattr(os, "fork"):
         return
     gone = []
-    before = held_counts()
+    before = open_counts()
     child = -1
     with contextlib.ExitStack() as stack:
         for place, name in enumerate(names):
             if place == at and child != 0:
                 child = os.fork()
             stack.enter_context(ResourceScope(name))
-            current_scope().hold(None, lambda place=place: gone.append(place))
+            current_scope().add(None, lambda place=place: gone.append(place))
         if child == 0:
             try:
                 stack.close()
@@ -104,4 +104,4 @@ def test_a_fork_in_any_place(names, at):
     if child > 0:
         assert os.waitpid(child, 0)[1] == 0
     assert gone == list(range(len(names)))[::-1]
-    assert held_counts() == before
+    assert open_counts() == before

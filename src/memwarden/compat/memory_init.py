@@ -13,7 +13,7 @@ from memwarden.guards.budget.processing_config import safe_processing_config
 from memwarden.guards.budget.profiles import Profile
 from memwarden.guards.budget.reclaim import clear_caches
 from memwarden.guards.resources.managed import force_memory_cleanup as release_all
-from memwarden.guards.resources.resource_scope import held_counts
+from memwarden.guards.resources.resource_scope import open_counts
 from memwarden.model.units import KIB, MIB
 from memwarden.model.verdicts import PressureLevel
 from memwarden.readers.factory import rss_function
@@ -103,12 +103,12 @@ def get_memory_status() -> dict[str, Any]:
         memory["process_memory_mb"] = round(reading.sample.process.rss / MIB, 1)
     processes = monitor.get_tracked_processes()
     ffmpeg = [each for each in processes if each.is_ffmpeg]
-    held = held_counts()
+    counts = open_counts()
     status["resources"] = {
-        "tracked_processes": len(processes) + held.get("process", 0),
-        "tracked_files": held.get("file", 0),
-        "temp_directories": held.get("directory", 0),
-        "opencv_objects": held.get("capture", 0),
+        "tracked_processes": len(processes) + counts.get("process", 0),
+        "tracked_files": counts.get("file", 0),
+        "temp_directories": counts.get("directory", 0),
+        "opencv_objects": counts.get("capture", 0),
     }
     status["ffmpeg"] = {
         "active_processes": len(ffmpeg),

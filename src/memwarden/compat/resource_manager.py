@@ -1,6 +1,7 @@
-"""The old ``src.utils.resource_manager``: managed files, captures and processes, in its old names and megabytes.
+"""The old ``src.utils.resource_manager``: managed files, captures and processes, with sizes in MB.
 
-They are :mod:`memwarden.guards.resources.managed`'. A limit on memory limits here, and what one job holds is no other job's.
+They are those of :mod:`memwarden.guards.resources.managed`. A memory limit is enforced, and a cleanup releases resources
+of the current scope only.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from memwarden.guards.resources.processes import ManagedProcess
 from memwarden.guards.resources.tempfiles import PREFIX
 from memwarden.model.units import MIB
 
-#: How much of a file's size each kind of work was estimated to take, and what any other kind was.
+#: Estimated memory of each kind of work as a share of the file size, and of any other kind.
 FACTORS = {"basic": 0.2, "transcoding": 0.5, "analysis": 0.3, "effects": 0.8, "cropping": 0.4}
 OTHER_FACTOR = 0.3
-#: In MB: what work takes beside the file, at least, and for a file that cannot be read.
+#: In MB: added to that share, the least estimate, and the estimate for a file that cannot be read.
 BESIDE_MB, LEAST_MB, UNKNOWN_MB = 128, 256, 512
 
 
@@ -35,7 +36,7 @@ def managed_tempfile(
     directory: str | os.PathLike[str] | None = None,
     text: bool = False,
 ) -> Iterator[str]:
-    """The path of an empty, closed file that is removed at the end. ``text`` has no meaning: nothing is open."""
+    """Yield the path of an empty, closed file; remove it at the end. ``text`` has no effect: the file is not open."""
     with managed.managed_tempfile(suffix, prefix, directory) as path:
         yield path
 
@@ -44,13 +45,13 @@ def managed_tempfile(
 def managed_temp_directory(
     suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
-    """The path of an empty directory that is removed at the end with all that is in it."""
+    """Yield the path of an empty directory; remove it with its content at the end."""
     with managed.managed_temp_directory(suffix, prefix, directory) as path:
         yield path
 
 
 class TimedProcess:
-    """A command that has a deadline; else as :class:`~memwarden.guards.resources.processes.ManagedProcess`."""
+    """A :class:`~memwarden.guards.resources.processes.ManagedProcess` with a deadline."""
 
     def __init__(self, process: ManagedProcess, timeout: float | None, deadline: float | None) -> None:
         self._process, self._timeout, self._deadline = process, timeout, deadline
@@ -59,15 +60,15 @@ class TimedProcess:
         return getattr(self._process, name)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code. At the deadline it is ended, and :class:`subprocess.TimeoutExpired` raised."""
+        """Return its exit code. At the deadline stop it and raise :class:`subprocess.TimeoutExpired`."""
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         if left is None or (timeout is not None and timeout < left):
-            return self._process.wait(timeout)
+            return int(self._process.wait(timeout))
         try:
-            return self._process.wait(left)
+            return int(self._process.wait(left))
         except subprocess.TimeoutExpired:
-            self._process.end()
-            raise subprocess.TimeoutExpired(list(self._process.command), self._timeout or 0.0) from None
+            self._process.stop()
+            raise subprocess.TimeoutExpired(list(self._process.args), self._timeout or 0.0) from None
 
 
 @contextmanager
@@ -78,10 +79,10 @@ def managed_process(
     timeout: float | None = None,
     **popen: Any,
 ) -> Iterator[TimedProcess]:
-    """A running command, ended at the end of the block with all that it started.
+    """Yield a running command; stop it with its child processes at the end of the block.
 
-    ``memory_limit_mb`` holds its whole tree. After ``timeout`` seconds ``wait()`` ends it. Of the arguments of
-    :class:`subprocess.Popen` those of :func:`memwarden.guards.resources.processes.start` are understood.
+    ``memory_limit_mb`` is enforced for the whole tree. After ``timeout`` seconds ``wait()`` stops it. Further arguments
+    are those of :func:`memwarden.guards.resources.processes.start`.
     """
     limit = None if memory_limit_mb is None else round(memory_limit_mb * MIB)
     with managed.managed_process(cmd, limit=limit, **popen) as process:
@@ -92,19 +93,19 @@ def managed_process(
 def ffmpeg_process_manager(
     cmd: Sequence[str], memory_limit_mb: float = 1024, timeout: float = 3600
 ) -> Iterator[TimedProcess]:
-    """A running FFmpeg, which is ended by SIGINT, so that it finishes its file, before anything harder."""
+    """Yield a running FFmpeg; it is stopped by SIGINT first, so that it completes its file."""
     import signal
 
-    with managed_process(cmd, "ffmpeg", memory_limit_mb, timeout, gently=signal.SIGINT) as process:
+    with managed_process(cmd, "ffmpeg", memory_limit_mb, timeout, stop_signal=signal.SIGINT) as process:
         yield process
 
 
 def force_memory_cleanup() -> dict[str, Any]:
-    """Let go of what the current job holds, collect garbage and give memory back.
+    """Release the resources of the current scope, collect garbage and return free memory to the system.
 
-    Safe in an ``except`` block; what other jobs hold stays. Returns counts (``files``, ``directories``, ``processes``,
-    ``captures``, ``closables``, ``objects_collected``), ``freed_mb`` (what really left the process; None where that
-    could not be measured) and ``failed``, in words.
+    Safe in an ``except`` block; resources of other scopes stay. Returns counts (``files``, ``directories``,
+    ``processes``, ``captures``, ``closables``, ``objects_collected``), ``freed_mb`` (memory that left the process; None
+    where not measured) and ``failed``, in words.
     """
     done = managed.force_memory_cleanup()
     return {
@@ -120,10 +121,10 @@ def force_memory_cleanup() -> dict[str, Any]:
 
 
 def estimate_processing_memory(video_path: str | os.PathLike[str], operation_type: str = "basic") -> int:
-    """What an operation on a file was estimated to take, in MB, by the size of the file: 512 for one not to be read.
+    """Return the old estimate of the memory of an operation, in MB, from the size of its file.
 
-    Kept for programs that call it: any name of a type is accepted. The size of a file says little about what its
-    processing takes; what it took the last time says more (:mod:`memwarden.admission.footprints.footprint`).
+    512 for a file that cannot be read; any operation type is accepted. Learned peaks
+    (:mod:`memwarden.admission.footprints.footprint`) are better estimates.
     """
     try:
         size = os.path.getsize(video_path)

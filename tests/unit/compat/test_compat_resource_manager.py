@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from memwarden.compat import resource_manager
-from memwarden.guards.resources.managed import job, register
+from memwarden.guards.resources.managed import register, resource_scope
 
 
 @pytest.mark.contract("S1-69")
@@ -68,7 +68,7 @@ def test_forced_cleanup_tells_what_it_did():
         """Refers to itself."""
 
     buffers = [b"x" * (64 << 20)]
-    with job("own"):
+    with resource_scope("own"):
         register(buffers, buffers.clear)
         with resource_manager.managed_tempfile() as temp_file:
             garbage = Node()

@@ -27,4 +27,4 @@ def nothing_is_held():
 
     yield
     for each in list(resource_scope._busy):
-        each.let_go()
+        each.release()

@@ -10,12 +10,12 @@ from memwarden.errors import SettingsError
 from memwarden.guards.resources import managed as managed_resources
 from memwarden.guards.resources.managed import (
     force_memory_cleanup,
-    job,
     managed,
     managed_temp_directory,
     managed_tempfile,
     register,
     resource_counts,
+    resource_scope,
 )
 
 
@@ -53,15 +53,15 @@ def test_anything_can_be_managed():
     with managed(object(), lambda: closed.append("named")):
         pass
     assert closed == ["close", "release", "named"]
-    with pytest.raises(SettingsError, match="say close="), managed(object()):
+    with pytest.raises(SettingsError, match="pass close="), managed(object()):
         pass
 
 
 def test_what_is_registered_goes_with_its_job():
     """Unless it is let go of before."""
     closed = []
-    with job("encode"):
-        register(object(), lambda: closed.append("early")).let_go()
+    with resource_scope("encode"):
+        register(object(), lambda: closed.append("early")).release()
         register(object(), lambda: closed.append("with the job"))
         assert closed == ["early"]
     assert closed == ["early", "with the job"]
@@ -71,7 +71,7 @@ def test_what_is_registered_goes_with_its_job():
 def test_forced_cleanup_and_trying_again(temporary):
     """In an except block, any number of times: everything of the own job is gone, the retry works, and it is told."""
     attempts, paths, closed = [], [], []
-    with job("analyze"):
+    with resource_scope("analyze"):
         while len(attempts) < 3:
             with managed_tempfile(".mp4") as file, managed_temp_directory() as folder:
                 register(object(), lambda: closed.append(len(attempts)))
@@ -93,7 +93,7 @@ def test_forced_cleanup_and_trying_again(temporary):
 
 def test_forced_cleanup_tells_what_went_wrong(temporary, caplog):
     """And raises nothing: an except block is no place for another exception."""
-    with job("analyze"):
+    with resource_scope("analyze"):
         register(object(), lambda: 1 / 0)
         with managed_tempfile():
             done = force_memory_cleanup()
@@ -121,7 +121,7 @@ def test_another_job_keeps_its_things(temporary):
     kept = []
 
     def other(name):
-        with job(name) if name else managed(object(), lambda: None), managed_tempfile() as path:
+        with resource_scope(name) if name else managed(object(), lambda: None), managed_tempfile() as path:
             ready.wait()
             go.wait(10)
             kept.append(os.path.exists(path))
@@ -129,8 +129,8 @@ def test_another_job_keeps_its_things(temporary):
     threads = [threading.Thread(target=other, args=(name,)) for name in ("other job", None)]
     for each in threads:
         each.start()
-    with job("outer"), managed_tempfile() as outer:
-        with job("inner"), managed_tempfile() as inner:
+    with resource_scope("outer"), managed_tempfile() as outer:
+        with resource_scope("inner"), managed_tempfile() as inner:
             ready.wait()
             force_memory_cleanup()
             assert not os.path.exists(inner)

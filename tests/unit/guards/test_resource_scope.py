@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from memwarden.guards.resources.resource_scope import ResourceScope, current_scope, held_counts
+from memwarden.guards.resources.resource_scope import ResourceScope, current_scope, open_counts
 
 
 class Thing:
@@ -36,7 +36,7 @@ def hold(log):
 
     def hold(name, raises=None, job=None, **options):
         thing = Thing(log, name, raises)
-        return (job or current_scope()).hold(thing, thing.go, name=name, **options)
+        return (job or current_scope()).add(thing, thing.go, name=name, **options)
 
     return hold
 
@@ -66,11 +66,11 @@ def test_each_is_let_go_of_once(hold, log):
     """By whoever comes first: its own block, a clean-up in between, or the end of the job."""
     with ResourceScope() as job:
         held = hold("a")
-        held.let_go()
-        held.let_go()
+        held.release()
+        held.release()
         hold("b")
-        job.let_go()
-        assert job.let_go() == ({}, [])
+        job.release()
+        assert job.release() == ({}, [])
     assert log == ["a", "b"]
 
 
@@ -105,14 +105,14 @@ def test_one_that_fails_does_not_keep_the_others(hold_all, log, caplog):
     with pytest.raises(ValueError, match="last"), ResourceScope("encode"):
         hold_all(("a", None), ("b", ValueError("first")), ("c", ValueError("last")))
     assert log == ["c", "b", "a"]
-    assert "job encode: b could not be let go of: ValueError('first')" in caplog.text
+    assert "scope encode: b was not released: ValueError('first')" in caplog.text
 
 
 def test_the_block_s_own_exception_is_raised(hold_all, log, caplog):
     """What went wrong in the clean-up is told, and hides nothing."""
     with pytest.raises(KeyError), ResourceScope("encode"):
         hold_all(("a", ValueError("too")), then=KeyError())
-    assert "a could not be let go of: ValueError('too')" in caplog.text
+    assert "a was not released: ValueError('too')" in caplog.text
 
 
 def test_an_interrupt_in_between_waits(hold_all, log):
@@ -128,11 +128,11 @@ def test_a_thing_may_clean_up_itself(log):
 
         def again():
             log.append("again")
-            job.let_go()
-            job.hold(None, lambda: log.append("new"))
+            job.release()
+            job.add(None, lambda: log.append("new"))
 
-        job.hold(None, lambda: log.append("first"))
-        job.hold(None, again)
+        job.add(None, lambda: log.append("first"))
+        job.add(None, again)
     assert log == ["again", "first", "new"]
 
 
@@ -140,8 +140,8 @@ def test_all_are_asked_before_the_first_is_waited_for(log):
     """Ten commands that each take their grace end in the time of one."""
     with ResourceScope() as job:
         for name in "ab":
-            job.hold(
-                None, lambda name=name: log.append(f"end {name}"), soon=lambda name=name: log.append(f"ask {name}")
+            job.add(
+                None, lambda name=name: log.append(f"end {name}"), request=lambda name=name: log.append(f"ask {name}")
             )
     assert log == ["ask a", "ask b", "end b", "end a"]
 
@@ -156,7 +156,7 @@ def test_threads_do_not_touch_each_other(hold, log):
         hold(name)
         ready.wait()
         if name == "fails":
-            current_scope().let_go()
+            current_scope().release()
             go.set()
         go.wait(10)
 
@@ -167,7 +167,7 @@ def test_threads_do_not_touch_each_other(hold, log):
     for each in threads:
         each.join()
     assert log == ["fails"]
-    current_scope().let_go()
+    current_scope().release()
     assert log == ["fails", "main"]
 
 
@@ -179,7 +179,7 @@ def test_tasks_do_not_touch_each_other(hold, log):
         hold(name)
         await asyncio.sleep(0)
         if fails:
-            current_scope().let_go()
+            current_scope().release()
         await asyncio.sleep(0)
         return name in log
 
@@ -275,15 +275,15 @@ def test_what_is_held_lives_and_what_is_not_dies(hold, log):
     job = ResourceScope()
     gone = weakref.ref(job)
     held = hold("a", job=job)
-    before = held_counts()
+    before = open_counts()
     del job
     gc.collect()
     assert gone() is not None
-    held.let_go()
+    held.release()
     del held
     gc.collect()
     assert gone() is None
-    assert before["closable"] - held_counts().get("closable", 0) == 1
+    assert before["closable"] - open_counts().get("closable", 0) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -298,7 +298,7 @@ def test_a_child_s_jobs_are_empty(hold, log):
                 with job:
                     hold("child's")
                 job.__exit__(None, None, None)
-                code = 0 if log == ["child's"] and held_counts() == {} else 2
+                code = 0 if log == ["child's"] and open_counts() == {} else 2
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
@@ -312,7 +312,7 @@ def test_a_child_does_not_write_what_its_parent_holds(tmp_path):
     path = tmp_path / "out"
     with ResourceScope() as job:
         file = open(path, "w")  # noqa: SIM115 - the job closes it
-        job.hold(file, file.close)
+        job.add(file, file.close)
         file.write("once")
         del file
         child = os.fork()

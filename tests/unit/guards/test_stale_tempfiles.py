@@ -17,7 +17,7 @@ DEAD = ProcessKey(2**22 + 1, 5)  # no kernel gives such a pid
 def run_directory(home, key=DEAD, pidns=None, word="00000000"):
     """One with a file in it."""
     namespace = stale_tempfiles.namespace("pid") if pidns is None else pidns
-    folder = home / f"{stale_tempfiles.owner_word(key, namespace)}{word}"
+    folder = home / f"{stale_tempfiles.run_prefix(key, namespace)}{word}"
     folder.mkdir()
     (folder / "file").write_text("x")
     return folder

@@ -1,6 +1,6 @@
-"""Retrying with a smaller plan after a memory failure.
+"""Retries with a smaller plan after a memory failure.
 
-``LimitExceeded`` and ``DoesNotFit`` are memory errors; ``NotAdmitted`` counts too, because a smaller plan asks for less.
+``LimitExceeded`` and ``DoesNotFit`` are memory errors. ``NotAdmitted`` is retried too: a smaller plan asks for less.
 """
 
 from __future__ import annotations

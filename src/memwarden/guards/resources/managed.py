@@ -1,8 +1,8 @@
-"""Things that a piece of work takes and must give back: temporary files, video captures, processes, whatever closes.
+"""Context managers for resources that must be released: temporary files, processes, video captures, anything closable.
 
-Each ``managed_…`` is a context manager. What it gives belongs to the current job (see :mod:`memwarden.guards.resources.resource_scope`)
-and goes at the end of the block, on an exception, when its job is cleaned up and when the interpreter ends; temporary
-files go after a kill, too.
+A resource belongs to the current scope (:mod:`memwarden.guards.resources.resource_scope`). It is released at the end of
+its block, also after an exception, when its scope is released, and at interpreter exit; temporary files also after a
+kill.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from memwarden.actions.rss_delta import RssDelta
 from memwarden.actions.trim import trim_allocator
 from memwarden.contain.contained_process import GRACE_SECONDS
 from memwarden.errors import ActionFailed, SettingsError
-from memwarden.guards.resources.processes import GENTLY_SECONDS, ManagedProcess, start
-from memwarden.guards.resources.resource_scope import Handle, ResourceScope, current_scope, held_counts, holding
+from memwarden.guards.resources.processes import STOP_TIMEOUT, ManagedProcess, start
+from memwarden.guards.resources.resource_scope import Handle, ResourceScope, current_scope, open_counts, releasing
 from memwarden.guards.resources.tempfiles import PREFIX, TemporaryPath, make_directory, make_file
 from memwarden.model.limits import Limit
 from memwarden.model.log import warn
@@ -29,56 +29,56 @@ T = TypeVar("T")
 FILE, DIRECTORY, PROCESS, CAPTURE, CLOSABLE = KINDS = ("file", "directory", "process", "capture", "closable")
 
 
-class _Later(ActionFailed):
-    """A temporary file that could not be removed is told in the log, and costs nobody the result of a block."""
+class _NotRemoved(ActionFailed):
+    """A temporary file was not removed: logged, and not raised from the block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """What a clean-up did."""
+    """Result of a forced cleanup."""
 
-    #: How many of each it let go of.
+    #: Number of released resources by kind.
     files: int
     directories: int
     processes: int
     captures: int
     closables: int
-    #: Objects that the garbage collector freed.
+    #: Objects that were collected.
     objects: int
-    #: What left the process, in bytes: 0 when it cannot be told from noise, None when it could not be measured.
+    #: Bytes that left the process: 0 within noise, None where not measured.
     returned: int | None
-    #: What could not be let go of, in words.
+    #: Resources that were not released, with their errors.
     failed: tuple[str, ...]
 
 
-def job(name: str = "job") -> ResourceScope:
-    """A new job: within ``with job("encode"):`` everything managed belongs to it, and goes with it."""
+def resource_scope(name: str = "scope") -> ResourceScope:
+    """Return a new scope: resources managed in ``with resource_scope("encode"):`` are released at its end."""
     return ResourceScope(name)
 
 
 @contextlib.contextmanager
 def managed_tempfile(
-    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None, *, sentinel: bool = False
+    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
-    """The path of an empty file, closed, that only this user may read; it is removed at the end.
+    """Yield the path of an empty, closed file that only this user may read; remove it at the end.
 
-    It stands in a private directory of this process, or in ``directory``. One that was moved away by then has become
-    something else and stays where it is. With ``sentinel`` it goes within a moment of a kill of this process, else
-    when another process of this user next makes one. Raises as :func:`memwarden.guards.resources.tempfiles.make_file`.
+    It is in a private directory of this process, or in ``directory``. A file that was moved away stays. After a kill of
+    this process it is removed when another process of this user makes a temporary file. Raises as
+    :func:`memwarden.guards.resources.tempfiles.make_file`.
     """
-    with _path(make_file(suffix, prefix, directory, sentinel=sentinel), FILE) as path:
+    with _path(make_file(suffix, prefix, directory), FILE) as path:
         yield path
 
 
 @contextlib.contextmanager
 def managed_temp_directory(
-    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None, *, sentinel: bool = False
+    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
-    """The path of an empty directory that only this user may enter; it is removed at the end with all that is in it.
+    """Yield the path of an empty directory that only this user may enter; remove it with its content at the end.
 
     As :func:`managed_tempfile`.
     """
-    with _path(make_directory(suffix, prefix, directory, sentinel=sentinel), DIRECTORY) as path:
+    with _path(make_directory(suffix, prefix, directory), DIRECTORY) as path:
         yield path
 
 
@@ -86,23 +86,24 @@ def managed_temp_directory(
 def _path(made: TemporaryPath, kind: str) -> Iterator[str]:
     def remove() -> None:
         if wrong := made.remove():
-            raise _Later(f"not removed, and tried again later: {wrong}")
+            raise _NotRemoved(f"not removed, retried later: {wrong}")
 
-    with contextlib.suppress(_Later), holding(current_scope().hold(made, remove, kind=kind, name=made.path), made.path):
+    handle = current_scope().add(made, remove, kind=kind, name=made.path)
+    with contextlib.suppress(_NotRemoved), releasing(handle, made.path):
         yield made.path
 
 
 @contextlib.contextmanager
 def managed_opencv_capture(source: str | os.PathLike[str] | int) -> Iterator[Any]:
-    """A ``cv2.VideoCapture`` of a file, an address or a camera; it is released at the end.
+    """Yield a ``cv2.VideoCapture`` of a file, an address or a camera number; release it at the end.
 
-    Raises :class:`~memwarden.errors.ExtraMissing` without OpenCV, and :class:`~memwarden.errors.ReadError` for what
-    cannot be opened.
+    Raises :class:`~memwarden.errors.ExtraMissing` without OpenCV, and :class:`~memwarden.errors.ReadError` for a source
+    that cannot be opened.
     """
     from memwarden.guards.resources.opencv import open_capture
 
     capture = open_capture(source)
-    with holding(current_scope().hold(capture, capture.release, kind=CAPTURE, name=str(source)), capture):
+    with releasing(current_scope().add(capture, capture.release, kind=CAPTURE, name=str(source)), capture):
         yield capture
 
 
@@ -111,8 +112,8 @@ def managed_process(
     command: Sequence[str],
     *,
     limit: int | str | Limit | None = None,
-    gently: int | Callable[[ManagedProcess], object] | None = None,
-    gently_for: float | str = GENTLY_SECONDS,
+    stop_signal: int | None = None,
+    stop_timeout: float | str = STOP_TIMEOUT,
     grace: float | str = GRACE_SECONDS,
     stdin: int | IO[Any] | None = None,
     stdout: int | IO[Any] | None = None,
@@ -121,15 +122,15 @@ def managed_process(
     cwd: str | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[ManagedProcess]:
-    """A running command. At the end it and all that it started are ended, if they still run: gently, by TERM, by KILL.
+    """Yield a running command; at the end stop it with its child processes: quit signal, SIGTERM, SIGKILL.
 
-    See :func:`memwarden.guards.resources.processes.start` for what is asked and raised.
+    See :func:`memwarden.guards.resources.processes.start` for the arguments and errors.
     """
     process = start(
         command,
         limit=limit,
-        gently=gently,
-        gently_for=gently_for,
+        stop_signal=stop_signal,
+        stop_timeout=stop_timeout,
         grace=grace,
         stdin=stdin,
         stdout=stdout,
@@ -138,49 +139,50 @@ def managed_process(
         cwd=cwd,
         pass_fds=pass_fds,
     )
-    held = current_scope().hold(process, process.end, kind=PROCESS, name=process.command[0], soon=process.ask_to_end)
-    with holding(held, process):
+    handle = current_scope().add(
+        process, process.stop, kind=PROCESS, name=process.args[0], request=process.request_stop
+    )
+    with releasing(handle, process):
         yield process
 
 
 @contextlib.contextmanager
 def managed(thing: T, close: Callable[[], object] | None = None) -> Iterator[T]:
-    """Anything that is to be closed: ``close`` is called at the end, else its ``close`` or ``release`` method."""
-    held = register(thing, close)
-    with holding(held, thing):
+    """Yield any object and close it at the end: by ``close``, else by its ``close`` or ``release`` method."""
+    with releasing(register(thing, close), thing):
         yield thing
 
 
 def register(thing: object, close: Callable[[], object] | None = None) -> Handle:
-    """Have the current job close something; ``let_go()`` of the result closes it earlier.
+    """Close an object with the current scope; ``release()`` of the returned handle closes it earlier.
 
-    ``close`` is what is called, else the thing's ``close`` or ``release`` method. Raises
+    It is closed by ``close``, else by its ``close`` or ``release`` method. Raises
     :class:`~memwarden.errors.SettingsError` where there is none.
     """
     closing = close
     for name in ("close", "release"):
         closing = closing or getattr(thing, name, None)
     if not callable(closing):
-        raise SettingsError(f"{thing!r}: has neither close() nor release(); say close=")
-    return current_scope().hold(thing, closing, kind=CLOSABLE)
+        raise SettingsError(f"{thing!r}: has neither close() nor release(); pass close=")
+    return current_scope().add(thing, closing, kind=CLOSABLE)
 
 
 def force_memory_cleanup() -> Cleanup:
-    """Let go of everything that the current job holds, collect all garbage and give freed memory back to the system.
+    """Release all resources of the current scope, collect garbage and return free memory to the system.
 
-    What its open ``with`` blocks manage goes, too; they then end without a word. What other jobs, threads and tasks
-    hold stays, and so does everything of other processes. Raises nothing, so that it can stand in an ``except`` block;
-    what went wrong is in the result and in the log. May be called again.
+    Resources of its open ``with`` blocks are released too. Those of other scopes, threads, tasks and processes stay.
+    Raises nothing, so that it can be called in an ``except`` block; errors are in the result and in the log. May be
+    called again.
     """
     import gc
 
-    here = current_scope()
+    scope = current_scope()
     returned = RssDelta(rss_function())
-    done, wrong = here.let_go()
-    for name, error in wrong:
-        warn("job %s: %s could not be let go of: %r", here.name, name, error)
+    done, errors = scope.release()
+    for name, error in errors:
+        warn("scope %s: %s was not released: %r", scope.name, name, error)
     objects = gc.collect()
-    with contextlib.suppress(ActionFailed):  # no glibc: what comes back by itself is measured all the same
+    with contextlib.suppress(ActionFailed):  # no glibc
         trim_allocator()
     return Cleanup(
         files=done.get(FILE, 0),
@@ -190,13 +192,13 @@ def force_memory_cleanup() -> Cleanup:
         closables=done.get(CLOSABLE, 0),
         objects=objects,
         returned=returned.bytes(),
-        failed=tuple(f"{name}: {error}" for name, error in wrong),
+        failed=tuple(f"{name}: {error}" for name, error in errors),
     )
 
 
 def resource_counts() -> dict[str, int]:
-    """How many things this process holds, in all of its jobs, by kind: ``file``, ``directory``, ``process``, …"""
-    return dict.fromkeys(KINDS, 0) | held_counts()
+    """Return the number of resources in all scopes of this process, by kind: ``file``, ``directory``, ``process``, …"""
+    return dict.fromkeys(KINDS, 0) | open_counts()
 
 
 __all__ = [
@@ -206,7 +208,6 @@ __all__ = [
     "ResourceScope",
     "current_scope",
     "force_memory_cleanup",
-    "job",
     "managed",
     "managed_opencv_capture",
     "managed_process",
@@ -214,4 +215,5 @@ __all__ = [
     "managed_tempfile",
     "register",
     "resource_counts",
+    "resource_scope",
 ]

@@ -1,6 +1,6 @@
-"""Video captures of OpenCV, opened so that one that cannot be read is an error, and not an empty film.
+"""Video captures of OpenCV; a source that cannot be opened is an error, not an empty video.
 
-OpenCV is imported when the first one is opened. Any build will do: no window is ever made, which headless builds lack.
+OpenCV is imported when the first capture is opened. Headless builds suffice.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from memwarden.errors import ExtraMissing, ReadError
 
 
 def open_capture(source: str | os.PathLike[str] | int) -> Any:
-    """A ``cv2.VideoCapture`` of a file, an address or a camera's number; ``release()`` it.
+    """Return a ``cv2.VideoCapture`` of a file, an address or a camera number.
 
-    Raises :class:`~memwarden.errors.ExtraMissing` without OpenCV (or with one whose libraries are not here), and
-    :class:`~memwarden.errors.ReadError` for what cannot be opened as a video.
+    Raises :class:`~memwarden.errors.ExtraMissing` without OpenCV or its libraries, and
+    :class:`~memwarden.errors.ReadError` for a source that cannot be opened as a video.
     """
     try:
         cv2 = import_module("cv2")

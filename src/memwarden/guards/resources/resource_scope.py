@@ -1,12 +1,11 @@
-"""A job: what was taken for one piece of work, and goes when that ends, and nothing of anybody else's.
+"""Resource scopes: resources of one piece of work, released together when it ends.
 
-Whatever is *held* has a way to be let go. Things are let go of in the reverse order, each once, and one that fails
-does not keep the others. Which job is meant where none is named, is a matter of where the code runs: within
-``with job(…):`` and in the asyncio tasks begun there, it is that one; elsewhere each thread, and each asyncio task,
-has one of its own, so that two that know nothing of each other never clean up each other's things.
+Resources are released in reverse order, each once, and one that fails does not keep the others. The current scope is
+that of the innermost ``with resource_scope(…):``, also in asyncio tasks that were created there. Outside of any, each
+thread and each asyncio task has a scope of its own, so that independent work never releases each other's resources.
 
-A generator that pauses in a job's block leaves it current for its caller (as all that is bound to a context): there,
-use ``job.run`` for what belongs to it.
+A generator that yields inside the block of a scope leaves it current for its caller, as with every context variable:
+use :meth:`ResourceScope.run` there.
 """
 
 from __future__ import annotations
@@ -29,136 +28,147 @@ T = TypeVar("T")
 
 
 class Handle:
-    """Something that a job holds. ``letting_go`` lets it go; ``soon`` asks it to, without waiting."""
+    """A resource of a scope."""
 
-    __slots__ = ("kind", "letting_go", "name", "owner", "soon", "what")
+    __slots__ = ("_release", "kind", "name", "request", "resource", "scope")
 
     def __init__(
         self,
-        owner: ResourceScope,
+        scope: ResourceScope,
         kind: str,
         name: str,
-        what: object,
-        letting_go: Callable[[], object],
-        soon: Callable[[], object] | None,
+        resource: object,
+        release: Callable[[], object],
+        request: Callable[[], object] | None,
     ) -> None:
-        self.owner, self.kind, self.name, self.what = owner, kind, name, what
-        self.letting_go, self.soon = letting_go, soon
+        self.scope, self.kind, self.name, self.resource = scope, kind, name, resource
+        self._release, self.request = release, request
 
-    def let_go(self) -> None:
-        """Let it go now; nothing happens when that was done, or in a child after fork. Raises what the thing raises."""
-        if self.owner.forget(self):
-            self.letting_go()
+    def release(self) -> bool:
+        """Release the resource; return False where that was done already. Raises any error of the resource.
+
+        Does nothing in a child after fork.
+        """
+        if not self.scope.remove(self):
+            return False
+        self._release()
+        return True
 
 
 class ResourceScope:
-    """What belongs together. ``with job:`` makes it the current one, and cleans it up at the (outermost) end.
+    """Resources of one piece of work. ``with scope:`` makes it current, and releases them at its outermost end.
 
-    Any thread may use it. A child after fork has an empty one: what its parent holds is not the child's.
+    Thread-safe. In a child after fork it is empty: the resources are the parent's.
     """
 
-    def __init__(self, name: str = "job") -> None:
+    def __init__(self, name: str = "scope") -> None:
         self.name = name
-        self._begin()
+        self._handles: dict[Handle, None] = {}  # single operations are atomic; in order of addition
+        self._active: list[None] = []  # once for each block and each run() that uses it
+        self._entered: list[None] = []
         reset_after_fork(self)
 
-        self._entered: list[None] = []  # as often as it was
-        self._running: list[None] = []
-
-    def _begin(self) -> None:
-        self._held: dict[Handle, None] = {}  # its operations are atomic; the order is that of holding
-
     def after_fork(self) -> None:
-        """In a child. What is held is kept from dying here: a file that closes would write what its parent will."""
-        _inherited.append(self._held)
-        self._begin()
+        """Forget the resources in a child. They are kept alive: a file that is collected would flush its buffer."""
+        _inherited.append(self._handles)
+        self._handles = {}
 
-    # --- holding ------------------------------------------------------------------------------------
+    # --- adding -------------------------------------------------------------------------------------
 
-    def hold(
+    def add(
         self,
-        what: T,
-        letting_go: Callable[[], object],
+        resource: T,
+        release: Callable[[], object],
         *,
         kind: str = "closable",
         name: str = "",
-        soon: Callable[[], object] | None = None,
+        request: Callable[[], object] | None = None,
     ) -> Handle:
-        """Hold something until it is let go of, or this job is cleaned up."""
-        held = Handle(self, kind, name or type(what).__name__, what, letting_go, soon)
-        self._held[held] = None
+        """Add a resource that ``release`` releases. ``request`` starts the release without waiting for it."""
+        handle = Handle(self, kind, name or type(resource).__name__, resource, release, request)
+        self._handles[handle] = None
         _busy[self] = None
         arm()
-        return held
+        return handle
 
-    def forget(self, held: Handle) -> bool:
-        """Hold it no more, without letting it go; whether it was held."""
-        mine = self._held.pop(held, held) is None  # in one step: two who try do not both get it
-        if not self._held:
+    def remove(self, handle: Handle) -> bool:
+        """Remove a resource without releasing it; return False where it was not here."""
+        found = self._handles.pop(handle, handle) is None  # one operation: of two threads one gets it
+        if not self._handles:
             _busy.pop(self, None)
-            if self._held:  # somebody held something in between
+            if self._handles:  # added by another thread in between
                 _busy[self] = None
-        return mine
+        return found
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many things it holds, by kind."""
-        return dict(Counter(held.kind for held in list(self._held)))
+        """Number of resources by kind."""
+        return dict(Counter(handle.kind for handle in list(self._handles)))
 
-    # --- letting go ---------------------------------------------------------------------------------
+    # --- releasing ----------------------------------------------------------------------------------
 
-    def let_go(self) -> tuple[dict[str, int], list[tuple[str, Exception]]]:
-        """Let go of everything; returns how many things by kind, and what went wrong: the thing's name, and the error.
+    def release(self) -> tuple[dict[str, int], list[tuple[str, Exception]]]:
+        """Release all resources; return their number by kind, and the errors with the resource's name.
 
-        May be called again, at any time, by a thing that is being let go of, too. An interrupt is raised when
-        everything has been let go of.
+        May be called again, at any time, also by a resource that is being released. An interrupt is raised after
+        everything has been released.
         """
         done: Counter[str] = Counter()
-        wrong: list[tuple[str, Exception]] = []
+        errors: list[tuple[str, Exception]] = []
         interrupt: BaseException | None = None
-        for held in list(self._held):
-            if held.soon is not None:
-                with contextlib.suppress(Exception):  # it is let go of below, and that tells
-                    held.soon()
-        while self._held:
+        for handle in list(self._handles):  # all stop at the same time, not one after the other
+            if handle.request is not None:
+                with contextlib.suppress(Exception):  # its release reports it
+                    handle.request()
+        while self._handles:
             try:
-                held = next(reversed(self._held))
-            except (StopIteration, RuntimeError):  # another thread is at it, too
-                continue
-            if not self.forget(held):
+                handle = next(reversed(self._handles))
+            except (StopIteration, RuntimeError):  # another thread changed it
                 continue
             try:
-                held.letting_go()
-                done[held.kind] += 1
-            except Exception as error:  # noqa: BLE001 - the others are to be let go of all the same
-                wrong.append((held.name, error))
+                done[handle.kind] += handle.release()
+            except Exception as error:  # noqa: BLE001 - the others are released all the same
+                errors.append((handle.name, error))
             except BaseException as error:  # noqa: BLE001 - raised below
                 interrupt = interrupt or error
         if interrupt is not None:
             raise interrupt
-        return dict(done), wrong
+        return {kind: count for kind, count in done.items() if count}, errors
 
-    # --- being the current one ------------------------------------------------------------------------
+    # --- being current --------------------------------------------------------------------------------
 
     def __enter__(self) -> ResourceScope:
         self._entered.append(None)
-        _stack.set((*_stack.get(), self))
+        self._push()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        self._step_out()
+        self._pop()
         self._entered.pop()
         if self._entered:
             return
-        _, wrong = self.let_go()
-        for name, trouble in wrong:
-            if trouble is not wrong[0][1] or error is not None:
-                warn("job %s: %s could not be let go of: %r", self.name, name, trouble)
-        if wrong and error is None:
-            raise wrong[0][1]
+        _, errors = self.release()
+        for name, failure in errors:
+            if failure is not errors[0][1] or error is not None:
+                warn("scope %s: %s was not released: %r", self.name, name, failure)
+        if errors and error is None:
+            raise errors[0][1]
 
-    def _step_out(self) -> None:
-        # Not by a token: a generator may be closed in another context, or after one that was begun in its block.
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function with this scope current, in any thread: ``pool.submit(scope.run, function, argument)``."""
+        self._push()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._pop()
+
+    def _push(self) -> None:
+        self._active.append(None)
+        _stack.set((*_stack.get(), self))
+
+    def _pop(self) -> None:
+        # Without a token: a generator may be closed in another context.
+        self._active.pop()
         stack = list(_stack.get())
         for place in range(len(stack) - 1, -1, -1):
             if stack[place] is self:
@@ -166,56 +176,46 @@ class ResourceScope:
                 _stack.set(tuple(stack))
                 return
 
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function as a part of this job, in whatever thread: ``pool.submit(job.run, function, argument)``."""
-        self._running.append(None)
-        _stack.set((*_stack.get(), self))
-        try:
-            return function(*args, **kwargs)
-        finally:
-            self._step_out()
-            self._running.pop()
-
     @property
-    def under_way(self) -> bool:
-        """Whether somebody is in its block, or in :meth:`run`."""
-        return bool(self._entered or self._running)
+    def active(self) -> bool:
+        """True while a block of it, or :meth:`run`, is executing."""
+        return bool(self._active)
 
 
-#: The jobs around, the innermost last.
-_stack: ContextVar[tuple[ResourceScope, ...]] = ContextVar("memwarden_jobs", default=())
-#: Jobs that hold something: they live until it is let go of, at the latest at the end of the program.
+#: The scopes around, the innermost last.
+_stack: ContextVar[tuple[ResourceScope, ...]] = ContextVar("memwarden_scopes", default=())
+#: Scopes with resources: they live until these are released, at the latest at exit.
 _busy: dict[ResourceScope, None] = {}
-#: What parents held when we were forked.
+#: Resources of parents, in children.
 _inherited: list[dict[Handle, None]] = []
 
 
-class _Mine(threading.local):
-    job: ResourceScope | None = None
+class _ThreadScope(threading.local):
+    scope: ResourceScope | None = None
 
 
-_mine = _Mine()
+_thread = _ThreadScope()
 _tasks: WeakKeyDictionary[Any, ResourceScope] = WeakKeyDictionary()
 
 
 def current_scope() -> ResourceScope:
-    """The job of the innermost ``with job(…):`` around; outside of any, this asyncio task's own, or this thread's."""
-    for job in reversed(_stack.get()):
-        if job.under_way:  # its block may have been left in another context, which ours does not know
-            return job
+    """Return the innermost scope around; outside of any, that of this asyncio task, or of this thread."""
+    for scope in reversed(_stack.get()):
+        if scope.active:  # its block may have ended in another context
+            return scope
     task = _task()
     if task is not None:
         own = _tasks.get(task)
         if own is None:
             own = _tasks[task] = ResourceScope("task")
         return own
-    if _mine.job is None:
-        _mine.job = ResourceScope(f"thread {threading.current_thread().name}")
-    return _mine.job
+    if _thread.scope is None:
+        _thread.scope = ResourceScope(f"thread {threading.current_thread().name}")
+    return _thread.scope
 
 
 def _task() -> Any:
-    asyncio = sys.modules.get("asyncio")  # nobody runs a task who has not imported it
+    asyncio = sys.modules.get("asyncio")  # not imported: there is no task
     if asyncio is None:
         return None
     try:
@@ -224,40 +224,34 @@ def _task() -> Any:
         return None
 
 
-def held_counts() -> dict[str, int]:
-    """How many things all jobs of this process hold, by kind."""
+def open_counts() -> dict[str, int]:
+    """Return the number of resources in all scopes of this process, by kind."""
     counts: Counter[str] = Counter()
-    for each in list(_busy):
-        counts.update(each.counts)
+    for scope in list(_busy):
+        counts.update(scope.counts)
     return dict(counts)
 
 
 @contextlib.contextmanager
-def holding(held: Handle, what: T) -> Iterator[T]:
-    """Yield something that is held, and let it go. What the block raises is not hidden by what that raises."""
+def releasing(handle: Handle, resource: T) -> Iterator[T]:
+    """Yield a resource and release it. An error of the release does not replace one of the block."""
     try:
-        yield what
+        yield resource
     except BaseException:
         try:
-            held.let_go()
+            handle.release()
         except Exception as error:  # noqa: BLE001 - the block's own is raised
-            warn("job %s: %s could not be let go of: %r", held.owner.name, held.name, error)
+            warn("scope %s: %s was not released: %r", handle.scope.name, handle.name, error)
         raise
-    held.let_go()
+    handle.release()
 
 
-def _end() -> None:
-    for each in list(_busy):
-        _, wrong = each.let_go()
-        for name, error in wrong:
-            warn("job %s: %s could not be let go of at the end: %r", each.name, name, error)
+def _exit() -> None:
+    for scope in list(_busy):
+        _, errors = scope.release()
+        for name, error in errors:
+            warn("scope %s: %s was not released at exit: %r", scope.name, name, error)
 
 
-call_at_exit(_end, order=1)
-
-
-def _child() -> None:
-    _busy.clear()
-
-
-at_fork(GUARDS, child=_child)  # after the scopes themselves, which must exist until then
+call_at_exit(_exit, order=1)
+at_fork(GUARDS, child=_busy.clear)  # after the scopes' own hooks, which it keeps alive until then

@@ -1,14 +1,14 @@
-"""Temporary files whose owner was killed: telling them from those of the living, and removing them.
+"""Removal of temporary files of killed processes.
 
-Each process keeps its temporary files in a *run directory* below one home for each user, and holds a lock (``flock``)
-on that directory for as long as it has any. The kernel drops the lock when the process ends, however it ends, and in
-whatever container it is. The name of the directory says whose it is (pid, start time, pid namespace).
+Each process keeps its temporary files in a *run directory* below one directory per user, and holds a lock (``flock``)
+on it. The kernel releases the lock when the process exits or is killed, in any container. The name of the run directory
+identifies its owner (pid, start time, pid namespace).
 
-A run directory is removed only where the lock is free *and*, as far as it can be seen from here, its owner is dead by
-identity, too: a program that closes all of its descriptors loses the lock, and its files must stay.
+A run directory is removed only where the lock is free *and*, as far as it can be seen from here, its owner has exited:
+a program that closes all of its descriptors loses the lock, and must keep its files.
 
-What was made in a folder of the user's own stands as a symbolic link in the run directory, made before the file itself,
-so that there is no moment in which a kill leaves a file that nobody knows.
+A file in a directory of the user's own has a symbolic link in the run directory, made before the file, so that no kill
+can leave a file without a link.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from memwarden.model.log import debug
 from memwarden.process.namespaces import namespace
 from memwarden.readers.factory import identity_probe
 
-#: A run directory's name: pid, start time and pid namespace of its owner, and a random word.
+#: Name of a run directory: pid, start time and pid namespace of its owner, and a random word.
 _RUN = re.compile(r"run-([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{8}")
-#: A link to what was made elsewhere; what it leads to bears the same random word.
+#: A link to a file made elsewhere; the name of its target contains the same random word.
 _OUT = re.compile(r"out-([0-9a-f]{16})")
 
 
-def owner_word(key: ProcessKey, pidns: int) -> str:
-    """How a run directory of this process begins; a random word follows."""
+def run_prefix(key: ProcessKey, pidns: int) -> str:
+    """Return the first part of the name of a process's run directories; a random word follows."""
     return f"run-{key.pid:x}-{key.start:x}-{pidns:x}-"
 
 
 def own_key() -> ProcessKey:
-    """This process; with a start time of 0 where nobody tells it."""
+    """Return the key of this process; with start time 0 where it cannot be read."""
     try:
         return identity_probe().own()
     except MemwardenError:
@@ -50,7 +50,7 @@ def own_key() -> ProcessKey:
 
 
 def lock(path: str, *, wait: bool) -> int:
-    """A descriptor that holds the lock on a directory. Raises OSError: BlockingIOError where another has it."""
+    """Lock a directory; return the descriptor. Raises OSError: BlockingIOError where it is locked."""
     if fcntl is None:
         raise OSError("this system has no file locks")
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -63,7 +63,7 @@ def lock(path: str, *, wait: bool) -> int:
 
 
 def is_at(path: str, fd: int) -> bool:
-    """Whether the open directory is still the one of this name."""
+    """Return True while the open directory is the one of this name."""
     try:
         there, here = os.stat(path, follow_symlinks=False), os.fstat(fd)
     except OSError:
@@ -72,9 +72,9 @@ def is_at(path: str, fd: int) -> bool:
 
 
 def reap(home: str, own: Collection[str] = ()) -> list[str]:
-    """Remove the run directories below ``home`` whose owners are dead; returns their paths. ``own`` are left alone.
+    """Remove the run directories of exited processes below ``home``, except ``own``; return their paths.
 
-    Raises nothing: what cannot be removed stays for the next start.
+    Raises nothing: what cannot be removed is retried by the next process.
     """
     removed = []
     with contextlib.suppress(OSError):
@@ -82,9 +82,9 @@ def reap(home: str, own: Collection[str] = ()) -> list[str]:
             path = os.path.join(home, name)
             if (match := _RUN.fullmatch(name)) is not None and path not in own:
                 with contextlib.suppress(OSError):
-                    fd = lock(path, wait=False)  # BlockingIOError: its owner lives, or another reaper is at it
+                    fd = lock(path, wait=False)  # BlockingIOError: its owner runs, or another process removes it
                     try:
-                        if is_at(path, fd) and not _lives(match) and empty(path):
+                        if is_at(path, fd) and not _owner_runs(match) and empty(path):
                             os.rmdir(path)
                             removed.append(path)
                     finally:
@@ -94,27 +94,27 @@ def reap(home: str, own: Collection[str] = ()) -> list[str]:
     return removed
 
 
-def _lives(match: re.Match[str]) -> bool:
-    """Whether the owner is seen to live though its lock is free."""
+def _owner_runs(match: re.Match[str]) -> bool:
+    """Return True where the owner is seen to run though its lock is free."""
     pid, start, pidns = (int(each, 16) for each in match.groups())
     owner = ProcessKey(pid, start)
-    # This process's own identity, but not a directory of its own: of the program that it was before an exec.
+    # Our own identity, but not one of our directories: left by the program before an exec.
     if not start or pidns != namespace("pid") or owner == own_key():
         return False
     try:
         return identity_probe().alive(owner)
-    except MemwardenError:  # nobody tells processes apart here: the lock alone decides
+    except MemwardenError:  # no process identity on this system: the lock alone decides
         return False
 
 
 def empty(path: str) -> bool:
-    """Remove what a run directory holds, and what was made elsewhere for it; whether nothing is left."""
+    """Remove the content of a run directory and the targets of its links; return True when it is empty."""
     for name in os.listdir(path):
         entry = os.path.join(path, name)
         match = _OUT.fullmatch(name)
         if match is not None:
             target = os.readlink(entry)
-            # A link that was tampered with leads nowhere: what we make bears the word of its link.
+            # Only a target with the link's own word is ours; anything else was tampered with.
             if match[1] in os.path.basename(target) and remove(target):
                 continue
         if remove(entry):
@@ -123,7 +123,7 @@ def empty(path: str) -> bool:
 
 
 def remove(path: str) -> str:
-    """Remove a file, a link or a whole directory; returns what is wrong, or ``""``. One that is gone is no fault."""
+    """Remove a file, a link or a directory with its content; return an error text, or ``""``. Absent is no error."""
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
@@ -143,7 +143,7 @@ def remove(path: str) -> str:
 
 
 def _open_up(path: str) -> None:
-    """Give the owner back the right to remove what is below: programs make folders read-only."""
+    """Make all directories below writable for the owner: programs make some read-only."""
     with contextlib.suppress(OSError):
         os.chmod(path, 0o700)
     for folder, names, _ in os.walk(path):

@@ -1,11 +1,11 @@
-"""Temporary files and directories that go away whatever becomes of their process.
+"""Temporary files and directories that are removed whatever happens to their process.
 
-They are made below ``memwarden-UID`` in the system's temporary directory, or where the caller says, and removed by
-:meth:`TemporaryPath.remove`, when the interpreter ends, and after a kill by whoever comes first: the sentinel where one
-was asked for, else the first process that makes a temporary file afterwards (see :mod:`memwarden.guards.resources.stale_tempfiles`). Where
-a file system has no locks (or the system none, as Windows), nothing that a killed process left is ever removed.
+They are made below ``memwarden-UID`` in the system's temporary directory, or where the caller asks, and removed by
+:meth:`TemporaryPath.remove`, at interpreter exit, and after a kill by the next process that makes a temporary file (see
+:mod:`memwarden.guards.resources.stale_tempfiles`). On a file system without locks, and on Windows, files of a killed
+process stay.
 
-A child after fork owns nothing of its parent's: it neither removes it nor keeps it alive.
+A child after fork owns no file of its parent: it neither removes it nor keeps it.
 """
 
 from __future__ import annotations
@@ -23,53 +23,15 @@ from memwarden.model.log import debug, warn
 from memwarden.process.exit_hooks import arm, call_at_exit
 from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.process.namespaces import namespace
-from memwarden.process.watchdog import Watchdog
 
 PREFIX = "memwarden-"
 
-#: Waits until the owner is dead by identity, too (it may only have closed its descriptors: then a reaper will see to
-#: it), and removes its run directories and what they link to. $1 is the home; told are its pid, its start time and how
-#: its run directories begin. A process's name may hold parentheses and line ends: fields are counted from the last one.
-_REMOVE = r"""
-PATH=/usr/local/bin:/usr/bin:/bin
-home=$1
-set -f
-set -- $words
-pid=$1 start=$2 run=$3
-[ -n "$run" ] || exit 0
-lives() {
-    stat=
-    while IFS= read -r line || [ -n "$line" ]; do
-        stat="$stat $line"
-    done 2>/dev/null <"/proc/$pid/stat" || return 1
-    set -- ${stat##*) }
-    [ "${20}" = "$start" ] && [ "$1" != Z ] && [ "$1" != X ]
-}
-tries=0
-while lives; do
-    tries=$((tries + 1))
-    [ "$tries" -gt 100 ] && exit 0
-    sleep 0.1
-done
-set +f
-for each in "$home/$run"*; do
-    [ -d "$each" ] || continue
-    for link in "$each"/out-*; do
-        [ -L "$link" ] || continue
-        target=$(readlink -- "$link" && echo x)
-        target=${target%?x}
-        case ${target##*/} in *"${link##*/out-}"*) rm -rf -- "$target" ;; esac
-    done
-    rm -rf -- "$each" || { chmod -R u+rwx -- "$each" && rm -rf -- "$each"; }
-done
-"""
-
 
 class _Run:
-    """A run directory, locked where that can be. It stays until the end: removing one may cost milliseconds."""
+    """A run directory, locked where the file system has locks. It is removed at exit."""
 
     def __init__(self, home: str) -> None:
-        word = stale_tempfiles.owner_word(stale_tempfiles.own_key(), namespace("pid"))
+        word = stale_tempfiles.run_prefix(stale_tempfiles.own_key(), namespace("pid"))
         while True:
             self.path = os.path.join(home, word + os.urandom(4).hex())
             try:
@@ -80,7 +42,7 @@ class _Run:
                 return
 
     def _take(self) -> bool:
-        """Lock it; False when a reaper took it between making and locking."""
+        """Lock it; return False where another process removed it before."""
         self._fd, self._id = -1, (0, 0)
         try:
             with opening():
@@ -89,7 +51,7 @@ class _Run:
         except FileNotFoundError:
             return False
         except OSError as error:
-            debug("%s cannot be locked (%s): a kill leaves it for good", self.path, error)
+            debug("%s cannot be locked (%s): it stays after a kill", self.path, error)
             return True
         if not stale_tempfiles.is_at(self.path, fd):
             os.close(fd)
@@ -98,8 +60,8 @@ class _Run:
         self._id = facts.st_dev, facts.st_ino
         return True
 
-    def stands(self) -> bool:
-        """Whether it is still there; its lock is taken again where somebody has closed our descriptor."""
+    def exists(self) -> bool:
+        """Return True while it exists; lock it again where the program has closed our descriptor."""
         if self._fd < 0:
             return os.path.isdir(self.path)
         if not self._is_ours():
@@ -113,49 +75,48 @@ class _Run:
             return False
         return (facts.st_dev, facts.st_ino) == self._id
 
-    def leave(self) -> None:
-        """Give the lock back."""
+    def unlock(self) -> None:
+        """Release the lock."""
         if self._fd >= 0 and self._is_ours():
             os.close(self._fd)
         self._fd = -1
 
 
-class _Own:
-    """The run directories of this process, by home."""
+class _RunDirectories:
+    """The run directories of this process, by parent directory."""
 
     def __init__(self) -> None:
-        self._begin()
+        self._reset()
         reset_after_fork(self)
-        call_at_exit(self.remove_all, order=2)  # what is held may still write
+        call_at_exit(self.remove_all, order=2)  # after the scopes, which may still write
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.pid = os.getpid()
-        # Reentrant: a signal handler of the program may make or remove a file while we do.
+        # Reentrant: a signal handler of the program may make or remove a file meanwhile.
         self.lock = threading.RLock()
         self.runs: dict[str, _Run] = {}
         self.swept: set[str] = set()
-        self.sentinels: dict[str, Watchdog] = {}
 
     def after_fork(self) -> None:
-        """In a child: the files are the parent's, and a copy of the lock would keep them after its end."""
+        """Forget the parent's files in a child; a copy of its lock would keep them after its exit."""
         if self.pid != os.getpid():
             for run in self.runs.values():
-                run.leave()
-            self._begin()
+                run.unlock()
+            self._reset()
 
     def run(self, home: str) -> _Run:
-        """Under the lock: the run directory. Raises OSError."""
+        """Return the run directory, under the lock. Raises OSError."""
         if home not in self.swept:
             self.swept.add(home)
             stale_tempfiles.reap(home, [run.path for run in self.runs.values()])
         run = self.runs.get(home)
-        if run is None or not run.stands():
+        if run is None or not run.exists():
             run = self.runs[home] = _Run(home)
             arm()
         return run
 
     def remove_all(self) -> None:
-        """At the end of the program."""
+        """Remove all files, at exit."""
         if self.pid != os.getpid():
             return
         with self.lock:
@@ -163,25 +124,11 @@ class _Own:
                 with contextlib.suppress(OSError):
                     if stale_tempfiles.empty(run.path):
                         os.rmdir(run.path)
-                run.leave()
+                run.unlock()
             self.runs = {}
-        for sentinel in self.sentinels.values():
-            sentinel.dismiss()
-        self.sentinels = {}
-
-    def guard(self, home: str) -> None:
-        """Under the lock: have a shell that removes what we have in ``home`` when we are killed."""
-        sentinel = self.sentinels.get(home)
-        if sentinel is None or not sentinel.running:
-            key = stale_tempfiles.own_key()
-            with opening():
-                sentinel = self.sentinels[home] = Watchdog(_REMOVE, home)
-            word = stale_tempfiles.owner_word(key, namespace("pid"))
-            if not all(sentinel.send(str(each)) for each in (key.pid, key.start, word)):
-                warn("no shell can be started: after a kill temporary files stay until the next start")
 
 
-_own = _Own()
+_own = _RunDirectories()
 
 
 class TemporaryPath:
@@ -192,22 +139,22 @@ class TemporaryPath:
         self._link, self._pid = link, os.getpid()
 
     def remove(self) -> str:
-        """Remove it; returns what is wrong, or ``""``. One that was moved away or is gone is no fault.
+        """Remove it; return an error text, or ``""``. A file that was moved away or removed is no error.
 
-        Only the process that made it does. What cannot be removed is left to the end of the program and to reapers.
+        Only the process that made it does. What cannot be removed is retried at exit and by other processes.
         """
         if self._pid != os.getpid():
             return ""
         wrong = stale_tempfiles.remove(self.path)
         if wrong:
-            warn("temporary file not removed, and tried again later: %s", wrong)
+            warn("temporary file not removed, retried later: %s", wrong)
         elif self._link is not None:
             stale_tempfiles.remove(self._link)
         return wrong
 
 
 def home_directory() -> str:
-    """This user's directory for temporary files, made private. Raises :class:`~memwarden.errors.ActionFailed`."""
+    """Return this user's private directory for temporary files. Raises :class:`~memwarden.errors.ActionFailed`."""
     import tempfile  # 10 ms, for random numbers and compression
 
     owner = os.getuid() if hasattr(os, "getuid") else "tmp"
@@ -230,42 +177,37 @@ def home_directory() -> str:
     return home
 
 
-def make_file(
-    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None, *, sentinel: bool = False
-) -> TemporaryPath:
-    """An empty file, closed, that only this user may read.
+def make_file(suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None) -> TemporaryPath:
+    """Make an empty, closed file that only this user may read.
 
-    ``directory`` is where it shall stand, for a file that becomes part of what is there. With ``sentinel`` a shell
-    (about 1 MiB, one for the process) removes it within a moment of a kill; without it the next start does.
-    Raises :class:`~memwarden.errors.SettingsError` for a name that is none, and OSError where it cannot be made.
+    ``directory`` is for a file that becomes part of a directory's content. Raises
+    :class:`~memwarden.errors.SettingsError` for a bad suffix or prefix, and OSError where the file cannot be made.
     """
 
     def make(path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         os.close(os.open(path, flags, 0o600))
 
-    return _make(make, suffix, prefix, directory, sentinel)
+    return _make(make, suffix, prefix, directory)
 
 
 def make_directory(
-    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None, *, sentinel: bool = False
+    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
 ) -> TemporaryPath:
-    """An empty directory that only this user may enter; removed with all that is in it. As :func:`make_file`."""
-    return _make(lambda path: os.mkdir(path, 0o700), suffix, prefix, directory, sentinel)
+    """Make an empty directory that only this user may enter; it is removed with its content. As :func:`make_file`."""
+    return _make(lambda path: os.mkdir(path, 0o700), suffix, prefix, directory)
 
 
 def _make(
-    make: Callable[[str], None], suffix: str, prefix: str, directory: str | os.PathLike[str] | None, sentinel: bool
+    make: Callable[[str], None], suffix: str, prefix: str, directory: str | os.PathLike[str] | None
 ) -> TemporaryPath:
     _part_of_a_name("suffix", suffix)
     _part_of_a_name("prefix", prefix)
     word = os.urandom(8).hex()
     home = home_directory()
-    if _own.pid != os.getpid():  # forked without Python's knowledge
+    if _own.pid != os.getpid():  # forked by other code than os.fork
         _own.after_fork()
     with _own.lock:
-        if sentinel:
-            _own.guard(home)
         run = _own.run(home)
         path = os.path.join(run.path if directory is None else os.path.abspath(directory), prefix + word + suffix)
         link = None if directory is None else os.path.join(run.path, f"out-{word}")
@@ -287,17 +229,17 @@ def _part_of_a_name(what: str, given: object) -> None:
 
 
 def _note(path: str, link: str) -> None:
-    """Note down what will be made elsewhere."""
+    """Link to a file that will be made elsewhere."""
     try:
         os.symlink(path, link)
     except (OSError, NotImplementedError) as error:
-        debug("%s: no link can be made (%s), so a kill leaves %s for good", link, error, path)
+        debug("%s: no link can be made (%s), so %s stays after a kill", link, error, path)
 
 
 def reap() -> list[str]:
-    """Remove what killed processes of this user left, as the first temporary file of a process does by itself.
+    """Remove temporary files of killed processes of this user; return the removed run directories.
 
-    Returns the run directories that were removed.
+    The first temporary file of a process does so too.
     """
     with _own.lock:
         return stale_tempfiles.reap(home_directory(), [run.path for run in _own.runs.values()])

@@ -4,11 +4,11 @@
     python resize_batch.py
     python resize_batch.py --budget 128MiB --images 60 --report batch.svg
 
-Each task enlarges an image that is made up (a square of grey pixels) and counts the bright ones. What it holds grows
-with the square of the image's side; a few images are transparent and take three times as much, which is not known in
-advance. All of them at once would take several times the budget, so that a pool of processes would be killed, and one
-worker at a time would be slow. The executor learns what images of each size take, lets as many begin as there is
-memory for, and retries those that were killed.
+Each task enlarges a generated image (a square of grey pixels) and counts the bright ones. Its memory grows with the
+square of the image's side; a few images are transparent and take three times as much, which is not known in advance.
+All of them at once would exceed the budget several times, so that the kernel would kill a process pool, and one worker
+at a time would be slow. The executor learns the peak of each size, starts as many tasks as there is memory for, and
+retries those that it had to kill.
 """
 
 from __future__ import annotations

@@ -159,11 +159,10 @@ def test_a_task_that_fails_by_itself_is_not_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("cgroup", "budget", "times"), [(None, "48MiB", 2), (None, "480MiB", 1), (False, "48MiB", 1)])
-def test_a_task_whose_program_fails_where_memory_is_used_up_is_tried_once_more(
+def test_a_failed_program_is_retried_once_where_memory_is_used_up(
     cgroup: bool | None, budget: str, times: int, tmp_path: Path
 ) -> None:
-    """The kernel may have failed that program, which says no more than that it failed. It has not where there was room,
-    and where it does not hold anybody."""
+    """The kernel may have caused the failure, which has no other sign; not with free memory, or without a group."""
     if cgroup is None and not GRANTED & {"cgroup1", "cgroup2"}:
         pytest.skip("no group is granted")
     with BudgetedExecutor(1, budget=budget, cgroup=cgroup) as executor:
@@ -485,7 +484,7 @@ def test_workers_that_keep_memory_are_replaced() -> None:
     assert executor.report().peak_used < 250 * MIB
 
 
-def test_idle_workers_that_keep_much_make_room() -> None:
+def test_idle_workers_that_keep_much_are_stopped() -> None:
     """Two that keep 60 MiB each stand in the way of a task of 150 in a budget of 200."""
     with BudgetedExecutor(2, budget="200MiB", predictor=predicts(70)) as executor:
         list(executor.map(chores.keep, [60, 60]))

@@ -54,7 +54,7 @@ def test_the_rate_is_that_between_two_looks():
 
 
 def test_small_steps_are_no_growth():
-    """A hundredth and 64 KiB more than ever is a plateau still; below the peak is one, too."""
+    """1 % and 64 KiB more than ever is a plateau still; below the peak is one, too."""
     seen = RunningTask(task(1), 100 * MIB, 0.0)
     seen.update(50 * MIB, 1.0)
     seen.update(50 * MIB + 500_000, 2.0)

@@ -21,7 +21,7 @@ from memwarden.admission.executor.progress import ProgressCallback, progress_thr
 from memwarden.admission.executor.reservations import ReservationClient
 from memwarden.admission.executor.result_thread import ResultThread
 from memwarden.admission.executor.task_queue import TaskQueue
-from memwarden.admission.executor.task_scheduler import LINGER_SECONDS, Limits, TaskScheduler
+from memwarden.admission.executor.task_scheduler import IDLE_SECONDS, Limits, TaskScheduler
 from memwarden.admission.pool.event_loop import EventLoop
 from memwarden.admission.pool.worker_pool import WorkerPool
 from memwarden.errors import MemwardenError
@@ -187,7 +187,7 @@ class ExecutorManager:
             ready = self._loop.run_once(timeout)
         finally:
             self._asleep = False
-        if timeout == LINGER_SECONDS and not ready:
+        if timeout == IDLE_SECONDS and not ready:
             self._reservations.shrink_idle(self._pool)
         while self._submitted:
             self._queue.add(self._submitted.popleft())
@@ -203,7 +203,7 @@ class ExecutorManager:
         if not self._queue and not self._pool.working:
             if self._closing:
                 return 0.0
-            return LINGER_SECONDS if self._pool.overreserved else None
+            return IDLE_SECONDS if self._pool.overreserved else None
         return max(0.0, self._memory.next_sample - time.monotonic())
 
     def _is_done(self) -> bool:

@@ -14,7 +14,7 @@ from memwarden.model.units import seconds_text, size_text
 
 ProgressCallback: TypeAlias = Callable[[BatchReport], object]
 
-#: Seconds between two calls; nobody reads faster.
+#: Seconds between two calls; users do not read faster.
 _INTERVAL = 0.25
 #: Seconds that :meth:`ProgressThread.stop` waits for a terminal that takes no output.
 _STOP_TIMEOUT = 1.0

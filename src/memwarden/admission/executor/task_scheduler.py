@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from memwarden.model.footprints import TaskOutcome
 
 #: An idle worker keeps its reservation for so long while nothing is pending: the next task may come at once.
-LINGER_SECONDS = 0.05
+IDLE_SECONDS = 0.05
 #: A shorter task with a smaller peak does not need a sample at its end.
 SHORT_SECONDS = 0.02
 #: A worker that keeps so much more after a task than after its first one is replaced; and it returns freed memory to
@@ -147,7 +147,7 @@ class TaskScheduler:
         """
         item = self._queue.first
         largest = max(idle, key=lambda handle: handle.used)
-        waited = item.blocked_since is not None and now - item.blocked_since >= LINGER_SECONDS
+        waited = item.blocked_since is not None and now - item.blocked_since >= IDLE_SECONDS
         if largest.used > MIB or item.reserve <= free or waited:
             self._retire(largest)
 

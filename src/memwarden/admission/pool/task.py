@@ -8,7 +8,7 @@ from typing import Any
 
 from memwarden.model.footprints import Prediction, TaskKey
 
-#: A task grows when its peak rises by more than a hundredth and 64 KiB.
+#: A task grows when its peak rises by more than 1 % and 64 KiB.
 GROWTH, _LEAST_GROWTH = 0.01, 65536
 
 

@@ -50,15 +50,15 @@ def _microseconds(call: Callable[[], object], times: int) -> float:
 
 def main() -> bool:
     """Prints the table; whether what is promised was kept."""
-    told: dict[str, list[float]] = {"check": [], "floor": [], "guard": [], "threads": []}
+    reported: dict[str, list[float]] = {"check": [], "floor": [], "guard": [], "threads": []}
     _guard()
     for _ in range(ROUNDS):
         with memory_guard("1GiB") as monitor:
-            told["check"].append(_microseconds(monitor.check, CHECKS))
-        told["floor"].append(_microseconds(_floor, CHECKS))
-        told["guard"].append(_microseconds(_guard, BLOCKS))
-        told["threads"].append(_microseconds(_threads, BLOCKS))
-    median = {name: statistics.median(values) for name, values in told.items()}
+            reported["check"].append(_microseconds(monitor.check, CHECKS))
+        reported["floor"].append(_microseconds(_floor, CHECKS))
+        reported["guard"].append(_microseconds(_guard, BLOCKS))
+        reported["threads"].append(_microseconds(_threads, BLOCKS))
+    median = {name: statistics.median(values) for name, values in reported.items()}
     ratio = median["check"] / median["floor"]
     print("Guarded blocks, medians")
     print(f"  a checkpoint                 {median['check']:9.1f} µs")

@@ -248,36 +248,36 @@ class Count(NamedTuple):
 
 def count(rule: Rule, one: Course) -> Count:
     """Follow a course by a rule."""
-    told = [rule.update(float(second), percent) for second, percent in enumerate(one.read)]
-    changes = [second for second in range(1, len(told)) if told[second] != told[second - 1]]
+    reported = [rule.update(float(second), percent) for second, percent in enumerate(one.read)]
+    changes = [second for second in range(1, len(reported)) if reported[second] != reported[second - 1]]
     flaps = 0
     for at, second in enumerate(changes):
-        before, up = told[second - 1], told[second] > told[second - 1]
+        before, up = reported[second - 1], reported[second] > reported[second - 1]
         for later in changes[at + 1 :]:
             if later - second >= FLAP_SECONDS:
                 break
-            if told[later] <= before if up else told[later] >= before:
+            if reported[later] <= before if up else reported[later] >= before:
                 flaps += 1
                 break
     return Count(
-        len(told),
+        len(reported),
         len(changes),
         flaps,
-        sum(mine > true for mine, true in zip(told, one.true, strict=True)),
-        sum(mine < true for mine, true in zip(told, one.true, strict=True)),
-        sum(told[second] == 3 > told[second - 1] and one.true[second] < 2 for second in changes),
-        tuple(_late(told, one.true)),
+        sum(mine > true for mine, true in zip(reported, one.true, strict=True)),
+        sum(mine < true for mine, true in zip(reported, one.true, strict=True)),
+        sum(reported[second] == 3 > reported[second - 1] and one.true[second] < 2 for second in changes),
+        tuple(_late(reported, one.true)),
     )
 
 
-def _late(told: list[int], true: list[int]) -> Iterator[float]:
+def _late(reported: list[int], true: list[int]) -> Iterator[float]:
     begun = None
     for second, level in enumerate([*true, 0]):
         if level == 3:
             begun = second if begun is None else begun
         elif begun is not None:
             if second - begun >= EPISODE_SECONDS and begun:
-                yield next((at - begun for at in range(begun, second) if told[at] == 3), second - begun)
+                yield next((at - begun for at in range(begun, second) if reported[at] == 3), second - begun)
             begun = None
 
 

@@ -68,13 +68,13 @@ POSIX_ONLY = {
     ),
     "Windows gives no file to another user by a number": (
         "unit/faces/test_settings.py::test_a_file_that_was_skipped_is_shown",
-        "unit/settings/test_files.py::test_a_planted_file_is_passed_over_and_told",
+        "unit/settings/test_files.py::test_a_planted_file_is_skipped_and_reported",
     ),
     "Windows keeps a directory that somebody is in": (
         "unit/settings/test_files.py::test_a_working_directory_that_is_gone",
     ),
     "Windows has another home and other paths": (
-        "unit/settings/test_files.py::test_nobody_looks_above_home",
+        "unit/settings/test_files.py::test_no_file_above_home_is_read",
         "unit/settings/test_files.py::test_values_are_understood",
     ),
     "Windows' Python cannot ask for its C library": ("unit/actions/test_trim.py::test_another_c_library_is_not_asked",),

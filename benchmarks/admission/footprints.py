@@ -1,4 +1,4 @@
-"""How well peaks are foretold: families of tasks, each predicted before it runs and learned from afterwards.
+"""Accuracy of predicted peaks: families of tasks, each predicted before it runs and learned from afterwards.
 
 Each family is a relation of input size to peak. Twenty sequences of 300 tasks a family (``--development`` uses other
 seeds: those that settings may be chosen by). Reported, over all tasks of a sequence unless stated:
@@ -115,9 +115,9 @@ class Baseline:
         self.peaks: list[float] = []
 
     def reserve(self, size: float) -> float:
-        return self.told(size) if self.peaks else BUDGET / SLOTS
+        return self.reported(size) if self.peaks else BUDGET / SLOTS
 
-    def told(self, size: float) -> float:
+    def reported(self, size: float) -> float:
         raise NotImplementedError
 
     def again(self, size: float, seen: float) -> float:
@@ -130,24 +130,24 @@ class Baseline:
 
 
 class MaxSoFar(Baseline):
-    def told(self, size: float) -> float:
+    def reported(self, size: float) -> float:
         return max(self.peaks)
 
 
 class MeanAndDeviations(Baseline):
-    def told(self, size: float) -> float:
+    def reported(self, size: float) -> float:
         return statistics.fmean(self.peaks) + 2 * statistics.pstdev(self.peaks)
 
 
 class LastPeak(Baseline):
-    def told(self, size: float) -> float:
+    def reported(self, size: float) -> float:
         return self.peaks[-1]
 
 
 class LeastSquares(Baseline):
     """A line through all points, and two deviations."""
 
-    def told(self, size: float) -> float:
+    def reported(self, size: float) -> float:
         if len(self.peaks) < 3:
             return max(self.peaks)
         slope, offset = statistics.linear_regression(self.sizes, self.peaks)
@@ -157,7 +157,7 @@ class LeastSquares(Baseline):
 
 
 class WorstCase(Baseline):
-    """Knows the largest peak of the family beforehand, as nobody does."""
+    """Knows the largest peak of the family beforehand: the lower bound."""
 
     def __init__(self, runs: list[Run]) -> None:
         super().__init__()

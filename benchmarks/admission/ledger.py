@@ -1,4 +1,4 @@
-"""What a reservation costs, and how soon one that comes back is somebody else's.
+"""Cost of a reservation, and the time until a released one is granted to another process.
 
 Rounds of all ways take turns in this process, on one file system: a reservation that is made and returned (wall clock),
 against the least that processes can do to keep out of each other's way: ``flock`` on an open file, which gives no
@@ -55,7 +55,7 @@ except Exception:
 print((cpu() - before) / (time.monotonic() - begun), flush=True)
 """
 
-_CROWD = """
+_RIVALS = """
 import sys, time
 from memwarden.admission.ledger.ledger import Ledger
 ledger = Ledger("1GiB", path=sys.argv[1])
@@ -86,8 +86,8 @@ def _costs(folder: str) -> dict[str, float]:
     lock = os.open(f"{folder}/flock", os.O_RDWR | os.O_CREAT)
     semaphore = multiprocessing.get_context("spawn").Semaphore(4)
     alone = Ledger("1GiB", path=f"{folder}/alone")
-    crowded = Ledger("1GiB", path=f"{folder}/crowded")
-    others = [crowded.reserve("1MiB") for _ in range(100)]
+    rivalsed = Ledger("1GiB", path=f"{folder}/rivalsed")
+    others = [rivalsed.reserve("1MiB") for _ in range(100)]
 
     def by_flock() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ def _costs(folder: str) -> dict[str, float]:
         "bare flock": by_flock,
         "multiprocessing.Semaphore": by_semaphore,
         "ledger": lambda: alone.reserve("1MiB").release(),
-        "ledger, 100 others hold": lambda: crowded.reserve("1MiB").release(),
+        "ledger, 100 others hold": lambda: rivalsed.reserve("1MiB").release(),
     }
     costs: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
@@ -116,16 +116,16 @@ def _costs(folder: str) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in costs.items()}
 
 
-def _crowd(path: str, size: str, processes: int = 8, calls: int = 200) -> float:
+def _rivals(path: str, size: str, processes: int = 8, calls: int = 200) -> float:
     """Reservations a second of so many processes at once."""
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(_program(_CROWD, path, calls, size)) for _ in range(processes)]
-        for process in crowd:
+        rivals = [stack.enter_context(_program(_RIVALS, path, calls, size)) for _ in range(processes)]
+        for process in rivals:
             process.stdout.readline()  # type: ignore[union-attr]
-        for process in crowd:
+        for process in rivals:
             process.stdin.write("go\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
-        return processes * calls / max(float(process.stdout.readline()) for process in crowd)  # type: ignore[union-attr]
+        return processes * calls / max(float(process.stdout.readline()) for process in rivals)  # type: ignore[union-attr]
 
 
 def _returns(path: str, times: int, *, kill: bool) -> list[float]:
@@ -173,11 +173,11 @@ def main() -> bool:
     """Print the tables; whether every promise was kept."""
     with tempfile.TemporaryDirectory() as folder:
         costs = _costs(folder)
-        print(f"Reserve and return, nobody else: median of {ROUNDS} rounds of {CALLS}, wall clock")
+        print(f"Reserve and release, no other process: median of {ROUNDS} rounds of {CALLS}, wall clock")
         for name, cost in costs.items():
             print(f"{name:<28}{cost:>9.1f} us")
-        print(f"\nEight processes at once: {_crowd(f'{folder}/c1', '1MiB'):.0f} reservations a second where all fit,")
-        print(f"{_crowd(f'{folder}/c2', '600MiB', calls=50):.0f} where one at a time does")
+        print(f"\nEight processes at once: {_rivals(f'{folder}/c1', '1MiB'):.0f} reservations a second where all fit,")
+        print(f"{_rivals(f'{folder}/c2', '600MiB', calls=50):.0f} where one at a time does")
         released = _returns(f"{folder}/r", RELEASES, kill=False)
         killed = _returns(f"{folder}/k", KILLS, kill=True)
         print("\nUntil a waiter in another process is in (median; worst)")

@@ -230,7 +230,7 @@ def _slower(ways: dict[str, Wrap], code: Callable[[int], Any], times: int) -> bo
 def _right(ways: dict[str, Wrap]) -> bool:
     print("\nA peak of so many MiB: what was reported, at the worst of 10")
     worst = 0.0
-    for seconds, told in ((0.0, "gone at once"), (0.05, "held for 50 ms")):
+    for seconds, label in ((0.0, "gone at once"), (0.05, "held for 50 ms")):
         for size in (17, 64, 256):
             for name, wrap in ways.items():
                 function, peak = wrap(_spike)
@@ -241,7 +241,7 @@ def _right(ways: dict[str, Wrap]) -> bool:
                     function(size * MIB, seconds)
                     off.append(peak() / MIB - size)
                 furthest = max(off, key=abs)
-                print(f"{name:<28}{size:>5} MiB, {told:<16}{furthest:>+10.2f} MiB")
+                print(f"{name:<28}{size:>5} MiB, {label:<16}{furthest:>+10.2f} MiB")
                 if name == "memwarden":
                     worst = max(worst, abs(furthest))
     print(f"(promised: memwarden within {MOST_OFF:g} MiB; its worst: {worst:.2f})")

@@ -115,14 +115,15 @@ def main(seed: int = EVALUATION, baselines: bool = True) -> bool:
         for name, make in BASELINES.items():
             if make is not BASELINES["the seed's rule, +10 %"]:
                 _row(name, score(make, watched)[0], tuple(ERRORS))
-    told = first.figures()
-    print("foretold at 25/50/75 %:", *(f"{told[f'told {at}']:.2f}" for at in ("25%", "50%", "75%")), "of the leaks")
+    figures = first.figures()
+    shares = (f"{figures[f'told {at}']:.2f}" for at in ("25%", "50%", "75%"))
+    print("forecasts at 25/50/75 %:", *shares, "of the leaks")
     micro, kilo = _cost(watched[:: COUNT // 2])
     print(f"\n{micro:.1f} us of CPU a reading, at most {kilo:.1f} kB a series")
     _families(first, second)
     missed = _missed("suspected", first, SUSPECTED) + _missed("confirmed", second, CONFIRMED)
     missed += _missed("from inside", inside, INSIDE) + _missed("time left", first, {**ERRORS, **RANGES})
-    missed += [f"{k} is {told[k]:.2f}, too sure of itself" for k in RANGES if "held" in k and told[k] > MOST_HELD]
+    missed += [f"{k} is {figures[k]:.2f}, too sure of itself" for k in RANGES if "held" in k and figures[k] > MOST_HELD]
     missed += _missed("recordings", recorded[1], {"f1": (0.90, True)})
     if any(row.false and not row.leak for row in recorded[1].rows):
         missed.append("a healthy recording was confirmed")

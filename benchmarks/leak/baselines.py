@@ -101,12 +101,12 @@ class Straight(Window):
         if self.skipped % self.thin:
             self.count += 1
             return self.last
-        told = super().update(t, value, limit)
+        reported = super().update(t, value, limit)
         if len(self.values) == self.size:
             self.times = deque(list(self.times)[1::2], maxlen=self.size)
             self.values = deque(list(self.values)[1::2], maxlen=self.size)
             self.thin *= 2
-        return told
+        return reported
 
     def judge(self, times: list[float], values: list[float]) -> Verdict:
         best = 0.0

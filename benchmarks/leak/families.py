@@ -63,8 +63,8 @@ class Make:
         self.step = rng.choice((5.0, 15.0, 30.0, 60.0, 120.0))
         self.times = [i * self.step for i in range(self.n)]
         self.level = rng.uniform(60, 500)
-        self.room = self.level * rng.uniform(0.6, 4.0)
-        self.noise = self.room * 10 ** rng.uniform(-3.3, -1.9)
+        self.headroom = self.level * rng.uniform(0.6, 4.0)
+        self.noise = self.headroom * 10 ** rng.uniform(-3.3, -1.9)
         self.values = [self.level] * self.n
         self.restarts: list[int] = []
         self.caches: list[list[tuple[float, float]]] = [[] for _ in range(self.n)]
@@ -82,7 +82,7 @@ class Make:
 
     def warm(self, most: float = 0.15) -> None:
         """The start of a process: a few per cent of the time, and up to ``most`` of the room."""
-        size, slow = self.room * self.rng.uniform(0.01, most), self.rng.uniform(0.004, 0.03)
+        size, slow = self.headroom * self.rng.uniform(0.01, most), self.rng.uniform(0.004, 0.03)
         self.add(lambda u: -size * math.exp(-u / slow))
 
     def blur(self, heavy: bool = False) -> None:
@@ -161,7 +161,7 @@ class Make:
 
     def done(self, limit: float | list[float] | None = None) -> Series:
         """A healthy series."""
-        most = limit if limit is not None else self.level + self.room
+        most = limit if limit is not None else self.level + self.headroom
         limits = most if isinstance(most, list) else [max(most, 1.02 * max(self.values))] * self.n
         return self._series(limits, self.n)
 
@@ -207,14 +207,14 @@ def heavy(m: Make) -> Series:
 
 
 def warmup(m: Make) -> Series:
-    size, slow = m.room * m.rng.uniform(0.1, 0.5), m.rng.uniform(0.03, 0.2)
+    size, slow = m.headroom * m.rng.uniform(0.1, 0.5), m.rng.uniform(0.03, 0.2)
     m.add(lambda u: size * (1 - math.exp(-u / slow)))
     m.blur()
     return m.done()
 
 
 def logarithmic(m: Make) -> Series:
-    size, slow, stop = m.room * m.rng.uniform(0.1, 0.45), m.rng.uniform(0.005, 0.05), m.rng.uniform(0.5, 1.0)
+    size, slow, stop = m.headroom * m.rng.uniform(0.1, 0.45), m.rng.uniform(0.005, 0.05), m.rng.uniform(0.5, 1.0)
     m.add(lambda u: size * math.log1p(min(u, stop) / slow) / math.log1p(1 / slow))
     m.blur()
     return m.done()
@@ -223,7 +223,7 @@ def logarithmic(m: Make) -> Series:
 def cache_straight(m: Make) -> Series:
     m.warm(0.05)
     begin = m.rng.choice((0.0, m.rng.uniform(0.05, 0.4)))
-    m.cache(m.room * m.rng.uniform(0.1, 0.5), begin, begin + m.rng.uniform(0.15, 0.55))
+    m.cache(m.headroom * m.rng.uniform(0.1, 0.5), begin, begin + m.rng.uniform(0.15, 0.55))
     m.blur()
     return m.done()
 
@@ -231,7 +231,7 @@ def cache_straight(m: Make) -> Series:
 def cache_saturating(m: Make) -> Series:
     m.warm(0.05)
     begin = m.rng.choice((0.0, m.rng.uniform(0.05, 0.4)))
-    m.cache(m.room * m.rng.uniform(0.1, 0.5), begin, begin + m.rng.uniform(0.4, 1.2), m.rng.uniform(2, 5))
+    m.cache(m.headroom * m.rng.uniform(0.1, 0.5), begin, begin + m.rng.uniform(0.4, 1.2), m.rng.uniform(2, 5))
     m.blur()
     return m.done()
 
@@ -239,16 +239,16 @@ def cache_saturating(m: Make) -> Series:
 def two_caches(m: Make) -> Series:
     m.warm(0.05)
     first = m.rng.uniform(0.1, 0.3)
-    m.cache(m.room * m.rng.uniform(0.05, 0.22), 0.0, first, m.rng.choice((0, 2, 4)))
+    m.cache(m.headroom * m.rng.uniform(0.05, 0.22), 0.0, first, m.rng.choice((0, 2, 4)))
     begin = first + m.rng.uniform(0.05, 0.25)
-    m.cache(m.room * m.rng.uniform(0.05, 0.25), begin, begin + m.rng.uniform(0.15, 0.4), m.rng.choice((0, 2, 4)))
+    m.cache(m.headroom * m.rng.uniform(0.05, 0.25), begin, begin + m.rng.uniform(0.15, 0.4), m.rng.choice((0, 2, 4)))
     m.blur()
     return m.done()
 
 
 def hump(m: Make) -> Series:
     m.warm(0.05)
-    begin, long, size = m.rng.uniform(0.1, 0.5), m.rng.uniform(0.1, 0.4), m.room * m.rng.uniform(0.1, 0.45)
+    begin, long, size = m.rng.uniform(0.1, 0.5), m.rng.uniform(0.1, 0.4), m.headroom * m.rng.uniform(0.1, 0.45)
     rise = m.rng.choice((0.5, 0.75, 0.95))
 
     def shape(u: float) -> float:
@@ -265,21 +265,21 @@ def hump(m: Make) -> Series:
 
 def sawtooth(m: Make) -> Series:
     m.warm(0.05)
-    m.teeth(m.room * m.rng.uniform(0.05, 0.5), m.rng.randint(8, 120))
+    m.teeth(m.headroom * m.rng.uniform(0.05, 0.5), m.rng.randint(8, 120))
     m.blur()
     return m.done()
 
 
 def daily(m: Make) -> Series:
     m.warm(0.05)
-    m.day(m.room * m.rng.uniform(0.1, 0.5), m.rng.uniform(1.5, 8))
+    m.day(m.headroom * m.rng.uniform(0.1, 0.5), m.rng.uniform(1.5, 8))
     m.blur()
     return m.done()
 
 
 def batch(m: Make) -> Series:
     m.warm(0.05)
-    m.batches(m.room * m.rng.uniform(0.1, 0.6), m.rng.randint(10, 150), m.rng.uniform(0.2, 0.8))
+    m.batches(m.headroom * m.rng.uniform(0.1, 0.6), m.rng.randint(10, 150), m.rng.uniform(0.2, 0.8))
     m.blur()
     return m.done()
 
@@ -290,10 +290,10 @@ def steps(m: Make) -> Series:
     at = sorted(m.rng.random() for _ in range(m.rng.randint(2, 9)))
     changes = []
     for when in at:
-        if loaded and (m.rng.random() < 0.4 or sum(loaded) > 0.35 * m.room):
+        if loaded and (m.rng.random() < 0.4 or sum(loaded) > 0.35 * m.headroom):
             size = -loaded.pop(m.rng.randrange(len(loaded)))
         else:
-            loaded.append(size := m.room * m.rng.uniform(0.03, 0.2))
+            loaded.append(size := m.headroom * m.rng.uniform(0.03, 0.2))
         changes.append((when, size))
     m.add(lambda u: sum(size for when, size in changes if u >= when))
     m.blur()
@@ -302,14 +302,14 @@ def steps(m: Make) -> Series:
 
 def bursts(m: Make) -> Series:
     m.warm(0.05)
-    m.bursts(m.room * m.rng.uniform(0.1, 0.7), m.rng.uniform(0.005, 0.08))
+    m.bursts(m.headroom * m.rng.uniform(0.1, 0.7), m.rng.uniform(0.005, 0.08))
     m.blur()
     return m.done()
 
 
 def irregular(m: Make) -> Series:
     m.warm()
-    m.day(m.room * m.rng.uniform(0.0, 0.2), m.rng.uniform(1.5, 8))
+    m.day(m.headroom * m.rng.uniform(0.0, 0.2), m.rng.uniform(1.5, 8))
     m.blur()
     m.irregular()
     return m.done()
@@ -317,7 +317,7 @@ def irregular(m: Make) -> Series:
 
 def restarts(m: Make) -> Series:
     m.restart(m.rng.randint(1, 5))
-    size, slow = m.room * m.rng.uniform(0.05, 0.4), m.n * m.rng.uniform(0.01, 0.06)
+    size, slow = m.headroom * m.rng.uniform(0.05, 0.4), m.n * m.rng.uniform(0.01, 0.06)
     born = 0
     for i in range(m.n):
         if i in m.restarts:
@@ -329,31 +329,31 @@ def restarts(m: Make) -> Series:
 
 def clock_set(m: Make) -> Series:
     m.warm(0.05)
-    m.day(m.room * m.rng.uniform(0.0, 0.25), m.rng.uniform(1.5, 8))
+    m.day(m.headroom * m.rng.uniform(0.0, 0.25), m.rng.uniform(1.5, 8))
     m.blur()
     made = m.done()
     return _set_clock(made, m.rng)
 
 
 def _set_clock(made: Series, rng: random.Random) -> Series:
-    made.true_times, told, off = made.times, [], 0.0
+    made.true_times, reported, off = made.times, [], 0.0
     for t in made.times:
         if rng.random() < 0.004:
             off += rng.choice((-7200.0, -3600.0, -30.0, 45.0, 3600.0, 86400.0))
-        told.append(t + off)
-    made.times = told
+        reported.append(t + off)
+    made.times = reported
     return made
 
 
 def limit_moves(m: Make) -> Series:
     m.warm(0.05)
-    m.teeth(m.room * m.rng.uniform(0.01, 0.1), m.rng.randint(8, 40))
+    m.teeth(m.headroom * m.rng.uniform(0.01, 0.1), m.rng.randint(8, 40))
     m.blur()
     top = max(m.values)
-    limits, most = [], top + m.room * m.rng.uniform(0.4, 1.0)
+    limits, most = [], top + m.headroom * m.rng.uniform(0.4, 1.0)
     for _ in range(m.n):
         if m.rng.random() < 0.003:
-            most = top + m.room * m.rng.uniform(0.15, 1.2)
+            most = top + m.headroom * m.rng.uniform(0.15, 1.2)
         limits.append(most)
     return m.done(limits)
 
@@ -367,9 +367,9 @@ def _onset(m: Make, least: float = 0.1, most: float = 0.5) -> float:
 
 def leak_slow(m: Make) -> Series:
     m.warm()
-    m.noise = m.room * m.rng.uniform(0.01, 0.04)
+    m.noise = m.headroom * m.rng.uniform(0.01, 0.04)
     at = _onset(m)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -378,7 +378,7 @@ def leak_fast(m: Make) -> Series:
     m.warm()
     at = _onset(m, 0.2, 0.6)
     end = at + m.rng.uniform(0.06, 0.25)
-    m.add(lambda u: m.room * max(0.0, u - at) / (end - at))
+    m.add(lambda u: m.headroom * max(0.0, u - at) / (end - at))
     m.blur()
     return m.leaking(at, end)
 
@@ -386,14 +386,14 @@ def leak_fast(m: Make) -> Series:
 def leak_late(m: Make) -> Series:
     m.warm()
     at = _onset(m, 0.6, 0.85)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at, 1.0)
 
 
 def leak_birth(m: Make) -> Series:
     m.warm(0.1)
-    m.add(lambda u: m.room * u)
+    m.add(lambda u: m.headroom * u)
     m.blur()
     return m.leaking(0.0)
 
@@ -401,8 +401,8 @@ def leak_birth(m: Make) -> Series:
 def leak_teeth(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m)
-    m.teeth(m.room * m.rng.uniform(0.05, 0.4), m.rng.randint(8, 60))
-    m.add(_after(at, lambda x: m.room * x))
+    m.teeth(m.headroom * m.rng.uniform(0.05, 0.4), m.rng.randint(8, 60))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -410,8 +410,8 @@ def leak_teeth(m: Make) -> Series:
 def leak_daily(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m, 0.1, 0.35)
-    m.day(m.room * m.rng.uniform(0.05, 0.35), m.rng.uniform(4, 14))
-    m.add(_after(at, lambda x: m.room * x))
+    m.day(m.headroom * m.rng.uniform(0.05, 0.35), m.rng.uniform(4, 14))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -425,7 +425,7 @@ def leak_tasks(m: Make) -> Series:
         if m.rng.random() < (0.03 if busy else 0.06):
             busy = not busy
         if busy and i >= at * m.n and m.rng.random() < 0.6:
-            held += m.room / m.n * m.rng.uniform(0.5, 4)
+            held += m.headroom / m.n * m.rng.uniform(0.5, 4)
         m.values[i] += held
     m.blur()
     return m.leaking(at)
@@ -434,7 +434,7 @@ def leak_tasks(m: Make) -> Series:
 def leak_faster(m: Make) -> Series:
     m.warm(0.05)
     at, power = _onset(m), m.rng.uniform(1.3, 2.2)
-    m.add(_after(at, lambda x: m.room * x**power))
+    m.add(_after(at, lambda x: m.headroom * x**power))
     m.blur()
     return m.leaking(at)
 
@@ -442,7 +442,7 @@ def leak_faster(m: Make) -> Series:
 def leak_slower(m: Make) -> Series:
     m.warm(0.05)
     at, power = _onset(m), m.rng.uniform(0.55, 0.85)
-    m.add(_after(at, lambda x: m.room * x**power))
+    m.add(_after(at, lambda x: m.headroom * x**power))
     m.blur()
     return m.leaking(at)
 
@@ -451,7 +451,7 @@ def leak_stairs(m: Make) -> Series:
     m.warm(0.05)
     at, count = _onset(m), m.rng.randint(9, 40)
     whens = sorted(m.rng.uniform(at, 1) for _ in range(count))
-    heights = [m.rng.uniform(0.4, 1.6) * m.room / count for _ in whens]
+    heights = [m.rng.uniform(0.4, 1.6) * m.headroom / count for _ in whens]
     sums = [0.0]
     for height in heights:
         sums.append(sums[-1] + height)
@@ -470,7 +470,7 @@ def leak_restarts(m: Make) -> Series:
     for i in range(m.n):
         if i in m.restarts:
             born = i
-        m.values[i] += m.room * max(0, i - born) / last
+        m.values[i] += m.headroom * max(0, i - born) / last
     m.blur()
     return m.leaking(at, 1.0)
 
@@ -478,8 +478,8 @@ def leak_restarts(m: Make) -> Series:
 def leak_bursts(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m)
-    m.bursts(m.room * m.rng.uniform(0.05, 0.4), m.rng.uniform(0.01, 0.08))
-    m.add(_after(at, lambda x: m.room * x))
+    m.bursts(m.headroom * m.rng.uniform(0.05, 0.4), m.rng.uniform(0.01, 0.08))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -487,8 +487,8 @@ def leak_bursts(m: Make) -> Series:
 def leak_beside_cache(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m)
-    m.cache(m.room * m.rng.uniform(0.05, 0.3), 0.0, m.rng.uniform(0.1, 0.6), m.rng.choice((0, 3)))
-    m.add(_after(at, lambda x: m.room * x))
+    m.cache(m.headroom * m.rng.uniform(0.05, 0.3), 0.0, m.rng.uniform(0.1, 0.6), m.rng.choice((0, 3)))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -496,7 +496,7 @@ def leak_beside_cache(m: Make) -> Series:
 def leak_irregular(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     m.irregular()
     return m.leaking(at)
@@ -506,8 +506,8 @@ def leak_batches(m: Make) -> Series:
     """Peaks over a floor that rises with each job."""
     m.warm(0.05)
     at = _onset(m, 0.05, 0.3)
-    ends = m.batches(m.room * m.rng.uniform(0.3, 1.2), m.rng.randint(12, 60), m.rng.uniform(0.3, 0.7))
-    kept, each = 0.0, 0.6 * m.room / max(1, sum(end > at * m.n for end in ends))
+    ends = m.batches(m.headroom * m.rng.uniform(0.3, 1.2), m.rng.randint(12, 60), m.rng.uniform(0.3, 0.7))
+    kept, each = 0.0, 0.6 * m.headroom / max(1, sum(end > at * m.n for end in ends))
     marks = set(ends)
     for i in range(m.n):
         if i in marks and i > at * m.n:
@@ -520,7 +520,7 @@ def leak_batches(m: Make) -> Series:
 def leak_clock_set(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return _set_clock(m.leaking(at), m.rng)
 
@@ -542,7 +542,7 @@ WATCHED: dict[str, Family] = {
 def wandering(m: Make) -> Series:
     """A level that wanders and always comes back."""
     m.warm(0.05)
-    at, pull, size = 0.0, m.rng.uniform(0.01, 0.1), m.room * m.rng.uniform(0.03, 0.1)
+    at, pull, size = 0.0, m.rng.uniform(0.01, 0.1), m.headroom * m.rng.uniform(0.03, 0.1)
     for i in range(m.n):
         at += -pull * at + m.rng.gauss(0, size * math.sqrt(2 * pull))
         m.values[i] += max(-0.5 * m.level, at)
@@ -553,7 +553,7 @@ def wandering(m: Make) -> Series:
 def fragmented(m: Make) -> Series:
     """An arena whose high-water mark rises ever more seldom."""
     m.warm(0.05)
-    mark, size = 0.0, m.room * m.rng.uniform(0.1, 0.3)
+    mark, size = 0.0, m.headroom * m.rng.uniform(0.1, 0.3)
     for i in range(m.n):
         mark = max(mark, size * (1 - 1 / (1 + m.rng.expovariate(1.2))))
         m.values[i] += mark + (0.0 if i % 7 else 0.02 * size)
@@ -564,7 +564,7 @@ def fragmented(m: Make) -> Series:
 def weekend(m: Make) -> Series:
     """Five working days of load, two of rest."""
     m.warm(0.05)
-    size, days = m.room * m.rng.uniform(0.15, 0.45), m.rng.randint(6, 16)
+    size, days = m.headroom * m.rng.uniform(0.15, 0.45), m.rng.randint(6, 16)
     m.add(lambda u: size * max(0.0, math.sin(math.pi * (u * days % 1))) * (0.15 if int(u * days) % 7 >= 5 else 1.0))
     m.blur()
     return m.done()
@@ -573,7 +573,7 @@ def weekend(m: Make) -> Series:
 def trimmed_cache(m: Make) -> Series:
     """A cache that grows and is cut to half, again and again."""
     m.warm(0.05)
-    held, most = 0.0, m.room * m.rng.uniform(0.1, 0.4)
+    held, most = 0.0, m.headroom * m.rng.uniform(0.1, 0.4)
     rate = most / m.rng.randint(60, 400)
     for i in range(m.n):
         held += rate * m.rng.uniform(0.3, 1.7)
@@ -590,7 +590,7 @@ def new_version(m: Make) -> Series:
     now = 0.0
     for i in range(m.n):
         if i in m.restarts:
-            now = m.room * m.rng.uniform(-0.1, 0.4)
+            now = m.headroom * m.rng.uniform(-0.1, 0.4)
         m.values[i] += now
     m.blur()
     return m.done()
@@ -600,7 +600,7 @@ def leak_trimmed(m: Make) -> Series:
     """Now and then some of it is given back, never all."""
     m.warm(0.05)
     at = _onset(m, 0.1, 0.4)
-    held, rate = 0.0, 1.6 * m.room / m.n
+    held, rate = 0.0, 1.6 * m.headroom / m.n
     for i in range(m.n):
         if i >= at * m.n:
             held += rate
@@ -615,7 +615,7 @@ def leak_two_rates(m: Make) -> Series:
     m.warm(0.05)
     at = _onset(m, 0.1, 0.4)
     turn, ratio = m.rng.uniform(0.3, 0.7), m.rng.uniform(0.3, 3)
-    m.add(_after(at, lambda x: m.room * (min(x, turn) + ratio * max(0.0, x - turn))))
+    m.add(_after(at, lambda x: m.headroom * (min(x, turn) + ratio * max(0.0, x - turn))))
     m.blur()
     return m.leaking(at)
 
@@ -626,7 +626,7 @@ def leak_office_hours(m: Make) -> Series:
     at, days, held = _onset(m, 0.05, 0.3), m.rng.randint(6, 20), 0.0
     for i in range(m.n):
         if i >= at * m.n and (i / m.n * days) % 1 < 0.45:
-            held += m.room / m.n * 2
+            held += m.headroom / m.n * 2
         m.values[i] += held
     m.blur()
     return m.leaking(at)
@@ -635,9 +635,9 @@ def leak_office_hours(m: Make) -> Series:
 def leak_after_step(m: Make) -> Series:
     """A model is loaded, and from then on each call keeps something."""
     m.warm(0.05)
-    at, size = _onset(m, 0.2, 0.5), m.room * m.rng.uniform(0.1, 0.4)
+    at, size = _onset(m, 0.2, 0.5), m.headroom * m.rng.uniform(0.1, 0.4)
     m.add(lambda u: size if u > at else 0.0)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 
@@ -646,9 +646,9 @@ def leak_wandering(m: Make) -> Series:
     m.warm(0.05)
     at, where = _onset(m, 0.1, 0.4), 0.0
     for i in range(m.n):
-        where += -0.05 * where + m.rng.gauss(0, m.room * 0.008)
+        where += -0.05 * where + m.rng.gauss(0, m.headroom * 0.008)
         m.values[i] += max(-0.5 * m.level, where)
-    m.add(_after(at, lambda x: m.room * x))
+    m.add(_after(at, lambda x: m.headroom * x))
     m.blur()
     return m.leaking(at)
 

@@ -1,4 +1,4 @@
-"""How a detector is scored: strictly, online, as whoever is woken by it would.
+"""How a detector is scored: strictly, online, by its first verdict.
 
 Every rise of the verdict in a healthy series, or before a leak's onset, is a false alarm. An alarm that is already on
 at the onset earns nothing. Delay is the share of the way from onset to exhaustion that had passed at the alarm.

@@ -1,6 +1,6 @@
 """What the monitors of the old names weigh: CPU seconds an hour at their default intervals, and added memory.
 
-Each case is a process of its own with the real readers. At 300 s nobody wants to wait for an hour, so the cost of
+Each case is a process of its own with the real readers. At 300 s a run would take an hour, so the cost of
 a look is measured at a short interval, and reckoned for the looks of an hour; what the process costs between looks
 is measured while nothing is due. The looks are made dear: every check alerts and flushes its line to the disk.
 """

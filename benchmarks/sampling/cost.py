@@ -4,8 +4,8 @@ All of a group run round-robin in this process, and the figure is the median ove
 (user and system) a sample: other load then changes caches, not the account. The floor (``floor.c``) is compiled
 with ``cc`` into a temporary directory; without a compiler the promises that name it are not judged.
 
-The members of the trees sleep. ``a start before each look`` is what a busy machine adds: somebody else starts and
-ends a process before each look, so that the reader has to ask who is new. Only the look is counted, and another
+The members of the trees sleep. ``a start before each look`` is what a busy machine adds: another process starts and
+ends a process before each look, so that the reader has to search new members. Only the look is counted, and another
 reader looks in between, so that this row is warm as the others are.
 """
 
@@ -142,7 +142,7 @@ while os.read(0, 1):
 
 @contextlib.contextmanager
 def starter() -> Iterator[Callable[[], object]]:
-    """Somebody else who starts a process, and waits for its end, each time he is asked."""
+    """Another process that starts a process and waits for its end, on request."""
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", _STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
@@ -260,7 +260,7 @@ def _tree(c: Any, keep: int, size: int, root: int, start: Callable[[], object]) 
     samplers["memwarden, a start before each look"] = disturbed(disturbed_one.read, start, ours.read)
     if size > 256:
         samplers["memwarden, 1024 descriptors allowed"] = timed(bounded.read)
-    samplers["psutil, kept objects, nobody new"] = timed(lambda: [each.memory_info().rss for each in family])
+    samplers["psutil, kept objects, no new process"] = timed(lambda: [each.memory_info().rss for each in family])
     samplers["psutil children(recursive), sizes"] = timed(
         lambda: [each.memory_info().rss for each in [process, *process.children(recursive=True)]]
     )

@@ -73,7 +73,7 @@ def test_all_monitors_together_take_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.contract("S1-59", "S2-48", "S2-50", "X-16")
 def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> None:
-    """A look with everything that follows it costs less than a hundredth of the quickest default interval, 2 s.
+    """A look with everything that follows it costs less than 1 % of the quickest default interval, 2 s.
 
     The monitor that looks every 300 s stays under that all the more; and both at work are one look.
     """

@@ -81,14 +81,14 @@ def figures(folder: Path, events: int) -> Any:
     return json.loads(ran.stdout)
 
 
-def check(told: Any) -> None:
+def check(reported: Any) -> None:
     """Flat from the second fifth to the last."""
-    resident, descriptors, _ = told["before"]
-    for each_resident, each_descriptors, each_history in told["seen"]:
-        assert each_resident - resident <= 768 * 1024, told
-        assert each_descriptors == descriptors, told
-        assert each_history <= told["size"], told
-    assert told["closed"] <= descriptors - 4, told  # history, its log and what is shared, and the lines
+    resident, descriptors, _ = reported["before"]
+    for each_resident, each_descriptors, each_history in reported["seen"]:
+        assert each_resident - resident <= 768 * 1024, reported
+        assert each_descriptors == descriptors, reported
+        assert each_history <= reported["size"], reported
+    assert reported["closed"] <= descriptors - 4, reported  # history, its log and what is shared, and the lines
 
 
 def test_ten_thousand_events_take_nothing_that_stays(tmp_path: Path) -> None:

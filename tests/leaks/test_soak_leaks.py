@@ -123,20 +123,20 @@ def soak(folder: Path, looks: int, kind: str) -> Any:
     return json.loads(ran.stdout)
 
 
-def check(told: Any, kind: str) -> None:
+def check(reported: Any, kind: str) -> None:
     """Flat from the first third on."""
-    print(told)
-    first, *others = told["seen"]
+    print(reported)
+    first, *others = reported["seen"]
     for each in others:
-        assert each["resident"] - first["resident"] <= TOLERANCE, told
-        assert (each["threads"], each["descriptors"]) == (first["threads"], first["descriptors"]), told
-        assert each["disk"] <= (8 if kind == "rules" else 3) << 20, told
+        assert each["resident"] - first["resident"] <= TOLERANCE, reported
+        assert (each["threads"], each["descriptors"]) == (first["threads"], first["descriptors"]), reported
+        assert each["disk"] <= (8 if kind == "rules" else 3) << 20, reported
     assert first["threads"] == 3  # the program's, the one that looks, and the one that tells
-    assert told["after"]["threads"] == 1
-    assert told["after"]["descriptors"] == told["before"]
-    assert told["stuck"] == []
+    assert reported["after"]["threads"] == 1
+    assert reported["after"]["descriptors"] == reported["before"]
+    assert reported["stuck"] == []
     if kind == "rules":
-        assert told["ran"] > told["undone"] > 10, told
+        assert reported["ran"] > reported["undone"] > 10, reported
 
 
 @pytest.mark.parametrize("kind", ["record", "rules"])

@@ -21,7 +21,7 @@ TABLES = {
 }
 
 
-def told(*names: str, seconds: float) -> tuple[int, str]:
+def reported(*names: str, seconds: float) -> tuple[int, str]:
     """The exit code of these benchmarks, and all that they print."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *names],
@@ -32,7 +32,7 @@ def told(*names: str, seconds: float) -> tuple[int, str]:
 
 def test_an_unknown_one_is_named_with_those_that_there_are() -> None:
     """And there are some."""
-    code, out = told("nosuch", seconds=60)
+    code, out = reported("nosuch", seconds=60)
     assert code == 2
     assert all(name in out for name in NAMES)
     assert len(NAMES) > 5
@@ -45,7 +45,7 @@ def test_an_unknown_one_is_named_with_those_that_there_are() -> None:
 )
 def test_a_benchmark_runs_to_its_end(name: str) -> None:
     """0: its promises are kept, 1: they are not, on this machine and now. Nothing else, and the table is there."""
-    code, out = told(name, seconds=1700)
+    code, out = reported(name, seconds=1700)
     assert code in (0, 1), out[-4000:]
     assert "Traceback" not in out, out[-4000:]
     for words in TABLES.get(name, ()):

@@ -30,7 +30,7 @@ def test_levels_and_percentages_are_the_containers(docker: Docker) -> None:
 import json
 from memwarden.engine.warden import Warden
 from memwarden.assess.pressure import bare_level
-told, kept = [], []
+output, kept = [], []
 warden = Warden()
 for share in (0.45, 0.72, 0.83, 0.92):
     while True:
@@ -38,15 +38,15 @@ for share in (0.45, 0.72, 0.83, 0.92):
         if assessment.ratio >= share:
             break
         kept.append(b"x" * 262144)
-    told.append([assessment.raw.value, assessment.effective.bytes, assessment.binding.limit.source.split("/")[0],
+    output.append([assessment.raw.value, assessment.effective.bytes, assessment.binding.limit.source.split("/")[0],
                  round(assessment.ratio, 2), assessment.available])
-print(json.dumps(told))
+print(json.dumps(output))
 """
     result = docker.run(python(code), memory=LIMIT)
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert [raw for raw, *_ in told] == ["low", "moderate", "high", "critical"]
-    for (_, effective, source, ratio, available), share in zip(told, (0.45, 0.72, 0.83, 0.92), strict=True):
+    output = json.loads(result.stdout)
+    assert [raw for raw, *_ in output] == ["low", "moderate", "high", "critical"]
+    for (_, effective, source, ratio, available), share in zip(output, (0.45, 0.72, 0.83, 0.92), strict=True):
         assert (effective, source) == (LIMIT, "cgroup ")
         assert share <= ratio < share + 0.05
         assert available == pytest.approx(LIMIT * (1 - ratio), abs=MIB)
@@ -56,10 +56,10 @@ print(json.dumps(told))
 def test_doctor_tells_the_containers_limit(docker: Docker) -> None:
     """`effective_limit_bytes` is the container's, and says where it comes from."""
     result = docker.run([*MEMWARDEN, "doctor", "--json"], memory=LIMIT)
-    told = json.loads(result.stdout)
-    assert told["effective_limit_bytes"] == LIMIT
-    assert told["effective_limit_source"].startswith("cgroup ")
-    assert all(each["reason"] for each in told["ceilings"] if not each["granted"])
+    output = json.loads(result.stdout)
+    assert output["effective_limit_bytes"] == LIMIT
+    assert output["effective_limit_source"].startswith("cgroup ")
+    assert all(each["reason"] for each in output["ceilings"] if not each["granted"])
 
 
 def test_the_end_is_the_containers(docker: Docker) -> None:
@@ -68,16 +68,16 @@ def test_the_end_is_the_containers(docker: Docker) -> None:
     with docker.start(argv, memory=LIMIT, env=STATE) as container:
         result, group = container.wait(), container.cgroup
     assert result.returncode == 128 + signal.SIGKILL, result.stderr
-    told = json.loads(result.stderr.splitlines()[-1])
-    assert told["exit"]["reason"] == "kernel_oom"
-    assert told["exit"]["oom_location"] == group
-    assert "64 MiB" in told["verdict"]
-    assert told["effective_limit_bytes"] == LIMIT
-    levels = [level["level"] for level in told["levels"]]
+    output = json.loads(result.stderr.splitlines()[-1])
+    assert output["exit"]["reason"] == "kernel_oom"
+    assert output["exit"]["oom_location"] == group
+    assert "64 MiB" in output["verdict"]
+    assert output["effective_limit_bytes"] == LIMIT
+    levels = [level["level"] for level in output["levels"]]
     assert levels[0] == "low"
     assert "critical" in levels
     assert result.oom_killed
-    assert all(level["of"].startswith("cgroup ") for level in told["levels"])
+    assert all(level["of"].startswith("cgroup ") for level in output["levels"])
 
 
 @pytest.mark.parametrize(
@@ -90,29 +90,29 @@ def test_a_limit_of_our_own_inside_a_container(docker: Docker, own_groups: bool,
         memory=2 * LIMIT, env=STATE, own_groups=own_groups,
     )  # fmt: skip
     assert result.returncode == 123, result.stderr
-    told = json.loads(result.stderr.splitlines()[-1])
-    print(f"{(told['peak_bytes'] - 40 * MIB) / MIB:+.2f} MiB past the limit by {kind}")
-    assert told["exit"]["ceiling"] == kind
-    assert told["peak_bytes"] <= 40 * MIB + most
+    output = json.loads(result.stderr.splitlines()[-1])
+    print(f"{(output['peak_bytes'] - 40 * MIB) / MIB:+.2f} MiB past the limit by {kind}")
+    assert output["exit"]["ceiling"] == kind
+    assert output["peak_bytes"] <= 40 * MIB + most
     assert not result.oom_killed
     if kind == "polling":
-        assert all(refused["reason"] for refused in told["better_ceilings_refused"])
+        assert all(refused["reason"] for refused in output["better_ceilings_refused"])
 
 
 @pytest.mark.contract("V-28", "W1-11")
 @pytest.mark.parametrize(("own_groups", "kind"), [(False, "polling"), (True, "cgroup1")], ids=["polling", "group"])
-def test_the_containers_own_end_is_not_told_as_our_limit(docker: Docker, own_groups: bool, kind: str) -> None:
-    """The container is full before the command is at its limit: the kernel's kill is told with the container's path."""
+def test_the_containers_own_end_is_not_reported_as_our_limit(docker: Docker, own_groups: bool, kind: str) -> None:
+    """The container is full before the command is at its limit: the kernel's kill names its group."""
     asked = ["--limit", "60MiB", "--grace", "0.5"]  # memwarden's own memory leaves the command less than that
     argv = [*MEMWARDEN, "run", "--json", *asked, "--", *python(HOG, 1, 100, 500)]
     with docker.start(argv, memory=LIMIT, env=STATE, own_groups=own_groups) as container:
         result, group = container.wait(), container.cgroup
     assert result.returncode == 128 + signal.SIGKILL, result.stderr
-    told = json.loads(result.stderr.splitlines()[-1])["exit"]
-    assert (told["kind"], told["oom_where"], told["ceiling"]) == ("kernel_oom", group, kind)
+    output = json.loads(result.stderr.splitlines()[-1])["exit"]
+    assert (output["reason"], output["oom_location"], output["ceiling"]) == ("kernel_oom", group, kind)
 
 
-def test_as_pid_1_it_reaps_orphans_and_ends_what_stays(docker: Docker) -> None:
+def test_as_pid_1_it_reaps_orphans_and_kills_what_is_left(docker: Docker) -> None:
     """Double forks leave no zombie while the command runs, and nothing outlives it."""
     code = """
 import os, subprocess, time
@@ -136,9 +136,9 @@ print("zombies", zombies(), flush=True)
     result = docker.run([*MEMWARDEN, "run", "--json", "--grace", "1", "--", *python(code)], memory=LIMIT * 2, env=STATE)
     assert result.returncode == 0, result.stderr
     assert "zombies 0" in result.stdout
-    told = json.loads(result.stderr.splitlines()[-1])
-    assert any("outlived the command" in step for step in told["exit"]["steps"])
-    assert told["exit"]["survivors"] == []
+    output = json.loads(result.stderr.splitlines()[-1])
+    assert any("outlived the command" in step for step in output["exit"]["steps"])
+    assert output["exit"]["survivors"] == []
 
 
 @pytest.mark.parametrize(

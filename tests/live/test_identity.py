@@ -1,4 +1,4 @@
-"""Who is whose child, who stands still, who is alive: asked of real processes."""
+"""Children, stopped and live processes: read from real processes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.mark.parametrize("probe", [PROBE, Unlisted()], ids=["listed", "unlisted"])
 def test_children_of_every_thread(start, probe: ProcProbe) -> None:
-    """As the kernel lists them, or by their parents; nobody of another process, and no descriptor is left."""
+    """As the kernel lists them, or by their parents; none of another process, and no descriptor is left."""
     process = start(sys.executable, "-c", THREADED)
     key = PROBE.key_of(process.pid)
     assert soon(lambda: len(probe.children(key)) == 2)
@@ -84,8 +84,8 @@ def test_children_of_every_thread(start, probe: ProcProbe) -> None:
     assert descriptors() == before
 
 
-def test_a_session_keeps_who_lost_its_parent(start) -> None:
-    """Its leader finds it there; nobody else does, and a process that leads none finds nobody."""
+def test_a_session_keeps_a_process_without_parent(start) -> None:
+    """Its leader finds it there; no other process does, and a process that leads none finds none."""
     process = start("sh", "-c", "(sleep 300 & sleep 300 &) ; echo ready; sleep 300; :")
     key = PROBE.key_of(process.pid)
     assert soon(lambda: len(PROBE.session(key)) == 3)

@@ -99,7 +99,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 
 @pytest.mark.contract("S2-59")
 def test_two_writers_on_one_file_do_not_mix_their_lines(tmp_path: Path) -> None:
-    """Each line is one write at the end of the file, whoever writes."""
+    """Each line is one write at the end of the file, whichever process writes."""
     path = tmp_path / "record.jsonl"
     first, second = JsonlRecorder(path), JsonlRecorder(path)
     for _ in range(50):
@@ -124,14 +124,14 @@ for line in sys.stdin:
         warden.flush()
     print(time.monotonic(), flush=True)
 """
-LINGER = 1.0
+MAX_DELAY = 1.0
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A program that records itself 50 times a second, where samples may wait for a second; it answers lines."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", RECORDED, str(tmp_path / "record.jsonl"), str(LINGER)],
+        [sys.executable, "-W", "error", "-c", RECORDED, str(tmp_path / "record.jsonl"), str(MAX_DELAY)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -157,7 +157,7 @@ def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
 ) -> None:
     """The event that was told last is there; of samples at most those of twice the time that they may wait."""
     ask(recorded, "tell")
-    time.sleep(2.5 * LINGER)
+    time.sleep(2.5 * MAX_DELAY)
     at_end = ask(recorded, "time")
     recorded.kill()
     recorded.wait(10)
@@ -168,32 +168,32 @@ def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
     samples = [event.monotonic for event in events if event.kind.value == "sample"]
     lost = at_end - samples[-1]
     print(f"lost the last {lost:.2f} s")
-    assert lost <= 2 * LINGER
-    assert max(after - before for before, after in pairwise(samples)) < LINGER / 2  # none is missing before that
+    assert lost <= 2 * MAX_DELAY
+    assert max(after - before for before, after in pairwise(samples)) < MAX_DELAY / 2  # none is missing before that
 
 
 def test_a_killed_warden_loses_no_event(tmp_path: Path, recorded: subprocess.Popen[str]) -> None:
     """Killed the moment that the event was told: with it come the samples that waited before it."""
     ask(recorded, "time")
-    time.sleep(LINGER / 2)
-    told = ask(recorded, "tell")
+    time.sleep(MAX_DELAY / 2)
+    reported = ask(recorded, "tell")
     recorded.kill()
     recorded.wait(10)
     events = list(read_lines(tmp_path / "record.jsonl"))
     at = [event.message for event in events].index("ours")
-    assert told - events[at - 1].monotonic < LINGER / 4
+    assert reported - events[at - 1].monotonic < MAX_DELAY / 4
     assert events[at - 1].kind.value == "sample"
 
 
 def test_a_program_that_ends_without_a_word_loses_nothing(tmp_path: Path, recorded: subprocess.Popen[str]) -> None:
-    """Nobody stopped the warden: the samples up to the end are there, and the event that ends the watch."""
+    """The warden was not stopped: the samples up to the end are there, and the event that ends the watch."""
     ask(recorded, "time")
-    time.sleep(LINGER / 2)
+    time.sleep(MAX_DELAY / 2)
     at_end = ask(recorded, "time")
     recorded.communicate(timeout=30)
     assert recorded.returncode == 0
     events = list(read_lines(tmp_path / "record.jsonl"))
     assert events[-1].kind.value == "stop"
     samples = [event.monotonic for event in events if event.kind.value == "sample"]
-    assert samples[-1] > at_end - LINGER / 4
-    assert max(after - before for before, after in pairwise(samples)) < LINGER / 4
+    assert samples[-1] > at_end - MAX_DELAY / 4
+    assert max(after - before for before, after in pairwise(samples)) < MAX_DELAY / 4

@@ -68,7 +68,7 @@ def read(nvml: FakeNvml) -> Iterator[Callable[[], Any]]:
 
 
 def memwarden(nvml: FakeNvml, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command that finds these cards, and nobody's settings."""
+    """A command that finds these cards, and no settings."""
     env = {name: value for name, value in nvml.environment.items() if not name.startswith("MEMWARDEN_")}
     env |= {"XDG_CONFIG_HOME": str(folder), "COLUMNS": "120"}
     return subprocess.run(
@@ -168,7 +168,7 @@ def test_no_driver_is_one_gap_and_the_watch_goes_on(nvml: FakeNvml, tmp_path: Pa
     assert [gap.partition("gap: ")[2] for gap in gaps] == ["gpu cannot be read: absent (NVML)"]
 
 
-def test_without_the_package_the_command_to_type_is_told(nvml: FakeNvml, tmp_path: Path) -> None:
+def test_without_the_package_the_command_to_type_is_reported(nvml: FakeNvml, tmp_path: Path) -> None:
     """Where cards were asked for: by the option, and by a preset. Others do without."""
     (tmp_path / "pynvml.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     code = "import sys; sys.path.insert(0, ''); from memwarden.faces.cli import main; sys.exit(main())"

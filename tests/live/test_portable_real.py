@@ -90,7 +90,7 @@ def test_shares_agree() -> None:
 
 
 def test_a_tree_agrees_through_its_life(family: tuple["subprocess.Popen[str]", int]) -> None:
-    """The same members, sizes and zombies; an orphan is kept; then nobody is left, and that is said."""
+    """The same members, sizes and zombies; an orphan is kept; then none is left, and that is reported."""
     parent, child = family
     portable, proc = PortableTree(parent.pid), TreeReader(parent.pid)
     assert _pids(portable) == _pids(proc) == ({parent.pid, child}, 1)
@@ -118,7 +118,7 @@ def test_a_tree_agrees_through_its_life(family: tuple["subprocess.Popen[str]", i
 
 
 def test_the_probes_agree(family: tuple["subprocess.Popen[str]", int]) -> None:
-    """Who is alive, and who belongs to whom; one that waits to be reaped is not alive to either."""
+    """Live processes and their members; a zombie is not alive to either."""
     parent, child = family
     for probe in (PortableProbe(), ProcProbe()):
         key = probe.key_of(parent.pid)

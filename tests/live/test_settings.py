@@ -56,7 +56,7 @@ class Done:
         return json.loads(self.err.splitlines()[-1])
 
     @property
-    def polls_as_told(self) -> bool:
+    def polls_as_set(self) -> bool:
         """Without looking for something better first."""
         return self.report["exit"]["ceiling"] == "polling" and not self.report["better_ceilings_refused"]
 
@@ -80,7 +80,7 @@ def run(folder: Path, environment: dict[str, str], command: list[str], *flags: s
         while True:
             try:
                 got = os.read(master, 65536)
-            except OSError:  # nobody holds the other end any more
+            except OSError:  # the other end is closed
                 break
             if not got:
                 break
@@ -103,7 +103,7 @@ EFFECTS: list[Effect] = [
     ("record", "here.jsonl", ["true"], ["--quiet"], lambda done: (done.folder / "here.jsonl").exists()),
     ("live", "true", SLEEP, ["--quiet"], lambda done: "\033[1;" in done.err and "processes" in done.err),
     ("grace", "100ms", [*PYTHON, STAYS], HELD, lambda done: done.report["exit"]["seconds"] < 4),
-    ("ceiling", "polling", SLEEP, ["--json", "--limit", "1G"], lambda done: done.polls_as_told),
+    ("ceiling", "polling", SLEEP, ["--json", "--limit", "1G"], lambda done: done.polls_as_set),
     ("cgroup", "/nonexistent", ["true"], ["--limit", "1G"], lambda done: done.code == OWN_FAILURE),
     ("quiet", "true", ["true"], [], lambda done: done.err == ""),
     ("termination_log", "last.txt", ["true"], ["--quiet"], lambda done: (done.folder / "last.txt").exists()),
@@ -113,8 +113,8 @@ EFFECTS: list[Effect] = [
 
 def test_every_option_is_used() -> None:
     """Nothing is parsed and then forgotten."""
-    told = [name for name, *_ in EFFECTS] + [*TARGETS, *OF_WATCH, OF_AUTOSTART]
-    assert sorted(told) == sorted(option.name for option in OPTIONS)
+    reported = [name for name, *_ in EFFECTS] + [*TARGETS, *OF_WATCH, OF_AUTOSTART]
+    assert sorted(reported) == sorted(option.name for option in OPTIONS)
 
 
 @pytest.mark.contract("W3-6", "X-28")
@@ -139,7 +139,7 @@ def test_each_variable_and_each_key_changes_what_is_done(
 
 
 @pytest.mark.parametrize("way", ["variable", "file", "nowhere"])
-def test_a_program_watches_itself_when_it_is_told_to(way: str, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_program_watches_itself_when_it_is_reported_to(way: str, tmp_path: Path, environment: dict[str, str]) -> None:
     """``autostart()`` goes by the variable and by the file alike."""
     if way == "variable":
         environment["MEMWARDEN_MONITOR"] = "true"
@@ -152,7 +152,7 @@ def test_a_program_watches_itself_when_it_is_told_to(way: str, tmp_path: Path, e
     assert (done.stdout, done.stderr) == (f"{way != 'nowhere'}\n", "")
 
 
-#: What says whom ``memwarden alerts test`` tells, and what must be so of the request then; ``URL`` is the receiver's.
+#: Settings of the targets of ``memwarden alerts test``, and a check of the request; ``URL`` is the receiver's.
 TARGETS: dict[str, tuple[str, Callable[[Got], bool]]] = {
     "webhook": ("http://URL", lambda got: got.json["type"] == "memwarden.alert"),
     "webhook_secret": ("whsec_aGVsbG8=", lambda got: got.headers["webhook-signature"].startswith("v1,")),
@@ -163,7 +163,7 @@ TARGETS: dict[str, tuple[str, Callable[[Got], bool]]] = {
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("way", ["variable", "file"])
-def test_each_variable_and_each_key_says_whom_to_tell(
+def test_each_variable_and_each_key_sets_a_target(
     name: str, way: str, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """The test alert goes there, and is signed where something is said to sign with."""

@@ -66,8 +66,8 @@ def test_reading_a_large_process_stays_within_one_per_cent(hog: subprocess.Popen
     assert max(ages) < 3.0
 
 
-def test_who_ended_is_not_reported(hog: subprocess.Popen[str]) -> None:
-    """Killed while its figures stand: at the next census nobody is left."""
+def test_an_ended_process_is_not_reported(hog: subprocess.Popen[str]) -> None:
+    """Killed while its figures stand: at the next reading none is left."""
     reader = PssReader([hog.pid])
     reader.read()
     hog.kill()
@@ -85,7 +85,7 @@ def test_who_ended_is_not_reported(hog: subprocess.Popen[str]) -> None:
 
 
 def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
-    """This process and its child: whoever shares pages is counted once, so PSS is below the resident sizes."""
+    """This process and its child: shared pages count once, so PSS is below the resident sizes."""
     tree = TreeReader(os.getpid())
     shares = PssReader(tree.members).read()["shares"]
     memory = tree.sample()[0]

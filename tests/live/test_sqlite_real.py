@@ -57,10 +57,10 @@ def killed(path: Path, runs: int, before: int) -> None:
             one.send_signal(signal.SIGKILL)
             for line in one.stdout:
                 last = line if line.endswith(b"\n") else last
-        told = range(5, int(last) + 1, 5)
+        reported = range(5, int(last) + 1, 5)
         kept = [e.monotonic for e in read_history(path, kinds=[EventKind.LEVEL]) if e.message == f"run {run}"]
-        assert kept[: len(told)] == list(told)
-        assert len(kept) <= len(told) + 1
+        assert kept[: len(reported)] == list(reported)
+        assert len(kept) <= len(reported) + 1
         assert integrity(path) == "ok"
 
 

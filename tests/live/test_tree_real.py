@@ -163,7 +163,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("keep", [128, 0], ids=["kept open", "opened each time"])
 def test_a_daemon_that_forked_twice_stays_a_member(start: Callable[..., "subprocess.Popen[str]"], keep: int) -> None:
-    """The middle one ends and the daemon hangs under somebody else: it is kept by its identity, and so is its child."""
+    """The middle one ends and the daemon has another parent: it is kept by its identity, and so is its child."""
     process = start(DAEMON)
     assert process.stdin is not None
     daemon = int(said(process))
@@ -252,6 +252,6 @@ def test_a_strangers_number_that_a_member_gets() -> None:
         subprocess.run([*command, "open('/proc/sys/kernel/ns_last_pid', 'r+')"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no pid namespace can be made here")
-    told = subprocess.run([*command, GIVEN_AGAIN], check=False, capture_output=True, text=True, timeout=60)
-    assert told.stdout, told.stderr
-    assert json.loads(told.stdout) == [[True, True], [True, True]]
+    reported = subprocess.run([*command, GIVEN_AGAIN], check=False, capture_output=True, text=True, timeout=60)
+    assert reported.stdout, reported.stderr
+    assert json.loads(reported.stdout) == [[True, True], [True, True]]

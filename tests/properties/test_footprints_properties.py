@@ -74,9 +74,9 @@ def test_what_rises_is_learned_to_rise(
     """A curve that was learned to rise gives a larger task no less, within what was seen and beyond it."""
     curve = fit([size for size, _, _ in course], [(50 + size**power) * noise * out for size, noise, out in course])
     if curve.slope >= 0:
-        told = [curve.at(size) for size in sorted(asked)]
-        assert told == sorted(told)
-        assert all(each > 0 for each in told)
+        reported = [curve.at(size) for size in sorted(asked)]
+        assert reported == sorted(reported)
+        assert all(each > 0 for each in reported)
 
 
 @settings(max_examples=30)
@@ -89,15 +89,15 @@ def test_the_order_of_tasks_matters_little(seed: int, shape: str) -> None:
         size = rng.uniform(20, 160)
         peak = {"constant": 120.0, "linear": 24 + 2 * size, "squared": 32 + 0.012 * size**2}[shape]
         course.append((size, int(peak * rng.lognormvariate(0, 0.05) * MIB), False))
-    told = []
+    reported = []
     for _ in range(3):
         rng.shuffle(course)
         footprints = learned(course)  # type: ignore[arg-type]
         if footprints.describe("k")["drifts"]:
             return  # chance put all small ones last: that does look like a change
-        told.append(footprints.predict("k", 90.0))
-    medians = [each.median for each in told]
-    reserved = [each.reserve for each in told]
+        reported.append(footprints.predict("k", 90.0))
+    medians = [each.median for each in reported]
+    reserved = [each.reserve for each in reported]
     assert max(medians) <= min(medians) * 1.05
     assert max(reserved) <= min(reserved) * 1.1
 

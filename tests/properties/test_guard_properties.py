@@ -53,7 +53,7 @@ class Model:
 @given(st.lists(STEPS, max_size=8))
 def test_any_nesting_raises_where_the_sums_say_and_leaves_nothing(steps: list[Any]) -> None:
     """Own errors come through unchanged, memory errors come at checkpoints and ends and only there, and afterwards
-    nobody is looked after and nothing is open."""
+    no guard is monitored and nothing is open."""
     scene, model = Scene(), Model()
 
     def run(steps: list[Any]) -> None:

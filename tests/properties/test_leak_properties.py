@@ -33,10 +33,10 @@ def test_no_float_breaks_it(made: list[tuple[float, float | None, float | None]]
         assert stage in (0, 1, 2)
         assert left is None or 0 <= left[0] <= left[1] <= left[2]
         assert found.verdict.reason
-        told = trend.update(t, value)
-        assert told.word in (INCREASING, DECREASING, STABLE)
-        assert 0 <= told.confidence <= 1
-        assert not math.isnan(told.slope)
+        reported = trend.update(t, value)
+        assert reported.word in (INCREASING, DECREASING, STABLE)
+        assert 0 <= reported.confidence <= 1
+        assert not math.isnan(reported.slope)
 
 
 @given(st.lists(st.tuples(st.floats(1e-300, 1e300), st.integers(1, 40)), max_size=60), st.floats(1e-300, 1e300))
@@ -66,7 +66,7 @@ def test_the_unit_does_not_matter(made: list[tuple[int, int]], factor: float) ->
 
 @settings(max_examples=60)
 @given(runs, st.integers(0, 4096))
-def test_only_the_room_counts(made: list[tuple[int, int]], more: int) -> None:
+def test_only_the_headroom_counts(made: list[tuple[int, int]], more: int) -> None:
     """The same course on a higher level under a limit that is higher by as much gets the same verdicts."""
     plain, other = detector(), detector()
     for i, value in enumerate(course(made)):

@@ -22,8 +22,8 @@ arrivals = st.lists(
 
 
 def run(course, flood=0):
-    """Live through it on a simulated clock: who came in when, and after which others. ``flood``: so many small claims
-    keep coming at every step for as long as somebody of the course waits."""
+    """Live through it on a simulated clock: which requests were granted when, and after which others. ``flood``: so many small claims
+    keep coming at every step for as long as one of the course waits."""
     coming = deque()
     now = 0.0
     for number, (after, size, length, priority) in enumerate(course):
@@ -66,11 +66,11 @@ def test_a_flood_of_small_ones_does_not_starve_a_large_one(size, priority, flood
 
 
 @given(arrivals, st.floats(0, 500), st.integers(-50, BUDGET))
-def test_those_admitted_fit_together(course, now, room):
-    """Never more than the room, and nobody twice."""
+def test_those_admitted_fit_together(course, now, headroom):
+    """Never more than the headroom, and no request twice."""
     line = [Request(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
-    chosen = admitted(line, room, BUDGET, now, PATIENCE)
-    assert sum(claim.bytes for claim in chosen) <= max(0, room)
+    chosen = admitted(line, headroom, BUDGET, now, PATIENCE)
+    assert sum(claim.bytes for claim in chosen) <= max(0, headroom)
     assert len(set(chosen)) == len(chosen)
     old = [claim for claim in line if now - claim.since >= PATIENCE and claim not in chosen]
     for claim in chosen:
@@ -78,7 +78,7 @@ def test_those_admitted_fit_together(course, now, room):
 
 
 @given(arrivals, st.integers(0, BUDGET))
-def test_the_order_does_not_depend_on_who_looks(course, room):
+def test_the_order_does_not_depend_on_the_reader(course, headroom):
     """Each process reads the records in its own order and comes to the same verdict."""
     line = [Request(number, size, after, priority) for number, (after, size, _, priority) in enumerate(course)]
-    assert admitted(line, room, BUDGET, 40.0) == admitted(line[::-1], room, BUDGET, 40.0)
+    assert admitted(line, headroom, BUDGET, 40.0) == admitted(line[::-1], headroom, BUDGET, 40.0)

@@ -25,7 +25,7 @@ class Owner:
 
 
 class Remembering(Kernel):
-    """A kernel, and a list of those who should have seen what was resident."""
+    """A kernel, and a list of the scopes that should have seen the resident size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ STEPS = st.lists(
 def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]]) -> None:
     """Opened and closed in any order, forgotten, asked in between; and the process keeps its largest."""
     kernel = Remembering()
-    told: list[int] = []
+    reported: list[int] = []
     scopes = PeakScopes(lambda: kernel, kernel.reset)
     open_now = []
     for what, value in steps:
@@ -91,13 +91,13 @@ def test_every_mark_knows_the_peak_of_its_own_time(steps: list[tuple[str, int]])
             if what == "close":
                 assert scopes.close(mark) == (owner.peak, kernel.resident)
             del owner, mark
-        told.append(kernel.mark)
+        reported.append(kernel.mark)
     for owner, mark in reversed(open_now):
         assert scopes.close(mark)[0] == owner.peak
 
 
 @given(STEPS)
-def test_a_kernel_that_refuses_makes_nobody_lie(steps: list[tuple[str, int]]) -> None:
+def test_a_kernel_that_refuses_makes_no_figure_wrong(steps: list[tuple[str, int]]) -> None:
     """A peak is never more than there was, and never less than what was held at either end."""
     kernel = Remembering()
     kernel.grants = False

@@ -94,7 +94,7 @@ near_records = st.fixed_dictionaries(
 
 @given(near_records | plain_values)
 def test_any_json_is_a_value_or_a_settings_error(plain: Any) -> None:
-    """A record may have been written by anybody."""
+    """A record may have been written by any program."""
     try:
         value = from_dict(plain)
     except SettingsError:

@@ -188,11 +188,11 @@ def pass_time(warden: Warden, clock: FakeClock, seconds: float) -> None:
 
 def replayed(file: Path, rules: Iterable[Rule] | None = None) -> tuple[list[str], list[Replay]]:
     """What a replay of the record tells."""
-    told, made = [], []
+    reported, made = [], []
     for events in History(file):
         made.append(Replay(None if rules is None else list(rules)))
-        told += [in_words(each.event) for each in made[-1].run(events) if each.replayed]
-    return told, made
+        reported += [in_words(each.event) for each in made[-1].run(events) if each.replayed]
+    return reported, made
 
 
 @settings(max_examples=25)
@@ -216,8 +216,8 @@ def test_a_replay_is_what_happened(
     happened = live(tmp_path, script, do, rules=first, interval=1.0, shortest=1.0, dry_run=dry_run)
     assert happened
     for name in ("live.jsonl", "live.db"):
-        told, made = replayed(tmp_path / name)
-        assert told == happened
+        reported, made = replayed(tmp_path / name)
+        assert reported == happened
         assert [each.unseen for each in made] == [0]
 
 
@@ -264,14 +264,14 @@ def test_a_leak_and_its_end_are_replayed(tmp_path: Path, name: str) -> None:
     script = leak(10, [0] * 80 + [4] * 160, None) + leak(11, [0] * 5, None)
     happened = live(tmp_path, script, lambda _, clock: clock.advance(len(script)), interval=1.0, shortest=1.0)
     assert replayed(tmp_path / name)[0] == happened
-    told = [from_dict(json.loads(line)).message for line in happened if '"kind":"leak"' in line]
-    assert [each.partition(": ")[0] for each in told] == [
+    reported = [from_dict(json.loads(line)).message for line in happened if '"kind":"leak"' in line]
+    assert [each.partition(": ")[0] for each in reported] == [
         "SUSPECTED",
         "CONFIRMED, was SUSPECTED",
         "NONE, was CONFIRMED",
     ]
-    assert "app[10]: the rolling minimum rose" in told[0]
-    assert told[2] == "NONE, was CONFIRMED: app[10]: the process was replaced"
+    assert "app[10]: the rolling minimum rose" in reported[0]
+    assert reported[2] == "NONE, was CONFIRMED: app[10]: the process was replaced"
 
 
 @settings(max_examples=10)
@@ -308,7 +308,7 @@ def test_steps_wait_for_the_outcomes_in_the_record(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["live.jsonl", "live.db"])
-def test_without_rules_levels_alone_are_told(tmp_path: Path, name: str) -> None:
+def test_without_rules_levels_alone_are_reported(tmp_path: Path, name: str) -> None:
     """And the first of them is the bare level of the first sample."""
     script = [entry(850, 0, None)] * 5
     happened = live(tmp_path, script, lambda _, clock: clock.advance(5), interval=1.0)

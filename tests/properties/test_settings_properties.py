@@ -108,16 +108,16 @@ KINDS = {f"{type(row.kind).__name__}: {row.kind.allowed}": row.kind for row in (
 @example(value="10min")
 def test_the_schema_allows_what_is_understood(kind: Kind, value: Any) -> None:
     """Nothing that is taken is marked by an editor; of what is refused, only a text out of its range is not."""
-    told = ""
+    reported = ""
     try:
         kind.take(value)
     except SettingsError as error:
-        told = str(error)
-    if not told:
+        reported = str(error)
+    if not reported:
         assert allows(kind.schema(), value)
     elif allows(kind.schema(), value):
         assert isinstance(value, str)
-        assert any(word in told for word in ("range", "must be more than", "more than 100%", "digits"))
+        assert any(word in reported for word in ("range", "must be more than", "more than 100%", "digits"))
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200))
@@ -126,15 +126,15 @@ def test_the_schema_allows_what_is_understood(kind: Kind, value: Any) -> None:
 @example("rules = [[]]")
 @example("[tool.memwarden]")
 @example("a.b.c = 1\n'' = 2")
-def test_whatever_a_file_holds_is_read_or_told(content: str | bytes) -> None:
+def test_whatever_a_file_holds_is_read_or_reported(content: str | bytes) -> None:
     """No exception, and a line within the file."""
     raw = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("memwarden.toml", "pyproject.toml"):
             path = Path(folder) / name
             path.write_bytes(raw)
-            told = read(str(path), {})
-            assert all(0 <= fault.line <= raw.count(b"\n") + 1 for fault in told.faults)
+            reported = read(str(path), {})
+            assert all(0 <= fault.line <= raw.count(b"\n") + 1 for fault in reported.faults)
 
 
 @given(given_values)
@@ -145,6 +145,6 @@ def test_every_key_is_found_on_its_line(values: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memwarden.toml"
         path.write_text(text, encoding="utf-8")
-        told = read(str(path), {})
-    assert told.faults == ()
-    assert {name: told.lines[name] for name in values} == {name: at for at, name in enumerate(values, 1)}
+        reported = read(str(path), {})
+    assert reported.faults == ()
+    assert {name: reported.lines[name] for name in values} == {name: at for at, name in enumerate(values, 1)}

@@ -78,14 +78,14 @@ def test_rows_are_what_their_samples_were(tmp_path: Path, seen: list[tuple[int, 
     recorder.record(Event(kind=EventKind.STOP, wall=clock[0], monotonic=0.0))
     recorder.close()
     assert list(read_history(path, kinds=[EventKind.SAMPLE])) == []
-    told: dict[Any, list[int | None]] = {}
+    reported: dict[Any, list[int | None]] = {}
     for second, used in seen:
-        told.setdefault((began + second) // 3600 * 3600, []).append(used)
+        reported.setdefault((began + second) // 3600 * 3600, []).append(used)
     rows = {row.time: row for row in read_rollups(path)}
-    assert rows.keys() == told.keys()
+    assert rows.keys() == reported.keys()
     for start, row in rows.items():
-        known = [used for used in told[start] if used is not None]
-        assert (row.span, row.samples) == (3600, len(told[start]))
+        known = [used for used in reported[start] if used is not None]
+        assert (row.span, row.samples) == (3600, len(reported[start]))
         if row.used is None:
             assert known == []
         else:

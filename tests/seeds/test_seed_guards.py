@@ -57,7 +57,7 @@ def test_memory_guard_for_operations():
 
 @pytest.mark.own_process
 @pytest.mark.contract("S1-15", "W1-4")
-def test_memory_guard_raises_though_nobody_checks():
+def test_memory_guard_raises_without_a_check():
     """60 MB more than before under a budget of 40 is a MemoryError at the block's end; with a checkpoint, sooner."""
     from memwarden.compat.guarding import memory_guard
 
@@ -108,7 +108,7 @@ def test_error_handling(capsys):
 
     from memwarden.compat.memory_init import force_memory_cleanup
 
-    frames, tries, told = [b"x" * (64 * MIB)], [], []
+    frames, tries, reported = [b"x" * (64 * MIB)], [], []
     take_off = reclaim.caches.register(frames.clear, "frames", size=lambda: len(frames))
 
     def analyze_video(path):
@@ -129,16 +129,16 @@ def test_error_handling(capsys):
             garbage = Node()
             garbage.itself, collected = garbage, weakref.ref(garbage)
             del garbage
-            told.append(force_memory_cleanup())
+            reported.append(force_memory_cleanup())
             assert collected() is None
     take_off()
 
     assert result == "result"
     assert frames == []
-    assert [each["objects_collected"] > 0 for each in told] == [True, True]
-    assert told[0]["freed_mb"] == pytest.approx(64, abs=4), "the cache, and not what was freed before"
-    assert told[1]["freed_mb"] == pytest.approx(0, abs=4)
-    assert json.loads(json.dumps(told)) == told
+    assert [each["objects_collected"] > 0 for each in reported] == [True, True]
+    assert reported[0]["freed_mb"] == pytest.approx(64, abs=4), "the cache, and not what was freed before"
+    assert reported[1]["freed_mb"] == pytest.approx(0, abs=4)
+    assert json.loads(json.dumps(reported)) == reported
 
 
 @pytest.mark.contract("S1-67", "W1-4")
@@ -160,14 +160,14 @@ def test_custom_processing_function():
 
 @pytest.mark.contract("S1-67")
 def test_what_another_program_holds_is_a_memory_error_too():
-    """As in the old program, whose caller catches nothing else; the message says who holds it back."""
+    """As in the old program, whose caller catches nothing else; the message names the reservation."""
     from memwarden.admission.ledger.ledger import admit
     from memwarden.compat.guarding import memory_constrained_operation
     from memwarden.guards.budget.guard_monitor import guard_context
 
-    room = guard_context().headroom().nearest.headroom
-    with admit(room * 3 // 4, "somebody"), pytest.raises(MemoryError, match="not admitted"):
-        with memory_constrained_operation(room // 2 / MIB, "custom_processing"):
+    free = guard_context().headroom().nearest.headroom
+    with admit(free * 3 // 4, "somebody"), pytest.raises(MemoryError, match="not admitted"):
+        with memory_constrained_operation(free // 2 / MIB, "custom_processing"):
             pytest.fail("entered")
 
 

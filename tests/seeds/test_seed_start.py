@@ -37,7 +37,7 @@ def outcome(program, tmp_path):
 @pytest.mark.parametrize("early", ["setup_memory_management()", "None"])
 def test_initialise_early(tmp_path, early):
     """At application startup as the seed says; and every other call of its modules works without that, too."""
-    told = outcome(
+    reported = outcome(
         f"""
 import json, sys, threading
 from memwarden.compat.memory_init import setup_memory_management
@@ -78,8 +78,8 @@ print(json.dumps(said))
 """,
         tmp_path,
     )
-    assert told.pop("mode")
-    assert told == {
+    assert reported.pop("mode")
+    assert reported == {
         "early": True if early != "None" else None,
         "watching": early != "None",
         "stats": True,
@@ -98,7 +98,7 @@ def test_loading_is_lazy(tmp_path):
 
     S3-35 asks the same of the text programs, which are not there yet.
     """
-    told = outcome(
+    reported = outcome(
         """
 import importlib, json, os, pkgutil, sys, threading
 before = set(os.listdir("/proc/self/fd")), set(os.listdir("."))
@@ -115,5 +115,5 @@ print(json.dumps({
 """,
         tmp_path,
     )
-    assert told.pop("modules") > 10
-    assert told == {"threads": 1, "same": True, "loaded": []}
+    assert reported.pop("modules") > 10
+    assert reported == {"threads": 1, "same": True, "loaded": []}

@@ -112,7 +112,7 @@ def test_another_process_begins_anew(key: ProcessKey) -> None:
 
 
 def test_a_gap_keeps_the_verdict_and_an_end_takes_it_back() -> None:
-    """Who could not be read may still leak; who is gone does not."""
+    """An unreadable process may still leak; one that is gone does not."""
     judge = Judge()
     stage = watched(judge, range(430)).leak
     assert stage is not None

@@ -72,7 +72,7 @@ def test_what_only_looks_like_a_leak_is_never_confirmed(shape: Callable[[int], f
 
 
 def test_a_cache_that_fills_in_a_straight_line_is_suspected_at_most_and_then_acquitted() -> None:
-    """Until it stops nobody can tell it from a leak by its size alone; it took a third of the headroom."""
+    """Until it stops it looks like a leak by its size alone; it took a third of the headroom."""
     verdicts = watched(noisy(cache, 3000))
     assert max(each.stage for each in verdicts) == 1
     assert verdicts[-1].stage == 0
@@ -177,7 +177,7 @@ def test_another_process_begins_anew_but_a_known_leak_is_known_again_sooner() ->
     assert grown(detector(), known=True) < grown(detector(), known=False)
 
 
-def test_a_higher_limit_is_more_room() -> None:
+def test_a_higher_limit_is_more_headroom() -> None:
     """The same rise is half of the headroom under a limit of 1000, and nothing much under one of 10 000."""
     values = [float(leaking(i)) for i in range(900)]
     assert watched(values, limit=1000.0)[-1].stage == 2
@@ -192,8 +192,8 @@ def test_a_lower_limit_makes_no_leak_of_a_flat_series() -> None:
     assert stages == {0}
 
 
-def test_without_a_limit_a_leak_is_found_and_no_time_is_told() -> None:
-    """When nobody knows where it ends, nobody knows when."""
+def test_without_a_limit_a_leak_is_found_and_no_time_is_reported() -> None:
+    """Without a limit there is no forecast."""
     verdicts = watched([float(leaking(i)) for i in range(900)], limit=None)
     assert max(each.stage for each in verdicts) == 2
     assert {each.left for each in verdicts} == {None}
@@ -212,7 +212,7 @@ def test_the_time_left_is_a_range_about_the_truth() -> None:
 
 
 def test_a_flat_series_has_no_time_left() -> None:
-    """Nothing is foretold of what does not rise."""
+    """There is no forecast without a rise."""
     assert {each.left for each in watched(noisy(lambda i: 100.0, 800))} == {None}
 
 

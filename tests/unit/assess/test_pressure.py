@@ -128,9 +128,9 @@ def test_a_level_is_left_when_that_lasts(before: int, under: int, level: Pressur
 @pytest.mark.contract("X-10")
 def test_a_figure_that_settles_inside_the_band_leaves_in_the_end() -> None:
     """Exactly three points under the edge is inside: it takes six minutes from when the mean is there."""
-    told = levels([(now, 670) for now in range(1, 1000)], settled(750))
-    assert told.index(LOW) == pytest.approx(360 + 25, abs=10)
-    assert set(told[told.index(LOW) :]) == {LOW}
+    reported = levels([(now, 670) for now in range(1, 1000)], settled(750))
+    assert reported.index(LOW) == pytest.approx(360 + 25, abs=10)
+    assert set(reported[reported.index(LOW) :]) == {LOW}
 
 
 def test_a_figure_that_touches_the_edge_does_not_settle() -> None:
@@ -145,8 +145,8 @@ def waits(
     """For a need at 75 % and a pause at 10 %, in turns: how long after each need the level was left, ``inf`` if not."""
     detector, now, found = settled(750), begin, []
     for _ in range(rounds):
-        told = [(now + moment, detector.assess(at(100, now + moment)).level) for moment in range(1, pause + 1)]
-        found.append(next((when - now - 1 for when, level in told if level is LOW), float("inf")))
+        reported = [(now + moment, detector.assess(at(100, now + moment)).level) for moment in range(1, pause + 1)]
+        found.append(next((when - now - 1 for when, level in reported if level is LOW), float("inf")))
         now += pause
         levels([(now + moment, 750) for moment in range(1, 321)], detector)
         now += 320
@@ -174,25 +174,25 @@ def test_an_hour_without_a_pause_forgets_them() -> None:
     """Then the wait is 30 s again."""
     _, detector = waits(100, 3)
     levels([(2000 + now, 750) for now in range(3700)], detector)
-    told = levels([(5700 + now, 100) for now in range(60)], detector)
-    assert told.index(LOW) == 30
+    reported = levels([(5700 + now, 100) for now in range(60)], detector)
+    assert reported.index(LOW) == 30
 
 
 @pytest.mark.contract("X-10")
 def test_a_level_is_kept_for_five_minutes() -> None:
     """A burst of five seconds is told for so long, and not told again and again."""
     detector = settled(100)
-    told = levels([(now, 850 if now <= 5 else 100) for now in range(1, 400)], detector)
-    assert told.index(HIGH) == 3
-    assert told.index(LOW, 4) == pytest.approx(3 + 300, abs=1)
+    reported = levels([(now, 850 if now <= 5 else 100) for now in range(1, 400)], detector)
+    assert reported.index(HIGH) == 3
+    assert reported.index(LOW, 4) == pytest.approx(3 + 300, abs=1)
 
 
 def test_levels_that_were_entered_together_are_left_together() -> None:
     """One change up and one down, though HIGH alone would have been entered three seconds later."""
     detector = settled(100)
-    told = levels([(now, 960 if now <= 60 else 100) for now in range(1, 600)], detector)
-    assert [level for level, before in zip(told[1:], told, strict=False) if level is not before] == [LOW]
-    assert told[0] is CRITICAL
+    reported = levels([(now, 960 if now <= 60 else 100) for now in range(1, 600)], detector)
+    assert [level for level, before in zip(reported[1:], reported, strict=False) if level is not before] == [LOW]
+    assert reported[0] is CRITICAL
 
 
 def noisy(mean: float, noise: float, begin: int, end: int, chance: random.Random) -> list[tuple[float, int]]:
@@ -389,7 +389,7 @@ def test_available_is_never_negative() -> None:
         ),
     ],
 )
-def test_a_limit_of_nothing_stops_nobody(sample: Sample) -> None:
+def test_a_limit_of_nothing_has_no_effect(sample: Sample) -> None:
     """It cannot be judged on, and must not end the looking."""
     assert PressureDetector().assess(sample).binding is None
 

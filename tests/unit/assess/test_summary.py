@@ -31,10 +31,10 @@ def sample(
     """A reading: a process of so many bytes, of which ``used`` in all count against the limit."""
     process = None if own is None else ProcessMemory(ProcessKey(7, 70), "python3", own)
     assessment = Assessment(level, level, Constraint(limit, used), limit, 10_000 - used, 0.0, leak=leak)
-    return told(EventKind.SAMPLE, Reading(Sample(WALL + now, now, process=process), assessment), now)
+    return reported(EventKind.SAMPLE, Reading(Sample(WALL + now, now, process=process), assessment), now)
 
 
-def told(kind: EventKind, value: Any = None, now: float = 0.0) -> Event:
+def reported(kind: EventKind, value: Any = None, now: float = 0.0) -> Event:
     """An event."""
     return Event(kind=kind, wall=WALL + now, monotonic=now, value=value)
 
@@ -55,7 +55,7 @@ def test_quantiles_are_of_what_is_watched() -> None:
     assert digest([sample(own, 0.0) for own in range(1, 101)]).high == 95
 
 
-def test_where_no_process_is_watched_what_counts_against_the_limit_is_told() -> None:
+def test_where_no_process_is_watched_what_counts_against_the_limit_is_reported() -> None:
     """A machine has nothing of its own."""
     assert digest([sample(None, 0.0, used=700), sample(None, 1.0, used=900)]).peak == 900
 
@@ -71,8 +71,8 @@ def test_growth_is_between_the_ends() -> None:
 
 def test_what_was_not_watched_does_not_count() -> None:
     """Neither between two runs nor between two writers; clocks of several writers may differ."""
-    first = [sample(1, 0.0), sample(1, 10.0, HIGH), sample(1, 15.0), told(EventKind.STOP, now=16.0)]
-    again = [told(EventKind.START, now=100.0), sample(1, 101.0, HIGH), sample(1, 102.0)]
+    first = [sample(1, 0.0), sample(1, 10.0, HIGH), sample(1, 15.0), reported(EventKind.STOP, now=16.0)]
+    again = [reported(EventKind.START, now=100.0), sample(1, 101.0, HIGH), sample(1, 102.0)]
     other = [sample(1, 3.0), sample(1, 4.0)]
     made = digest(first + again, other)
     assert made.seconds == 15 + 1 + 1
@@ -96,9 +96,9 @@ def test_alerts_are_counted_by_episode() -> None:
     """A rule that decides again before it is over is one; after it was over, another."""
     first = DECISION._replace(undo=False, repeat=0)
     again = first._replace(repeat=1)
-    events = [told(EventKind.DECISION, each) for each in (first, again, DECISION)]  # the last takes back
+    events = [reported(EventKind.DECISION, each) for each in (first, again, DECISION)]  # the last takes back
     assert digest(events).alerts == 1
-    assert digest([*events, told(EventKind.CLEARED, CLEARING._replace(rule=DECISION.rule)), events[0]]).alerts == 2
+    assert digest([*events, reported(EventKind.CLEARED, CLEARING._replace(rule=DECISION.rule)), events[0]]).alerts == 2
 
 
 def test_the_least_limit_and_the_most_of_one() -> None:

@@ -34,9 +34,9 @@ def test_a_tenth_more_or_less_decides(older: float, recent: float, word: str) ->
 @pytest.mark.contract("S2-5", "S2-15", "V-15", "W2-7")
 def test_a_slow_slope_is_increasing_though_no_window_grows_by_a_tenth() -> None:
     """One per cent in a thousand readings, under noise as large as that: increasing, and not stable for ever."""
-    told = words(noisy(lambda i: 50 + i * 0.0005, 6000, noise=0.3))
-    assert set(told) <= {INCREASING, STABLE}
-    assert set(told[-1000:]) == {INCREASING}
+    reported = words(noisy(lambda i: 50 + i * 0.0005, 6000, noise=0.3))
+    assert set(reported) <= {INCREASING, STABLE}
+    assert set(reported[-1000:]) == {INCREASING}
     down = words(noisy(lambda i: 50 - i * 0.0005, 6000, noise=0.3))
     assert set(down[-1000:]) == {DECREASING}
 
@@ -44,15 +44,15 @@ def test_a_slow_slope_is_increasing_though_no_window_grows_by_a_tenth() -> None:
 @pytest.mark.contract("V-15", "W2-7")
 def test_a_plateau_after_a_load_is_stable_again() -> None:
     """The old window does not count for ever: some twenty readings after a load it is stable."""
-    told = words(noisy(lambda i: 40.0 if i < 500 else 60.0, 2000, noise=0.3))
-    assert INCREASING in told[500:510]
-    assert set(told[525:]) == {STABLE}
+    reported = words(noisy(lambda i: 40.0 if i < 500 else 60.0, 2000, noise=0.3))
+    assert INCREASING in reported[500:510]
+    assert set(reported[525:]) == {STABLE}
 
 
 def test_noise_is_stable() -> None:
     """Ten thousand readings of noise, and hardly one of them is called a trend."""
-    told = words(noisy(lambda i: 50.0, 10_000, noise=2.0))
-    assert sum(word != STABLE for word in told) < 100
+    reported = words(noisy(lambda i: 50.0, 10_000, noise=2.0))
+    assert sum(word != STABLE for word in reported) < 100
 
 
 def test_first_readings_are_stable_and_say_how_little_they_are() -> None:
@@ -63,7 +63,7 @@ def test_first_readings_are_stable_and_say_how_little_they_are() -> None:
         assert trend == (STABLE, i + 1, 0.0, 0.0)
 
 
-def test_the_slope_is_told_beside_the_word() -> None:
+def test_the_slope_is_reported_beside_the_word() -> None:
     """In units a second, with how many readings it rests upon and how sure it is."""
     trend = trend_of([(10.0 * i, 50 + 0.02 * i) for i in range(800)])
     assert trend.word == INCREASING

@@ -63,7 +63,7 @@ def test_a_verdict_without_facts_has_no_ratio() -> None:
 
 @pytest.mark.parametrize("value", FULL + BARE, ids=lambda value: type(value).__name__)
 def test_values_cannot_be_changed(value: Any) -> None:
-    """They are passed between threads, so nobody may change one; no new attribute fits either."""
+    """They are passed between threads, so none may be changed; no new attribute fits either."""
     field = next(iter(getattr(value, "_fields", None) or value.__dataclass_fields__))
     with pytest.raises(AttributeError):
         setattr(value, field, None)

@@ -1,4 +1,4 @@
-"""The program's log: one name, one shape, and no cost for who has nothing to say."""
+"""The program's log: one name, one shape, and no cost without a message."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def run(caplog: pytest.LogCaptureFixture, **more: Any) -> list[logging.LogRecord
     return caplog.records
 
 
-def test_whoever_logs_uses_one_shape(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_logger_uses_one_format(caplog: pytest.LogCaptureFixture) -> None:
     """The warden and the action ``notify``: every event as JSON that can be read back, and the flat keys beside it."""
-    told = run(caplog)
-    kinds = [record.memwarden_kind for record in told]  # type: ignore[attr-defined]
+    reported = run(caplog)
+    kinds = [record.memwarden_kind for record in reported]  # type: ignore[attr-defined]
     assert {"level", "gap", "gap_closed", "decision", "trouble"} == set(kinds)
-    for record in told:
+    for record in reported:
         of = carried(record)
         assert of.keys() == KEYS
         event = from_dict(json.loads(json.dumps(of["memwarden"], allow_nan=False)))
@@ -67,20 +67,20 @@ def test_a_message_without_an_event_has_the_keys_too(
 
 def test_beside_a_recorder_that_logs_the_warden_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
     """Each event is one log record; what ``notify`` says is its own."""
-    told = [record for record in run(caplog, recorders=[LogRecorder()]) if ": " not in record.getMessage()[:6]]
-    events = [json.dumps(carried(record)["memwarden"]) for record in told]
+    reported = [record for record in run(caplog, recorders=[LogRecorder()]) if ": " not in record.getMessage()[:6]]
+    events = [json.dumps(carried(record)["memwarden"]) for record in reported]
     assert len(events) == len(set(events))
-    kinds = [record.memwarden_kind for record in told]  # type: ignore[attr-defined]
+    kinds = [record.memwarden_kind for record in reported]  # type: ignore[attr-defined]
     assert (kinds.count("trouble"), kinds.count("gap"), kinds.count("start")) == (1, 1, 1)
 
 
 def test_a_recorder_that_leaves_something_out_is_believed(caplog: pytest.LogCaptureFixture) -> None:
-    """Who says that trouble is not to be logged does not get it from the warden either."""
+    """Trouble that is not to be logged is not logged by the warden either."""
     run(caplog, recorders=[LogRecorder(dict.fromkeys(EventKind))])
     assert {carried(record)["memwarden_kind"] for record in caplog.records} == {"decision"}  # by notify
 
 
-def test_what_nobody_hears_is_not_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_message_is_not_formatted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A level that changes costs a comparison where DEBUG is off."""
     monkeypatch.setattr(log, "extra_of", lambda event: pytest.fail("written out"))
     log.debug("%s", "x", event=EVENT)
@@ -89,7 +89,7 @@ def test_what_nobody_hears_is_not_written_out(monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_is_printed_where_the_program_has_set_nothing_up(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A library's warnings belong to who set a log up."""
+    """A library's warnings go to the program that set logging up."""
     logger = logging.getLogger("memwarden")
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", False)

@@ -90,7 +90,7 @@ def test_times_are_iso_8601_with_microseconds_and_offset(
     assert to_dict(SAMPLE)["time"].endswith(text[-6:])
 
 
-def test_the_hour_that_comes_twice_is_told_apart(local_zone: Any) -> None:
+def test_the_hour_that_comes_twice_is_reported_apart(local_zone: Any) -> None:
     """When summer time ends the same local time is written with two offsets, and both come back right."""
     local_zone("EST5EDT,M3.2.0,M11.1.0")
     first = datetime(2024, 11, 3, 5, 30, tzinfo=UTC).timestamp()

@@ -78,7 +78,7 @@ def test_a_rule_fires_at_its_level_and_above(level: PressureLevel, fires: bool) 
     assert bool(fired(Policy([rule()]), [(0.0, level)])) is fires
 
 
-def test_a_decision_says_who_what_why_and_when() -> None:
+def test_a_decision_says_rule_action_reason_and_time() -> None:
     """In words that hold the figures, with both clocks of the sample."""
     (decision,) = Policy([rule(name="mine", severity="critical")]).decide(Sample(7.5, 3.25), verdict(HIGH)).decisions
     assert (decision.rule, decision.action, decision.wall, decision.monotonic) == ("mine", "notify", 7.5, 3.25)
@@ -116,7 +116,7 @@ def test_without_a_rest_it_fires_at_each_look() -> None:
 
 
 def test_each_repetition_is_numbered_within_its_episode() -> None:
-    """So that who tells people can tell the first from the others."""
+    """So that an alert can distinguish the first from the others."""
     policy = Policy([rule(rest=1.0)])
     numbers = []
     for now, level in [(0.0, HIGH), (1.0, HIGH), (2.0, HIGH), (3.0, LOW), (4.0, HIGH)]:
@@ -136,7 +136,7 @@ def test_rules_do_not_disturb_each_other() -> None:
 
 @pytest.mark.contract("W2-8")
 def test_the_wall_clock_does_not_matter() -> None:
-    """Somebody sets it back an hour: durations and rests are on the other clock, and the alert still clears."""
+    """The clock is set back an hour: durations and rests are on the other clock, and the alert still clears."""
     policy = Policy([rule(sustain=10.0)])
     assert policy.decide(Sample(9000.0, 0.0), verdict(HIGH)).decisions == []
     assert len(policy.decide(Sample(5400.0, 10.0), verdict(HIGH)).decisions) == 1
@@ -525,15 +525,15 @@ def test_a_worker_is_warned_twice() -> None:
     policy = Policy([each for each in preset("worker").rules if "growth" not in each.when])
     big = Limit(10_000 * MIB, "machine")
 
-    def told(now: float, share: float, left: int) -> list[tuple[str, str]]:
+    def reported(now: float, share: float, left: int) -> list[tuple[str, str]]:
         binding = Constraint(big, round(share * big.bytes))
         found = Assessment(LOW, LOW, binding, big, left * MIB, 0.0)
         return [(each.rule, each.severity) for each in policy.decide(Sample(0.0, now), found).decisions]
 
-    assert told(0, 0.80, 500) == []
-    assert told(1, 0.81, 500) == [("usage warning", "warning")]
-    assert told(2, 0.901, 499) == [("usage critical", "critical"), ("available warning", "warning")]
-    assert told(3, 0.901, 199) == [("available critical", "critical")]
+    assert reported(0, 0.80, 500) == []
+    assert reported(1, 0.81, 500) == [("usage warning", "warning")]
+    assert reported(2, 0.901, 499) == [("usage critical", "critical"), ("available warning", "warning")]
+    assert reported(3, 0.901, 199) == [("available critical", "critical")]
 
 
 def test_a_preset_that_is_not_there_is_named() -> None:
@@ -562,7 +562,7 @@ def card(now: float, share: float) -> Sample:
     return Sample(1e9 + now, now, system=system, gpus=(GpuMemory(0, "RTX 3090", "GPU-0", total, used, total - used),))
 
 
-def told(course: Sequence[float], every: float = 300.0) -> list[int]:
+def reported(course: Sequence[float], every: float = 300.0) -> list[int]:
     """At which looks at such a course of shares the preset for cards tells of something; negative: where it is over."""
     policy, found = Policy(preset("gpu").rules, reversible=()), []
     detector = PressureDetector()
@@ -575,11 +575,11 @@ def told(course: Sequence[float], every: float = 300.0) -> list[int]:
 
 @pytest.mark.contract("X-21", "S2-54")
 def test_the_preset_for_cards_is_quiet_where_loaded_models_rest() -> None:
-    """Two days between 18 and 20 of 24 GB: the seed's 80 % is passed again and again, and nobody is told."""
+    """Two days between 18 and 20 of 24 GB: the seed's 80 % is passed again and again, and no alert is sent."""
     chance = random.Random(1)
     resting = [chance.uniform(18, 20) / 24 for _ in range(2 * 288)]
     assert sum(share > 0.80 for share in resting) > 100
-    assert told(resting) == []
+    assert reported(resting) == []
     assert preset("gpu").interval == 300.0
     assert "19.2 GB" in preset("gpu").sentence
 
@@ -588,7 +588,7 @@ def test_the_preset_for_cards_is_quiet_where_loaded_models_rest() -> None:
 def test_the_preset_for_cards_tells_once_and_clears_with_a_band() -> None:
     """A card that swings about the threshold is told each half hour at most, and is clear three points under it."""
     swinging = [0.80, *[0.885, 0.875] * 12, 0.849]
-    assert told(swinging) == [1, 7, 13, 19, -25]
+    assert reported(swinging) == [1, 7, 13, 19, -25]
 
 
 @pytest.mark.contract("X-8")

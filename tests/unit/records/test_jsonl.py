@@ -128,7 +128,7 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.contract("W2-5")
-def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_at_once(tmp_path: Path) -> None:
     """The first record raises, and names the file and a way out that fits; nothing is lost in silence."""
     (tmp_path / "file").write_text("")
     recorder = JsonlRecorder(tmp_path / "file" / "record.jsonl")
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.contract("W2-5")
 def test_no_link_is_followed(tmp_path: Path) -> None:
-    """In a shared directory somebody may have laid one under our name: what it leads to stays as it was."""
+    """In a shared directory another user may have created one under our name: its target stays as it was."""
     victim, path = tmp_path / "victim", tmp_path / "record.jsonl"
     victim.write_text("mine\n")
     path.symlink_to(victim)
@@ -206,13 +206,13 @@ def test_a_later_program_goes_on_in_the_same_file(path: Path) -> None:
     assert messages(path) == ["m1", "m2", "m3"]
 
 
-def test_it_can_stand_in_the_room(path: Path) -> None:
+def test_it_is_a_recorder(path: Path) -> None:
     """It records and closes."""
     assert isinstance(JsonlRecorder(path), Recorder)
 
 
 def test_the_encoder_may_be_the_callers(path: Path) -> None:
-    """For who wants another layout."""
+    """For another layout."""
     JsonlRecorder(path, encode=lambda event: {"said": event.message}).record(event())
     assert json.loads(path.read_text()) == {"said": "m0"}
     assert list(read_lines(path)) == []
@@ -259,8 +259,8 @@ def test_events_are_flushed_and_samples_are_not(path: Path, monkeypatch: pytest.
         assert bool(flushed) is (kind is not EventKind.SAMPLE), kind
 
 
-def test_a_failing_flush_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was told that an event is safe must not find it lost."""
+def test_a_failing_flush_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that was confirmed is never lost."""
 
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -305,34 +305,34 @@ def test_after_a_torn_line_the_next_one_stays_whole(path: Path, torn: bytes) -> 
 class Disk:
     """A disk with so much room left; stands in for ``os.write``."""
 
-    def __init__(self, room: int) -> None:
-        self.room, self._write = room, os.write
+    def __init__(self, headroom: int) -> None:
+        self.headroom, self._write = headroom, os.write
 
     def __call__(self, fd: int, data: bytes) -> int:
-        if self.room == 0:
+        if self.headroom == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = self._write(fd, data[: self.room])
-        self.room -= written
+        written = self._write(fd, data[: self.headroom])
+        self.headroom -= written
         return written
 
 
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.parametrize("room", [0, 1, 30, 100])
-def test_a_full_disk_is_told_and_recovered_from(path: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_recovered_from(path: Path, headroom: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each lost line is an error and counted; when there is room again whole lines follow."""
     recorder = JsonlRecorder(path)
     recorder.record(event(1))
-    disk = Disk(room)
+    disk = Disk(headroom)
     monkeypatch.setattr(os, "write", disk)
     for number in (2, 3):
         with pytest.raises(RecordError, match="No space left") as caught:
             recorder.record(event(number))
         assert caught.value.path == str(path)
     assert recorder.lost == 2
-    disk.room = 1
+    disk.headroom = 1
     with pytest.raises(RecordError):
         recorder.record(event(4))
-    disk.room = 10**6
+    disk.headroom = 10**6
     recorder.record(event(5))
     recorder.record(event(6))
     assert (messages(path), recorder.lost) == (["m1", "m5", "m6"], 3)
@@ -372,7 +372,7 @@ def test_a_device_that_is_always_full() -> None:
 
 
 class Wall:
-    """A wall clock that somebody sets."""
+    """A wall clock that is set."""
 
     now = WALL
 
@@ -445,7 +445,7 @@ def test_it_rotates_by_age(path: Path) -> None:
 
 
 def test_an_old_file_of_an_earlier_program_is_rotated_first(path: Path) -> None:
-    """Old is who was last written to before the asked age."""
+    """Old is a file that was last written before the given age."""
     path.write_text('{"old":1}\n')
     os.utime(path, (WALL - 7200.0, WALL - 7200.0))
     recorder = JsonlRecorder(path, max_age=3600.0, wall=Wall())
@@ -483,7 +483,7 @@ def test_a_clock_that_jumps_ahead_rotates_once(path: Path) -> None:
     assert messages(path) == ["m5"]
 
 
-def test_a_rotation_that_fails_is_told_and_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_that_fails_is_reported_and_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines are not written into a file beyond its bound in silence."""
     recorder = JsonlRecorder(path, max_bytes=10)
     recorder.record(event(1))

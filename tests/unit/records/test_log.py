@@ -49,11 +49,11 @@ def event(kind: EventKind, value: Any = None, message: str = "m") -> Event:
 @pytest.mark.parametrize("value", FULL, ids=lambda value: type(value).__name__)
 def test_the_whole_event_travels_as_json(kept: Kept, value: Any) -> None:
     """Whatever it is about: a formatter can write it, and it can be read back."""
-    told = event(EventKind.LEVEL, value)
-    LogRecorder().record(told)
+    reported = event(EventKind.LEVEL, value)
+    LogRecorder().record(reported)
     (record,) = kept.records
     assert record.name == "memwarden"
-    assert from_dict(json.loads(json.dumps(record.memwarden, allow_nan=False))) == told
+    assert from_dict(json.loads(json.dumps(record.memwarden, allow_nan=False))) == reported
 
 
 def test_no_key_collides_with_an_attribute_of_a_log_record(kept: Kept) -> None:
@@ -85,12 +85,12 @@ def test_the_flat_keys_are_always_there(kept: Kept, value: Any, level: str | Non
 
 
 def test_each_kind_has_a_level(kept: Kept) -> None:
-    """Trouble is a warning, what comes every second is for who asks, the rest is told."""
+    """Trouble is a warning, what comes every second is debug, the rest is info."""
     for kind in EventKind:
         LogRecorder().record(event(kind))
     levels = {record.memwarden_kind: record.levelname for record in kept.records}
-    told = {kind.value: "INFO" for kind in EventKind} | dict.fromkeys(("sample", "gap", "gap_closed"), "DEBUG")
-    assert levels == told | {"trouble": "WARNING", "overflow": "WARNING"}
+    reported = {kind.value: "INFO" for kind in EventKind} | dict.fromkeys(("sample", "gap", "gap_closed"), "DEBUG")
+    assert levels == reported | {"trouble": "WARNING", "overflow": "WARNING"}
 
 
 def test_the_level_of_a_kind_can_be_said(kept: Kept) -> None:
@@ -101,7 +101,7 @@ def test_the_level_of_a_kind_can_be_said(kept: Kept) -> None:
     assert [record.levelname for record in kept.records] == ["ERROR", "WARNING"]
 
 
-def test_what_nobody_listens_to_is_not_written_out(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_message_is_not_formatted(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample a second costs a comparison where DEBUG is off."""
     monkeypatch.setattr("memwarden.records.log.extra_of", lambda event: pytest.fail("written out"))
     logging.getLogger("memwarden").setLevel(logging.INFO)
@@ -118,9 +118,9 @@ def test_what_nobody_listens_to_is_not_written_out(kept: Kept, monkeypatch: pyte
     ],
     ids=["a sample", "nothing to say", "no format"],
 )
-def test_every_record_has_a_line(kept: Kept, told: Event, line: str) -> None:
+def test_every_record_has_a_line(kept: Kept, reported: Event, line: str) -> None:
     """The event's own message, and a short one for those that have none."""
-    LogRecorder().record(told)
+    LogRecorder().record(reported)
     assert kept.records[0].getMessage() == line
 
 

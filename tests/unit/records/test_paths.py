@@ -1,4 +1,4 @@
-"""Where records go when nobody named a place."""
+"""Default locations of records."""
 
 import os
 import tempfile
@@ -45,7 +45,7 @@ def test_each_platform_has_a_place_of_the_users_own(platform: str, environment: 
 
 @pytest.mark.parametrize("environment", [{}, {"HOME": ""}, {"HOME": "relative"}])
 def test_without_a_home_the_directory_is_still_the_users_own(environment: dict[str, str]) -> None:
-    """Not a name that everybody on the machine shares."""
+    """Not a name that all users of the machine share."""
     assert state_directory(environment, "linux") == f"{tempfile.gettempdir()}/memwarden-{os.getuid()}"
 
 

@@ -95,7 +95,7 @@ def messages(path: Path, **which: Any) -> list[str]:
 
 @pytest.mark.contract("S2-11")
 def test_the_figures_of_a_sample_stand_in_plain_columns(path: Path, recorder: Fed) -> None:
-    """For who asks in SQL; the whole of it stands beside them."""
+    """For SQL; the whole event is beside them."""
     recorder.record(EVENT)
     recorder.close()
     columns = "level, ratio, used_bytes, available_bytes, limit_bytes, limit_source, process_rss_bytes"
@@ -162,7 +162,7 @@ def test_an_event_that_cannot_be_written_is_said(path: Path, recorder: Fed, even
     assert messages(path) == ["before", "after"]
 
 
-def test_who_wrote_is_told(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_writer_is_reported(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two recorders on one file stay apart; one that was closed and goes on is the same as before."""
     monkeypatch.setenv("COMPUTERNAME", "desk")  # Windows
     host = os.uname().nodename if hasattr(os, "uname") else "desk"
@@ -264,7 +264,7 @@ def test_file_and_folder_are_the_users_own(tmp_path: Path, clock: FakeClock) -> 
 
 @pytest.mark.contract("W2-5")
 def test_no_link_is_followed(tmp_path: Path, path: Path, recorder: Fed) -> None:
-    """In a shared directory somebody may have laid one under our name."""
+    """In a shared directory another user may have created one under our name."""
     victim = tmp_path / "victim.db"
     path.symlink_to(victim)
     with pytest.raises(RecordError, match="link"):
@@ -310,7 +310,7 @@ def test_a_relative_path_stays_where_it_began(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_file_that_was_moved_or_removed_is_begun_anew(path: Path, recorder: Fed) -> None:
-    """As log rotation does it: nothing is written where nobody would find it."""
+    """As log rotation does it: nothing is written where no reader would find it."""
     recorder.at(kind=EventKind.START, message="one")
     path.rename(path.with_name("old.db"))
     recorder.at(kind=EventKind.LEVEL, message="two")
@@ -361,7 +361,7 @@ def test_an_older_schema_is_migrated(path: Path, recorder: Fed, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE theirs (a)", "PRAGMA user_version = 1"])
-def test_a_database_of_somebody_else_is_left_alone(path: Path, recorder: Fed, statement: str) -> None:
+def test_a_database_of_another_program_is_left_alone(path: Path, recorder: Fed, statement: str) -> None:
     """Not a byte of it changes."""
     db = sqlite3.connect(path)
     db.execute(statement)
@@ -651,7 +651,7 @@ def test_events_alone_are_bounded_too(path: Path, clock: FakeClock) -> None:
 
 
 def test_a_file_that_is_too_large_shrinks(path: Path, clock: FakeClock) -> None:
-    """Whoever lowers the bound gets the space back."""
+    """A lower bound frees the space."""
     recorder = Fed(path, clock, max_bytes=64 << 20)
     for number in range(400):
         clock.advance(1.0)
@@ -667,7 +667,7 @@ def test_a_file_that_is_too_large_shrinks(path: Path, clock: FakeClock) -> None:
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_who_keeps_reading_cannot_make_the_log_grow_for_ever(path: Path, clock: FakeClock) -> None:
+def test_a_long_reader_cannot_make_the_log_grow_for_ever(path: Path, clock: FakeClock) -> None:
     """It cannot be written back meanwhile: from a point on that is said, and when it is over all goes on."""
     recorder = Fed(path, clock, max_bytes=4 << 20)
     recorder.at(kind=EventKind.START)
@@ -719,7 +719,7 @@ def test_reading_holds_nothing_and_ends(path: Path, recorder: Fed) -> None:
 
 
 def test_what_is_unknown_or_damaged_is_passed_over(path: Path, recorder: Fed) -> None:
-    """A newer writer, or somebody's own hand."""
+    """A newer writer, or a manual change."""
     for number in range(7):
         recorder.at(kind=EventKind.LEVEL, message=str(number))
     recorder.close()

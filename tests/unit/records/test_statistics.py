@@ -27,10 +27,10 @@ def sample(used: int | None, now: float = 0.0, level: PressureLevel = PressureLe
     binding = None if used is None else Constraint(LIMIT, used)
     available = None if used is None else 1000 - used
     assessment = Assessment(level, level, binding, None if used is None else LIMIT, available, 0.0)
-    return told(EventKind.SAMPLE, Reading(Sample(WALL + now, now), assessment), now)
+    return reported(EventKind.SAMPLE, Reading(Sample(WALL + now, now), assessment), now)
 
 
-def told(kind: EventKind, value: Any = None, now: float = 0.0) -> Event:
+def reported(kind: EventKind, value: Any = None, now: float = 0.0) -> Event:
     """An event."""
     return Event(kind=kind, wall=WALL + now, monotonic=now, value=value)
 
@@ -43,7 +43,7 @@ def fed(*events: Event, window: int = 100) -> Statistics:
     return made
 
 
-def test_it_can_stand_in_the_room() -> None:
+def test_it_is_a_recorder() -> None:
     """It records and closes, and the figures outlive that."""
     made = fed(sample(1))
     assert isinstance(made, Recorder)
@@ -89,7 +89,7 @@ def test_the_time_at_each_level_is_counted() -> None:
     low, high = PressureLevel.LOW, PressureLevel.HIGH
     made = fed(
         sample(1, 10.0, low), sample(1, 15.0, high), sample(1, 16.0, high), sample(1, 18.5, low),
-        told(EventKind.STOP), told(EventKind.START), sample(1, 1000.0, low), sample(1, 1001.0, low),
+        reported(EventKind.STOP), reported(EventKind.START), sample(1, 1000.0, low), sample(1, 1001.0, low),
         sample(1, 500.0, low),
     )  # fmt: skip
     assert made.as_dict()["level_seconds"] == {"low": 6.0, "moderate": 0.0, "high": 3.5, "critical": 0.0}
@@ -100,11 +100,11 @@ def test_alerts_are_counted_once_an_episode() -> None:
     """Several actions and steps of one rule are one alert, repetitions are counted apart, undoing is none."""
 
     def decided(rule: str = "r", **changes: Any) -> Event:
-        return told(EventKind.DECISION, DECISION._replace(**{"rule": rule, "repeat": 0, "undo": False, **changes}))
+        return reported(EventKind.DECISION, DECISION._replace(**{"rule": rule, "repeat": 0, "undo": False, **changes}))
 
     made = fed(
         decided(), decided(action="collect"), decided("other"), decided(repeat=1), decided(repeat=1, action="collect"),
-        decided(repeat=2), decided(undo=True), told(EventKind.CLEARED, CLEARING), decided(),
+        decided(repeat=2), decided(undo=True), reported(EventKind.CLEARED, CLEARING), decided(),
     )  # fmt: skip
     assert (made.figures.alerts, made.figures.repeats) == (3, 2)
 

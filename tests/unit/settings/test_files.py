@@ -66,7 +66,7 @@ def test_the_nearest_file_is_taken(tmp_path: Path) -> None:
     assert find(environment, str(here)) == (None, ())
 
 
-def test_nobody_looks_above_home(tmp_path: Path) -> None:
+def test_no_file_above_home_is_read(tmp_path: Path) -> None:
     """What stands there belongs to the machine, not to the project."""
     file_of(tmp_path, "[tool.memwarden]", "pyproject.toml")
     here = tmp_path / "home" / "repo"
@@ -88,30 +88,30 @@ def test_nobody_looks_above_home(tmp_path: Path) -> None:
     ],
 )
 def test_another_tools_file_is_passed_over(tmp_path: Path, text: str | bytes) -> None:
-    """A pyproject.toml without our table is nobody's fault, broken or not, and the one above still counts."""
+    """A pyproject.toml without our table is no error, broken or not, and the one above still counts."""
     above = file_of(tmp_path, "[tool.memwarden]", "pyproject.toml")
     file_of(tmp_path / "part", text, "pyproject.toml")
     assert find({"HOME": str(tmp_path)}, str(tmp_path / "part")) == (str(above), ())
 
 
 @pytest.mark.parametrize("header", ["[tool.memwarden]", '[ tool . "memwarden" ]', "[[tool.memwarden.rules]]"])
-def test_our_table_in_a_broken_file_is_told(tmp_path: Path, header: str) -> None:
-    """Who wrote settings there must hear that they do not count."""
+def test_our_table_in_a_broken_file_is_reported(tmp_path: Path, header: str) -> None:
+    """Settings there do not count, and that is reported."""
     path = file_of(tmp_path, f"{header}\nlimit = \n", "pyproject.toml")
     assert find({}, str(tmp_path)).path == str(path)
     assert faults_of(path) == [":2: is no TOML: Invalid value"]
 
 
 def test_only_files_are_found(tmp_path: Path) -> None:
-    """A directory or a pipe of that name holds nobody up."""
+    """A directory or a pipe of that name does not block."""
     (tmp_path / "memwarden.toml").mkdir()
     os.mkfifo(tmp_path / "pyproject.toml")
     assert find({"HOME": str(tmp_path)}, str(tmp_path)).path is None
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="gives a file to another user")
-def test_a_planted_file_is_passed_over_and_told(tmp_path: Path) -> None:
-    """In a directory such as /tmp anybody may leave a file for us; by name it may still be used."""
+def test_a_planted_file_is_skipped_and_reported(tmp_path: Path) -> None:
+    """In a directory such as /tmp any user may leave a file; by name it may still be used."""
     path = file_of(tmp_path, "quiet = true")
     os.chown(path, 4242, 4242)
     assert find({}, str(tmp_path)).path == str(path), "in a directory of ours another user's file was put by us"
@@ -141,9 +141,9 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
 def test_values_are_understood(tmp_path: Path) -> None:
     """Numbers and texts, switches, paths from the home directory and from the file's own."""
     text = "limit = 1048576\ninterval = 2\ngrace = '500ms'\nlive = true\nrecord = '~/a.jsonl'\ncgroup = 'b'\n"
-    told = read(str(file_of(tmp_path, text)), {"HOME": "/home/u"})
-    assert told.faults == ()
-    assert told.values == {
+    reported = read(str(file_of(tmp_path, text)), {"HOME": "/home/u"})
+    assert reported.faults == ()
+    assert reported.values == {
         "limit": "1048576",
         "interval": 2.0,
         "grace": 0.5,
@@ -151,13 +151,13 @@ def test_values_are_understood(tmp_path: Path) -> None:
         "record": "/home/u/a.jsonl",
         "cgroup": str(tmp_path / "b"),
     }
-    assert (told.lines["grace"], told.lines["record"]) == (3, 5)
+    assert (reported.lines["grace"], reported.lines["record"]) == (3, 5)
 
 
 def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
     """As Windows editors write them."""
-    told = read(str(file_of(tmp_path, b"\xef\xbb\xbflimit = '1G'\r\nquiet = true\r\n")), {})
-    assert (told.values, told.faults) == ({"limit": "1G", "quiet": True}, ())
+    reported = read(str(file_of(tmp_path, b"\xef\xbb\xbflimit = '1G'\r\nquiet = true\r\n")), {})
+    assert (reported.values, reported.faults) == ({"limit": "1G", "quiet": True}, ())
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
         pytest.param("limit = 'x'\nlive = 1\nfoo = 1", [":1: limit:", ":2: live:", ":3: foo:"], id="all at once"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str | bytes, told: list[str]) -> None:
+def test_what_is_wrong_is_reported_with_its_line(tmp_path: Path, text: str | bytes, reported: list[str]) -> None:
     """File, line, key, what is allowed, and what was probably meant; never an exception."""
     found = faults_of(file_of(tmp_path, text))
-    assert len(found) == len(told), found
-    for fault, beginning in zip(found, told, strict=True):
+    assert len(found) == len(reported), found
+    for fault, beginning in zip(found, reported, strict=True):
         assert fault.startswith(beginning)
 
 
@@ -216,14 +216,14 @@ def test_a_project_file_that_was_named_needs_the_table(tmp_path: Path) -> None:
     assert faults_of(file_of(tmp_path, "[project]", "pyproject.toml")) == [": has no table [tool.memwarden]"]
 
 
-def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     """A directory, nothing at all, and a name that no system has."""
     assert faults_of(tmp_path)[0].endswith("cannot be read: Is a directory")
     assert faults_of(tmp_path / "nowhere") == [": cannot be read: No such file or directory"]
     assert "null" in faults_of(Path("a\0b"))[0]
 
 
-def test_who_knows_rules_may_judge_them(tmp_path: Path) -> None:
+def test_a_caller_may_validate_rules(tmp_path: Path) -> None:
     """Its error is told with the rule's line; a rule of the wrong shape is not put before it."""
     seen = []
 
@@ -237,7 +237,7 @@ def test_who_knows_rules_may_judge_them(tmp_path: Path) -> None:
 
 
 def test_rules_have_names_of_their_own(tmp_path: Path) -> None:
-    """Who is told that a rule fires and that it is over knows it by its name."""
+    """Alerts name the rule that fires and clears."""
     assert faults_of(file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "\n" + RULE)) == [
         ":12: rules[3].name: another rule is called 'early', too"
     ]

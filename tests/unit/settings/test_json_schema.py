@@ -33,18 +33,18 @@ def test_a_row_says_in_the_schema_what_it_says_in_the_table(row: Any) -> None:
     """Its sentence, its default, and its range or choices."""
     if not getattr(row, "in_file", True):
         return
-    told = (PROPERTIES if row in OPTIONS else RULE_PROPERTIES)[row.name]
-    assert told["description"] == row.sentence
-    assert told.get("default") == row.default
+    reported = (PROPERTIES if row in OPTIONS else RULE_PROPERTIES)[row.name]
+    assert reported["description"] == row.sentence
+    assert reported.get("default") == row.default
     match row.kind:
         case Duration(least, most):
-            assert (told["minimum"], told.get("maximum", float("inf"))) == (least, most)
+            assert (reported["minimum"], reported.get("maximum", float("inf"))) == (least, most)
         case Choice(known):
-            assert told["enum"] == list(known)
+            assert reported["enum"] == list(known)
         case Switch():
-            assert told["type"] == "boolean"
+            assert reported["type"] == "boolean"
         case Size():
-            assert told["minimum"] == 1
+            assert reported["minimum"] == 1
 
 
 @pytest.mark.parametrize("row", [*OPTIONS, *RULE_KEYS], ids=lambda row: row.name)
@@ -95,7 +95,7 @@ def test_an_editor_and_the_check_agree(tmp_path: Path, text: str, fine: bool) ->
 
 
 def test_flags_variables_and_keys_have_one_name() -> None:
-    """Who knows one knows the other two; no two options share any."""
+    """Each follows from the other two; no two options share any."""
     for option in OPTIONS:
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", option.name)
         assert option.flag == "--" + option.name.replace("_", "-")
@@ -105,7 +105,7 @@ def test_flags_variables_and_keys_have_one_name() -> None:
 
 
 def test_the_policy_knows_the_same_rules_and_presets() -> None:
-    """Rooms on one floor do not know each other; what both say is said alike."""
+    """Packages of one layer do not import each other; their equal definitions agree."""
     assert {key.name for key in RULE_KEYS} == set(_KEYS)
     defaults = {field.name: field.default for field in dataclasses.fields(Rule)}
     for key in RULE_KEYS:
@@ -123,10 +123,10 @@ def test_a_rule_goes_through_a_file(preset: Preset, tmp_path: Path) -> None:
     rows = [f"{key} = {json.dumps(value)}\n" for rule in preset.rules for key, value in rule.to_dict().items()]
     heads = ["[[rules]]\n" if row.startswith("name = ") else "" for row in rows]
     path.write_text("".join(head + row for head, row in zip(heads, rows, strict=True)))
-    told = read(str(path), {}, judge=Rule.from_dict)
-    assert told.faults == ()
-    assert tuple(map(Rule.from_dict, told.rules)) == preset.rules
-    assert all(allows(RULE_PROPERTIES[key], value) for rule in told.rules for key, value in rule.items())
+    reported = read(str(path), {}, judge=Rule.from_dict)
+    assert reported.faults == ()
+    assert tuple(map(Rule.from_dict, reported.rules)) == preset.rules
+    assert all(allows(RULE_PROPERTIES[key], value) for rule in reported.rules for key, value in rule.items())
 
 
 def test_names_may_be_one_or_several() -> None:

@@ -67,7 +67,7 @@ def test_a_named_file_that_is_not_there_is_an_error(resolve: Any, project: Path)
         resolve({"config": str(project / "nowhere.toml")}, {})
 
 
-def test_every_fault_of_the_file_is_told_at_once(resolve: Any, project: Path) -> None:
+def test_every_fault_of_the_file_is_reported_at_once(resolve: Any, project: Path) -> None:
     """Not one at each attempt."""
     (project / "memwarden.toml").write_text("grace = 'soon'\nlimt = 1\n")
     with pytest.raises(SettingsError, match=r"toml:1: grace: .*'soon'.*; .*toml:2: limt: .*did you mean limit"):
@@ -155,7 +155,7 @@ def test_switches_in_the_environment(resolve: Any, text: str, value: bool) -> No
 
 
 def test_rules_are_handed_on_as_they_stand(resolve: Any, project: Path) -> None:
-    """Whoever knows rules makes some of them; here they are plain mappings."""
+    """The policy package makes rules of them; here they are plain mappings."""
     (project / "memwarden.toml").write_text(
         "preset = 'container'\n[[rules]]\nname = 'early'\nwhen = 'level >= HIGH'\nfor = '30s'\nthen = ['notify']\n"
     )
@@ -171,13 +171,13 @@ def test_table_and_settings_have_the_same_names() -> None:
     assert all(option.sentence.endswith((".", "%.")) for option in OPTIONS)
 
 
-def test_variables_that_nothing_reads_are_told() -> None:
+def test_variables_that_nothing_reads_are_reported() -> None:
     """With the one that was probably meant; every bad one at once; others' are left alone."""
     environment = {"MEMWARDEN_LIMT": "2G", "MEMWARDEN_GRACE": "soon", "MEMWARDEN_QUIET": "yes", "LIMIT": "1"}
-    told = [str(fault) for fault in environment_faults(environment)]
-    assert len(told) == 2
-    assert told[0].startswith("environment: MEMWARDEN_GRACE: duration 'soon'")
-    assert told[1] == "environment: MEMWARDEN_LIMT: is not known; did you mean MEMWARDEN_LIMIT?"
+    reported = [str(fault) for fault in environment_faults(environment)]
+    assert len(reported) == 2
+    assert reported[0].startswith("environment: MEMWARDEN_GRACE: duration 'soon'")
+    assert reported[1] == "environment: MEMWARDEN_LIMT: is not known; did you mean MEMWARDEN_LIMIT?"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_file_that_goes_and_comes_back(file: Path) -> None:
     assert (watched.look(), watched.value, watched.trouble) == (True, ["back"], "")
 
 
-def test_a_change_that_changes_nothing_is_not_told(file: Path) -> None:
+def test_a_change_without_effect_is_not_reported(file: Path) -> None:
     """A comment, or a mere touch."""
     watched = SettingsReloader(str(file), rules_of)
     write(file, "# a comment\n" + RULE.format("first"), 4)

@@ -24,7 +24,7 @@ from memwarden.records.sqlite import SqliteRecorder
 from memwarden.records.statistics import Statistics
 
 ROUNDS, SAMPLES = 15, 400
-#: At most so many times the bare one. Both make the same text (``json.dumps`` of the plain value), so what is bounded is
+#: Maximum ratio to the bare one. Both make the same text (``json.dumps`` of the plain value), so what is bounded is
 #: the rest: rotation and torn lines; batches, and rows of old samples.
 PROMISED = {"JSONL": ("bare JSON line", 1.2), "SQLite, 10 a second": ("bare SQLite insert", 1.2)}
 

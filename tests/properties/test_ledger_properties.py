@@ -22,8 +22,8 @@ arrivals = st.lists(
 
 
 def run(course, flood=0):
-    """Live through it on a simulated clock: which requests were granted when, and after which others. ``flood``: so many small claims
-    keep coming at every step for as long as one of the course waits."""
+    """Live through it on a simulated clock: which requests were granted when, and after which others. ``flood``: so
+    many small claims keep coming at every step for as long as one of the course waits."""
     coming = deque()
     now = 0.0
     for number, (after, size, length, priority) in enumerate(course):

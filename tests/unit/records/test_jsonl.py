@@ -317,7 +317,7 @@ class Disk:
 
 
 @pytest.mark.contract("S2-59", "W2-5")
-@pytest.mark.parametrize("room", [0, 1, 30, 100])
+@pytest.mark.parametrize("headroom", [0, 1, 30, 100])
 def test_a_full_disk_is_reported_and_recovered_from(path: Path, headroom: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each lost line is an error and counted; when there is room again whole lines follow."""
     recorder = JsonlRecorder(path)

@@ -110,7 +110,7 @@ def test_a_disabled_message_is_not_formatted(kept: Kept, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("reported", "line"),
     [
         (EVENT._replace(message=""), "sample: HIGH, 93.0% of cgroup /app"),
         (event(EventKind.STOP, message=""), "stop"),

@@ -161,7 +161,7 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         pytest.param("limit = '1G\n", [":1: is no TOML: "], id="open quotes"),
         pytest.param("a = [1,\n\n", [":1: is no TOML: Invalid value (at end of document)"], id="open bracket"),

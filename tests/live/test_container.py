@@ -166,13 +166,13 @@ def test_the_verdict_is_left_for_the_supervisor(docker: Docker, tmp_path: Path) 
         memory=LIMIT * 2, env=STATE, host_config={"Binds": [f"{default}:/dev/termination-log"]},
     )  # fmt: skip
     assert result.returncode == 9, result.stderr
-    assert default.read_text().startswith("memwarden: exited with code 0 after ")
+    assert default.read_text().startswith("memwarden: exited with code 9 after ")
     result = docker.run(
         [*MEMWARDEN, "run", "--quiet", "--termination-log", str(asked), "--", "sh", "-c", "exit 9"],
         memory=LIMIT * 2, env=STATE, writable=[tmp_path],
     )  # fmt: skip
     assert result.returncode == 9, result.stderr
-    assert asked.read_text().startswith("memwarden: exited with code 0 after ")
+    assert asked.read_text().startswith("memwarden: exited with code 9 after ")
     assert "exit code 9" in asked.read_text()
 
 

@@ -139,7 +139,7 @@ def test_closing_lets_everybody_run_on(start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
-def test_who_pauses_may_be_killed(start, number: int) -> None:
+def test_the_pausing_process_may_be_killed(start, number: int) -> None:
     """A helper shell resumes the whole tree."""
     members = tree(start)
     pauser = start(sys.executable, "-c", PAUSER, str(members[0].pid))
@@ -153,7 +153,7 @@ def test_who_pauses_may_be_killed(start, number: int) -> None:
     assert soon(lambda: not PROBE.alive(guard))
 
 
-def test_who_pauses_may_end_without_a_word(start) -> None:
+def test_the_pausing_process_may_exit_at_once(start) -> None:
     """An interpreter that simply ends lets them run on, too."""
     members = tree(start)
     pauser = start(sys.executable, "-c", PAUSER, str(members[0].pid))

@@ -105,7 +105,7 @@ def test_a_rehearsal_terminates_nothing(start) -> None:
     assert extra.poll() is None
 
 
-def test_who_cannot_be_registered(start) -> None:
+def test_targets_that_cannot_be_registered(start) -> None:
     """A pid without a process, and the own process as non-essential."""
     targets = Targets(PROBE)
     with pytest.raises(ReadError):
@@ -136,7 +136,7 @@ def test_a_rule_ends_one_at_a_time_and_measures_again(start) -> None:
     assert older.poll() is None
 
 
-def test_who_was_forked_while_it_was_looked_for_is_ended_too(start, tmp_path: Path) -> None:
+def test_processes_forked_during_the_search_are_terminated_too(start, tmp_path: Path) -> None:
     """A target that forks as fast as it can, and ignores SIGTERM, leaves no process behind."""
     mark = str(tmp_path / "mark")
     bomb = start(

@@ -32,7 +32,7 @@ def test_running_work_continues_and_new_work_waits() -> None:
         assert gate.wait(0)
 
 
-def test_who_waits_is_let_in_when_it_opens() -> None:
+def test_waiting_work_starts_when_it_opens() -> None:
     """A thread that waits for ever goes on at once."""
     gate = Gate()
     gate.shut("r")

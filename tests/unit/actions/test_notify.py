@@ -48,7 +48,7 @@ def test_the_end_of_an_episode_is_logged_below_a_warning(caplog: pytest.LogCaptu
     assert (outcome.done, outcome.message) == (True, "logged that it is over")
 
 
-def test_it_can_stand_in_the_room() -> None:
+def test_it_is_an_action() -> None:
     """It has a name, runs, and harms nothing."""
     action: Action = Notify()
     assert (action.name, Notify.harms) == ("notify", False)

@@ -133,12 +133,12 @@ class Replay:
             if key in self._decided:
                 self._awaited[key] = decision
             else:
-                policy.learn(Outcome(decision=decision, done=False, message="replayed"))
+                policy.on_outcome(Outcome(decision=decision, done=False, message="replayed"))
         while self._outcomes and self._outcomes[0][0] < now:
             _, outcome = self._outcomes.popleft()
             # Another version may have worded the same decision differently.
             decision = self._awaited.pop(_key_of(outcome.decision), outcome.decision)
-            policy.learn(outcome._replace(decision=decision))
+            policy.on_outcome(outcome._replace(decision=decision))
         self._assumed.clear()
         self._decided.clear()
 

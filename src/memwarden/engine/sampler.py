@@ -113,7 +113,7 @@ class Sampler:
         while self._outcomes and self._outcomes[0][0] < now:  # a replay goes by these times
             _, outcome = self._outcomes.popleft()
             if policy is not None:
-                policy.learn(outcome)
+                policy.on_outcome(outcome)
         if new is None:
             return
         self.new_policy = None

@@ -148,7 +148,7 @@ class Warden:
 
     def _policy(self, rules: Sequence[Rule]) -> Policy:
         policy = self._actions.policy(rules)
-        metrics = {rule.condition.measure for rule in rules}
+        metrics = {rule.condition.metric for rule in rules}
         if self._own_readers and any(metric == "stalls" or metric.startswith("psi.") for metric in metrics):
             from memwarden.readers.linux.psi import PsiReader
 

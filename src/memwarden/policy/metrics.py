@@ -1,7 +1,7 @@
-"""Metrics of rules: one table of named figures of a sample and its verdict.
+"""Metrics that a rule may use: one table of named figures of a sample and its assessment.
 
-Each figure comes with what it is a part of, so that a threshold may be a share (``80%``) as well as a size.
-A figure that this sample does not hold is None, and decides nothing.
+Each figure comes with its whole, so that a threshold may be a share (``80%``) or a size. A figure that a sample does
+not have is None, and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     sentence: str
 
 
-#: Of measures whose figure is a word: the words, from the best to the worst.
+#: Words of metrics that have words as figures, from the best to the worst.
 WORDS = {
     "level": tuple(level.name for level in PressureLevel),
     "stage": tuple(stage.name for stage in LeakStage),
@@ -139,43 +139,56 @@ def _trend(_: Sample, assessment: Assessment) -> Figure | None:
 def _time_left(_: Sample, assessment: Assessment) -> Figure | None:
     if assessment.forecast is not None:
         return assessment.forecast.low, None
-    return None if assessment.leak is None else (inf, None)  # nothing rises: that clears
+    return None if assessment.leak is None else (inf, None)  # no growth clears the rule
 
 
-#: The only measure that remembers: the policy keeps what it grew from.
+#: The only metric with state: the policy keeps the size that it grew from.
 GROWTH = "growth"
 
-MEASURES = {
-    measure.name: measure
-    for measure in (
+METRICS = {
+    metric.name: metric
+    for metric in (
         Metric("level", "level", _level, "the pressure level"),
-        Metric("stalls", "level", _stalls, "the level of the time that all tasks wait for memory"),
-        Metric("leak", "stage", _leak, "the gravest leak verdict on what is watched, the container and the cards"),
-        Metric("trend", "trend", _trend, "where what is watched is going"),
-        Metric("time_left", "seconds", _time_left, "the lower end of the time left until the first of these is full"),
-        Metric("used", "bytes", _used, "what counts against the binding limit; a percentage is of that limit"),
-        Metric("available", "bytes", _available, "what may still be taken; a percentage is of the effective limit"),
+        Metric("stalls", "level", _stalls, "the level of the time in which all tasks wait for memory"),
+        Metric("leak", "stage", _leak, "the worst leak verdict of the watched processes, the container and the GPUs"),
+        Metric("trend", "trend", _trend, "the trend of the watched processes"),
         Metric(
-            "outside.available", "bytes", _outside_available, "what container and machine leave, whatever was asked for"
+            "time_left", "seconds", _time_left, "the lower end of the forecast time until the first of these is full"
         ),
+        Metric("used", "bytes", _used, "use of the nearest limit; a percentage is of that limit"),
+        Metric("available", "bytes", _available, "available memory; a percentage is of the effective limit"),
         Metric(
-            GROWTH, "bytes", _watched, "growth of the watched process or tree since the watch began, or over a time"
+            "outside.available",
+            "bytes",
+            _outside_available,
+            "memory that container and machine leave, without the limit that was asked for",
         ),
-        Metric("machine.available", "bytes", _machine_available, "what the machine has left"),
-        Metric("machine.used", "bytes", _machine_used, "what the machine has not left"),
+        Metric(GROWTH, "bytes", _watched, "growth of the watched process or tree since the start, or over a time"),
+        Metric("machine.available", "bytes", _machine_available, "available memory of the machine"),
+        Metric("machine.used", "bytes", _machine_used, "used memory of the machine"),
         Metric("machine.swap", "bytes", _machine_swap, "swap in use; a percentage is of all swap"),
         Metric(
             "process.rss", "bytes", _process_rss, "the process's resident size; a percentage is of the effective limit"
         ),
         Metric("process.swap", "bytes", _process_swap, "the process's swapped part"),
         Metric("tree.rss", "bytes", _tree_rss, "resident sizes of the tree; a percentage is of the effective limit"),
-        Metric("container.used", "bytes", _container_used, "working set of the own control group, of its limit"),
+        Metric(
+            "container.used",
+            "bytes",
+            _container_used,
+            "working set of this control group; a percentage is of its limit",
+        ),
         Metric("psi.some", "share", _psi_some, "share of the last 10 s in which some task waited for memory"),
         Metric("psi.full", "share", _psi_full, "share of the last 10 s in which all tasks waited for memory"),
-        Metric("gpu.used", "bytes", _gpu_used, "memory in use of the fullest card, of its total"),
-        Metric("directory.used", "bytes", _directory_used, "what lies in the fullest watched directory, of its disk"),
-        Metric("directory.files", "count", _directory_files, "files in the watched directory that has most"),
+        Metric("gpu.used", "bytes", _gpu_used, "memory in use of the fullest GPU; a percentage is of its total"),
+        Metric(
+            "directory.used",
+            "bytes",
+            _directory_used,
+            "size of the largest watched directory; a percentage is of its disk",
+        ),
+        Metric("directory.files", "count", _directory_files, "number of files in the watched directory with most"),
         Metric("directory.oldest", "seconds", _directory_oldest, "age of the oldest file in a watched directory"),
-        Metric("directory.free", "bytes", _directory_free, "what the fullest disk of a watched directory has left"),
+        Metric("directory.free", "bytes", _directory_free, "free space of the fullest disk of a watched directory"),
     )
 }

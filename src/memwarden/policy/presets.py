@@ -1,4 +1,4 @@
-"""Ready-made watches: an interval and rules for a usual kind of service.
+"""Presets: an interval and rules for a usual kind of service.
 
 A preset names actions only; which of them can do something depends on what the program registered
 (caches, non-essential processes, a gate).
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from memwarden.errors import SettingsError
 from memwarden.policy.rules import Rule
 
-#: Gentle first: stop admitting, collect and trim, clear caches, pause, terminate. Each step waits for the outcome of
-#: the one before, and for a fresh look that finds the level still critical.
+#: Gentle first. Each step waits for the outcome of the last one, and for a sample that is still critical.
 EMERGENCY = ("stop-admitting", "collect", "trim", "caches", "pause", "terminate")
 
 
@@ -31,8 +30,8 @@ def _notify(name: str, when: str, *, sustain: float = 0.0, rest: float = 60.0, s
 
 
 def emergency() -> Rule:
-    """The rule that goes through the emergency order, above 90 % of the binding limit."""
-    # By the figure and not by the level, which is left half a minute late: the next step would come after relief.
+    """Return the rule of the emergency order, above 90 % of the nearest limit."""
+    # By the figure, not by the level, which is left half a minute late: a step would come after recovery.
     return Rule(
         name="emergency",
         when="used > 90%",
@@ -59,7 +58,7 @@ PRESETS = {
                 _notify("critical", "level >= CRITICAL", rest=300, severity="critical"),
                 _notify("stalls", "psi.full > 10%", sustain=10, rest=300),
             ),
-            sentence="A person's machine: tell, and tell rarely.",
+            sentence="A personal computer: notify, and rarely.",
         ),
         Preset(
             name="container",
@@ -69,7 +68,7 @@ PRESETS = {
                 emergency(),
                 _notify("stalls", "psi.full > 10%", sustain=10),
             ),
-            sentence="A service in a container: collect when memory is short, the emergency order when it ends.",
+            sentence="A service in a container: collect when memory is short, the emergency order above 90 %.",
         ),
         Preset(
             name="worker",
@@ -83,8 +82,8 @@ PRESETS = {
                 _notify("available warning", "available < 500MiB"),
                 _notify("available critical", "available < 200MiB", severity="critical"),
             ),
-            sentence="A long-lived worker: usage, growth since its start, what is left; a warning and a critical step. "
-            "And a leak that is confirmed.",
+            sentence="A long-lived worker: usage, growth since its start, available memory, each with a warning and a "
+            "critical threshold; and a confirmed leak.",
         ),
         Preset(
             name="video",
@@ -99,27 +98,26 @@ PRESETS = {
         Preset(
             name="gpu",
             interval=300.0,
-            # The machine and the container by themselves: "used" would be the card's share where that is the higher.
+            # The machine and the container by themselves: "used" would be the GPU's share where that is higher.
             rules=(
                 _notify("gpu", "gpu.used > 88%", rest=1800),
                 _notify("leak", "leak >= CONFIRMED", rest=3600),
                 _notify("machine", "machine.used > 80%", rest=1800),
                 _notify("container", "container.used > 80%", rest=1800),
             ),
-            sentence="A model server on a 24 GB card. Loaded models rest at 18 to 20 GB there, and 80 % of the card "
-            "(19.2 GB) lies inside that, so the card is told above 88 % (21.1 GB); the machine and the container "
-            "above 80 %; and a leak that is confirmed, of the card, too.",
+            sentence="A model server on a 24 GB GPU. Loaded models use 18 to 20 GB, and 80 % (19.2 GB) is within that, "
+            "so the GPU alerts above 88 % (21.1 GB), machine and container above 80 %; and a confirmed leak.",
         ),
-        _percent("aggressive", 60, 75, "A look each minute, an alert above 75 %."),
-        _percent("relaxed", 900, 85, "A look each 15 minutes, an alert above 85 %."),
-        _percent("high-threshold", 300, 95, "A look each 5 minutes, an alert above 95 % only."),
-        _percent("server", 600, 85, "A large server that holds models: a look each 10 minutes, an alert above 85 %."),
+        _percent("aggressive", 60, 75, "A sample a minute, an alert above 75 %."),
+        _percent("relaxed", 900, 85, "A sample every 15 minutes, an alert above 85 %."),
+        _percent("high-threshold", 300, 95, "A sample every 5 minutes, an alert above 95 % only."),
+        _percent("server", 600, 85, "A large server with models: a sample every 10 minutes, an alert above 85 %."),
     )
 }
 
 
 def preset(name: str) -> Preset:
-    """A preset by its name. Raises :class:`SettingsError`."""
+    """Return the preset of this name. Raises :class:`SettingsError`."""
     found = PRESETS.get(name)
     if found is None:
         raise SettingsError(f"preset {name!r}: not known; choose one of {', '.join(PRESETS)}")
@@ -127,7 +125,7 @@ def preset(name: str) -> Preset:
 
 
 def interval_for(duration: float) -> float:
-    """Seconds between looks in a run of ``duration`` seconds: 60 below an hour, 300 up to a day, else 600."""
+    """Return the sampling interval for a run of ``duration`` seconds: 60 below an hour, 300 up to a day, else 600."""
     if duration < 3600:
         return 60.0
     return 300.0 if duration <= 86400 else 600.0

@@ -1,14 +1,13 @@
-"""Rules that can be read aloud, and the policy that decides by them.
+"""Rules, and the policy that decides by them.
 
 *When used is above 80% for 30 s, unless acted in the last 60 s, then collect, notify.*
 
-A rule that fires begins an *episode*. It fires again after each rest while it holds. The episode ends when
-the figure has come back by the band for the settling time: then a :class:`Clearing` is told, and what can
-be taken back is (a pause, a closed gate, an open alert). Within an episode the steps of ``escalate``
-follow one by one, each only when a look that was made after the last step's outcome still finds the rule
-holding.
+A rule that fires starts an *episode*. It fires again after each rest while it holds. The episode ends when the figure
+has been back by the band for the settling time: then a :class:`Clearing` is emitted, and reversible actions are undone
+(a pause, a closed gate, an open alert). Within an episode the steps of ``escalate`` update one by one, each only if a
+sample after the last step's outcome still finds the rule holding.
 
-A figure that could not be read begins nothing and ends nothing.
+A figure that could not be read changes nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from memwarden.model.sample import Sample
 from memwarden.model.units import parse_duration, size_text
 from memwarden.model.verdicts import Assessment
 from memwarden.policy.conditions import Condition, parse_condition
-from memwarden.policy.metrics import GROWTH, MEASURES, Figure
+from memwarden.policy.metrics import GROWTH, METRICS, Figure
 
 SEVERITIES = ("info", "warning", "critical")
 
-#: An action that has not answered for so long is no longer waited for: the next step may come.
+#: Seconds after which an action without an outcome is no longer waited for: the next step may update.
 ANSWER_SECONDS = 60.0
-#: Points that a growth is remembered by, at most.
+#: Most points of a growth that are kept.
 _POINTS = 128
 
-#: The keys of a rule in a file, and the field each stands for.
+#: Keys of a rule in a file, and their fields.
 _KEYS = {"for": "sustain"} | {
     name: name
     for name in ("name", "when", "band", "settle", "rest", "then", "escalate", "step", "hold", "severity", "dry_run")
@@ -42,13 +41,13 @@ _KEYS = {"for": "sustain"} | {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Rule: once ``when`` holds for ``sustain``, run the actions ``then``, and rest.
+    """Run the actions ``then`` if ``when`` holds for ``sustain``; fire again after ``rest`` at the earliest.
 
-    ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are
-    seconds or text (``"30s"``). ``band`` is how far the figure must come back to clear (three points by
-    default), and ``settle`` for how long. ``escalate`` are further actions, one each ``step`` after the last
-    one answered; the last one repeats. A pause is taken back after ``hold`` at the latest.
-    ``dry_run`` only says what an action that harms would do. Raises :class:`SettingsError`.
+    ``when`` is a condition such as ``"level >= HIGH"`` (see :mod:`memwarden.policy.conditions`). Durations are seconds
+    or text (``"30s"``). The rule clears when the figure is back by ``band`` (three points by default) for ``settle``.
+    ``escalate`` are further actions, one ``step`` after the outcome of the last one; the last one repeats. A pause is
+    undone after ``hold`` at the latest. With ``dry_run`` harmful actions only report what they would do. Raises
+    :class:`SettingsError`.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Rule:
             for name in ("then", "escalate"):
                 object.__setattr__(self, name, _names(name, getattr(self, name)))
             if not self.then and not self.escalate:
-                raise SettingsError("says what to do neither by then nor by escalate")
+                raise SettingsError("has no action; name one in then or escalate")
             if self.severity not in SEVERITIES:
                 raise SettingsError(f"severity {self.severity!r}: choose one of {', '.join(SEVERITIES)}")
             if not isinstance(self.dry_run, bool):
@@ -87,7 +86,7 @@ class Rule:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """Every action that it names, in order."""
+        """Every action of the rule, in order."""
         return (*self.then, *self.escalate)
 
     def __str__(self) -> str:
@@ -101,7 +100,7 @@ class Rule:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Rule:
-        """A rule as it stands in a file. Raises :class:`SettingsError`."""
+        """Return the rule of a table in a file. Raises :class:`SettingsError`."""
         name = plain.get("name")
         unknown = [key for key in plain if key not in _KEYS]
         if unknown:
@@ -112,7 +111,7 @@ class Rule:
         return cls(**{_KEYS[key]: value for key, value in plain.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the dict that :meth:`from_dict` reads, without defaults."""
+        """Return the table that :meth:`from_dict` reads, without defaults."""
         plain: dict[str, Any] = {}
         for key, name in sorted(_KEYS.items(), key=lambda each: _ORDER.index(each[1])):
             value = getattr(self, name)
@@ -145,14 +144,14 @@ def _names(name: str, value: object) -> tuple[str, ...]:
 
 
 class Decided(NamedTuple):
-    """Result of a sample."""
+    """Decisions and cleared rules of one sample."""
 
     decisions: list[Decision]
     cleared: list[Clearing]
 
 
-class _Course:
-    """One rule, and what is remembered of it."""
+class _RuleState:
+    """One rule and its state."""
 
     def __init__(self, rule: Rule, reversible: Collection[str], brief: Collection[str], dry_run: bool) -> None:
         self.rule, self._condition = rule, rule.condition
@@ -162,17 +161,17 @@ class _Course:
         self._reversible, self._brief, self._dry_run = reversible, brief, dry_run or rule.dry_run
         self._since: float | None = None  # since when it holds
         self._acted: float | None = None  # when it last fired
-        self._begun: float | None = None  # when the episode began
+        self._episode_since: float | None = None  # when the episode began
         self._back: float | None = None  # since when the figure is back
         self._repeats = 0
         self._steps = 0
-        self._next: float | None = None  # when the next step may come; None: its time does not run yet
+        self._next: float | None = None  # when the next step may update; None: not counting yet
         self._waiting: list[tuple[Decision, float]] = []  # decisions without an outcome, and since when
-        self._done: dict[str, float] = {}  # actions that can be taken back, and when they were decided
+        self._done: dict[str, float] = {}  # reversible actions, and when they were decided
         self._grown: deque[tuple[float, float]] = deque()  # (when, size), for a growth
 
-    def follow(self, sample: Sample, assessment: Assessment, decided: Decided) -> None:
-        """Take in a look, and add what it leads to."""
+    def update(self, sample: Sample, assessment: Assessment, decided: Decided) -> None:
+        """Evaluate a sample, and add its decisions."""
         now, condition = sample.monotonic, self._condition
         overdue = [name for name, since in self._done.items() if name in self._brief and now - since >= self._hold]
         if overdue:
@@ -190,7 +189,7 @@ class _Course:
             self._back = None
         else:
             self._since = None
-            if self._begun is not None:
+            if self._episode_since is not None:
                 if self._back is None:
                     self._back = now
                 if now - self._back >= self._settle:
@@ -201,13 +200,13 @@ class _Course:
         assert self._since is not None
         rested = self._acted is None or now - self._acted >= self._rest
         fires = rested and now - self._since >= self._sustain
-        steps = self._begun is not None and self._may_step(now)
+        steps = self._episode_since is not None and self._may_step(now)
         if not fires and not steps:
             return
         reason, level = _reason(self._condition, figure, assessment), assessment.level.name
         if fires:
-            if self._begun is None:
-                self._begun = now
+            if self._episode_since is None:
+                self._episode_since = now
                 steps = bool(rule.escalate) and not rule.then  # with nothing before it the first step is due at once
             else:
                 self._repeats += 1
@@ -219,7 +218,7 @@ class _Course:
             decided.decisions.append(self._decision(action, sample, reason, level))
 
     def _may_step(self, now: float) -> bool:
-        """Return True when every decision has its outcome, and the time of a step has passed since."""
+        """Return whether all decisions have an outcome, and the time of a step has passed since."""
         if not self.rule.escalate or any(now - since < ANSWER_SECONDS for _, since in self._waiting):
             return False
         self._waiting.clear()
@@ -246,15 +245,15 @@ class _Course:
             self._done.setdefault(action, sample.monotonic)
         return decision
 
-    def learn(self, outcome: Outcome) -> None:
-        """A decision was answered."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Take in the outcome of a decision."""
         if self._waiting:
             self._waiting = [each for each in self._waiting if each[0] != outcome.decision]
 
     def _figure(self, sample: Sample, assessment: Assessment) -> Figure | None:
         condition = self._condition
-        figure = MEASURES[condition.measure].read(sample, assessment)
-        if condition.measure != GROWTH or figure is None:
+        figure = METRICS[condition.metric].read(sample, assessment)
+        if condition.metric != GROWTH or figure is None:
             return figure
         now, size, points = sample.monotonic, figure[0], self._grown
         if not points or (condition.over is not None and now - points[-1][0] >= condition.over / _POINTS):
@@ -265,8 +264,8 @@ class _Course:
         return size - points[0][1], points[0][1]
 
     def end(self, sample: Sample, reason: str, decided: Decided) -> None:
-        """End the episode, if there is one. When the rule last acted stays, for its rest."""
-        if self._begun is None:
+        """End the episode, if there is one. The time of the last action is kept, for the rest."""
+        if self._episode_since is None:
             return
         decided.decisions.extend(self._undo(sample, reason, list(self._done)))
         decided.cleared.append(
@@ -275,16 +274,16 @@ class _Course:
                 reason=reason,
                 wall=sample.wall,
                 monotonic=sample.monotonic,
-                seconds=sample.monotonic - self._begun,
+                seconds=sample.monotonic - self._episode_since,
             )
         )
-        self._since = self._begun = self._back = self._next = None
+        self._since = self._episode_since = self._back = self._next = None
         self._repeats = self._steps = 0
         self._waiting.clear()
 
     def _undo(self, sample: Sample, reason: str, names: Sequence[str]) -> list[Decision]:
         made = []
-        for action in reversed(names):  # the last one first
+        for action in reversed(names):  # in reverse order
             del self._done[action]
             made.append(
                 Decision(
@@ -302,10 +301,10 @@ class _Course:
 
 
 class Policy:
-    """Decides by rules. Asks no clock: the same samples and outcomes give the same decisions.
+    """Decides by rules, without a clock: the same samples and outcomes give the same decisions.
 
-    ``reversible`` are the actions that can be taken back; those of them that are ``brief`` are, after a rule's ``hold``
-    at the latest (the others stay until the episode ends). ``dry_run`` rehearses every rule.
+    ``reversible`` actions can be undone; the ``brief`` ones of them are undone after a rule's ``hold`` at the latest,
+    the others when the episode ends. ``dry_run`` rehearses every rule.
     """
 
     def __init__(
@@ -318,55 +317,55 @@ class Policy:
     ) -> None:
         self.rules = tuple(rules)
         self.reversible, self.brief, self.dry_run = frozenset(reversible), frozenset(brief), dry_run
-        self._courses = [self._course(rule) for rule in self.rules]
+        self._states = [self._state(rule) for rule in self.rules]
 
-    def _course(self, rule: Rule) -> _Course:
-        return _Course(rule, self.reversible, self.brief, self.dry_run)
+    def _state(self, rule: Rule) -> _RuleState:
+        return _RuleState(rule, self.reversible, self.brief, self.dry_run)
 
     def decide(self, sample: Sample, assessment: Assessment) -> Decided:
-        """Return the decisions of now. Durations are measured on the samples' monotonic clock."""
+        """Return the decisions for this sample. Durations are measured on the samples' monotonic clock."""
         decided = Decided([], [])
-        for course in self._courses:
-            course.follow(sample, assessment, decided)
+        for state in self._states:
+            state.update(sample, assessment, decided)
         return decided
 
-    def learn(self, outcome: Outcome) -> None:
-        """Take in what came of a decision: the next step may follow."""
-        for course in self._courses:
-            course.learn(outcome)
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Take in the outcome of a decision: the next step may update."""
+        for state in self._states:
+            state.on_outcome(outcome)
 
     def replace(self, new: Policy, sample: Sample) -> Decided:
-        """Decide by the rules of ``new`` from now on, whose actions may be others. A rule that stays keeps its memory.
+        """Decide by the rules of ``new`` from now on. A rule that stays keeps its state.
 
-        The episodes of rules that are gone end at ``sample``, and what they did is taken back.
+        Episodes of removed rules end at ``sample``, and their actions are undone.
         """
         rules = new.rules
         self.reversible, self.brief, self.dry_run = new.reversible, new.brief, new.dry_run
-        left = list(self._courses)
-        courses = []
+        left = list(self._states)
+        states = []
         for rule in rules:
-            kept = next((course for course in left if course.rule == rule), None)
+            kept = next((state for state in left if state.rule == rule), None)
             if kept is None:
-                courses.append(self._course(rule))
+                states.append(self._state(rule))
             else:
                 left.remove(kept)
-                courses.append(kept)
+                states.append(kept)
         decided = Decided([], [])
-        for course in left:
-            course.end(sample, "the rule was replaced", decided)
-        self.rules, self._courses = rules, courses
+        for state in left:
+            state.end(sample, "the rule was replaced", decided)
+        self.rules, self._states = rules, states
         return decided
 
 
 def _reason(condition: Condition, figure: Figure, assessment: Assessment) -> str:
     text = condition.describe(figure)
     binding, leak, forecast = assessment.binding, assessment.leak, assessment.forecast
-    if condition.measure == "leak" and leak is not None:
+    if condition.metric == "leak" and leak is not None:
         return f"{text}: {leak.what}: {leak.reason}" if leak.what else f"{text}: {leak.reason}"
-    if condition.measure == "time_left" and forecast is not None and forecast.what:
+    if condition.metric == "time_left" and forecast is not None and forecast.what:
         return f"{text}: {forecast.what}"
-    if binding is None or condition.measure not in ("level", "used"):
+    if binding is None or condition.metric not in ("level", "used"):
         return text
-    if condition.measure == "used":  # says the share and the size itself
+    if condition.metric == "used":  # has the share and the size itself
         return f"{text}; limit: {binding.limit.source}"
     return f"{text}: {binding.ratio:.1%} of {binding.limit.source} ({size_text(binding.limit.bytes)})"

@@ -1,4 +1,4 @@
-"""Settings: options, their sources and values. Other packages receive plain values and look nothing up.
+"""Settings: the options, their sources, and the settings file. Other packages receive plain values.
 
 An argument of a program wins over a flag, a flag over the environment, the environment over the settings
 file, the file over the default.

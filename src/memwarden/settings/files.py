@@ -1,4 +1,4 @@
-"""Settings files: where one is found, what it holds, and everything that is wrong with it."""
+"""Settings files: finding one, reading it, and reporting all errors in it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from memwarden.errors import SettingsError
 from memwarden.settings.options import OPTIONS, RULE_KEYS, Kind
 
 NAME, PROJECT = "memwarden.toml", "pyproject.toml"
-#: A file of settings is never larger; this is something else, such as a device without an end.
+#: No settings file is larger: it may be a device without an end.
 _MOST_BYTES = 1 << 20
 
 _WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 class Fault(NamedTuple):
-    """Error in a settings file; ``line`` is 0 where it is unknown."""
+    """An error in a settings file; ``line`` is 0 where it is not known."""
 
     path: str
     line: int
@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """Content of a file: values by name (``rules`` as written), the line of each, and its errors."""
+    """Content of a file: values by name (``rules`` as written), the line of each, and all errors."""
 
     path: str
     values: Mapping[str, Any] = field(repr=False)  # some of them are secret
@@ -47,18 +47,18 @@ class SettingsFile:
 
     @property
     def rules(self) -> tuple[Mapping[str, Any], ...]:
-        """The ``[[rules]]``, as they stand there."""
+        """The ``[[rules]]`` as written."""
         return tuple(self.values.get("rules", ()))
 
     def must_be_fine(self) -> SettingsFile:
-        """Itself; raises :class:`SettingsError` with every fault."""
+        """Return itself; raises :class:`SettingsError` with all errors."""
         if self.faults:
             raise SettingsError("; ".join(map(str, self.faults)))
         return self
 
 
 class Found(NamedTuple):
-    """The file in force, if any, and those that were passed over, with the reason."""
+    """The file in use, if any, and those that were skipped, with the reason."""
 
     path: str | None
     skipped: tuple[str, ...]
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 
 def config_directory(environment: Mapping[str, str], platform: str = sys.platform) -> str | None:
-    """The directory for this user's settings, or None without a home.
+    """Return the directory for this user's settings, or None without a home.
 
     Linux: ``$XDG_CONFIG_HOME/memwarden``, by default ``~/.config/memwarden`` (XDG base directories); macOS:
     ``~/Library/Application Support/memwarden``; Windows: ``%APPDATA%\\memwarden``.
@@ -79,7 +79,7 @@ def config_directory(environment: Mapping[str, str], platform: str = sys.platfor
             base = ntpath.join(profile, "AppData", "Roaming")
         return ntpath.join(base, "memwarden") if base else None
     config = environment.get("XDG_CONFIG_HOME", "")
-    if posixpath.isabs(config):  # the specification says that a relative one counts as not set
+    if posixpath.isabs(config):  # the specification ignores a relative one
         return posixpath.join(config, "memwarden")
     home = environment.get("HOME", "")
     if not posixpath.isabs(home):
@@ -89,7 +89,7 @@ def config_directory(environment: Mapping[str, str], platform: str = sys.platfor
 
 
 def find(environment: Mapping[str, str], directory: str | None = None) -> Found:
-    """The first settings file there is.
+    """Return the first settings file that exists.
 
     ``memwarden.toml`` in the working directory; else the nearest ``pyproject.toml`` with a ``[tool.memwarden]``
     from there upward, as far as the home directory or the root; else ``memwarden.toml`` in the user's
@@ -97,12 +97,14 @@ def find(environment: Mapping[str, str], directory: str | None = None) -> Found:
     """
     skipped: list[str] = []
     for path in _places(environment, directory):
-        if not os.path.isfile(path):  # a pipe of that name would hold us up
+        if not os.path.isfile(path):  # a pipe of that name would block
             continue
         if os.path.basename(path) == PROJECT and not _has_table(path):
             continue
         if _is_planted(path):
-            skipped.append(f"{path}: another user's, in a directory open to all; name it with --config to use it")
+            skipped.append(
+                f"{path}: belongs to another user, in a world-writable folder; use it with --config if you trust it"
+            )
             continue
         return Found(path, tuple(skipped))
     return Found(None, tuple(skipped))
@@ -112,7 +114,7 @@ def _places(environment: Mapping[str, str], directory: str | None) -> Iterable[s
     home = environment.get("USERPROFILE" if sys.platform == "win32" else "HOME", "")
     try:
         here = os.getcwd() if directory is None else os.path.abspath(directory)
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         here = ""
     if here:
         yield os.path.join(here, NAME)
@@ -127,12 +129,12 @@ def _places(environment: Mapping[str, str], directory: str | None) -> Iterable[s
 
 
 def _has_table(path: str) -> bool:
-    """Return True where a pyproject.toml has our table; a broken file counts only if it names the table."""
+    """Return whether a pyproject.toml has our table; a broken file has it only if a line starts it."""
     try:
         text = _text(path)
     except (OSError, UnicodeDecodeError):
         return False
-    if "memwarden" not in text:  # as in most: no need to understand it
+    if "memwarden" not in text:  # as in most: no need to parse it
         return False
     try:
         tool = _parsed(text).get("tool")
@@ -143,13 +145,13 @@ def _has_table(path: str) -> bool:
 
 
 def _is_planted(path: str) -> bool:
-    """Return True where another user could have placed the file, as in ``/tmp``."""
+    """Return whether another user could have put the file there, as in ``/tmp``."""
     if not hasattr(os, "getuid"):
         return False
     try:
-        folder, file = os.stat(os.path.dirname(path)), os.lstat(path)  # of a link, the owner of the link
+        folder, file = os.stat(os.path.dirname(path)), os.lstat(path)  # of a link: its own owner
     except OSError:
-        return False  # gone, as reading it will tell
+        return False  # removed: reading it will fail
     return bool(folder.st_mode & stat.S_IWOTH) and file.st_uid not in (0, os.getuid())
 
 
@@ -161,10 +163,10 @@ def read(
     environment: Mapping[str, str] | None = None,
     judge: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> SettingsFile:
-    """Return the content of the file with all its errors; no content raises.
+    """Return the content of the file with all errors in it; its content raises nothing.
 
-    A file called ``pyproject.toml`` is read for its ``[tool.memwarden]``. ``judge`` may know more about a rule
-    than its shape; it raises :class:`SettingsError`.
+    Of a ``pyproject.toml`` the table ``[tool.memwarden]`` is read. ``judge`` may check a rule further; it raises
+    :class:`SettingsError`.
     """
     reading = _Reading(path, os.environ if environment is None else environment, judge)
     try:
@@ -199,7 +201,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 class _Reading:
-    """One pass through a file."""
+    """One pass over a file."""
 
     def __init__(
         self, path: str, environment: Mapping[str, str], judge: Callable[[Mapping[str, Any]], object] | None
@@ -211,11 +213,11 @@ class _Reading:
         self.faults: list[Fault] = []
 
     def fault(self, at: tuple[str, ...], message: str, key: str = "", line: int = 0) -> None:
-        # A quoted key may hold anything, also what a terminal would obey.
+        # A quoted key may contain anything, terminal control sequences included.
         self.faults.append(Fault(self._path, line or self.line(at), key if key.isprintable() else repr(key), message))
 
     def line(self, at: tuple[str, ...]) -> int:
-        """Return the line of it, or of the nearest thing around it; 0 where that is unknown."""
+        """Return the line of a key, or of the nearest table around it; 0 where it is not known."""
         full = (*self._prefix, *at)
         return next((self._lines[full[:end]] for end in range(len(full), 0, -1) if full[:end] in self._lines), 0)
 
@@ -223,12 +225,12 @@ class _Reading:
         try:
             plain: Any = _parsed(text)
         except RecursionError:
-            self.fault((), "is nested too deep")
+            self.fault((), "is nested too deeply")
             return
         except ValueError as error:
             where = _WHERE.search(str(error))
             line = int(where[1]) if where else text.rstrip().count("\n") + 1 if "end of document" in str(error) else 0
-            self.fault((), f"is no TOML: {_WHERE.sub('', str(error))}", line=line)
+            self.fault((), f"is not valid TOML: {_WHERE.sub('', str(error))}", line=line)
             return
         self._lines = _lines(text)
         for name in self._prefix:
@@ -241,23 +243,23 @@ class _Reading:
             if key == "rules":
                 self._take_rules(value)
             elif key not in known:
-                more = "; settings stand in no table of their own" if isinstance(value, dict) else ""
+                more = "; settings have no table of their own" if isinstance(value, dict) else ""
                 self.fault((key,), _unknown([*known, "rules"], key) + more, key)
             else:
                 taken = self._value(known[key].kind, value, (key,), key)
                 if taken is not None:
-                    self.values[key] = self._placed(taken) if known[key].kind.is_path else taken
+                    self.values[key] = self._absolute(taken) if known[key].kind.is_path else taken
 
     def _take_rules(self, value: Any) -> None:
         if not isinstance(value, list) or not all(isinstance(rule, dict) for rule in value):
-            self.fault(("rules",), "must be tables, each headed [[rules]]", "rules")
+            self.fault(("rules",), "must be tables that start with [[rules]]", "rules")
             return
         self.values["rules"] = tuple(value)
         known = {key.name: key for key in RULE_KEYS}
         names: set[str] = set()
         for number, rule in enumerate(value):
             at, before = ("rules", str(number)), len(self.faults)
-            called = f"rules[{number + 1}]"  # as people count
+            called = f"rules[{number + 1}]"  # counted from 1
             for key, each in rule.items():
                 if key not in known:
                     self.fault((*at, key), _unknown(known, key), f"{called}.{key}")
@@ -267,9 +269,9 @@ class _Reading:
                 if wanted.required and wanted.name not in rule:
                     self.fault(at, f"`{wanted.name}` is missing", called)
             if len(self.faults) == before and not rule.get("then") and not rule.get("escalate"):
-                self.fault(at, "says what to do neither by `then` nor by `escalate`", called)
+                self.fault(at, "has no action; name one in `then` or `escalate`", called)
             if len(self.faults) == before and rule["name"] in names:
-                self.fault((*at, "name"), f"another rule is called {rule['name']!r}, too", f"{called}.name")
+                self.fault((*at, "name"), f"another rule has the name {rule['name']!r}, too", f"{called}.name")
             names.add(str(rule.get("name")))
             if len(self.faults) == before and self._judge is not None:
                 try:
@@ -284,8 +286,8 @@ class _Reading:
             self.fault(at, str(error), key)
             return None
 
-    def _placed(self, path: str) -> str:
-        """A path as the file means it."""
+    def _absolute(self, path: str) -> str:
+        """Return a path relative to the file, with ``~`` expanded."""
         home = self._environment.get("USERPROFILE" if sys.platform == "win32" else "HOME")
         if home and (path == "~" or path.startswith("~/")):
             return home + path[1:]
@@ -297,7 +299,7 @@ def _unknown(known: Iterable[str], key: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at what may have been meant."""
+    """Return a hint at the name that may have been meant."""
     import difflib
 
     names = list(known)
@@ -306,14 +308,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """On which line each key stands, by its path; tables of an array are numbered from 0.
+    """Return the line of each key, by its path; tables of an array are numbered from 0.
 
-    A scan and no parser: tomllib tells no places. What stands in inline tables is told by the line of its key.
+    A scan, not a parser: tomllib has no line numbers. Keys of inline tables get the line of the table's key.
     """
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
     counted: dict[tuple[str, ...], int] = {}
-    within = ""  # the quotes of the text of many lines that we are in
+    within = ""  # the quotes of the multi-line string that we are in
     for number, line in enumerate(text.split("\n"), 1):
         if not within:
             header = re.match(r"\s*(\[\[?)([^\[\]]+)\]", line)

@@ -8,10 +8,9 @@ from memwarden.settings.options import OPTIONS, RULE_KEYS
 
 
 def schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of ``memwarden.toml`` and of the table ``[tool.memwarden]``.
+    """Return the schema (draft 2020-12) of ``memwarden.toml`` and of the table ``[tool.memwarden]``.
 
-    It knows the shape. What a rule's condition means, and whether a percentage is above 100, is checked when
-    the file is read.
+    It checks types and patterns. Conditions of rules, and percentages above 100, are checked when the file is read.
     """
     options = {
         option.name: {"description": option.sentence, **option.kind.schema(), **_default(option.default)}
@@ -26,7 +25,7 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"required": ["then"]}, {"required": ["escalate"]}],
         "additionalProperties": False,
     }
-    rules = {"description": "What shall be done, and when.", "type": "array", "items": rule}
+    rules = {"description": "Actions and their conditions.", "type": "array", "items": rule}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of memwarden",

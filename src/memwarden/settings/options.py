@@ -1,4 +1,4 @@
-"""Table of options, from which flags, variables, file keys, schema, help and documentation are made."""
+"""The options: one table for flags, variables, file keys, schema, help and documentation."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from typing import Any, ClassVar
 from memwarden.errors import SettingsError
 from memwarden.model.units import parse_duration, parse_size
 
-#: What TOML calls the types that it knows.
+#: Names of the types in TOML.
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a float", bool: "a boolean", list: "an array"}
 _DAY = 86400.0
-#: Those of ASCII, in a pattern of JSON Schema, whose own ``\s`` knows more of them.
+#: ASCII blanks in a pattern of JSON Schema, where ``\s`` includes others.
 _BLANKS = r"[ \t\n\r\f\v]*"
 
 
 class Kind:
-    """Syntax of a value, in text (:meth:`parse`) and in a file or a program (:meth:`take`).
+    """Type of an option: its values as text (:meth:`parse`) and in a file or program (:meth:`take`).
 
-    Those without figures of their own are no dataclasses: each of these costs a start of the command a millisecond.
+    Kinds without fields are no dataclasses: each of these adds a millisecond to the start of the command.
     """
 
     __slots__ = ()
 
-    #: The types that a file may use.
+    #: Types that a file may use.
     types: ClassVar[tuple[type, ...]] = (str,)
-    #: Whether a ``#`` after a blank begins a comment where the value stands in a variable.
+    #: True if a ``#`` after a blank starts a comment in an environment variable.
     comments: ClassVar[bool] = True
     is_path: ClassVar[bool] = False
 
     @property
     def allowed(self) -> str:
-        """Return the allowed values, in a few words."""
+        """Allowed values, in a few words."""
         return "text"
 
     def parse(self, text: Any) -> Any:
-        """The value; raises :class:`SettingsError`."""
+        """Return the value of a text; raises :class:`SettingsError`."""
         if not text.strip():
             raise SettingsError(f"is empty; write {self.allowed}")
         return text
 
     def take(self, value: Any) -> Any:
-        """The value of something that has a type already; raises :class:`SettingsError`."""
-        if type(value) not in self.types:  # not isinstance: True is an int in Python and none in a file
+        """Return the value of a typed object; raises :class:`SettingsError`."""
+        if type(value) not in self.types:  # not isinstance: True is an int in Python, but not in TOML
             kind = "a table" if isinstance(value, Mapping) else _TYPE_NAMES.get(type(value), type(value).__name__)
             raise SettingsError(f"must be {self.allowed}, not {kind}")
         return self.parse(value)
 
     def schema(self) -> dict[str, Any]:
-        """Return the allowed values, as JSON Schema."""
+        """Return the allowed values as JSON Schema."""
         return {"type": "string", "pattern": r"\S"}
 
 
 class Text(Kind):
-    """Words, taken as they are."""
+    """Any text."""
 
     comments: ClassVar[bool] = False
 
 
 class Path(Kind):
-    """A file or a directory. In a settings file a relative one counts from that file."""
+    """A file or a directory. In a settings file a relative path is relative to that file."""
 
     comments: ClassVar[bool] = False
     is_path: ClassVar[bool] = True
@@ -76,7 +76,7 @@ class Path(Kind):
 
 
 class Size(Kind):
-    """A size, kept as it was written, because a percentage waits for the limit that it refers to."""
+    """A size, kept as text, because a percentage refers to a limit that is known later."""
 
     types: ClassVar[tuple[type, ...]] = (str, int)
 
@@ -118,7 +118,7 @@ class Duration(Kind):
     def parse(self, text: Any) -> float:
         if self.least == 0 and text in (0, "0", "0s"):
             return 0.0
-        if text == self.most:  # infinite ones have no text
+        if text == self.most:  # infinity has no text form
             return float(text)
         seconds = parse_duration(text)
         if not self.least <= seconds <= self.most:
@@ -151,7 +151,7 @@ class Choice(Kind):
 
 
 class Switch(Kind):
-    """Yes or no. A file and a program say it as true or false, a variable in the usual words."""
+    """Yes or no: true or false in a file and a program, also 1, yes, on and 0, no, off in a variable."""
 
     types: ClassVar[tuple[type, ...]] = (bool,)
 
@@ -192,7 +192,7 @@ class Names(Kind):
 
 
 class Addresses(Kind):
-    """One or several addresses, separated by blanks in a variable. They contain passwords: no message quotes them."""
+    """Addresses, separated by blanks in a variable. They may contain passwords: errors never quote them."""
 
     types: ClassVar[tuple[type, ...]] = (str, list, tuple)
 
@@ -219,13 +219,13 @@ class Option:
     unit: str
     default: Any
     kind: Kind
-    #: What it is for, in one sentence.
+    #: Help text, one sentence.
     sentence: str
-    #: Whether a settings file may hold it.
+    #: True if a settings file may contain it.
     in_file: bool = True
-    #: Whether its value is never shown.
+    #: True if its value is never shown.
     secret: bool = False
-    #: Whether a command takes it as an option; every user can read command lines.
+    #: True if commands have a flag for it; flags are visible to all users in process listings.
     has_flag: bool = True
 
     @property
@@ -241,81 +241,89 @@ class Option:
         return isinstance(self.kind, Switch)
 
     def from_variable(self, text: str) -> str:
-        """Return a variable's text without blanks around it, and without a comment where no value contains one."""
+        """Return a variable's value without surrounding blanks, and without a comment where it cannot be part of it."""
         return re.sub(r"(^|\s)#.*", "", text).strip() if self.kind.comments else text.strip()
 
 
-#: Names in `memwarden.policy.presets`; packages of one layer do not import each other, so a test compares the two.
+#: Names of `memwarden.policy.presets`; packages of one layer do not import each other, so a test compares the two.
 PRESETS = ("desktop", "container", "worker", "video", "gpu", "aggressive", "relaxed", "high-threshold", "server")
 
 OPTIONS: tuple[Option, ...] = (
-    Option("limit", "SIZE", None, Size(), "Hold the whole process tree to this: 512MiB, 2G, 500MB, 80%."),
-    Option("interval", "SECONDS", 0.5, Duration(0.01, 3600), "Record a sample this often; looking adapts by itself."),
-    Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAY), "Stop watching after this time."),
+    Option("limit", "SIZE", None, Size(), "Limit the memory of the whole process tree: 512MiB, 2G, 500MB or 80%."),
+    Option(
+        "interval",
+        "SECONDS",
+        0.5,
+        Duration(0.01, 3600),
+        "Interval of recorded samples. Near the limit memory is sampled more often.",
+    ),
+    Option("duration", "SECONDS", None, Duration(0.01, 366 * _DAY), "Stop after this time."),
     Option(
         "record",
         "PATH",
         None,
         Path(),
-        "Write the record to this file instead of the platform's state directory; where its name ends with .sqlite, "
-        ".sqlite3 or .db as a history in SQLite.",
+        "Write the record to this file, by default in the platform's state directory; as SQLite if its name ends with "
+        ".sqlite, .sqlite3 or .db.",
     ),
     Option(
         "preset",
         "NAME",
         None,
         Choice(PRESETS),
-        "Rules to begin with; those of a settings file are added to them.",
+        "Use the rules of this preset; rules of a settings file are added.",
     ),
-    Option(
-        "webhook", "URL", None, Addresses(), "Post alerts to this address; may be given more than once.", secret=True
-    ),
+    Option("webhook", "URL", None, Addresses(), "Post alerts to this URL. May be given more than once.", secret=True),
     Option(
         "webhook_secret",
         "TEXT",
         None,
         Text(),
-        "Sign what is posted with this: whsec_ and base64, or plain text.",
+        "Sign webhook posts with this secret: whsec_ and base64, or plain text.",
         secret=True,
         has_flag=False,
     ),
-    Option("webhook_secret_file", "PATH", None, Path(), "Sign what is posted with the secret in this file."),
+    Option("webhook_secret_file", "PATH", None, Path(), "Sign webhook posts with the secret in this file."),
     Option(
         "alerts",
         "URL",
         None,
         Addresses(),
-        "Send alerts over the service with this Apprise address; may be given more than once.",
+        "Send alerts to the service with this Apprise URL. May be given more than once.",
         secret=True,
     ),
     Option("live", "", False, Switch(), "Show a status line at the bottom of the terminal while the command runs."),
-    Option("grace", "SECONDS", 5.0, Duration(0.001, 3600), "How long a tree may take to end before it is killed."),
+    Option(
+        "grace",
+        "SECONDS",
+        5.0,
+        Duration(0.001, 3600),
+        "Time between SIGTERM and SIGKILL when the process tree is stopped.",
+    ),
     Option(
         "ceiling",
         "KIND",
         "auto",
         Choice(("auto", "cgroup2", "cgroup1", "polling")),
-        "How to hold the limit: auto (the best that the machine grants), cgroup2, cgroup1 or polling.",
+        "How to enforce the limit: auto (the best available), cgroup2, cgroup1 or polling.",
     ),
-    Option(
-        "cgroup", "DIRECTORY", None, Path(), "A control group that was handed to you; the command's is made below it."
-    ),
-    Option("monitor", "", False, Switch(), "Watch a program that calls `autostart()`.", has_flag=False),
-    Option("quiet", "", False, Switch(), "Print no report; it still stands in the record."),
+    Option("cgroup", "DIRECTORY", None, Path(), "Create the command's control group below this delegated one."),
+    Option("monitor", "", False, Switch(), "Monitor a program that calls `autostart()`.", has_flag=False),
+    Option("quiet", "", False, Switch(), "Print no report; the record still has it."),
     Option(
         "termination_log",
         "PATH",
         None,
         Path(),
-        "Where to leave the verdict for a container's supervisor (as PID 1 by default /dev/termination-log).",
+        "Write the exit report to this file for the container runtime (as PID 1 by default /dev/termination-log).",
     ),
-    Option("config", "PATH", None, Path(), "Read settings from this file and look for no other.", in_file=False),
+    Option("config", "PATH", None, Path(), "Read settings from this file only.", in_file=False),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RuleKey:
-    """A key of a ``[[rules]]`` table. Only its shape is known here; what it means is known to the policy."""
+    """A key of a ``[[rules]]`` table: its type. The policy has its meaning."""
 
     name: str
     kind: Kind
@@ -327,16 +335,16 @@ class RuleKey:
 _SOME_TIME = Duration(0, 366 * _DAY)
 
 RULE_KEYS: tuple[RuleKey, ...] = (
-    RuleKey("name", Text(), None, "What it is called in decisions and records.", required=True),
-    RuleKey("when", Text(), None, "The condition, such as `level >= HIGH` or `used > 80%`.", required=True),
-    RuleKey("for", _SOME_TIME, 0, "How long the condition must hold before the rule fires."),
-    RuleKey("band", Text(), None, "How far the figure must come back to clear."),
-    RuleKey("settle", _SOME_TIME, 0, "How long it must be back to clear."),
-    RuleKey("rest", Duration(0, float("inf")), 60, "How long the rule rests before it fires again."),
-    RuleKey("then", Names(), None, "The actions that it runs, in this order."),
-    RuleKey("escalate", Names(), None, "Further actions, one at a time, each only while the condition still holds."),
-    RuleKey("step", _SOME_TIME, 5, "The time from one action of `escalate` to the next."),
-    RuleKey("hold", _SOME_TIME, 60, "What can be taken back (a pause) is taken back after this time at the latest."),
-    RuleKey("severity", Choice(("info", "warning", "critical")), "warning", "How bad it is, for the alerts."),
-    RuleKey("dry_run", Switch(), False, "Only say what an action that harms would do."),
+    RuleKey("name", Text(), None, "Name of the rule in decisions and records.", required=True),
+    RuleKey("when", Text(), None, "Condition, such as `level >= HIGH` or `used > 80%`.", required=True),
+    RuleKey("for", _SOME_TIME, 0, "Time that the condition must hold before the rule fires."),
+    RuleKey("band", Text(), None, "Distance from the threshold at which the rule clears (hysteresis)."),
+    RuleKey("settle", _SOME_TIME, 0, "Time that the figure must be back before the rule clears."),
+    RuleKey("rest", Duration(0, float("inf")), 60, "Time before the rule fires again."),
+    RuleKey("then", Names(), None, "Actions to run, in this order."),
+    RuleKey("escalate", Names(), None, "Further actions, one at a time while the condition holds."),
+    RuleKey("step", _SOME_TIME, 5, "Time from one action of `escalate` to the next."),
+    RuleKey("hold", _SOME_TIME, 60, "Undo reversible actions (a pause) after this time at the latest."),
+    RuleKey("severity", Choice(("info", "warning", "critical")), "warning", "Severity of alerts."),
+    RuleKey("dry_run", Switch(), False, "Report harmful actions instead of running them."),
 )

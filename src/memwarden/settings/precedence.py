@@ -1,4 +1,4 @@
-"""Which source wins: argument, flag, environment, file, default."""
+"""Precedence of the sources: argument, flag, environment, file, default."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The values in force, and where each came from."""
+    """The values in use, and the source of each."""
 
     limit: str | None
     interval: float
@@ -44,10 +44,10 @@ class Settings:
     termination_log: str | None
     #: The settings file that was read, named or found.
     config: str | None
-    #: The file's rules, as they stand there.
+    #: The file's rules as written.
     rules: tuple[Mapping[str, Any], ...]
     sources: Mapping[str, Source]
-    #: Files that were passed over, with the reason.
+    #: Files that were skipped, with the reason.
     skipped: tuple[str, ...]
 
 
@@ -58,10 +58,10 @@ def resolve(
     arguments: Mapping[str, Any] | None = None,
     directory: str | None = None,
 ) -> Settings:
-    """Settings from arguments of a program, flags (None: not given), environment and file.
+    """Return the settings from arguments of a program, flags (None: not given), environment and file.
 
-    ``directory`` is where looking for a file begins, by default the working directory. Raises
-    :class:`SettingsError` naming the culprit; for a file every fault in it.
+    The search for a file starts in ``directory``, by default the working directory. Raises :class:`SettingsError` that
+    names the source; for a file with all errors in it.
     """
     arguments = arguments or {}
     known = [option.name for option in OPTIONS]
@@ -80,13 +80,13 @@ def resolve(
     file = None if path is None else read(path, environment).must_be_fine()
     values, sources = {}, {}
     for option in OPTIONS:
-        values[option.name], sources[option.name] = given[option.name] or _stands(option.name, option.default, file)
-    values["rules"], sources["rules"] = _stands("rules", (), file)
+        values[option.name], sources[option.name] = given[option.name] or _from_file(option.name, option.default, file)
+    values["rules"], sources["rules"] = _from_file("rules", (), file)
     return Settings(**values, sources=sources, skipped=skipped)
 
 
 def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
-    """Every variable of ours that cannot be understood, or that nothing reads."""
+    """Return an error for each MEMWARDEN_ variable that is invalid or unknown."""
     options = {option.variable: option for option in OPTIONS}
     faults = []
     for name in sorted(environment):
@@ -103,7 +103,7 @@ def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
 def _given(
     option: Option, arguments: Mapping[str, Any], flags: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[Any, Source] | None:
-    """Return the value of the nearest of the three, or None."""
+    """Return the value of argument, flag or environment, in this order, or None."""
     argument, flag = arguments.get(option.name), flags.get(option.name)
     text = option.from_variable(environment.get(option.variable, ""))
     try:
@@ -121,7 +121,7 @@ def _given(
     return None
 
 
-def _stands(name: str, default: Any, file: SettingsFile | None) -> tuple[Any, Source]:
+def _from_file(name: str, default: Any, file: SettingsFile | None) -> tuple[Any, Source]:
     if file is None or name not in file.values:
         return default, Source("default")
     line = file.lines[name]

@@ -1,4 +1,4 @@
-"""A settings file that may change while it is in force."""
+"""Reload of a settings file that changes while it is in use."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ T = TypeVar("T")
 
 
 class SettingsReloader(Generic[T]):
-    """Value that ``make`` returns for the file at ``path``, renewed when the file has changed.
+    """The result of ``make(path)``, made again when the file has changed.
 
-    ``make`` is given the path and raises :class:`SettingsError` when the file cannot be used; the first time
-    that goes to the caller. Later the value that was in force stays in force, and ``trouble`` says why.
+    ``make`` raises :class:`SettingsError` when the file cannot be used; the first time the caller gets it. Later the
+    last value stays in use, and ``error`` has the reason.
     """
 
     def __init__(self, path: str, make: Callable[[str], T]) -> None:
         self._path, self._make = path, make
-        self._seen = self._signature()  # before it is read: what is written meanwhile is read again
+        self._last = self._signature()  # before reading: a later change is then noticed
         self.value = make(path)
-        #: Why the file as it now stands is not in force, or "".
-        self.trouble = ""
+        #: Reason why the present file is not in use, or "".
+        self.error = ""
 
-    def look(self) -> bool:
-        """Read the file if it has changed; returns whether ``value`` or ``trouble`` is new."""
-        seen = self._signature()
-        if seen == self._seen:
+    def check(self) -> bool:
+        """Read the file if it has changed; returns True if ``value`` or ``error`` is new."""
+        signature = self._signature()
+        if signature == self._last:
             return False
-        self._seen, value, trouble = seen, self.value, self.trouble
+        self._last, value, error = signature, self.value, self.error
         try:
-            self.value, self.trouble = self._make(self._path), ""
-        except SettingsError as error:
-            self.trouble = str(error)
-        return self.value != value or self.trouble != trouble
+            self.value, self.error = self._make(self._path), ""
+        except SettingsError as failed:
+            self.error = str(failed)
+        return self.value != value or self.error != error
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """Return values that change when the file is written or replaced."""
+        """Return a signature that changes when the file is written or replaced."""
         try:
             status = os.stat(self._path)
         except OSError:

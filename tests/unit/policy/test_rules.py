@@ -26,7 +26,7 @@ from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, PressureLevel, Trend
-from memwarden.policy.metrics import MEASURES
+from memwarden.policy.metrics import METRICS
 from memwarden.policy.presets import EMERGENCY, PRESETS, interval_for, preset
 from memwarden.policy.rules import ANSWER_SECONDS, Policy, Rule
 
@@ -216,15 +216,15 @@ def test_a_rule_may_ask_for_the_level_of_stalls() -> None:
 
 def test_every_measure_can_be_asked_for() -> None:
     """A row of the table that no sample fills would be a promise without anything behind."""
-    for measure in MEASURES.values():
-        assert measure.read(FULL, verdict(LOW)._replace(stalls=LOW, trend=FLAT, leak=NO_LEAK)) is not None, measure.name
-        assert measure.sentence
+    for metric in METRICS.values():
+        assert metric.read(FULL, verdict(LOW)._replace(stalls=LOW, trend=FLAT, leak=NO_LEAK)) is not None, metric.name
+        assert metric.sentence
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURES if name not in ("level", "used", "available")])
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("level", "used", "available")])
 def test_a_missing_fact_is_no_figure(name: str) -> None:
     """None, not zero: nothing fires on it."""
-    assert MEASURES[name].read(Sample(0.0, 0.0), verdict(LOW)) is None
+    assert METRICS[name].read(Sample(0.0, 0.0), verdict(LOW)) is None
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_bad_condition_names_rule_and_culprit(when: Any, named: str) -> None:
     ("changes", "named"),
     [
         ({"name": ""}, "needs a name"),
-        ({"then": ()}, "neither"),
+        ({"then": ()}, "has no action"),
         ({"then": [1]}, "then: 1"),
         ({"then": 7}, "then: 7"),
         ({"sustain": -1}, "sustain"),
@@ -314,7 +314,7 @@ def test_growth_over_a_time_remembers_little() -> None:
     policy = Policy([rule(when="growth over 10min > 100B")])
     for look in range(20_000):
         grown(policy, look * 0.01, 1000)
-    assert len(policy._courses[0]._grown) <= 130
+    assert len(policy._states[0]._grown) <= 130
 
 
 # --- clearing -----------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_nothing_is_held_for_longer_than_the_rule_says() -> None:
 def answered(policy: Policy, decisions: list[Decision]) -> list[str]:
     """The actions, each of which has now had its outcome."""
     for decision in decisions:
-        policy.learn(Outcome(decision=decision, done=True, message=""))
+        policy.on_outcome(Outcome(decision=decision, done=True, message=""))
     return [decision.action for decision in decisions]
 
 
@@ -403,7 +403,7 @@ def test_each_step_is_measured_again() -> None:
         level = HIGH if "trim" not in done else LOW
         for decision in policy.decide(Sample(0.0, now), verdict(level)).decisions:
             done.append("undo " * decision.undo + decision.action)
-            policy.learn(Outcome(decision=decision, done=True, message=""))
+            policy.on_outcome(Outcome(decision=decision, done=True, message=""))
     assert done == ["stop-admitting", "collect", "trim", "undo stop-admitting"]
 
 
@@ -412,7 +412,7 @@ def test_a_step_waits_for_the_outcome_of_the_one_before() -> None:
     policy = Policy([rule(escalate=("collect",), step=1, rest=1e6)])
     (first,) = policy.decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
     assert policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions == []
-    policy.learn(Outcome(decision=first, done=False, message="failed"))
+    policy.on_outcome(Outcome(decision=first, done=False, message="failed"))
     assert policy.decide(Sample(0.0, 31.0), verdict(HIGH)).decisions == []
     assert answered(policy, policy.decide(Sample(0.0, 32.0), verdict(HIGH)).decisions) == ["collect"]
     policy.decide(Sample(0.0, 33.0), verdict(HIGH))
@@ -665,7 +665,7 @@ def test_a_rule_follows_the_trend() -> None:
         ("leak > 80%", "choose one of NONE, SUSPECTED, CONFIRMED"),
         ("trend > up", "choose one of DECREASING, STABLE, INCREASING"),
         ("time_left < soon", "soon"),
-        ("time_left over 5min < 10min", "only growth is measured over a time"),
+        ("time_left over 5min < 10min", "only growth takes a time"),
     ],
 )
 def test_what_is_no_verdict_is_named(when: str, hint: str) -> None:

@@ -99,7 +99,7 @@ def test_our_table_in_a_broken_file_is_reported(tmp_path: Path, header: str) -> 
     """Settings there do not count, and that is reported."""
     path = file_of(tmp_path, f"{header}\nlimit = \n", "pyproject.toml")
     assert find({}, str(tmp_path)).path == str(path)
-    assert faults_of(path) == [":2: is no TOML: Invalid value"]
+    assert faults_of(path) == [":2: is not valid TOML: Invalid value"]
 
 
 def test_only_files_are_found(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_planted_file_is_skipped_and_reported(tmp_path: Path) -> None:
     os.chown(link, 4242, 4242, follow_symlinks=False)
     found = find({"HOME": str(tmp_path)}, str(tmp_path))
     assert found.path is None
-    assert [skipped.partition(": another user's")[0] for skipped in found.skipped] == [str(path), str(link)]
+    assert [skipped.partition(": belongs to another user")[0] for skipped in found.skipped] == [str(path), str(link)]
     assert read(str(path), {}).values == {"quiet": True}
 
 
@@ -163,10 +163,10 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reported"),
     [
-        pytest.param("limit = '1G\n", [":1: is no TOML: "], id="open quotes"),
-        pytest.param("a = [1,\n\n", [":1: is no TOML: Invalid value (at end of document)"], id="open bracket"),
+        pytest.param("limit = '1G\n", [":1: is not valid TOML: "], id="open quotes"),
+        pytest.param("a = [1,\n\n", [":1: is not valid TOML: Invalid value (at end of document)"], id="open bracket"),
         pytest.param("\nlimit = '\xff'".encode("latin-1"), [":2: is not UTF-8: 0xff begins no character"], id="bytes"),
-        pytest.param("a = " + "[" * 100_000, [": is nested too deep"], id="deep"),
+        pytest.param("a = " + "[" * 100_000, [": is nested too deeply"], id="deep"),
         pytest.param("#" * (1 << 20) + "#", [": cannot be read: larger than 1 MiB"], id="big"),
         pytest.param("intervall = 2", [":1: intervall: is not known; did you mean interval?"], id="misspelled"),
         pytest.param("termination-log = 'x'", [":1: termination-log: is not known; "], id="dash"),
@@ -181,14 +181,14 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
         pytest.param("interval = nan", [":1: interval: duration nan: must be more than zero"], id="no number"),
         pytest.param("grace = 1" + "0" * 400, [":1: grace: duration 1000"], id="too many digits"),
         pytest.param("interval = 2020-01-01", [":1: interval: must be 500ms"], id="a date"),
-        pytest.param("rules = 3", [":1: rules: must be tables, each headed [[rules]]"], id="rules are no table"),
-        pytest.param("[rules]\nname = 'x'", [":1: rules: must be tables, each headed [[rules]]"], id="one bracket"),
+        pytest.param("rules = 3", [":1: rules: must be tables that start with [[rules]]"], id="rules are no table"),
+        pytest.param("[rules]\nname = 'x'", [":1: rules: must be tables that start with [[rules]]"], id="one bracket"),
         pytest.param(RULE + "fro = 3", [":5: rules[1].fro: is not known; did you mean for?"], id="a rule's key"),
         pytest.param(RULE + "for = -1", [":5: rules[1].for: duration -1"], id="a rule's value"),
         pytest.param(RULE + "severity = 'bad'", [":5: rules[1].severity: 'bad' is not known"], id="word"),
         pytest.param(RULE + RULE + "step = []", [":9: rules[2].step: must be "], id="the second rule"),
         pytest.param("[[rules]]\nthen = 'x'", [":1: rules[1]: `name` is", ":1: rules[1]: `when` is"], id="no when"),
-        pytest.param(RULE.replace('"notify"', "[]"), [":1: rules[1]: says what to do neither by"], id="does nothing"),
+        pytest.param(RULE.replace('"notify"', "[]"), [":1: rules[1]: has no action"], id="does nothing"),
         pytest.param("rules = [{name = 'x', when = 'y', then = 3}]", [":1: rules[1].then: must be"], id="inline"),
         pytest.param('record = """\nlive = 1\n"""\nlive = 2', [":4: live: must be"], id="no key within a long text"),
         pytest.param("x = [\n" + "1" * 4000 + ",\n]\nlive = 1", [":1: x: ", ":4: live"], id="a long line, soon read"),
@@ -239,5 +239,5 @@ def test_a_caller_may_validate_rules(tmp_path: Path) -> None:
 def test_rules_have_names_of_their_own(tmp_path: Path) -> None:
     """Alerts name the rule that fires and clears."""
     assert faults_of(file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "\n" + RULE)) == [
-        ":12: rules[3].name: another rule is called 'early', too"
+        ":12: rules[3].name: another rule has the name 'early', too"
     ]

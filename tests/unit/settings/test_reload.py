@@ -33,20 +33,20 @@ def write(path: Path, text: str, moment: int) -> None:
 def test_a_changed_file_is_read_anew(file: Path) -> None:
     """And one that stands as it stood is not."""
     watched = SettingsReloader(str(file), rules_of)
-    assert (watched.value, watched.look()) == (["first"], False)
+    assert (watched.value, watched.check()) == (["first"], False)
     write(file, RULE.format("second"), 1)
-    assert (watched.look(), watched.value, watched.look()) == (True, ["second"], False)
+    assert (watched.check(), watched.value, watched.check()) == (True, ["second"], False)
 
 
 def test_a_broken_file_keeps_what_was_in_force(file: Path) -> None:
     """It says why, once; the next good one counts, and the trouble is over."""
     watched = SettingsReloader(str(file), rules_of)
     write(file, "[[rules]]\nname = ", 1)
-    assert (watched.look(), watched.value) == (True, ["first"])
-    assert watched.trouble == f"{file}:2: is no TOML: Invalid value (at end of document)"
-    assert watched.look() is False
+    assert (watched.check(), watched.value) == (True, ["first"])
+    assert watched.error == f"{file}:2: is not valid TOML: Invalid value (at end of document)"
+    assert watched.check() is False
     write(file, RULE.format("first"), 2)
-    assert (watched.look(), watched.value, watched.trouble) == (True, ["first"], "")
+    assert (watched.check(), watched.value, watched.error) == (True, ["first"], "")
 
 
 def test_a_file_that_is_put_in_its_place_counts(file: Path) -> None:
@@ -57,24 +57,24 @@ def test_a_file_that_is_put_in_its_place_counts(file: Path) -> None:
     write(other, RULE.format("other"), status.st_mtime_ns)
     other.rename(file)
     assert file.stat().st_size == status.st_size
-    assert (watched.look(), watched.value) == (True, ["other"])
+    assert (watched.check(), watched.value) == (True, ["other"])
 
 
 def test_a_file_that_goes_and_comes_back(file: Path) -> None:
     """Meanwhile the old rules hold."""
     watched = SettingsReloader(str(file), rules_of)
     file.unlink()
-    assert (watched.look(), watched.value) == (True, ["first"])
-    assert "No such file" in watched.trouble
+    assert (watched.check(), watched.value) == (True, ["first"])
+    assert "No such file" in watched.error
     write(file, RULE.format("back"), 3)
-    assert (watched.look(), watched.value, watched.trouble) == (True, ["back"], "")
+    assert (watched.check(), watched.value, watched.error) == (True, ["back"], "")
 
 
 def test_a_change_without_effect_is_not_reported(file: Path) -> None:
     """A comment, or a mere touch."""
     watched = SettingsReloader(str(file), rules_of)
     write(file, "# a comment\n" + RULE.format("first"), 4)
-    assert watched.look() is False
+    assert watched.check() is False
 
 
 def test_what_is_written_while_it_is_read_is_read_again(file: Path) -> None:
@@ -88,11 +88,11 @@ def test_what_is_written_while_it_is_read_is_read_again(file: Path) -> None:
 
     watched = SettingsReloader(str(file), slow)
     assert watched.value == ["first"]
-    assert (watched.look(), watched.value) == (True, ["meanwhile"])
+    assert (watched.check(), watched.value) == (True, ["meanwhile"])
 
 
 def test_the_first_time_a_broken_file_is_an_error(file: Path) -> None:
     """There is nothing to keep."""
     file.write_text("limit = ")
-    with pytest.raises(SettingsError, match="is no TOML"):
+    with pytest.raises(SettingsError, match="is not valid TOML"):
         SettingsReloader(str(file), rules_of)

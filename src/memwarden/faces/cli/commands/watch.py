@@ -71,7 +71,7 @@ def watch(
         target, title = named(name), f'"{render.printable(name)}"'
     else:
         target, title = machine(), "this machine"
-    if gpu or any(rule.condition.measure.startswith("gpu.") for rule in rules_of(settings)[1]):
+    if gpu or any(rule.condition.metric.startswith("gpu.") for rule in rules_of(settings)[1]):
         target.readers += (NvidiaReader(),)
     if missing := _missing(target, pids, name):
         for reader in target.readers:
@@ -191,8 +191,8 @@ class _Session:
                 return
             if time.monotonic() >= self._rules_due:
                 self._rules_due = time.monotonic() + _RULES_SECONDS
-                if self._reloader is not None and self._reloader.look() and self._reloader.trouble:
-                    self._report(EventKind.TROUBLE, f"{self._reloader.trouble}; the rules stay as they were")
+                if self._reloader is not None and self._reloader.check() and self._reloader.error:
+                    self._report(EventKind.TROUBLE, f"{self._reloader.error}; the rules stay as they were")
 
     def _handle(self, event: Event) -> None:
         reading = event.value if event.kind is EventKind.SAMPLE else None

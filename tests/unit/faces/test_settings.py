@@ -158,7 +158,7 @@ def test_a_file_that_was_skipped_is_shown(here: Path, capsys: pytest.CaptureFixt
     here.chmod(0o1777)
     for command in ("show", "check"):
         assert main(["settings", command]) == 0
-        assert f"skipped {here}/memwarden.toml: another user's" in capsys.readouterr().out
+        assert f"skipped {here}/memwarden.toml: belongs to another user" in capsys.readouterr().out
 
 
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

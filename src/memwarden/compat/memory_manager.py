@@ -1,7 +1,7 @@
 """The memory monitor of the video programs: figures on demand, and callbacks when the level changes.
 
-Differences from the original: figures are those of the container where there is one; levels have edges that
-do not flap; where nothing can be read :class:`~memwarden.errors.ReadError` is raised, and nothing is made up.
+Differences from the original: figures are those of the container where there is one; levels have hysteresis;
+where nothing can be read :class:`~memwarden.errors.ReadError` is raised, and nothing is made up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MemoryStats:
     """Memory at one moment, in MB of 2**20 bytes, rounded down to one decimal. ``None``: it could not be read."""
 
     total_mb: float
-    #: What this process may still take: the least that its container, the groups above it and the machine leave.
+    #: What this process may still allocate: the least headroom of its container, the groups above it and the machine.
     available_mb: float
     used_mb: float
     percent_used: float
@@ -42,15 +42,15 @@ class MemoryStats:
     pressure_level: PressureLevel
     #: Seconds since the epoch.
     timestamp: float
-    #: Whose limit ``total_mb`` and ``percent_used`` refer to: ``"machine"``, ``"cgroup /docker/…"``.
+    #: The limit that ``total_mb`` and ``percent_used`` refer to: ``"machine"``, ``"cgroup /docker/…"``.
     limit_source: str = ""
 
 
 class MemoryMonitor:
     """Memory as it stands, whenever asked; watched in the background between ``start_`` and ``stop_monitoring``.
 
-    ``update_interval`` is the pace in seconds; near a limit it looks more often. ``sources`` makes the
-    readers, ``clock`` tells the time and ``tracked`` holds the processes; they are there for tests.
+    ``update_interval`` is in seconds; near a limit samples are taken more often. ``sources`` (makes the readers),
+    ``clock`` and ``tracked`` (the registered processes) are there for tests.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class MemoryMonitor:
 
     @property
     def monitoring(self) -> bool:
-        """Whether it watches in the background."""
+        """True while it watches in the background."""
         return self._shared.has(self)
 
     def get_current_stats(self) -> MemoryStats:
-        """Memory now: a fresh look, also before monitoring was started.
+        """Memory now: a fresh sample, also before monitoring was started.
 
-        While monitoring the level is the watched one, which has seen the last minutes; else it is what the
-        percentage alone says. Raises :class:`~memwarden.errors.ReadError` where memory cannot be read.
+        While monitoring the level is the watched one, which has seen the last minutes; else that of the
+        percentage alone. Raises :class:`~memwarden.errors.ReadError` where memory cannot be read.
         """
         return self.stats_of(self.look())
 
     def stats_of(self, reading: Reading) -> MemoryStats:
-        """The same figures of a look that was taken. Raises :class:`~memwarden.errors.ReadError`."""
+        """The same figures of an earlier sample. Raises :class:`~memwarden.errors.ReadError`."""
         last = self._shared.warden.last if self.monitoring else None
         return _stats(reading, reading.assessment.raw if last is None else last.assessment.level)
 
     def look(self) -> Reading:
-        """The same look as a native value, with everything that could be read and what could not."""
+        """The same as a native value, with everything that could be read and what could not."""
         return look_once(self._sources, self._clock)
 
     @property
@@ -98,21 +98,22 @@ class MemoryMonitor:
 
     @property
     def gate(self) -> Gate:
-        """New work passes it (``with monitor.gate.admitted():``); it is shut while memory is critical."""
+        """New work passes it (``with monitor.gate.admitted():``); it is closed while memory is critical."""
         return self._shared.emergency.gate
 
     def start_monitoring(self) -> None:
-        """Begin to watch, and to act by level; when it already does, nothing changes.
+        """Start to watch, and to act by level; when it already does, nothing changes.
 
         MODERATE: garbage is collected, rationed. HIGH: the allocator is trimmed and registered caches are cleared, too.
-        CRITICAL: step by step, each only where a fresh look still finds it so: no new work is admitted, memory is
-        collected, trimmed and cleared, and who was tracked with ``essential=False`` is paused and then ended. What can
-        be taken back is, when memory is back or monitoring ends. All monitors of a process share one thread.
+        CRITICAL: step by step, each only if a fresh sample is still critical: no new work is admitted, memory is
+        collected, trimmed and cleared, and processes tracked with ``essential=False`` are paused and then terminated.
+        What can be undone is, when memory is free again or monitoring stops. All monitors of a process share one
+        thread.
         """
         self._shared.join(Member(self, self.update_interval, _pass, self._callbacks, rules=RULES))
 
     def stop_monitoring(self) -> None:
-        """End watching; returns when the threads that nobody else needs have ended."""
+        """Stop watching; returns when the threads that no other monitor needs have ended."""
         self._shared.leave(self)
 
     def register_pressure_callback(
@@ -138,11 +139,10 @@ class MemoryMonitor:
         return take_off
 
     def track_process(self, pid: int, name: str = "", is_ffmpeg: bool = False, *, essential: bool = True) -> Target:
-        """Keep an eye on the process that has this pid now.
+        """Track the process that has this pid now.
 
-        With ``essential=False`` it may be paused and, in the end, ended when memory is critical; who was not said to
-        be so never is. Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
-        :class:`~memwarden.errors.ActionFailed` when it is this one and said not to be essential.
+        With ``essential=False`` it may be paused and then terminated when memory is critical; others never are. Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
+        :class:`~memwarden.errors.ActionFailed` when it is this one and not essential.
         """
         return self._tracked.track(pid, name, is_ffmpeg, essential)
 
@@ -151,7 +151,7 @@ class MemoryMonitor:
         self._tracked.targets.untrack_process(pid)
 
     def get_tracked_processes(self) -> list[ProcessInfo]:
-        """Who is tracked and still there, each measured now."""
+        """Tracked processes that still run, each measured now."""
         return self._tracked.living()
 
     def get_ffmpeg_processes(self) -> list[ProcessInfo]:
@@ -170,7 +170,7 @@ class _OnLevel:
         self.ended = False
         self._shared, self._wanted, self._callback = shared, wanted, callback
         self._seen: PressureLevel | None = None
-        functools.update_wrapper(self, callback)  # it goes by that name where it raises or hangs
+        functools.update_wrapper(self, callback)  # reports of an exception or a hang use that name
 
     def __call__(self, event: Event) -> None:
         if event.kind is EventKind.START:

@@ -1,11 +1,11 @@
 """The simple monitor: a check every few minutes, an alert above a threshold, a trend, a log of JSON lines.
 
-Differences from the original, beside the faults that are mended:
+Differences from the original, apart from fixed faults:
 
 * Figures are those of the container where there is one, not only the machine's.
 * Without ``log_file`` the log is ``memory_monitor.log`` in this user's own state directory. A name in a
-  shared directory such as ``/tmp`` is one that anybody may have taken before us, a link to another file
-  included, and there is no such place on Windows.
+  shared directory such as ``/tmp`` may exist already, as a link to another file for one, and Windows has no such
+  directory.
 * The log is kept open, flushed at every entry that is not a check, and rotated at 64 MiB.
 * A second ``get_monitor`` that asks for something else is refused (see there).
 * The trend is one of three words; below six readings it is "stable", and the count stands beside it.
@@ -52,9 +52,9 @@ FIRST_CHECK_SECONDS = 1.0
 class SimpleMemoryMonitor:
     """Checks memory every ``check_interval_seconds``, alerts above ``alert_threshold_percent``, keeps a log.
 
-    ``alert_callback(percent)`` is called at each alert, on a thread of its own: one that raises or hangs ends
-    no check. ``utc_offset`` writes times with their offset instead of naive local time. ``sources`` makes the
-    readers and ``clock`` tells the time; both are there for tests.
+    ``alert_callback(percent)`` is called at each alert, on a thread of its own: one that raises or hangs
+    stops no check. ``utc_offset`` writes times with their offset instead of naive local time. ``sources`` (makes
+    the readers) and ``clock`` are there for tests.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SimpleMemoryMonitor:
 
     @property
     def running(self) -> bool:
-        """Whether it checks in the background."""
+        """True while it checks in the background."""
         return self._shared.has(self)
 
     def start(self) -> SimpleMemoryMonitor:
@@ -97,8 +97,7 @@ class SimpleMemoryMonitor:
         that was asked for cannot be written; the default one is missed with a warning in the program's log.
         """
         checks = Checks(self.log_file, self.metrics, self.alert, self._utc_offset, lambda: self._shared.warden.last)
-        # The callback comes behind the check that raised the alert, and apart from it: one that hangs is set
-        # aside alone.
+        # A subscription of its own, behind the check that raised the alert: a callback that hangs is set aside alone.
         member = Member(
             self, self.check_interval_seconds, checks.record, [checks.alert_callback], checks.close, [checks.rule]
         )
@@ -113,7 +112,7 @@ class SimpleMemoryMonitor:
         return self
 
     def stop(self) -> None:
-        """End the checks, write STOP, and leave no thread that nobody else needs; returns at once."""
+        """Stop the checks, write STOP, and leave no thread that no other monitor needs; returns at once."""
         ended = self._clock.monotonic()
         if self._shared.leave(self):
             self._ended = ended
@@ -128,7 +127,7 @@ class SimpleMemoryMonitor:
         return 0.0 if self._ended is None else self._ended - self._started
 
     def get_status(self) -> dict[str, Any]:
-        """Memory now (a fresh look) and whether it is checked; ``error`` says why there are no figures.
+        """Memory now (a fresh sample) and whether it is checked; ``error`` has the reason for missing figures.
 
         Texts as the original gave them; the numbers stand beside them as ``percent``, ``used_bytes``,
         ``available_bytes``, ``total_bytes`` and ``uptime_seconds``.
@@ -173,15 +172,15 @@ class SimpleMemoryMonitor:
         """``system_memory``, ``metrics`` and the five largest processes that can be seen (``top_processes``).
 
         A process's ``memory_percent`` is its resident size as a share of the same limit, a number as text
-        without the sign. ``gaps`` says what could not be read.
+        without the sign. ``gaps`` lists what could not be read.
         """
         figures = self._figures()
         status = self._status(figures)
         processes, gaps = largest_processes(5)
-        said = [str(ReadError(*gap)) for gap in gaps]
+        problems = [str(ReadError(*gap)) for gap in gaps]
         shares: list[float | None]
         if isinstance(figures, ReadError):
-            said.insert(0, str(figures))
+            problems.insert(0, str(figures))
             shares = [None] * len(processes)
         else:
             shares = [100 * process.rss / figures.total for process in processes]
@@ -202,7 +201,7 @@ class SimpleMemoryMonitor:
                 }
                 for process, share in zip(processes, shares, strict=True)
             ],
-            "gaps": said,
+            "gaps": problems,
         }
 
     def get_stats(self) -> dict[str, Any]:
@@ -245,8 +244,8 @@ class SimpleMemoryMonitor:
 
 _lock = Lock()
 _monitor: SimpleMemoryMonitor | None = None
-#: The defaults as objects of their own: a caller who writes 300 gives another one, so what was said can be told
-#: from what was left out.
+#: The defaults as objects of their own: a 300 in a call is another object, which distinguishes it from an argument
+#: that was left out.
 _INTERVAL, _THRESHOLD = float("300"), float("80")
 
 
@@ -257,9 +256,8 @@ def get_monitor(
 ) -> SimpleMemoryMonitor:
     """The monitor of this process, made by the first call, with its values.
 
-    A later call may leave out what it does not care about. One that asks for something else than the monitor
-    has raises :class:`~memwarden.errors.SettingsError`: it would otherwise wait for alerts, or read a log,
-    that never come, and a warning would be lost where nobody looks. Use a ``SimpleMemoryMonitor`` of your
+    A later call may leave arguments out. One with another value than the monitor's raises :class:`~memwarden.errors.SettingsError`: its caller would otherwise wait for
+    alerts, or read a log, that never come, and a warning is easily missed. Use a ``SimpleMemoryMonitor`` of your
     own for a second set of values, or ``reset_monitor()`` first.
     """
     global _monitor

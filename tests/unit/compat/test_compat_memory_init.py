@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_stays(use):
     json.dumps(status)
     use({"process": PROCESS})
     status = get_memory_status()
-    assert "none of them tells of a limit" in status["error"]
+    assert "none of them reports a limit" in status["error"]
     assert (status["memory"]["process_memory_mb"], status["memory"]["total_mb"]) == (300.0, None)
 
 

@@ -1,4 +1,4 @@
-"""When a reading of the simple monitor is worth an alert, and when that alert is over."""
+"""Alerts of the simple monitor: raised above a threshold, over some points below it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BAND = 3.0
 
 
 class MemoryAlert:
-    """Says when a reading is worth an alert: above the threshold, and more than 60 s after the last alert.
+    """Raises an alert for a reading above the threshold, more than 60 s after the last alert.
 
-    The cooldown is measured on a clock that nobody sets. Setting ``last_alert_time`` to None ends it.
+    The cooldown is measured on the monotonic clock. Setting ``last_alert_time`` to None ends it.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class MemoryAlert:
         self._raised = 0.0
 
     def check(self, memory_percent: float) -> bool:
-        """Whether this reading, made now, raises an alert; if so the callback is called with it."""
+        """True if this reading, made now, raises an alert; then the callback is called with it."""
         raised = self.due(memory_percent, self._clock.wall(), self._clock.monotonic())
         if raised and self.alert_callback is not None:
             self.alert_callback(memory_percent)
         return raised
 
     def due(self, memory_percent: float, wall: float, monotonic: float) -> bool:
-        """Whether a reading made at that time raises an alert; it then counts as raised, but nobody is called."""
+        """True if a reading made at that time raises an alert; the callback is not called."""
         if not memory_percent > self.threshold_percent:
             return False
         with self._lock:
@@ -65,7 +65,7 @@ class MemoryAlert:
             return True
 
     def over(self, memory_percent: float) -> bool:
-        """Whether this reading ends an alert: once, when memory is back below the threshold by three points."""
+        """True if this reading ends an alert: once, at three points below the threshold."""
         if not memory_percent <= self.threshold_percent - min(BAND, self.threshold_percent / 2):
             return False
         with self._lock:
@@ -74,7 +74,7 @@ class MemoryAlert:
 
     @property
     def rule(self) -> Rule:
-        """The same as a rule, for looks between the checks: decided upon once, until it is over."""
+        """The same as a rule, for samples between the checks: it fires once, until it is over."""
         percent = f"{self.threshold_percent:f}".rstrip("0").rstrip(".")
         return Rule(name=f"usage above {percent}%", when=f"used > {percent}%", then="mark", rest=math.inf)
 

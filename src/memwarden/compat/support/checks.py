@@ -45,11 +45,11 @@ class Checks:
         self.checked = threading.Event()
 
     def record(self, event: Event) -> None:
-        """Take in what is told. Raises :class:`RecordError` when an entry was lost."""
+        """Take in an event. Raises :class:`RecordError` when an entry was lost."""
         if event.kind is EventKind.START:
-            self._write(event, [_said("START", "Memory monitor started")])
+            self._write(event, [_note("START", "Memory monitor started")])
         elif event.kind is EventKind.STOP:
-            self._write(event, [_said("STOP", "Memory monitor stopped")])
+            self._write(event, [_note("STOP", "Memory monitor stopped")])
         elif event.kind is EventKind.SAMPLE:
             try:
                 self._write(event, self._check(event))
@@ -72,7 +72,7 @@ class Checks:
         try:
             figures = figures_of(event.value)
         except ReadError as error:
-            return [_said("GAP", f"Memory could not be read: {error}")]
+            return [_note("GAP", f"Memory could not be read: {error}")]
         percent = figures.percent
         self._metrics.record(percent, event.wall)
         entries = [
@@ -87,24 +87,24 @@ class Checks:
         return entries + self._judge(percent, event)
 
     def _judge(self, percent: float, event: Event) -> list[dict[str, str]]:
-        """What is to be said of an alert."""
+        """Return the entries of an alert that is raised or over."""
         if self._alert.due(percent, event.wall, event.monotonic):
             message = f"MEMORY ALERT: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
             self._metrics.count_alert()
             self._alarms.append(percent)
             _log.warning("%s", message)
-            return [_said("ALERT", message)]
+            return [_note("ALERT", message)]
         if self._alert.over(percent):
             message = f"MEMORY ALERT over: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
             _log.info("%s", message)
-            return [_said("CLEARED", message)]
+            return [_note("CLEARED", message)]
         return []
 
     def _write(self, event: Event, entries: list[dict[str, str]]) -> None:
         self.trouble = None
         time = {"timestamp": iso(moment(event.wall, self._utc_offset))}
         for entry in entries:
-            # What is no check is flushed to the disk at once.
+            # All but checks are flushed to the disk at once.
             kind = EventKind.SAMPLE if "percent" in entry else EventKind.DECISION
             try:
                 self._file.record(Event(kind=kind, wall=event.wall, monotonic=event.monotonic, details=time | entry))
@@ -114,11 +114,11 @@ class Checks:
             raise self.trouble
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
 
-def _said(event_type: str, message: str) -> dict[str, str]:
+def _note(event_type: str, message: str) -> dict[str, str]:
     return {"event_type": event_type, "message": message}
 
 

@@ -1,4 +1,4 @@
-"""What the pressure monitor does when memory is short, and to whom."""
+"""The actions of the pressure monitor when memory is short, and their targets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from memwarden.policy.rules import Rule
 from memwarden.readers.factory import identity_probe, rss_function
 from memwarden.readers.linux.identity import ProcProbe
 
-#: The levels of the old monitor and what each led to. Nobody is paused or ended below CRITICAL, and nobody at all
-#: who was not registered as one that is not essential. The emergency goes by the bare figure that CRITICAL begins
-#: at: a level is left half a minute after memory came back, and in that time nobody is to be ended any more.
+#: The levels of the old monitor and the actions of each. No process is paused or terminated below CRITICAL, and none
+#: that was not registered as non-essential. The emergency uses the percentage of CRITICAL without hysteresis: a level
+#: is left half a minute after memory is free again, and in that time no process must be terminated.
 RULES = (
     Rule(name="gentle collection", when="level >= MODERATE", then="collect"),
     Rule(name="aggressive cleanup", when="level >= HIGH", then=("collect", "trim", "caches")),
@@ -22,7 +22,7 @@ RULES = (
 
 
 class Emergency:
-    """The registers that its actions go by: processes, caches, and the gate that new work passes."""
+    """The registers that its actions use: processes, caches, and the gate for new work."""
 
     def __init__(self, proc: str | None = None) -> None:
         probe = identity_probe() if proc is None else ProcProbe(proc)
@@ -30,7 +30,7 @@ class Emergency:
         self.actions = standard_actions(self.targets, probe, self.caches, self.gate, rss_function())
 
     def take_back(self) -> None:
-        """Let run on who was paused, and open the gate: nobody watches any more."""
+        """Resume what was paused, and open the gate: no monitor watches any more."""
         for action in self.actions:
             if (close := getattr(action, "close", None)) is not None:
                 close()

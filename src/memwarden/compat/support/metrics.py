@@ -57,7 +57,7 @@ class MemoryMetrics:
 
     @property
     def timestamps(self) -> list[datetime]:
-        """When each of them was made."""
+        """The time of each of them."""
         return [when for _, when in self.window()]
 
     @property
@@ -68,7 +68,7 @@ class MemoryMetrics:
 
     @property
     def peak_time(self) -> datetime | None:
-        """When the peak was first reached."""
+        """The time at which the peak was first reached."""
         peak = self._peak
         return None if peak is None else peak[1]
 
@@ -84,7 +84,7 @@ class MemoryMetrics:
     def get_summary(self) -> dict[str, Any]:
         """Everything, as text, with the numbers beside it under names that end in ``_percent``.
 
-        ``trend_confidence`` (0..1) says how sure the trend is, ``trend_readings`` how many readings it rests upon.
+        ``trend_confidence`` is 0..1, ``trend_readings`` the number of readings that the trend is based on.
         """
         with self._lock:
             readings, peak, alerts = [percent for percent, _ in self._window], self._peak, self.alert_count

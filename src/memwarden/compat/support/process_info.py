@@ -1,4 +1,4 @@
-"""Processes that the video programs keep an eye on: who they are, and what each takes now."""
+"""Processes that the video programs track, and the memory of each now."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class ProcessInfo:
     #: Resident size of the process and its descendants, in MB of 2**20 bytes; what they share counts in each.
     memory_mb: float
     is_ffmpeg: bool
-    #: Whether it is never to be ended.
+    #: True: it is never terminated.
     essential: bool
 
 
 class TrackedProcesses:
-    """Processes by pid *and* start time: a pid that was given to another process meanwhile is nobody's.
+    """Processes by pid *and* start time: a pid that was reused meanwhile does not count.
 
-    ``targets`` are those who may be ended, where it was said that they are not essential; ``proc`` is there for tests.
+    ``targets`` registers them, and which of them may be terminated; ``proc`` is there for tests.
     """
 
     def __init__(self, targets: Targets | None = None, proc: str | None = None) -> None:
@@ -43,21 +43,21 @@ class TrackedProcesses:
         self._ffmpeg: set[ProcessKey] = set()
 
     def track(self, pid: int, name: str, is_ffmpeg: bool, essential: bool) -> Target:
-        """Take in whoever has this pid now. Raises :class:`ReadError`, :class:`ActionFailed` (see ``Targets``)."""
+        """Register the process with this pid. Raises :class:`ReadError`, :class:`ActionFailed` (see ``Targets``)."""
         target = self.targets.track_process(pid, name or f"pid {pid}", essential=essential)
         with self._lock:
             (self._ffmpeg.add if is_ffmpeg else self._ffmpeg.discard)(target.key)
         return target
 
     def living(self) -> list[ProcessInfo]:
-        """Each that still is who it was, measured now; oldest registration first."""
+        """The processes that still run, measured now; oldest registration first."""
         targets = self.targets.living()
         with self._lock:
             self._ffmpeg &= {target.key for target in targets}
             ffmpeg = set(self._ffmpeg)
         found = []
         for target in targets:
-            with contextlib.suppress(ReadError):  # it ended while we looked
+            with contextlib.suppress(ReadError):  # it exited meanwhile
                 found.append(self._measure(target, target.key in ffmpeg))
         return found
 

@@ -18,10 +18,10 @@ def largest_processes(count: int, proc: str = "/proc") -> tuple[list[ProcessMemo
     """The ``count`` largest processes, largest first, and what could not be read."""
     with closing(_reader(count, proc)) as reader:
         try:
-            told = reader.read()
+            found = reader.read()
         except ReadError as error:
             return [], [Gap(error.what, error.where, error.why, error.detail)]
-    return told["top"].rows(), list(told["gaps"])
+    return found["top"].rows(), list(found["gaps"])
 
 
 def _reader(count: int, proc: str) -> Reader:

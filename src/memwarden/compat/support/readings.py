@@ -1,6 +1,6 @@
-"""What the monitors of this package share: one look, and its figures in one shape.
+"""Shared by the monitors of this package: one sample, and its figures in one shape.
 
-``total``, ``used`` and the percentage belong to the constraint that is nearest to being passed, which is what
+``total``, ``used`` and the percentage belong to the constraint that is nearest to being exceeded, which is what
 the level is judged on: in a container its limit, and the machine where the machine is the fuller of the two
 or where there is no limit. ``available`` is the least that any of them leaves.
 """
@@ -28,7 +28,7 @@ class Readings(NamedTuple):
     total: int
     used: int
     available: int
-    #: Whose limit ``total`` is: ``"machine"``, ``"cgroup /docker/…"``.
+    #: The limit that ``total`` is: ``"machine"``, ``"cgroup /docker/…"``.
     source: str
 
     @property
@@ -38,7 +38,7 @@ class Readings(NamedTuple):
 
 
 def look_once(sources: Sources, clock: Clock) -> Reading:
-    """One look with readers of its own, from any thread, whether or not a monitor is at work."""
+    """Take one sample with readers of its own, from any thread, whether or not a monitor runs."""
     warden = Warden(sources(), clock=clock)
     try:
         return warden.sample()
@@ -47,11 +47,11 @@ def look_once(sources: Sources, clock: Clock) -> Reading:
 
 
 def figures_of(reading: Reading) -> Readings:
-    """The figures of a reading. Raises :class:`ReadError` where none could be read: there are no stand-ins."""
+    """Return the figures of a reading. Raises :class:`ReadError` where none could be read."""
     binding, available = reading.assessment.binding, reading.assessment.available
     if binding is None or available is None:
-        untold = Gap("memory", "the readers that were given", "absent", "none of them tells of a limit")
-        raise ReadError(*next(iter(reading.sample.gaps), untold))
+        missing = Gap("memory", "the readers that were given", "absent", "none of them reports a limit")
+        raise ReadError(*next(iter(reading.sample.gaps), missing))
     return Readings(binding.limit.bytes, binding.used, available, binding.limit.source)
 
 

@@ -275,7 +275,7 @@ class BudgetedExecutor(Executor):
             )
         number, kind = next(self._numbers), kind or self._kind(function)
         item = WorkItem(number, kind, size, function, args, kwargs, requested=reserve, name=name)
-        item.prediction = self._predictor.predict(kind, size)
+        item.prediction, item.predicted_at = self._predictor.predict(kind, size), time.monotonic()
         with self._lock:
             manager = self._manager
             if manager is not None and manager.broken is not None:

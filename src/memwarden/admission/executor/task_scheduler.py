@@ -85,8 +85,9 @@ class TaskScheduler:
     def tick(self) -> None:
         """Stop workers that are too many, sample when that is due, and start what fits."""
         now = self._clock()
-        for handle in self._pool.idle[: max(0, self._pool.staying - self.max_workers)]:
-            self._retire(handle)
+        if (surplus := self._pool.staying - self.max_workers) > 0:
+            for handle in self._pool.idle[:surplus]:
+                self._retire(handle)
         if now >= self._memory.next_sample:
             self._memory.sample(now, len(self._queue))
         if self._queue and not self._gate.closed and self.broken is None:

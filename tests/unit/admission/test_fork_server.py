@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import pytest
 
 from memwarden.admission.pool.connection import NOT_STARTED, READY, ResultItem, WorkerConnection
-from memwarden.admission.pool.fork_server import DirectSpawner, ForkServer, Spawner, create_spawner
+from memwarden.admission.pool.fork_server import DirectSpawner, ForkServer, create_spawner
 from memwarden.admission.pool.worker import WorkerConfig
 from support import chores
 
@@ -21,13 +21,13 @@ CONFIG = WorkerConfig(None, (), (), 1 << 20, 0)
 
 
 @pytest.fixture(params=METHODS)
-def spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
+def spawner(request: pytest.FixtureRequest) -> Iterator[DirectSpawner | ForkServer]:
     made = create_spawner(get_context(request.param), CONFIG)
     yield made
     made.close()
 
 
-def start(spawner: Spawner) -> tuple[WorkerConnection, ResultItem]:
+def start(spawner: DirectSpawner | ForkServer) -> tuple[WorkerConnection, ResultItem]:
     """A started worker's connection and its first message."""
     connection, sock = WorkerConnection.open()
     spawner.start(sock)
@@ -44,7 +44,7 @@ def test_the_context_decides() -> None:
 
 
 @pytest.mark.parametrize("number", [0, signal.SIGKILL])
-def test_a_worker_is_started_and_reaped(spawner: Spawner, number: int) -> None:
+def test_a_worker_is_started_and_reaped(spawner: DirectSpawner | ForkServer, number: int) -> None:
     """It reports its pid, and its exit code is returned once."""
     connection, message = start(spawner)
     assert message.kind == READY
@@ -59,7 +59,7 @@ def test_a_worker_is_started_and_reaped(spawner: Spawner, number: int) -> None:
     connection.close()
 
 
-def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: Spawner) -> None:
+def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: DirectSpawner | ForkServer) -> None:
     """And the server goes on."""
     assert spawner.reap(os.getpid()) is None
     connection, message = start(spawner)
@@ -67,7 +67,7 @@ def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: Spawner) -> None:
     connection.close()
 
 
-def test_a_worker_exits_when_its_connection_closes(spawner: Spawner) -> None:
+def test_a_worker_exits_when_its_connection_closes(spawner: DirectSpawner | ForkServer) -> None:
     """As it does when the program is killed."""
     connection, message = start(spawner)
     connection.close()

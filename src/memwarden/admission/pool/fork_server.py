@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from memwarden.admission.pool.worker import WorkerConfig, work
 from memwarden.errors import ActionFailed, ReadError
@@ -34,23 +34,7 @@ _MESSAGE = struct.Struct("<cq")
 _START, _REAP, _EXIT_CODE, _UNKNOWN = b"s", b"r", b"c", b"?"
 
 
-class Spawner(Protocol):
-    """Starts workers and returns their exit codes."""
-
-    def start(self, sock: socket.socket) -> None:
-        """Start a worker at a copy of this socket; it reports when it is ready. Raises OSError."""
-        ...
-
-    def reap(self, pid: int) -> int | None:
-        """Wait for a worker and return its exit code, a negative signal, or None where it is unknown."""
-        ...
-
-    def close(self) -> None:
-        """End; no worker is left."""
-        ...
-
-
-def create_spawner(context: BaseContext | None, config: WorkerConfig) -> Spawner:
+def create_spawner(context: BaseContext | None, config: WorkerConfig) -> DirectSpawner | ForkServer:
     """Return the spawner of a context (None: the default of this Python). Call it in the thread that submits."""
     if context is None:
         from multiprocessing import get_context
@@ -101,6 +85,7 @@ class DirectSpawner:
         self._watchdog, self._watched = Watchdog(_KILL_TREES), dict[int, str]()
 
     def start(self, sock: socket.socket) -> None:
+        """Start a worker at a copy of this socket; it reports when it is ready. Raises OSError."""
         process = self._context.Process(target=work, args=(sock, self._config), name="memwarden-worker")
         process.start()
         self._processes[process.pid] = process
@@ -109,6 +94,7 @@ class DirectSpawner:
             self._watchdog.send(word)
 
     def reap(self, pid: int) -> int | None:
+        """Wait for a worker and return its exit code, a negative signal, or None where it is unknown."""
         process = self._processes.pop(pid, None)
         if process is None:
             return None
@@ -120,6 +106,7 @@ class DirectSpawner:
         return code
 
     def close(self) -> None:
+        """End; no worker is left."""
         _kill_trees(self._processes)  # never ready
         for pid in list(self._processes):
             self.reap(pid)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memwarden.engine import changes, lifecycle
-from memwarden.engine.dispatcher import Dispatcher, Message, close_quietly
+from memwarden.engine.dispatcher import Dispatcher
 from memwarden.engine.sampling_interval import SHORTEST, FillRate, Grid, delay
+from memwarden.engine.subscription import Message, close_quietly
 from memwarden.engine.tick import Tick
 from memwarden.engine.waker import Waker
 from memwarden.model import log

@@ -12,9 +12,10 @@ from memwarden.assess.judge import Judge
 from memwarden.engine import changes, lifecycle
 from memwarden.engine.action_registry import ActionRegistry
 from memwarden.engine.clock import SystemClock
-from memwarden.engine.dispatcher import Dispatcher, Message, Receiver, Subscription, close_quietly, label_of
+from memwarden.engine.dispatcher import Dispatcher
 from memwarden.engine.sampler import Run, Sampler
 from memwarden.engine.sampling_interval import SHORTEST
+from memwarden.engine.subscription import Message, Receiver, Subscription, close_quietly, label_of, write_log
 from memwarden.engine.tick import Tick
 from memwarden.errors import SettingsError
 from memwarden.model import log
@@ -126,7 +127,7 @@ class Warden:
         if rules:
             self._sampler.tick.policy = self._policy(rules)
         if not any(getattr(recorder, "logs", False) for recorder in self._recorders):
-            self._dispatcher.add(Subscription(_to_log, "log", max_delay=math.inf))
+            self._dispatcher.add(Subscription(write_log, "log", max_delay=math.inf))
         for recorder in self._recorders:
             self._dispatcher.add(
                 Subscription(
@@ -446,10 +447,3 @@ class Warden:
         if (forget := getattr(self._detector, "forget", None)) is not None:
             forget()
         self.close()  # the child's copies of the descriptors only
-
-
-def _to_log(event: Event) -> None:
-    if event.kind in (EventKind.TROUBLE, EventKind.OVERFLOW):
-        log.warn("%s", event.message, event=event)
-    elif event.kind in (EventKind.GAP, EventKind.LEVEL, EventKind.LEAK, EventKind.GAP_CLOSED):
-        log.debug("%s", event.message, event=event)

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from memwarden.engine.dispatcher import Dispatcher, Message, Subscription, label_of
+from memwarden.engine.dispatcher import Dispatcher
+from memwarden.engine.subscription import Message, Subscription, label_of
 from memwarden.errors import RecordError
 from memwarden.model.events import Event, EventKind
 from memwarden.testing import FakeClock

@@ -16,7 +16,7 @@ from memwarden.admission.ledger.accounts import Accounts
 from memwarden.admission.ledger.fairness import Request, admitted
 from memwarden.admission.ledger.record import HELD, WAITING, Entry, OwnRecord, Record
 from memwarden.admission.ledger.reservation_file import ReservationFile
-from memwarden.errors import DoesNotFit, NotAdmitted, ReadError, SettingsError
+from memwarden.errors import DoesNotFit, NotAdmitted, SettingsError
 from memwarden.model.limits import Constraint
 from memwarden.model.units import size_text
 from memwarden.protocols import Clock, IdentityProbe
@@ -24,7 +24,7 @@ from memwarden.protocols import Clock, IdentityProbe
 #: A waiting process does not insist on the lock, seconds.
 _CHECK_LOCK_SECONDS = 0.05
 #: So many of the first waiters are woken where it is not known which of them fits.
-FIRST_WAITERS = 3
+_FIRST_WAITERS = 3
 
 
 class Admission:
@@ -76,8 +76,8 @@ class Admission:
                 made.append(file.add(wanted, entries))
             return (made[0] if made else None), account
 
-    def check(self, own: OwnRecord) -> tuple[int, Account, list[Record]]:
-        """Judge a waiting record again: return its position (-1: admitted), the account, and the held records.
+    def check(self, own: OwnRecord) -> tuple[int, Account]:
+        """Judge a waiting record again: return its position in the queue (-1: admitted), and the account.
 
         Raises :class:`DoesNotFit`, and :class:`LockBusy` where the lock is taken.
         """
@@ -87,16 +87,12 @@ class Admission:
             record, request = own.record, as_request(own.record)
             queue = sorted(requests(entries), key=lambda each: each.rank)
             position = queue.index(request) if request in queue else 0
-            held = [entry.record for entry in entries if entry.record.state == HELD]
-            account, smallest = self.accounts.account(entries, budget_only=True)
-            waited = self.clock.monotonic() - record.since
-            if account.free < record.bytes and waited < self._patience:
-                return position, account, held  # the budget alone refuses: reading the headroom costs more
             account, smallest = self.accounts.account(entries)
             if request in self._admitted(entries, account):
                 file.update_locked(own, **self._admission_fields(record))
-                return -1, account, []
+                return -1, account
             self._refuse_hopeless(record, smallest)
+            waited = self.clock.monotonic() - record.since
             if record.bytes > account.capacity and waited >= self._patience:
                 raise DoesNotFit(
                     f"{_name(record)}: would not fit even without other reservations, and waited {waited:.0f} s;"
@@ -105,7 +101,7 @@ class Admission:
                     budget=account.capacity,
                     source=account.source,
                 )
-            return position, account, held
+            return position, account
 
     def grow(self, own: OwnRecord, count: int, in_turn: bool) -> bool:
         """Add bytes to a reservation if they are free now; return whether they were."""
@@ -142,7 +138,7 @@ class Admission:
         if not self.file.has_waiters():
             return
         entries = self.file.peek()
-        turn = sorted(requests(entries), key=lambda each: each.rank)[:FIRST_WAITERS]
+        turn = sorted(requests(entries), key=lambda each: each.rank)[:_FIRST_WAITERS]
         with contextlib.suppress(NotAdmitted, SettingsError):  # no limit is known just now
             account = self.accounts.account_if_idle(entries)
             if account is not None:
@@ -156,12 +152,6 @@ class Admission:
         return NotAdmitted(
             f"{_name(record)}: not admitted within {waited:.1f} s; {_usage(account)}. Wait longer, or ask for less"
         )
-
-    def key_of(self, pid: int) -> object:
-        """Return a process's identity; None where there is no such process."""
-        with contextlib.suppress(ReadError):
-            return self._probe.key_of(pid)
-        return None
 
     def _admitted(self, entries: list[Entry], account: Account, *more: Request) -> list[Request]:
         now = self.clock.monotonic()

@@ -14,7 +14,6 @@ from memwarden.admission.ledger.headroom import Headroom, SystemHeadroom
 from memwarden.admission.ledger.record import HELD, LABEL_BYTES, WAITING, Record
 from memwarden.admission.ledger.reservation import PendingReservation, Reservation
 from memwarden.admission.ledger.reservation_file import ReservationFile, reservation_file_at
-from memwarden.admission.ledger.waiting import wait
 from memwarden.errors import SettingsError
 from memwarden.model.serialize import iso
 from memwarden.model.units import parse_size
@@ -89,7 +88,7 @@ class Ledger:
         if own is None:
             raise self._admission.too_late(wanted, account)
         if own.record.state == WAITING:
-            wait(self._admission, own, until, account)
+            return PendingReservation(self._admission, own, account).wait(until)
         return Reservation(self._admission, own)
 
     def try_reserve(self, size: int | str, *, label: str = "", priority: int = 0) -> Reservation | None:
@@ -102,9 +101,9 @@ class Ledger:
 
     def enqueue(self, size: int | str, *, label: str = "", priority: int = 0) -> PendingReservation:
         """Queue a request without waiting. Raises what :meth:`reserve` does, but for the timeout."""
-        own, _ = self._admission.request(self._wanted(size, label, priority), wait=True)
+        own, account = self._admission.request(self._wanted(size, label, priority), wait=True)
         assert own is not None  # a request that may wait is always recorded
-        return PendingReservation(self._admission, own)
+        return PendingReservation(self._admission, own, account)
 
     def _wanted(self, size: int | str, label: str, priority: int) -> Record:
         if type(priority) is not int or abs(priority) > MAX_PRIORITY:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import select
 
 from memwarden.admission.ledger import fifo
+from memwarden.admission.ledger.accounting import Account
 from memwarden.admission.ledger.admission import Admission
 from memwarden.admission.ledger.record import WAITING, OwnRecord
 from memwarden.admission.ledger.reservation_file import LockBusy
 from memwarden.errors import NotAdmitted, SettingsError
 from memwarden.model.units import parse_size, size_text
+
+#: Seconds between two checks of the first request in the queue: memory comes back without a wake-up when a holder is
+#: killed. The second checks half as often, and so on, down to a quarter. (A check costs 0.3 to 0.6 ms.)
+CHECK_SECONDS, _MAX_FACTOR = 0.5, 4
 
 
 class Reservation:
@@ -105,10 +112,15 @@ class PendingReservation:
     second, too (memory may be freed without a wake-up).
     """
 
-    def __init__(self, admission: Admission, own: OwnRecord) -> None:
-        self._admission, self._own = admission, own
-        self._pipe = admission.file.create_fifo(own.record.ticket) if own.record.state == WAITING else -1
-        self._done = False
+    def __init__(self, admission: Admission, own: OwnRecord, account: Account) -> None:
+        self._admission, self._own, self._account = admission, own, account
+        self._pipe, self._position, self._done = -1, 0, False
+        if own.record.state == WAITING:
+            try:
+                self._pipe = admission.file.create_fifo(own.record.ticket)
+            except BaseException:  # an interrupt, too: the record would stay
+                self.cancel()
+                raise
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when the request may be admitted; -1 if it is already."""
@@ -120,23 +132,47 @@ class PendingReservation:
             fifo.drain(self._pipe)
         if self._own.record.state == WAITING:
             try:
-                if self._admission.check(self._own)[0] >= 0:
-                    return None
+                self._position, self._account = self._admission.check(self._own)
             except LockBusy:
                 return None
+            if self._position >= 0:
+                return None
+            self._admission.wake_next()
         self._close_pipe()
         self._done = True
         return Reservation(self._admission, self._own)
 
+    def wait(self, until: float | None) -> Reservation:
+        """Return the reservation when it is admitted; ``until`` is a moment of the ledger's monotonic clock.
+
+        Raises what :meth:`poll` does, and :class:`NotAdmitted`; on any error the request is withdrawn.
+        """
+        try:
+            while (reservation := self.poll()) is None:
+                seconds = CHECK_SECONDS * min(self._position + 1, _MAX_FACTOR)
+                if until is not None:
+                    now = self._admission.clock.monotonic()
+                    if now >= until:
+                        raise self._admission.too_late(self._own.record, self._account)
+                    seconds = min(seconds, until - now)
+                waker = select.poll()
+                waker.register(self._pipe, select.POLLIN)
+                waker.poll(math.ceil(seconds * 1000))
+        except BaseException:  # an interrupt, too: the record would stay
+            self.cancel()
+            raise
+        return reservation
+
     def cancel(self) -> None:
         """Withdraw the request; nothing if it was admitted."""
-        self._close_pipe()
+        self._close_pipe()  # first: a pipe without a record would stay for ever
         if not self._done:
             self._done = True
             self._admission.release(self._own)
 
     def _close_pipe(self) -> None:
+        if not self._done:
+            fifo.remove_fifo(self._admission.file.path, self._own.record.ticket)
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-            fifo.remove_fifo(self._admission.file.path, self._own.record.ticket)

@@ -12,7 +12,7 @@ The file has a header (a magic word and the boot that it belongs to), then recor
   of the file. So a process opens the file once, and a *held* record is removed only if its owner is dead by identity,
   too (pid and start time), as far as that can be seen from here.
 * A waiting process is woken through a named pipe beside the file. A lost wake-up costs a little time (see
-  :mod:`memwarden.admission.ledger.waiting`), never more.
+  :mod:`memwarden.admission.ledger.reservation`), never more.
 * A damaged file is deleted and replaced by a new one, with a warning. Each process adds its records to the new file
   when it next uses the ledger, as it does when a user deletes the file (ADR 0020).
 """

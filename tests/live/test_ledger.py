@@ -87,9 +87,9 @@ def test_a_holder_that_ends_without_releasing_returns_too(path):
         assert Ledger("1GiB", path=path).state()["holders"] == []
 
 
-def test_a_waiter_that_is_killed_is_in_nobody_s_way(path):
-    """Its claim and its bell are gone; who came after it gets in."""
-    ledger = Ledger("1GiB", path=path, patience=0)  # whoever waits blocks those behind it
+def test_a_killed_waiter_blocks_none(path):
+    """Its request and its pipe are gone; a later request is admitted."""
+    ledger = Ledger("1GiB", path=path, patience=0)  # a waiting request blocks those behind it
     first = ledger.reserve("600MiB")
     with program(HOLDER, path, 900) as waiter:
         while not ledger.state()["waiters"]:
@@ -231,8 +231,8 @@ def test_a_waiter_is_woken_at_once_and_costs_next_to_nothing(path):
     assert moments["cpu"] < 0.01
 
 
-def test_one_who_waits_can_be_interrupted(path):
-    """Ctrl-C ends the waiting; the claim and the bell are gone."""
+def test_waiting_can_be_interrupted(path):
+    """Ctrl-C ends the waiting; request and pipe are gone."""
     ledger = Ledger("1GiB", path=path)
     with ledger.reserve("900MiB"):
         threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
@@ -326,7 +326,7 @@ def test_a_damaged_file_is_replaced_and_every_living_process_adds_its_reservatio
 
 
 def test_a_stopped_process_that_keeps_the_lock_is_named(path):
-    """Nobody waits for it for ever: the error says which process it is."""
+    """No process waits for it for ever: the error names it."""
     text = """
 import sys
 from memwarden.admission.ledger.ledger import Ledger

@@ -123,9 +123,9 @@ def test_hostile_inputs_reach_the_command_as_they_are(tmp_path):
     given = b"\0".join(HOSTILE)
     out, _ = run("-0", "--results", "results", "--output-dir", "out", "--", "printf", "%s", "{}", given=given)
     assert out == b""
-    told = results()
-    assert sorted(os.fsencode(each["input"]) for each in told) == sorted(HOSTILE)
-    for each in told:
+    lines = results()
+    assert sorted(os.fsencode(each["input"]) for each in lines) == sorted(HOSTILE)
+    for each in lines:
         assert Path(each["output"]).read_bytes() == os.fsencode(each["input"])
         assert each["errors"] is None
     assert len(os.listdir("out")) == len(HOSTILE)
@@ -159,8 +159,8 @@ def test_files_are_inputs_and_their_names_no_options():
     assert {each["size"] for each in results()} == {4.0}
 
 
-def test_failures_are_told_and_the_others_go_on():
-    """The exit code of each stands in the results, and of the whole it is 1."""
+def test_failures_are_reported_and_the_others_continue():
+    """The results have each exit code; that of the batch is 1."""
     _, err = run("--results", "results", "--", "sh", "-c", "exit $1", "sh", given=b"0\n3\n0\n7\n", code=1)
     assert "memwarden map: 3: exit code 3\n" in err
     assert "2 of 4 done, 2 failed" in err
@@ -172,12 +172,12 @@ def test_failures_are_told_and_the_others_go_on():
     ]
 
 
-def test_a_signal_is_told_as_a_shell_tells_it():
-    """128 and the signal's number; a command that somebody kills is not run again."""
+def test_a_signal_is_reported_as_in_a_shell():
+    """128 and the signal's number; a command that a user kills is not run again."""
     run("--results", "results", "--", "sh", "-c", "kill -KILL $$", "sh", given=b"x\n", code=1)
-    (told,) = results()
-    assert (told["state"], told["exit_code"]) == ("failed", 137)
-    assert "signal 9" in told["reason"]
+    (line,) = results()
+    assert (line["state"], line["exit_code"]) == ("failed", 137)
+    assert "signal 9" in line["reason"]
 
 
 def test_fail_fast_begins_no_more():
@@ -363,7 +363,7 @@ def test_more_than_fits_is_done_under_a_small_limit():
 
 
 def test_one_that_can_never_fit_is_set_aside_by_name():
-    """The others are done, and it is told what it had and what there is."""
+    """The others are done, and the result has its memory and the budget."""
     _, err = run("--limit", "150MiB", "--results", "results", "--", PYTHON, "-c", EATER, given=b"20\n400\n30\n", code=1)
     assert "memwarden map: 400: " in err
     states = {each["input"]: each for each in results()}
@@ -375,8 +375,8 @@ def test_one_that_can_never_fit_is_set_aside_by_name():
 def test_what_was_learned_is_kept_under_the_command_words(tmp_path):
     """So that the next batch knows from its first input on."""
     run("--", PYTHON, "-c", EATER, given=b"8\n8\n")
-    told = subprocess.run([PYTHON, "-m", "memwarden", "footprints", "--json"], capture_output=True, check=True).stdout
-    (kind,) = json.loads(told)["kinds"]
+    lines = subprocess.run([PYTHON, "-m", "memwarden", "footprints", "--json"], capture_output=True, check=True).stdout
+    (kind,) = json.loads(lines)["kinds"]
     assert kind["kind"].startswith(f"{os.path.basename(PYTHON)} -c import sys; b = bytearray")
     assert kind["finished"] >= 1
 

@@ -76,7 +76,7 @@ def test_a_kill_that_costs_more_raises_the_quantile() -> None:
     assert short.predict("k", 50.0).reserve > long.predict("k", 50.0).reserve
 
 
-def test_memory_that_nobody_waits_for_is_reserved_freely() -> None:
+def test_unused_memory_is_reserved_freely() -> None:
     """Eight slots of 64 GiB run out before the memory: then nearly all tasks stay within their reservation."""
     seen = noisy(lambda size: 120.0, 100, outliers=0.1)
     assert learned(seen, budget=64 * GIB).predict("k", 50.0).quantile == pytest.approx(1.0)
@@ -130,7 +130,7 @@ def test_a_size_that_was_killed_is_remembered() -> None:
 
 
 def test_kills_are_no_peaks() -> None:
-    """Who takes the bytes of killed tasks for peaks learns ever less: these were all killed at half of their need."""
+    """With the bytes of killed tasks as peaks estimates would shrink: these were all killed at half of their need."""
     footprints = learned(noisy(lambda size: 120.0, 20))
     before = footprints.predict("k", 50.0)
     for size in range(20):
@@ -252,11 +252,11 @@ def test_description_is_plain_data() -> None:
 
     footprints = learned(noisy(lambda size: 24 + 2 * size, 40))
     footprints.observe("k", None, 900 * MIB, 1.0, "killed_at")
-    told = json.loads(json.dumps(footprints.describe("k"), allow_nan=False))
-    assert (told["schema"], told["kind"], told["finished"], told["kills"]) == (1, "k", 40, 1)
-    assert len(told["points"]) == 40
-    assert told["killed"] == [{"size": None, "at_least_bytes": 900 * MIB}]
-    assert told["curve"]["median"][0]["bytes"] < told["curve"]["median"][-1]["bytes"]
+    described = json.loads(json.dumps(footprints.describe("k"), allow_nan=False))
+    assert (described["schema"], described["kind"], described["finished"], described["kills"]) == (1, "k", 40, 1)
+    assert len(described["points"]) == 40
+    assert described["killed"] == [{"size": None, "at_least_bytes": 900 * MIB}]
+    assert described["curve"]["median"][0]["bytes"] < described["curve"]["median"][-1]["bytes"]
     assert Footprints(budget=1, slots=1).describe(TaskKey("new", "v"))["curve"] is None
 
 

@@ -78,7 +78,7 @@ def test_what_is_reserved_is_not_there_for_others(make):
     assert ledger.try_reserve("500MiB") is not None
 
 
-def test_one_that_nobody_refers_to_is_returned(make):
+def test_one_without_references_is_released(make):
     """A reservation that was dropped does not stay for the life of the process."""
     ledger = make("500MiB")
     ledger.reserve("300MiB")
@@ -121,7 +121,7 @@ def test_without_a_budget_the_headroom_counts(make, machine):
 
 
 def test_what_can_be_reclaimed_is_found_by_a_second_look(make, machine):
-    """The quick look does not see it; who would be refused is looked at thoroughly."""
+    """The quick reading does not see it; a request that would be refused is judged by a thorough one."""
     machine.reclaimable = 900 * MIB
     assert make().try_reserve("500MiB") is not None
 
@@ -158,7 +158,7 @@ def test_what_was_reserved_and_taken_is_not_counted_twice(make, machine):
     assert second is not None
 
 
-def test_who_takes_more_than_it_reserved_keeps_others_out(make, machine):
+def test_a_process_that_takes_more_than_it_reserved_delays_others(make, machine):
     """The larger of reserved and used counts against the budget."""
     ledger = make("500MiB")
     machine.holds = {os.getpid(): 0}
@@ -200,7 +200,7 @@ def test_a_reservation_can_be_for_another_process(make, machine):
 
 
 def test_what_can_never_fit_is_refused_at_once(make):
-    """With what was asked, the budget, who limits it, and a way out; also as a MemoryError, also through pickle."""
+    """With what was asked, the budget, its source, and a way out; also as a MemoryError, also through pickle."""
     with pytest.raises(
         DoesNotFit, match=r"index of 2.00 GiB: can never fit, the given budget has 500.0 MiB; ask"
     ) as one:
@@ -212,8 +212,8 @@ def test_what_can_never_fit_is_refused_at_once(make):
         make().try_reserve("1001MiB")
 
 
-def test_what_others_leave_no_room_for_is_refused_after_the_patience(make, machine):
-    """It may be that they leave; it does not wait for them for ever, and says how things stand."""
+def test_a_request_that_other_memory_blocks_is_refused_after_the_patience(make, machine):
+    """That memory may become free; the request does not wait for ever, and the error has the figures."""
     machine.taken = 800 * MIB
     ledger = make("500MiB", patience=0)
     with pytest.raises(
@@ -242,7 +242,7 @@ def test_a_limit_lowered_while_waiting_ends_a_hopeless_wait(make, machine):
 
 
 def test_a_time_limit_of_none_at_all_does_not_wait(make):
-    """The message says what is left, and who leaves no more."""
+    """The message has what is left, and the limit that bounds it."""
     ledger = make("500MiB")
     with ledger.reserve("300MiB"):
         with pytest.raises(NotAdmitted, match=r"200.0 MiB left by the given budget, 300.0 MiB committed") as one:
@@ -251,8 +251,8 @@ def test_a_time_limit_of_none_at_all_does_not_wait(make):
         assert ledger.state()["waiters"] == []
 
 
-def test_the_smallest_budget_of_those_who_take_part_counts(make):
-    """For as long as its giver holds or waits for something."""
+def test_the_smallest_budget_in_use_counts(make):
+    """While its process holds or waits for a reservation."""
     small, large = make("300MiB"), make("900MiB")
     held = small.reserve("200MiB")
     assert large.try_reserve("200MiB") is None
@@ -303,7 +303,7 @@ def test_bad_settings_are_refused(make, bad):
     "bad",
     [{"size": -1}, {"size": "x"}, {"timeout": -1}, {"timeout": float("nan")}, {"priority": 101}, {"priority": 1.5}],
 )
-def test_bad_wishes_are_refused(make, bad):
+def test_bad_arguments_are_refused(make, bad):
     """And nothing is left of them."""
     ledger = make("10MiB")
     with pytest.raises(SettingsError):

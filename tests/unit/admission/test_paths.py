@@ -35,7 +35,7 @@ def test_the_folder_is_private(runtime):
 
 
 def test_another_user_s_folder_is_refused(runtime, monkeypatch):
-    """Somebody may have made it before us in a shared place."""
+    """Another user may have made it in a shared place."""
     runtime.mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     if runtime.stat().st_uid == 0:
@@ -63,7 +63,7 @@ def test_those_that_exist_are_listed_by_name(runtime):
 
 
 def test_what_others_left_is_removed(runtime):
-    """A file of another boot in which nobody takes part, and a bell without its file; never what is in use."""
+    """An unused file of another boot, and a pipe without its file; never what is in use."""
     path = paths.ledger_path("default")
     open(path, "w").close()
     for name in ("ledger-old-ffffffff", "ledger-old-ffffffff.2a", "ledger-gone-ffffffff.2a", "else", "ledger-x"):

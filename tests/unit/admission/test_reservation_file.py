@@ -80,7 +80,7 @@ def test_a_removed_record_is_free_again_and_needs_no_lock(file):
 
 
 def test_the_file_is_for_this_user_alone(file):
-    """Nobody else can read labels or write reservations."""
+    """No other user can read labels or write reservations."""
     with file.locked():
         pass
     assert stat.S_IMODE(os.stat(file.path).st_mode) == 0o600
@@ -295,7 +295,7 @@ def test_a_disk_that_fills_later_refuses_what_is_new(file, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["directory", "link", "pipe", "nowhere"])
 def test_what_is_no_file_is_refused(tmp_path, tree, kind):
-    """A folder, a link that somebody laid, a pipe: nothing of it is opened as a ledger."""
+    """A folder, a link, a pipe: none is opened as a ledger."""
     path = tmp_path / "it"
     if kind == "directory":
         path.mkdir()

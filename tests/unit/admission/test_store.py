@@ -46,10 +46,10 @@ def test_what_was_learned_is_there_again(path: Path, clock: FakeClock) -> None:
         first.observe(KIND, size, (10 + size) * MIB, 1.5)
     first.observe(KIND, 7.5, 300 * MIB, 0.5, "killed_at")
     first.observe(KIND, None, 20 * MIB, 0.5)
-    told, before = first.describe(KIND), first.predict(KIND, 20.0)
+    described, before = first.describe(KIND), first.predict(KIND, 20.0)
     first.close()
     second = footprints(path, clock)
-    assert second.describe(KIND) == told
+    assert second.describe(KIND) == described
     assert second.predict(KIND, 20.0) == before
     assert second.predict(KIND, 7.5).reserve >= 450 * MIB
     second.close()
@@ -87,7 +87,7 @@ def test_new_code_begins_where_the_old_one_was(path: Path, clock: FakeClock) -> 
 
 
 def test_two_programs_learn_from_each_other(path: Path, clock: FakeClock) -> None:
-    """What one wrote the other takes in when it writes, once, whoever began."""
+    """A store reads the other's tasks when it writes, each once, in either order."""
     one, two = footprints(path, clock), footprints(path, clock)
     one.observe(KIND, None, 100 * MIB, 1.0)
     assert two.predict(KIND).n == 1
@@ -191,7 +191,7 @@ def test_another_programs_file_is_left_alone(path: Path, clock: FakeClock) -> No
 
 
 def test_rows_that_cannot_be_are_passed_over(path: Path, clock: FakeClock) -> None:
-    """Somebody edited the file: the sound rows are still learned from."""
+    """In an edited file the valid rows are still learned from."""
     first = footprints(path, clock)
     for _ in range(3):
         first.observe(KIND, 1.0, 100 * MIB, 1.0)

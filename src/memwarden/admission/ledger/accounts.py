@@ -36,33 +36,36 @@ class Accounts:
         self._reset()
         self._headroom.after_fork()
 
-    def account(self, entries: list[Entry], *, quick: bool = False) -> tuple[Account, Constraint | None]:
+    def account(
+        self, entries: list[Entry], *, quick: bool = False, budget_only: bool = False
+    ) -> tuple[Account, Constraint | None]:
         """Return the account, and the lowest limit. Raises :class:`NotAdmitted` where no limit is known.
 
-        A ``quick`` one may find less headroom than there is, never more: it can admit, and cannot refuse.
+        A ``quick`` one may find less headroom than there is, never more: it can admit, and cannot refuse. With
+        ``budget_only`` the headroom is not read: it can refuse, and cannot admit.
         """
         with self._lock:
-            return self._account(entries, quick)
+            return self._account(entries, quick, budget_only)
 
     def account_if_idle(self, entries: list[Entry]) -> Account | None:
         """Return the account; None while another call measures (this may be a finalizer inside of that call)."""
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            return self._account(entries, False)[0]
+            return self._account(entries, False, False)[0]
         finally:
             self._lock.release()
 
-    def _account(self, entries: list[Entry], quick: bool) -> tuple[Account, Constraint | None]:
-        nearest, smallest = self._headroom.read(quick)
+    def _account(self, entries: list[Entry], quick: bool, budget_only: bool) -> tuple[Account, Constraint | None]:
+        nearest, smallest = (None, None) if budget_only else self._headroom.read(quick)
         held = [entry.record for entry in entries if entry.record.state == HELD]
         budget = None
-        if (given := self.budget(smallest)) is not None:
+        if not (budget_only and isinstance(self._budget, str)) and (given := self.budget(smallest)) is not None:
             budget = Limit(given, "the given budget")
         for _, record in entries:
             if record.budget and (budget is None or record.budget < budget.bytes):
                 budget = Limit(record.budget, f"the budget given by process {record.owner.pid}")
-        if budget is None and nearest is None:
+        if budget is None and nearest is None and not budget_only:
             raise NotAdmitted("no memory limit of this machine is known; give the ledger a budget")
         account = compute(held, budget, nearest, self._measure)
         self._headroom.keep_only({self._file.key, *(record.worker for record in held)})

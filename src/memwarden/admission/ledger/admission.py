@@ -87,12 +87,15 @@ class Admission:
             record, request = own.record, as_request(own.record)
             queue = sorted(requests(entries), key=lambda each: each.rank)
             position = queue.index(request) if request in queue else 0
+            waited = self.clock.monotonic() - record.since
+            account, smallest = self.accounts.account(entries, budget_only=True)
+            if account.free < record.bytes and waited < self._patience:
+                return position, account  # the budget alone refuses: reading the headroom costs twice as much
             account, smallest = self.accounts.account(entries)
             if request in self._admitted(entries, account):
                 file.update_locked(own, **self._admission_fields(record))
                 return -1, account
             self._refuse_hopeless(record, smallest)
-            waited = self.clock.monotonic() - record.since
             if record.bytes > account.capacity and waited >= self._patience:
                 raise DoesNotFit(
                     f"{_name(record)}: would not fit even without other reservations, and waited {waited:.0f} s;"

@@ -17,7 +17,7 @@ from memwarden.model.units import parse_size, size_text
 
 #: Seconds between two checks of the first request in the queue: memory comes back without a wake-up when a holder is
 #: killed. The second checks half as often, and so on, down to a quarter. (A check costs 0.3 to 0.6 ms.)
-CHECK_SECONDS, _MAX_FACTOR = 0.5, 4
+CHECK_SECONDS, _MAX_FACTOR = 0.8, 4
 
 
 class Reservation:

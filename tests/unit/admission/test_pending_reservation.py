@@ -1,4 +1,4 @@
-"""A place in a ledger's line for those who cannot wait in a call, and growing in turn."""
+"""Pending reservations, and growing in turn."""
 
 import os
 import select
@@ -53,8 +53,8 @@ def is_woken(pending):
     return bool(select.select([pending.fileno()], [], [], 0)[0])
 
 
-def test_a_place_is_granted_when_there_is_room(ledger):
-    """The bell rings at the release, and the reservation is then there."""
+def test_a_request_is_admitted_when_memory_is_free(ledger):
+    """The release wakes it, and the reservation is then there."""
     held = ledger.reserve("400MiB")
     pending = ledger.enqueue("300MiB", label="big")
     assert pending.poll() is None
@@ -70,8 +70,8 @@ def test_a_place_is_granted_when_there_is_room(ledger):
     assert not ledger.contended
 
 
-def test_a_place_with_room_is_granted_at_once(ledger):
-    """There is no bell, and the first look gives the reservation."""
+def test_a_request_that_fits_is_admitted_at_once(ledger):
+    """There is no pipe, and the first poll returns the reservation."""
     pending = ledger.enqueue("300MiB")
     assert pending.fileno() == -1
     granted = pending.poll()
@@ -81,8 +81,8 @@ def test_a_place_with_room_is_granted_at_once(ledger):
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_place_that_is_given_up_holds_nothing_and_nobody(ledger, tmp_path, busy):
-    """Neither a record nor a bell stays, whether it had its turn or not."""
+def test_a_cancelled_request_leaves_nothing(ledger, tmp_path, busy):
+    """Neither a record nor a pipe, whether it was admitted or not."""
     held = ledger.reserve("400MiB") if busy else None
     pending = ledger.enqueue("300MiB")
     pending.cancel()
@@ -100,8 +100,8 @@ def test_what_can_never_fit_gets_no_place(ledger):
     assert not ledger.contended
 
 
-def test_growing_comes_before_those_who_wait_and_growing_in_turn_does_not(ledger, clock):
-    """A task that needs more goes on; a new one in an old reservation does not pass one that has waited long."""
+def test_growing_comes_before_waiting_requests_and_growing_in_turn_does_not(ledger, clock):
+    """A task that needs more continues; a new one in an old reservation does not overtake one that has waited long."""
     first = ledger.reserve("300MiB")
     pending = ledger.enqueue("400MiB")
     assert first.grow("50MiB", in_turn=True)  # it fits, and the other has not waited for long

@@ -90,7 +90,7 @@ class IdentityProbe(Protocol):
     def alive(self, key: ProcessKey) -> bool: ...
 
     def stopped(self, key: ProcessKey) -> bool:
-        """Whether this very process is stopped, with every thread."""
+        """Return True where this process is stopped, with every thread."""
         ...
 
     def children(self, key: ProcessKey) -> list[ProcessKey]:

@@ -1,1 +1,1 @@
-"""What may start now, so that a batch of tasks stays inside its memory."""
+"""Admission of tasks, so that a batch stays within its memory."""

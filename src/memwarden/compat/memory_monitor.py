@@ -50,12 +50,12 @@ PEAK_WARNING_MB, PERCENT_WARNING = 1000.0, 80.0
 #: What :func:`check_memory_threshold` compares with when nothing is said.
 THRESHOLD_MB = 3000.0
 #: A collection is told when more than this many MB came back.
-FREED_TOLD_MB = 10.0
+FREED_LOGGED_MB = 10.0
 _INFO, _WARNING = 20, 30  # those of logging
 
 
 class MemoryMonitor:
-    """What one task takes. ``enable_gc`` collects garbage at its end, on at most a hundredth of the time.
+    """Memory of one task. ``enable_gc`` collects garbage at its end, on at most 1 % of the time.
 
     ``peak_warning_mb`` and ``percent_warning`` are what a task's peak and the process's share may be without a warning;
     ``task_id`` stands in the first of these. Monitors may be nested and used side by side: each has its own peak.
@@ -78,7 +78,7 @@ class MemoryMonitor:
         self.peak_warning_mb = _above_zero("peak_warning_mb", peak_warning_mb)
         self.percent_warning = _above_zero("percent_warning", percent_warning)
         self._sources, self._census = sources, objects
-        self._reading = nothing(ReadError("memory", "this process", "absent", "nobody has looked"))
+        self._reading = nothing(ReadError("memory", "this process", "absent", "not read yet"))
         self._tracker = MemoryTracker(read=self._given, objects=objects, scopes=scopes)
         self._running = False
         self._start: int | None = None
@@ -104,12 +104,12 @@ class MemoryMonitor:
         """
         point = self._look()
         gaps = list(point.gaps)
-        told = self._info(point)
-        told["process"] |= {
+        info = self._info(point)
+        info["process"] |= {
             "children_mb": mb(_measured(gaps, _children)),
             "pss_mb": mb(_measured(gaps, lambda: read_pss(os.getpid()))),
         }
-        return told | {"gaps": gaps}
+        return info | {"gaps": gaps}
 
     def finish_monitoring(self) -> dict[str, Any]:
         """Log FINISH with delta and peak, collect garbage, and return both as a summary in MB.
@@ -226,7 +226,7 @@ class MemoryMonitor:
 
 
 def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sources = default_readers) -> bool:
-    """Whether this process holds no more than that; False, with a warning in the log, when it does.
+    """Return True where this process uses no more than that; else False, with a warning in the log.
 
     A reading that fails is told as an error, and then nothing is said against it: True.
     """
@@ -280,7 +280,7 @@ def log_worker_memory_summary(*, sources: Sources = default_readers) -> None:
 
 
 def _children() -> int:
-    """What all below this process hold; shared pages count once for each."""
+    """Return the memory of all descendants; shared pages count once for each."""
     me = os.getpid()
     with closing(tree_reader(me)) as reader:
         rows = reader.read()["tree"].rows()
@@ -311,7 +311,7 @@ def _force() -> Freed:
     global _rested
     freed = _collect()
     _rested = time.monotonic() + freed.seconds / SHARE
-    if freed.returned is not None and freed.returned > FREED_TOLD_MB * MIB:
+    if freed.returned is not None and freed.returned > FREED_LOGGED_MB * MIB:
         log.logger().info(
             "Garbage collection freed %s (%d objects)", shown(freed.returned), freed.objects, extra=log.extra_of(None)
         )

@@ -89,7 +89,7 @@ class MemoryTracker:
         return self.native.peak / MIB
 
     def analyze_memory_usage(self) -> dict[str, Any]:
-        """What the snapshots say together, in MiB; with fewer than two only ``error``."""
+        """Return a summary of the snapshots, in MiB; with fewer than two only ``error``."""
         analysis = self.native.analyze()
         if analysis is None:
             return {"error": "at least two snapshots are needed: take_snapshot(label)"}

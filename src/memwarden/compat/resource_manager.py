@@ -1,6 +1,6 @@
 """The old ``src.utils.resource_manager``: managed files, captures and processes, with sizes in MB.
 
-They are those of :mod:`memwarden.guards.resources.managed`. A memory limit is enforced, and a cleanup releases resources
+Those of :mod:`memwarden.guards.resources.managed`. A memory limit is enforced, and a cleanup releases resources
 of the current scope only.
 """
 

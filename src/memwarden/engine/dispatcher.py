@@ -95,12 +95,12 @@ class Dispatcher:
 
     @property
     def takes_samples(self) -> bool:
-        """Whether a receiver takes samples."""
+        """True where a receiver takes samples."""
         return self._max_delay < math.inf
 
     @property
     def takes_every_sample(self) -> bool:
-        """Whether a receiver takes the samples between those of the asked interval."""
+        """True where a receiver takes the samples between those of the asked interval."""
         return bool(self._of_every_sample)
 
     def shortest(self) -> tuple[float, float]:
@@ -170,7 +170,7 @@ class Dispatcher:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a receiver is being called."""
+        """True while a receiver is being called."""
         return self._busy is not None
 
     def check(self, patience: float) -> str | None:

@@ -63,7 +63,7 @@ class Waker:
                 pass
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """True while it is set."""
         return self._set
 
     def wait(self, timeout: float) -> bool:

@@ -204,7 +204,7 @@ class Warden:
 
     @property
     def running(self) -> bool:
-        """Whether the sampler thread is at work."""
+        """True while the sampler thread runs."""
         return self._sampler.current is not None
 
     def start(self) -> Warden:

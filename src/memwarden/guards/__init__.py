@@ -1,1 +1,1 @@
-"""What a user's own code holds: decorators and context managers that measure it and keep it within its memory."""
+"""Decorators and context managers that measure a user's own code and limit its memory."""

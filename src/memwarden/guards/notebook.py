@@ -1,6 +1,6 @@
 """``%%memwarden`` for notebooks: what a cell took, and a limit for it.
 
-``%load_ext memwarden`` first. IPython is imported by whoever loads this into it.
+``%load_ext memwarden`` first. IPython has been imported by then.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def run_cell(shell: Any, cell: str, limit: int | None) -> None:
         raise exceeded
     failed = None if result is None else result.error_before_exec or result.error_in_exec
     if failed is not None:
-        # It was shown in full where the cell ran; who runs notebooks must hear of it all the same.
+        # It was shown in full where the cell ran; the run of a notebook must fail all the same.
         with contextlib.suppress(AttributeError):
             failed._render_traceback_ = lambda: [f"{type(failed).__name__}: see above"]
         raise failed

@@ -51,7 +51,7 @@ def limit_of(mark: Any) -> tuple[int, str]:
 
 
 def judge(seen: CallMemory, limit: int, measure: str) -> str:
-    """What is wrong, in words, or nothing."""
+    """Return the error as text, or None."""
     took = seen.rise if measure == "peak" else seen.growth
     if took <= limit:
         return ""
@@ -75,7 +75,7 @@ def _made(config: Any) -> Any:
     import pytest
 
     class Plugin:
-        """What pytest calls."""
+        """Hooks of pytest."""
 
         def __init__(self) -> None:
             self.taken: list[tuple[int, int, str]] = []

@@ -39,7 +39,7 @@ OnAlert = Callable[[Decision], object]
 
 
 class _Alert:
-    """Tells alerts to somebody; ``notify`` in the rules."""
+    """Passes alerts to a callback; ``notify`` in the rules."""
 
     name = "notify"
     harms = False
@@ -101,7 +101,7 @@ class MemoryMonitoringService:
 
     @property
     def running(self) -> bool:
-        """Whether it watches. In a child after ``fork`` it does not, and may be started."""
+        """True while it watches. In a child after ``fork`` it does not, and may be started."""
         return self.warden.running
 
     def start(self) -> MemoryMonitoringService:
@@ -114,7 +114,7 @@ class MemoryMonitoringService:
         self.warden.stop()
 
     def status(self) -> dict[str, Any]:
-        """What is known now, with statistics since the start, as a dict that JSON can hold."""
+        """Return the status with statistics since the start, as a JSON-safe dict."""
         return {**self.warden.status(), "limit_bytes": self.limit}
 
     def __enter__(self) -> MemoryMonitoringService:

@@ -59,7 +59,7 @@ class Watchdog:
 
     @property
     def running(self) -> bool:
-        """Whether the shell runs."""
+        """True while the shell runs."""
         return self.process is not None and self.process.poll() is None
 
     def send(self, word: str) -> bool:

@@ -138,7 +138,7 @@ class Shared:
         return next((each for each in self._members if each.owner is owner), None)
 
     def has(self, owner: object) -> bool:
-        """Whether this owner takes part."""
+        """True while this owner takes part."""
         return self.member(owner) is not None
 
     def join(self, member: Member) -> bool:

@@ -59,7 +59,7 @@ def nothing(error: MemwardenError) -> Reading:
 
 
 def resident(sample: Sample) -> int | None:
-    """What this process holds."""
+    """Return the memory of this process."""
     return None if sample.process is None else sample.process.rss
 
 
@@ -81,7 +81,7 @@ def swap(sample: Sample) -> tuple[int | None, int | None]:
 
 
 def one_line(text: str) -> str:
-    """Nobody can forge a line by a name."""
+    """Return a name without characters that could forge a line."""
     return "".join(each if each.isprintable() else " " for each in str(text))
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from memwarden.contain.capabilities import obtain, survey
 from memwarden.contain.contained_process import popen
 from memwarden.contain.kernel import alive, key_of, send
 from memwarden.contain.own_cgroup import OwnCgroup, group_pids, parent_for, sweep
+from memwarden.contain.polling import PollingCeiling
 from memwarden.errors import CeilingUnavailable, LaunchError, SettingsError, TargetChanged
 from memwarden.model.exits import ExitReason
 from memwarden.model.facts import ProcessKey
@@ -218,6 +220,31 @@ def test_it_has_the_methods_of_subprocess_popen() -> None:
     assert (gentle.report.reason, gentle.report.returncode) == (ExitReason.EXITED, 5)
     assert hard.report is not None
     assert not any("SIGTERM" in step for step in hard.report.steps)
+
+
+def test_a_fault_of_the_guard_thread_kills_the_tree_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By poll() and wait(); a caller that polls does not wait forever."""
+
+    faulty = threading.Event()
+
+    def reached(_: PollingCeiling) -> bool:
+        if faulty.is_set():
+            raise RuntimeError("a fault")
+        return False
+
+    def poll() -> None:
+        until = time.monotonic() + 20
+        while command.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(PollingCeiling, "reached", reached)
+    command = popen(["sleep", "60"], limit="64MiB", ceiling="polling")
+    faulty.set()
+    with pytest.raises(RuntimeError, match="a fault"):
+        poll()
+    with pytest.raises(RuntimeError, match="a fault"):
+        command.wait(20)
+    assert not alive(command.key)
 
 
 def test_kill_cuts_the_grace_short() -> None:
@@ -425,7 +452,6 @@ def test_the_report_is_there_before_on_exit_is_called() -> None:
 
 def test_descriptors_and_threads_are_given_back() -> None:
     """Twenty contained commands leave neither."""
-    import threading
 
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()

@@ -120,8 +120,8 @@ class ContainedProcess:
         return None if self.report is None else self.report.returncode
 
     def poll(self) -> int | None:
-        """Return :attr:`returncode` without waiting."""
-        return self.returncode
+        """Return :attr:`returncode` without waiting. Raises an error of the guard thread, as :meth:`wait` does."""
+        return self.wait() if self._done.is_set() else None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit; return the exit code, or the negative signal number.

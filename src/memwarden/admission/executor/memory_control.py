@@ -61,9 +61,9 @@ class MemoryControl:
         before, self.kernel_kills = self.kernel_kills, max(self.kernel_kills, self._cgroup.kernel_kills())
         return self.kernel_kills > before
 
-    def refresh_budget(self, now: float, *, force: bool = False) -> None:
+    def refresh_budget(self, now: float) -> None:
         """Read the budget when that is due, and set the kernel's limit."""
-        if not force and self._reservations.budget and now < self._next_budget:
+        if self._reservations.budget and now < self._next_budget:
             return
         self._next_budget = now + BUDGET_SECONDS
         self._reservations.refresh(self._pool.held)

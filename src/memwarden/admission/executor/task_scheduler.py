@@ -94,7 +94,7 @@ class TaskScheduler:
             self._start_pending(now)
 
     def _start_pending(self, now: float) -> None:
-        self._memory.refresh_budget(now, force=not self._reservations.budget)
+        self._memory.refresh_budget(now)
         while self._queue:
             idle = self._pool.idle
             if not idle and self._pool.staying >= self.max_workers:

@@ -61,7 +61,7 @@ def test_contributors_have_a_verb_for_each_of_the_five(tmp_path: Path) -> None:
 
     assert "test_compat_weight.py" in run(rows["check for leaks"], "--collect-only", "-q")
     profiled = run(rows["profile"].replace("tests/unit", "tests/unit/model/test_units.py"))
-    assert "memory: the tests that took most" in profiled
+    assert "memory: the tests with the largest peaks" in profiled
 
 
 _HEADING = "A change that touches memory"

@@ -36,7 +36,7 @@ def told(capsys):
     """The figures that were printed: peak, rise and growth in MiB."""
     out = capsys.readouterr().out
     line = re.search(
-        r"^memwarden: peak (\S+ \S+), (\S+ \S+) above the beginning; (\S+ \S+) stayed; \d+\.\d\d s$", out, re.M
+        r"^memwarden: peak (\S+ \S+), (\S+ \S+) above the start; growth (\S+ \S+); \d+\.\d\d s$", out, re.M
     )
     assert line, out
     units = {"B": 1 / MIB, "KiB": 1 / 1024, "MiB": 1, "GiB": 1024}

@@ -41,9 +41,7 @@ def test_under(): bytearray(30 * MIB)
 def test_kept(): kept.append(bytearray(30 * MIB))
 """)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.re_match_lines(
-        [r".*limit: the test at its peak took (79\.[5-9]|80\.\d) MiB, and may 50\.0 MiB \(.* resid"]
-    )
+    result.stdout.re_match_lines([r".*limit: peak of (79\.[5-9]|80\.\d) MiB exceeds 50\.0 MiB \(resid"])
 
 
 @exact
@@ -60,7 +58,7 @@ def test_garbage():
 def test_kept(): kept.append(bytearray(30 * MIB))
 """)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.re_match_lines([r".*memory limit: the test kept (29\.[89]|30\.\d) MiB, and may 10\.0 MiB"])
+    result.stdout.re_match_lines([r".*memory limit: growth of (29\.[89]|30\.\d) MiB exceeds 10\.0 MiB"])
 
 
 @exact
@@ -137,15 +135,15 @@ def test_nothing(): pass
     result = run(text, "--memwarden-top=2", "--junitxml=report.xml")
     result.stdout.re_match_lines(
         [
-            r".*memory: the tests that took most",
-            r" *peak +kept",
+            r".*memory: the tests with the largest peaks",
+            r" *peak +growth",
             r" *(79\.[5-9]|80\.\d) MiB +\S+ .?i?B  .*::test_large",
             r" *(39\.[89]|40\.\d) MiB +(39\.[89]|40\.\d) MiB  .*::test_kept",
         ]
     )
     result.stdout.no_fnmatch_line("*test_small*")
     assert 'name="memwarden_peak_rise_bytes" value="8' in (pytester.path / "report.xml").read_text()
-    run(text, "--memwarden-top=0").stdout.no_fnmatch_line("*took most*")
+    run(text, "--memwarden-top=0").stdout.no_fnmatch_line("*largest peaks*")
 
 
 def test_no_leaks(run):
@@ -188,7 +186,7 @@ def test_without_the_line_nothing_is_there(run):
     result = run("def test_it(no_leaks): pass", plugin=False)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'no_leaks' not found*"])
-    result.stdout.no_fnmatch_line("*took most*")
+    result.stdout.no_fnmatch_line("*largest peaks*")
 
 
 def test_the_mark_is_known(run):
@@ -206,7 +204,7 @@ def test_a_limit_is_what_may_be_taken():
     """Exactly that much is not too much; peak and growth are judged each by its own figure."""
     assert judge(seen(rise=50 * MIB, growth=99 * MIB), 50 * MIB, "peak") == ""
     assert judge(seen(rise=99 * MIB, growth=50 * MIB), 50 * MIB, "growth") == ""
-    assert "took 50.1 MiB, and may 50.0 MiB" in judge(seen(rise=50 * MIB + 100_000), 50 * MIB, "peak")
+    assert "peak of 50.1 MiB exceeds 50.0 MiB" in judge(seen(rise=50 * MIB + 100_000), 50 * MIB, "peak")
     assert "kept 51.0 MiB" in judge(seen(growth=51 * MIB), 50 * MIB, "growth")
 
 

@@ -23,7 +23,7 @@ LINE = re.compile(
 def heard(caplog, monkeypatch):
     """What the log was told; no descriptor is kept, for other tests count them."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(memory_monitor, "_rested", float("-inf"))
+    monkeypatch.setattr(memory_monitor, "_next_collection", float("-inf"))
     yield caplog
     peak_scopes.release()
 

@@ -1,8 +1,8 @@
 """The old ``customer_snapshot.utils.config``: settings of the transcript program, by its own variables.
 
 They are read once, when a :class:`Config` is made; attributes may be assigned afterwards. A comment after a value is
-no part of it, a value that cannot be understood is a :class:`~memwarden.errors.SettingsError` that names the variable,
-and no folder is made.
+ignored, a malformed value raises :class:`~memwarden.errors.SettingsError` with the variable's name, and no directory is
+made.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 class Config:
     """Settings: the environment over the file ``env_file`` (lines of ``NAME=value``), over the defaults."""
 
-    #: Whether monitoring starts by itself (:func:`memwarden.compat.optimizer_service.autostart`).
+    #: True: monitoring starts by itself (:func:`memwarden.compat.optimizer_service.autostart`).
     enable_memory_monitoring: bool
-    #: The limit of this process that alerts go by.
+    #: Limit of this process for alerts.
     memory_limit_mb: int
     #: A file above this is streamed.
     streaming_threshold_mb: int
     #: Garbage is collected once in so many operations.
     gc_frequency: int
-    #: Whether the profiling decorators measure.
+    #: True: the profiling decorators measure.
     enable_memory_profiling: bool
-    #: The most bytes that are loaded whole; what is streamed has no such limit.
+    #: Bytes of the largest file that is loaded whole; streaming has no such limit.
     max_file_size: int
     #: Words in a chunk of text, and how many of them two chunks have in common.
     chunk_size: int
@@ -57,23 +57,20 @@ class Config:
     def __init__(
         self, env_file: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
     ) -> None:
-        said = {} if env_file is None else _read(env_file)
-        said.update(os.environ if environment is None else environment)
+        values = {} if env_file is None else _read(env_file)
+        values.update(os.environ if environment is None else environment)
         for attribute, variable in VARIABLES.items():
-            setattr(self, attribute, _value(variable, said.get(variable.name, "")))
+            setattr(self, attribute, _value(variable, values.get(variable.name, "")))
         if self.chunk_overlap >= self.chunk_size:
-            raise SettingsError(
-                f"CHUNK_OVERLAP: {self.chunk_overlap} is not less than CHUNK_SIZE, {self.chunk_size}; no chunk would"
-                " get any further"
-            )
+            raise SettingsError(f"CHUNK_OVERLAP: {self.chunk_overlap} must be less than CHUNK_SIZE, {self.chunk_size}")
 
     @classmethod
     def get_default(cls) -> Config:
-        """By the environment alone."""
+        """Return settings from the environment alone."""
         return cls()
 
     def as_dict(self) -> dict[str, Any]:
-        """Every attribute by its name."""
+        """Return all attributes by name."""
         return {attribute: getattr(self, attribute) for attribute in VARIABLES}
 
 
@@ -95,19 +92,20 @@ def _read(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _value(variable: _Variable, text: str) -> int | bool:
-    said = re.sub(r"(^|\s)#.*", "", text).strip().strip("'\"")
-    if not said:
+    value = re.sub(r"(^|\s)#.*", "", text).strip().strip("'\"")
+    if not value:
         return variable.default
     if isinstance(variable.default, bool):
-        if said.lower() in _WORDS:
-            return _WORDS[said.lower()]
-        raise SettingsError(f"{variable.name}: {said!r} is neither yes nor no; write true or false")
+        if value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+        raise SettingsError(f"{variable.name}: {value!r} must be true or false")
     try:
-        number = int(said)
+        number = int(value)
         if number < variable.least:
             raise ValueError
     except ValueError:
         raise SettingsError(
-            f"{variable.name}: {said[:40]!r} is no whole number of {variable.least} or more, such as {variable.default}"
+            f"{variable.name}: {value[:40]!r} must be a whole number of {variable.least} or more, such as"
+            f" {variable.default}"
         ) from None
     return number

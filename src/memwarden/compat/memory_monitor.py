@@ -1,9 +1,9 @@
-"""The old ``fileintel.utils.memory_monitor``: what one task takes, told to the log at its start, at points, at its end.
+"""The old ``fileintel.utils.memory_monitor``: memory of one task, logged at its start, at checkpoints and at its end.
 
 Native are :class:`memwarden.MemoryTracker` and :func:`memwarden.force_garbage_collection`; here are the old names,
-shapes and lines. Differences from the original: the peak is the kernel's, so that one between two points is seen;
-percentages are shares of the container's limit where there is one; what cannot be read is None and told, and never a
-KeyError; the collection after a task is rationed, and what the allocator keeps is given back.
+shapes and lines. Differences from the original: the peak between two checkpoints is the kernel's; percentages are
+shares of the container's limit where there is one; a figure that cannot be read is None, with its gap; the collection
+after a task is rationed, and free memory of the allocator is returned to the system.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ from memwarden.readers.factory import default_readers, tree_reader
 from memwarden.readers.gc_objects import GcObjects, gc_objects
 from memwarden.readers.linux.process import read_pss
 
-#: A task whose peak is above this many MB is a warning, and a process above this percentage of its limit.
+#: Peak of a task in MB, and use of the limit in percent, above which a warning is logged.
 PEAK_WARNING_MB, PERCENT_WARNING = 1000.0, 80.0
-#: What :func:`check_memory_threshold` compares with when nothing is said.
+#: Default of :func:`check_memory_threshold`.
 THRESHOLD_MB = 3000.0
-#: A collection is told when more than this many MB came back.
+#: A collection that returns more than this many MB is logged.
 FREED_LOGGED_MB = 10.0
 _INFO, _WARNING = 20, 30  # those of logging
 
 
 class MemoryMonitor:
-    """Memory of one task. ``enable_gc`` collects garbage at its end, on at most 1 % of the time.
+    """Memory of one task. ``enable_gc`` collects garbage at its end, on at most a hundredth of the time.
 
-    ``peak_warning_mb`` and ``percent_warning`` are what a task's peak and the process's share may be without a warning;
-    ``task_id`` stands in the first of these. Monitors may be nested and used side by side: each has its own peak.
+    ``peak_warning_mb`` and ``percent_warning`` are the thresholds of warnings for the peak of the task and the use of
+    the limit; the first warning names ``task_id``. Monitors may be nested and used side by side: each has its own peak.
     ``sources``, ``objects`` and ``scopes`` are there for tests. Raises :class:`SettingsError` for a bad threshold.
     """
 
@@ -90,17 +90,17 @@ class MemoryMonitor:
         self._running, self._summary = True, None
         point = self._look()
         self._start = point.rss
-        self._tell("START", point)
+        self._log("START", point)
 
     def checkpoint(self, label: str) -> None:
-        """Log memory now, under a name of yours."""
-        self._tell(f"checkpoint:{one_line(label)}", self._look())
+        """Log memory now, under a label."""
+        self._log(f"checkpoint:{one_line(label)}", self._look())
 
     def get_memory_info(self) -> dict[str, Any]:
-        """Memory now; its keys are always there, None where something could not be read (``gaps`` say why).
+        """Return memory now; all keys are always present, None where a figure could not be read (see ``gaps``).
 
-        ``process`` has ``children_mb`` and ``pss_mb`` besides, for which all processes below this one and its page
-        tables are gone through: some 20 µs for each MB.
+        ``process`` also has ``children_mb`` and ``pss_mb``, which walk the child processes and the page tables of this
+        one: some 20 µs for each MB.
         """
         point = self._look()
         gaps = list(point.gaps)
@@ -114,17 +114,17 @@ class MemoryMonitor:
     def finish_monitoring(self) -> dict[str, Any]:
         """Log FINISH with delta and peak, collect garbage, and return both as a summary in MB.
 
-        The summary is of before the collection: it tells what the task left behind. Called again it is the same;
-        without a start its ``start_mb`` and ``delta_mb`` are None.
+        The figures are from before the collection. A second call returns the same summary; without a start its
+        ``start_mb`` and ``delta_mb`` are None.
         """
         if self._summary is None:
             self._summary = self._end("FINISH")
         return dict(self._summary)
 
     def force_garbage_collection(self) -> dict[str, Any]:
-        """Collect garbage of all generations now and have the allocator give back what it keeps.
+        """Collect garbage of all generations now and return free memory of the allocator to the system.
 
-        Not rationed. ``freed_mb`` is what really left the process; None where that could not be measured.
+        Not rationed. ``freed_mb`` is memory that left the process; None where not measured.
         """
         freed = _force()
         return {
@@ -136,12 +136,12 @@ class MemoryMonitor:
         }
 
     def _end(self, what: str) -> dict[str, Any]:
-        """The last line of a task, its warning and its collection."""
+        """Log the last line of a task and its warning, and collect garbage."""
         running, start, point = self._running, self._start, self._look()
         self._tracker.close()
         self._running, self._start = False, None
         delta = None if not running or start is None or point.rss is None else point.rss - start
-        self._tell(f"{what} (delta={signed(delta)}, peak={shown(point.peak)})", point)
+        self._log(f"{what} (delta={signed(delta)}, peak={shown(point.peak)})", point)
         if point.peak is not None and point.peak > self.peak_warning_mb * MIB:
             name = one_line(f"{self.task_name}[{self.task_id}]" if self.task_id else self.task_name)
             log.warn("Task %s used significant memory: peak=%s, delta=%s", name, shown(point.peak), signed(delta))
@@ -211,7 +211,7 @@ class MemoryMonitor:
             "gaps": list(point.gaps),
         }
 
-    def _tell(self, what: str, point: MemoryPoint) -> None:
+    def _log(self, what: str, point: MemoryPoint) -> None:
         percent = point.percent
         high = percent is not None and percent > self.percent_warning
         line = (
@@ -226,14 +226,14 @@ class MemoryMonitor:
 
 
 def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sources = default_readers) -> bool:
-    """Return True where this process uses no more than that; else False, with a warning in the log.
+    """Return True where this process uses at most ``threshold_mb``; else log a warning and return False.
 
-    A reading that fails is told as an error, and then nothing is said against it: True.
+    Where its memory cannot be read an error is logged, and True returned.
     """
     threshold = _above_zero("threshold_mb", threshold_mb)
     sample = read_now(sources).sample
     if sample.process is None:
-        why = "; ".join(str(ReadError(*gap)) for gap in sample.gaps) or "no reader tells of this process"
+        why = "; ".join(str(ReadError(*gap)) for gap in sample.gaps) or "no reader covers this process"
         log.error("Memory threshold of %.1fMB was not checked: %s", threshold, one_line(why))
         return True
     rss = sample.process.rss
@@ -244,9 +244,9 @@ def check_memory_threshold(threshold_mb: float = THRESHOLD_MB, *, sources: Sourc
 
 
 def get_system_memory_summary(*, sources: Sources = default_readers) -> dict[str, Any]:
-    """Memory and swap of the container where it has a limit, else of the machine; in GB of 2**30 bytes.
+    """Return memory and swap of the container where it has a limit, else of the machine; in GB of 2**30 bytes.
 
-    None is what could not be read; ``gaps`` say why. ``available_gb`` is the least that container and machine leave.
+    None: could not be read, see ``gaps``. ``available_gb`` is the least headroom of container and machine.
     """
     sample, assessment = read_now(sources)
     whole, (total, used) = denominator(sample), swap(sample)
@@ -268,7 +268,7 @@ def get_system_memory_summary(*, sources: Sources = default_readers) -> dict[str
 
 
 def log_worker_memory_summary(*, sources: Sources = default_readers) -> None:
-    """Log one line about this process as it stands."""
+    """Log one line about this process."""
     sample, assessment = read_now(sources)
     whole, rss = denominator(sample), resident(sample)
     percent = None if whole is None or rss is None else 100 * rss / whole.limit.bytes
@@ -280,7 +280,7 @@ def log_worker_memory_summary(*, sources: Sources = default_readers) -> None:
 
 
 def _children() -> int:
-    """Return the memory of all descendants; shared pages count once for each."""
+    """Return the memory of all child processes; shared pages count once for each."""
     me = os.getpid()
     with closing(tree_reader(me)) as reader:
         rows = reader.read()["tree"].rows()
@@ -297,20 +297,20 @@ def _measured(gaps: list[str], read: Callable[[], int]) -> int | None:
 
 # --- collecting ---------------------------------------------------------------------------------------
 
-#: When the next collection after a task may be made, on the monotonic clock. All tasks of a process share it.
-_rested = float("-inf")
+#: Monotonic time of the next collection after a task; shared by all tasks of a process.
+_next_collection = float("-inf")
 
 
 def _collect_rationed() -> None:
-    """Collect where the ration is not used up; where the program has switched the collector off, leave it alone."""
-    if gc.isenabled() and time.monotonic() >= _rested:
+    """Collect within the ration; do nothing in a program that has disabled the collector."""
+    if gc.isenabled() and time.monotonic() >= _next_collection:
         _force()
 
 
 def _force() -> Freed:
-    global _rested
+    global _next_collection
     freed = _collect()
-    _rested = time.monotonic() + freed.seconds / SHARE
+    _next_collection = time.monotonic() + freed.seconds / SHARE
     if freed.returned is not None and freed.returned > FREED_LOGGED_MB * MIB:
         log.logger().info(
             "Garbage collection freed %s (%d objects)", shown(freed.returned), freed.objects, extra=log.extra_of(None)

@@ -1,9 +1,9 @@
 """The old ``customer_snapshot.utils.memory_optimizer``: tracker and decorators; its service is re-exported.
 
 Native are :class:`memwarden.MemoryTracker` and :func:`memwarden.memory_profile`; here are their old names and shapes.
-Differences from the original: peaks are the kernel's, so that one between two snapshots is seen; ``percent`` is a
-share of the limit that is nearest, a container's where there is one; objects are counted on a thousandth of the time;
-the profile is logged and not printed, and knows generators and coroutines.
+Differences from the original: peaks between two snapshots are the kernel's; ``percent`` is a share of the nearest
+limit, a container's where there is one; objects are counted on a thousandth of the time; the profile is logged and not
+printed, and supports generators and coroutines.
 """
 
 from __future__ import annotations
@@ -32,43 +32,43 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-#: What the report calls high and moderate, in MiB.
+#: Thresholds of the report's verdicts, in MiB.
 HIGH_MB, MODERATE_MB = 1000, 500
 _VARIABLE = "ENABLE_MEMORY_PROFILING"
 
 
 class MemoryMetrics(NamedTuple):
-    """Memory at one moment, in MiB. None: it could not be read."""
+    """Memory at one moment, in MiB. None: could not be read."""
 
     #: Local time with its offset, ISO 8601.
     timestamp: str
     rss_mb: float
     vms_mb: float | None
-    #: The resident size as a share of the limit that is nearest to being passed, 0..100.
+    #: Resident size in percent of the nearest limit.
     percent: float | None
     available_mb: float | None
     swap_used_mb: float | None
     gc_objects: int
-    #: How many seconds ago they were counted.
+    #: Age of that count in seconds.
     gc_objects_age: float
-    #: The most since the snapshot before.
+    #: Peak since the snapshot before.
     peak_mb: float
-    #: Whose limit ``percent`` goes by.
+    #: Source of the limit of ``percent``.
     limit_source: str
 
 
 class MemoryTracker:
-    """Baseline, snapshots and their analysis; ``native`` is the tracker that it stands on."""
+    """Baseline, snapshots and their analysis; ``native`` is the tracker underneath."""
 
     def __init__(self, tracker: native.MemoryTracker | None = None) -> None:
         self.native = native.MemoryTracker() if tracker is None else tracker
 
     def set_baseline(self) -> None:
-        """Count growth and peak from here; called again, from there."""
+        """Count growth and peak from now on; may be called again."""
         self.native.set_baseline()
 
     def take_snapshot(self, label: str = "") -> dict[str, Any]:
-        """Memory now, kept: ``label``, ``metrics``, ``delta_from_baseline`` (MiB, None without a baseline)."""
+        """Return memory now and keep it: ``label``, ``metrics``, ``delta_from_baseline`` (MiB, or None)."""
         return _entry(self.native.take_snapshot(label))
 
     @property
@@ -77,15 +77,15 @@ class MemoryTracker:
         return [_entry(each) for each in self.native.snapshots]
 
     def get_current_metrics(self) -> MemoryMetrics:
-        """Memory now, not kept."""
+        """Return memory now, without keeping it."""
         return _metrics(self.native.now())
 
     def get_memory_growth(self) -> float | None:
-        """MiB above the baseline; None before there is one."""
+        """Return MiB above the baseline; None before there is one."""
         return _mb(self.native.growth)
 
     def get_peak_memory(self) -> float:
-        """The most that was resident since the baseline, in MiB."""
+        """Return the peak since the baseline, in MiB."""
         return self.native.peak / MIB
 
     def analyze_memory_usage(self) -> dict[str, Any]:
@@ -108,30 +108,30 @@ class MemoryTracker:
         }
 
     def print_memory_report(self, file: TextIO | None = None) -> None:
-        """The analysis as text, with a verdict on the resident size: high above 1000 MB, moderate above 500."""
+        """Print the analysis, with a verdict on the resident size: high above 1000 MB, moderate above 500."""
         out = sys.stdout if file is None else file
         analysis = self.analyze_memory_usage()
         print("Memory report", file=out)
-        said = analysis.pop("recommendations", [])
+        suggestions = analysis.pop("recommendations", [])
         for name, value in analysis.items():
             shown = f"{value:.1f} MB" if isinstance(value, float) else "-" if value is None else value
             print(f"  {name.removesuffix('_mb').replace('_', ' ')}: {shown}", file=out)
         current = analysis.get("current_memory_mb", 0.0)
         verdict = "high" if current > HIGH_MB else "moderate" if current > MODERATE_MB else "normal"
-        for sentence in said:
+        for sentence in suggestions:
             print(f"  advice: {sentence}", file=out)
         print(f"  verdict: {verdict}", file=out)
 
 
 def memory_profile(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Profile a function of any kind: each call in the log, a warning when more than 10 MiB stay of it.
+    """Profile a function of any kind: log each call, with a warning when it grows by more than 10 MiB.
 
-    Where the variable ``ENABLE_MEMORY_PROFILING`` says no when the function is decorated, it stays as it is. Raises
-    :class:`SettingsError` for a word that is neither yes nor no.
+    Where the variable ``ENABLE_MEMORY_PROFILING`` is false at decoration, the function is returned unchanged. Raises
+    :class:`SettingsError` for a value that is neither true nor false.
     """
-    said = os.environ.get(_VARIABLE, "").strip()
+    value = os.environ.get(_VARIABLE, "").strip()
     try:
-        wanted = not said or Switch().parse(said)
+        wanted = not value or Switch().parse(value)
     except SettingsError as error:
         raise SettingsError(f"{_VARIABLE}: {error}") from None
     return _profile(function) if wanted else function
@@ -165,9 +165,9 @@ def _time(wall: float) -> str:
 
 
 def memory_limit(max_memory_mb: float) -> Callable[[_F], _F]:
-    """A decorator: the function may take so many MiB beyond what is in use at its entry, and else a MemoryError
-    (:class:`~memwarden.errors.LimitExceeded`) comes out of it while it runs. Raises
-    :class:`~memwarden.errors.SettingsError` for what is no positive number."""
+    """Decorate a function: raise :class:`~memwarden.errors.LimitExceeded`, a MemoryError, in a call that takes
+    more than so many MiB beyond the use at its entry. Raises :class:`~memwarden.errors.SettingsError` for a size that is no
+    positive number."""
     megabytes: Any = max_memory_mb
     number = isinstance(megabytes, int | float) and not isinstance(megabytes, bool)
     if not number or not 0 < megabytes < float("inf"):

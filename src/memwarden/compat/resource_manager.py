@@ -1,7 +1,7 @@
 """The old ``src.utils.resource_manager``: managed files, captures and processes, with sizes in MB.
 
-Those of :mod:`memwarden.guards.resources.managed`. A memory limit is enforced, and a cleanup releases resources
-of the current scope only.
+They are those of :mod:`memwarden.guards.resources.managed`. A memory limit is enforced, and a cleanup releases
+resources of the current scope only.
 """
 
 from __future__ import annotations

@@ -1,28 +1,28 @@
-"""``%%memwarden`` for notebooks: what a cell took, and a limit for it.
+"""``%%memwarden`` for notebooks: report and limit the memory of a cell.
 
-``%load_ext memwarden`` first. IPython has been imported by then.
+``%load_ext memwarden`` loads it. IPython is imported by the caller.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shlex
-from importlib import import_module, util
+from importlib import import_module
 from typing import Any
 
 from memwarden.errors import LimitExceeded, ReadError, SettingsError
+from memwarden.guards.limit.memory_limit import memory_limit
 from memwarden.guards.measure.track import track
 from memwarden.model.units import parse_size, size_text
 
 USAGE = "%%memwarden [--limit SIZE]"
-_LIMIT = "memwarden.guards.limit.memory_limit"
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Called by ``%load_ext memwarden``: makes the cell magic ``%%memwarden`` known to this shell.
+    """Register the cell magic ``%%memwarden``; called by ``%load_ext memwarden``.
 
-    ``%%memwarden`` runs the cell and prints its peak, what stayed of it, and how long it took; with ``--limit 500MiB``
-    the cell is ended with :class:`~memwarden.errors.LimitExceeded` when it takes more than that.
+    ``%%memwarden`` runs the cell and prints its peak, growth and duration; with ``--limit 500MiB`` the cell is stopped
+    with :class:`~memwarden.errors.LimitExceeded` when it takes more.
     """
 
     def memwarden(line: str, cell: str) -> None:
@@ -32,12 +32,12 @@ def load_ipython_extension(shell: Any) -> None:
             raise import_module("IPython.core.error").UsageError(str(error)) from None
         run_cell(shell, cell, limit)
 
-    memwarden.__doc__ = f"{USAGE}\n\nRuns the cell and tells what it took; SIZE, such as 500MiB, is what it may take."
+    memwarden.__doc__ = f"{USAGE}\n\nRun the cell and print its memory; SIZE, such as 500MiB, limits it."
     shell.register_magic_function(memwarden, "cell", "memwarden")
 
 
 def limit_of(line: str) -> int | None:
-    """The limit in bytes that the magic's line asks for. Raises :class:`~memwarden.errors.SettingsError`."""
+    """Return the limit in the magic's line, in bytes. Raises :class:`~memwarden.errors.SettingsError`."""
     try:
         words = shlex.split(line.replace("--limit=", "--limit "))
     except ValueError as error:
@@ -50,42 +50,30 @@ def limit_of(line: str) -> int | None:
 
 
 def run_cell(shell: Any, cell: str, limit: int | None) -> None:
-    """Run a cell in the shell, tell what it took, and raise what it raised."""
+    """Run a cell in the shell, print its memory, and raise its error."""
     exceeded: LimitExceeded | None = None
     result = None
     with track("cell") as call:
         try:
-            with _held_to(limit):
+            with contextlib.nullcontext() if limit is None else memory_limit(limit):
                 result = shell.run_cell(cell)
         except LimitExceeded as error:
             exceeded = error
     try:
-        seen = call.memory
+        memory = call.memory
     except ReadError as error:
         print(f"memwarden: {error}")
     else:
-        about = "" if seen.method == "kernel" else " (sampled: a short peak is missed)"
+        remark = "" if memory.method == "kernel" else " (sampled: may miss a short peak)"
         print(
-            f"memwarden: peak {size_text(seen.peak)}, {size_text(seen.rise)} above the beginning{about};"
-            f" {size_text(seen.growth)} stayed; {seen.seconds:.2f} s"
+            f"memwarden: peak {size_text(memory.peak)}, {size_text(memory.rise)} above the start{remark};"
+            f" growth {size_text(memory.growth)}; {memory.seconds:.2f} s"
         )
-        if limit is not None and exceeded is None and seen.rise > limit and not util.find_spec(_LIMIT):
-            exceeded = LimitExceeded(
-                f"the cell took {size_text(seen.rise)} and may {size_text(limit)}", limit=limit, used=seen.rise
-            )
     if exceeded is not None:
         raise exceeded
     failed = None if result is None else result.error_before_exec or result.error_in_exec
     if failed is not None:
-        # It was shown in full where the cell ran; the run of a notebook must fail all the same.
+        # The shell has shown its traceback; it is raised again for tools that run notebooks.
         with contextlib.suppress(AttributeError):
             failed._render_traceback_ = lambda: [f"{type(failed).__name__}: see above"]
         raise failed
-
-
-def _held_to(limit: int | None) -> contextlib.AbstractContextManager[object]:
-    """Enforced while the cell runs where :mod:`memwarden.guards.limit.memory_limit` is there."""
-    if limit is None or not util.find_spec(_LIMIT):
-        return contextlib.nullcontext()
-    held: contextlib.AbstractContextManager[object] = import_module(_LIMIT).memory_limit(limit)
-    return held

@@ -1,6 +1,6 @@
-"""The pytest plugin: limits by mark, what stays of repeated calls, and a summary of what the tests took.
+"""The pytest plugin: memory limits by mark, leak checks, and a summary of the tests with the largest peaks.
 
-pytest is imported when it loads this, and never before.
+pytest is imported only when it loads the plugin.
 """
 
 from __future__ import annotations
@@ -19,30 +19,35 @@ from memwarden.model.units import parse_size, size_text
 
 MARK = "memory_limit"
 _HELP = (
-    f"{MARK}(size, of='peak'): fail the test when its peak is more than size above what was resident when it began; "
-    "of='growth': when more than that stays of it"
+    f"{MARK}(size, of='peak'): fail the test when its peak is more than size above its start; "
+    "of='growth': when memory grew by more than size"
 )
-#: Under what names a report carries the figures, in bytes.
+_WHEN = {"peak": "peak", "growth": "end"}
+#: Names of the figures in a report, in bytes.
 RISE, GROWTH = "memwarden_peak_rise_bytes", "memwarden_growth_bytes"
 
 
 def pytest_addoption(parser: Any) -> None:
-    """``--memwarden-top N`` and the ini value ``memory_limit``."""
+    """Add ``--memwarden-top N`` and the ini value ``memory_limit``."""
     group = parser.getgroup("memwarden", "memory of tests")
     group.addoption(
-        "--memwarden-top", type=int, default=5, metavar="N", help="show the N tests that took most (default 5; 0: none)"
+        "--memwarden-top",
+        type=int,
+        default=5,
+        metavar="N",
+        help="show the N tests with the largest peaks (default 5; 0: none)",
     )
-    parser.addini(MARK, "memory limit of tests that have no mark of their own, such as 500MiB", default="")
+    parser.addini(MARK, "memory limit of tests without a mark, such as 500MiB", default="")
 
 
 def pytest_configure(config: Any) -> None:
-    """Make the mark known, and the rest."""
+    """Register the mark and the hooks."""
     config.addinivalue_line("markers", _HELP)
     config.pluginmanager.register(_made(config), "memwarden")
 
 
 def limit_of(mark: Any) -> tuple[int, str]:
-    """A mark's size in bytes, and what it is of. Raises :class:`~memwarden.errors.SettingsError`."""
+    """Return a mark's size in bytes and its figure. Raises :class:`~memwarden.errors.SettingsError`."""
     options = dict(mark.kwargs)
     measure = options.pop("of", "peak")
     if len(mark.args) != 1 or options or measure not in ("peak", "growth"):
@@ -51,21 +56,19 @@ def limit_of(mark: Any) -> tuple[int, str]:
 
 
 def judge(seen: CallMemory, limit: int, measure: str) -> str:
-    """Return the error as text, or None."""
+    """Return a failure message, or ``""``."""
     took = seen.rise if measure == "peak" else seen.growth
     if took <= limit:
         return ""
-    how, reached, when = "at its peak took", seen.peak, "at most"
-    if measure == "growth":
-        how, reached, when = "kept", seen.after, "after"
+    reached = seen.peak if measure == "peak" else seen.after
     return (
-        f"memory limit: the test {how} {size_text(took)}, and may {size_text(limit)}"
-        f" ({size_text(seen.before)} resident before, {size_text(reached)} {when})"
+        f"memory limit: {measure} of {size_text(took)} exceeds {size_text(limit)}"
+        f" (resident size: {size_text(seen.before)} at the start, {size_text(reached)} at the {_WHEN[measure]})"
     )
 
 
 def _tidy() -> None:
-    """Give back what is free: a test that takes it would seem to take nothing, and one before it to keep it."""
+    """Return free memory to the system: a test that reuses it would seem to take nothing."""
     gc.collect()
     with contextlib.suppress(ActionFailed):  # no glibc
         trim_allocator()
@@ -75,13 +78,13 @@ def _made(config: Any) -> Any:
     import pytest
 
     class Plugin:
-        """Hooks of pytest."""
+        """Hooks and fixture."""
 
         def __init__(self) -> None:
             self.taken: list[tuple[int, int, str]] = []
 
         def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-            """A limit that cannot be understood ends the run before it begins."""
+            """Refuse malformed limits before the first test."""
             try:
                 where = "the ini value memory_limit"
                 if default := config.getini(MARK):
@@ -95,7 +98,7 @@ def _made(config: Any) -> Any:
 
         @pytest.hookimpl(wrapper=True, trylast=True)
         def pytest_runtest_call(self, item: Any) -> Generator[None, Any, Any]:
-            """Measure the test itself, without its fixtures."""
+            """Measure the test, without its fixtures."""
             mark = item.get_closest_marker(MARK)
             limit, measure = None, "peak"
             if mark is not None:
@@ -126,32 +129,32 @@ def _made(config: Any) -> Any:
                     item.warn(pytest.PytestWarning(f"memory limit not checked: {error}"))
                 return None
             if seen.method != "kernel" and limited:
-                item.warn(pytest.PytestWarning("memory limit: this system tells no exact peaks; a short one is missed"))
+                item.warn(pytest.PytestWarning("memory limit: this system has no exact peaks; a short one is missed"))
             item.user_properties += [(RISE, seen.rise), (GROWTH, seen.growth)]
             return seen
 
         def pytest_runtest_logreport(self, report: Any) -> None:
-            """On the controlling process, too, where workers run the tests."""
+            """Collect the figures, also in the controlling process of pytest-xdist."""
             figures = dict(report.user_properties)
             if report.when == "call" and RISE in figures:
                 self.taken.append((figures[RISE], figures[GROWTH], report.nodeid))
 
         def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-            """Those that took most."""
+            """Print the tests with the largest peaks."""
             top = sorted(self.taken, reverse=True)[: max(0, config.getoption("--memwarden-top"))]
             if not top:
                 return
-            terminalreporter.write_sep("-", "memory: the tests that took most")
-            terminalreporter.write_line(f"{'peak':>12} {'kept':>12}")
+            terminalreporter.write_sep("-", "memory: the tests with the largest peaks")
+            terminalreporter.write_line(f"{'peak':>12} {'growth':>12}")
             for rise, growth, name in top:
                 terminalreporter.write_line(f"{size_text(rise):>12} {size_text(growth):>12}  {name}")
 
         @pytest.fixture
         def no_leaks(self) -> Callable[..., None]:
-            """``no_leaks(function, *args)`` fails the test where something stays of each call.
+            """``no_leaks(function, *args)`` fails the test where each call leaves memory behind.
 
-            ``calls`` (100) follow ``warm_up`` (10) calls that may fill caches; ``allow`` resident bytes a call may
-            stay (0, or ``"1KiB"``).
+            ``warm_up`` calls (10) may fill caches, then ``calls`` (100) are checked; each may leave ``allow``
+            resident bytes (0, or ``"1KiB"``).
             """
 
             def check(

@@ -1,8 +1,8 @@
-"""Watching a program from within, started and stopped by name: one warden, alerts, and what it found.
+"""A monitoring service within a program: one warden with alerts and statistics.
 
-The thresholds are those of the preset ``worker``, each with a warning and a critical step: usage above 80 and 90 % of
-the limit that is nearest to being passed (``limit``, the container's or the machine's), growth by more than 100 and
-500 MiB, less than 500 and 200 MiB available. An alert rests before it is repeated.
+The rules are those of the preset ``worker``, each with a warning and a critical threshold: usage above 80 and 90 % of
+the nearest limit (``limit``, the container's or the machine's), growth by more than 100 and 500 MiB, less than 500 and
+200 MiB available. An alert pauses before it is repeated.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two samples.
 INTERVAL = 30.0
-#: The rules of a service that brings none. What is available is judged by what container and machine leave: of one's
-#: own limit of 1 GiB less than 500 MiB are left at half of it.
+#: Default rules. ``available`` is the headroom of container and machine: of a limit of 1 GiB of one's own less than
+#: 500 MiB are left at half of it.
 RULES = tuple(
     replace(rule, when=rule.when.replace("available", "outside.available")) for rule in preset("worker").rules
 )
@@ -39,7 +39,7 @@ OnAlert = Callable[[Decision], object]
 
 
 class _Alert:
-    """Passes alerts to a callback; ``notify`` in the rules."""
+    """Logs alerts and calls the callback; ``notify`` in the rules."""
 
     name = "notify"
     harms = False
@@ -50,27 +50,27 @@ class _Alert:
         self._receiver, self._log = receiver, Notify()
 
     def run(self, decision: Decision) -> Outcome:
-        return self._tell(decision, self._log.run(decision))
+        return self._report(decision, self._log.run(decision))
 
     def undo(self, decision: Decision) -> Outcome:
-        """Tells that it is over."""
-        return self._tell(decision, self._log.undo(decision))
+        """Report that the alert is over."""
+        return self._report(decision, self._log.undo(decision))
 
-    def _tell(self, decision: Decision, outcome: Outcome) -> Outcome:
+    def _report(self, decision: Decision, outcome: Outcome) -> Outcome:
         if self._receiver is not None:
             self._receiver(decision)
         return outcome
 
 
 class MemoryMonitoringService:
-    """Watches this process from :meth:`start` to :meth:`stop`, and tells alerts.
+    """Monitors this process from :meth:`start` to :meth:`stop`, and reports alerts.
 
-    ``interval`` is seconds between two samples; near a limit it looks more often. ``limit`` (bytes or ``"1GiB"``) is
-    one of your own on this process. ``rules`` take the place of :data:`RULES`. ``on_alert(decision)`` is called with
-    each alert, and when one is over (``decision.undo``); every alert is also told to the log. ``recorders`` keep what
-    was seen. ``readers`` and ``clock`` are there for tests.
+    ``interval`` is seconds between two samples; near a limit it samples more often. ``limit`` (bytes or ``"1GiB"``) is
+    a limit of your own for this process. ``rules`` replace :data:`RULES`. ``on_alert(decision)`` is called with each
+    alert, and when one is over (``decision.undo``); every alert is also logged. ``recorders`` keep samples and events.
+    ``readers`` and ``clock`` are there for tests.
 
-    It may be started again after it was stopped. Starting twice changes nothing.
+    It can be restarted. Starting twice changes nothing.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class MemoryMonitoringService:
 
     @property
     def running(self) -> bool:
-        """True while it watches. In a child after ``fork`` it does not, and may be started."""
+        """True while it runs; False in a child after ``fork``, where it can be started."""
         return self.warden.running
 
     def start(self) -> MemoryMonitoringService:
-        """Take a first look, and watch from now on."""
+        """Take a first sample and start monitoring."""
         self.warden.start()
         return self
 
     def stop(self) -> None:
-        """Watch no more; returns at once, and no thread is left."""
+        """Stop monitoring; return at once, and leave no thread."""
         self.warden.stop()
 
     def status(self) -> dict[str, Any]:
-        """Return the status with statistics since the start, as a JSON-safe dict."""
+        """Return the current state with statistics since the start, as a dict that JSON can represent."""
         return {**self.warden.status(), "limit_bytes": self.limit}
 
     def __enter__(self) -> MemoryMonitoringService:
@@ -124,8 +124,8 @@ class MemoryMonitoringService:
         self.stop()
 
 
-class _Own:
-    """The service that was started by setting."""
+class _Autostarted:
+    """The service that a setting started."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -136,16 +136,16 @@ class _Own:
         self.lock = threading.Lock()
 
 
-_own = _Own()
+_autostarted = _Autostarted()
 
 
 def autostart(
     settings: Settings | None = None, *, environment: Mapping[str, str] | None = None
 ) -> MemoryMonitoringService | None:
-    """Start the service of this process where the setting ``monitor`` says so; None where it does not.
+    """Start the service of this process where the setting ``monitor`` is true; else return None.
 
-    ``MEMWARDEN_MONITOR=true``, or ``monitor = true`` in the settings file, is what says so; ``interval`` and ``limit``
-    hold for it, too. ``settings`` are taken instead of looking them up. A second call gives the same service.
+    Set it by ``MEMWARDEN_MONITOR=true``, or ``monitor = true`` in the settings file; ``interval`` and ``limit`` apply
+    too. ``settings`` replaces reading them. A second call returns the same service.
     """
     if settings is None:
         import os
@@ -155,12 +155,12 @@ def autostart(
         settings = resolve({}, os.environ if environment is None else environment)
     if not settings.monitor:
         return None
-    with _own.lock:
-        if _own.service is None:
+    with _autostarted.lock:
+        if _autostarted.service is None:
             if settings.limit is not None and "%" in settings.limit:
                 raise SettingsError(f"limit {settings.limit!r}: a service's own limit is a size, such as 512MiB")
             by_default = settings.sources["interval"].kind == "default"
             interval = INTERVAL if by_default else settings.interval
-            _own.service = MemoryMonitoringService(interval, settings.limit)
-        service = _own.service
+            _autostarted.service = MemoryMonitoringService(interval, settings.limit)
+        service = _autostarted.service
     return service.start()

@@ -35,7 +35,7 @@ TASK = "fileintel.tasks.document_tasks.process_document"
 def heard(caplog, monkeypatch):
     """What the log was told; no collection of another test is rested from."""
     caplog.set_level(logging.INFO, "memwarden")
-    monkeypatch.setattr(memory_monitor, "_rested", float("-inf"))
+    monkeypatch.setattr(memory_monitor, "_next_collection", float("-inf"))
     return caplog
 
 
@@ -363,7 +363,7 @@ def test_a_threshold_that_cannot_be_checked_is_told(heard):
     assert "1.0MB was not checked: statm: denied at /proc/self/statm" in record.getMessage()
     heard.clear()
     assert check_memory_threshold(sources=list)
-    assert "no reader tells of this process" in heard.text
+    assert "no reader covers this process" in heard.text
 
 
 # --- the whole process and system ---------------------------------------------------------------------

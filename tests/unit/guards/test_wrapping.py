@@ -8,7 +8,7 @@ import pytest
 
 from memwarden.errors import SettingsError
 from memwarden.guards.measure.measurement import Measurement
-from memwarden.guards.measure.wrapping import name_of, task_key_of, wrap
+from memwarden.guards.measure.wrapping import function_kind, name_of, wrap
 from support.kernel import MIB, Kernel
 
 
@@ -51,7 +51,7 @@ def test_every_kind_stays_what_it_is(bench):
     kinds = {plain: "function", generator: "generator", coroutine: "coroutine", async_generator: "async generator"}
     for function, kind in kinds.items():
         wrapped = bench(function)
-        assert task_key_of(wrapped) == task_key_of(function) == kind
+        assert function_kind(wrapped) == function_kind(function) == kind
         assert wrapped.__wrapped__ is function
         assert wrapped.__name__ == function.__name__
         assert inspect.signature(wrapped) == inspect.signature(function)
@@ -109,7 +109,10 @@ def test_whatever_can_be_called(bench):
     assert bench(Adder())(1) == 2
     assert bench(len)("abc") == 3
     assert (
-        task_key_of(Later()) == task_key_of(functools.partial(Later())) == task_key_of(Later().__call__) == "coroutine"
+        function_kind(Later())
+        == function_kind(functools.partial(Later()))
+        == function_kind(Later().__call__)
+        == "coroutine"
     )
     assert name_of(functools.partial(len)) == "builtins.len"
     assert [memory.name for memory in bench.told][1].endswith("Adder")

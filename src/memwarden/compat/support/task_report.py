@@ -1,4 +1,4 @@
-"""Memory at one moment as the old task monitor tells it: against the container's limit, and in its words."""
+"""Memory at one moment in the format of the old task monitor: against the container's limit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from memwarden.model.verdicts import Assessment, PressureLevel, Reading
 
 
 class MemoryPoint(NamedTuple):
-    """Memory at one moment, in bytes. None: it could not be read, and ``gaps`` say why."""
+    """Memory at one moment, in bytes. None: could not be read, see ``gaps``."""
 
     wall: float
     rss: int | None
     peak: int | None
     vms: int | None
-    #: What percentages are of: the container's limit or the machine's memory, and what counts against it.
+    #: Base of percentages: the container's limit or the machine's memory, and the use of it.
     whole: Constraint | None
     available: int | None
     objects: int
@@ -32,25 +32,25 @@ class MemoryPoint(NamedTuple):
 
     @property
     def percent(self) -> float | None:
-        """The process as a share of the limit."""
+        """Use of the process in percent of the limit."""
         return None if self.whole is None or self.rss is None else 100 * self.rss / self.whole.limit.bytes
 
     @property
     def system_percent(self) -> float | None:
-        """All that counts against the limit, as a share of it."""
+        """Use of the container or machine in percent of the limit."""
         return None if self.whole is None else 100 * self.whole.ratio
 
 
 def read_now(sources: Sources) -> Reading:
-    """A look; where there are no readers at all, one with nothing but the reason."""
+    """Return a reading; where no reader exists, one with only the reason."""
     try:
         return look_once(sources, SYSTEM_CLOCK)
-    except MemwardenError as error:  # no reader can be had here
+    except MemwardenError as error:  # no reader on this system
         return nothing(error)
 
 
 def nothing(error: MemwardenError) -> Reading:
-    """A reading of nothing, for this reason."""
+    """Return a reading without facts, with a gap for this error."""
     gap = Gap("memory", "this system", "absent", str(error))
     return Reading(
         Sample(time.time(), time.monotonic(), gaps=(gap,)),
@@ -59,18 +59,18 @@ def nothing(error: MemwardenError) -> Reading:
 
 
 def resident(sample: Sample) -> int | None:
-    """Return the memory of this process."""
+    """Return the resident size of this process."""
     return None if sample.process is None else sample.process.rss
 
 
 def denominator(sample: Sample) -> Constraint | None:
-    """The smallest that resident memory counts against: a container's limit, or the machine."""
+    """Return the smallest limit on resident memory: a container's, or the machine."""
     found = [each for each in constraints(sample) if each.limit.source.startswith(("cgroup ", "machine"))]
     return min(found, key=lambda each: each.limit.bytes, default=None)
 
 
 def swap(sample: Sample) -> tuple[int | None, int | None]:
-    """Swap of the same: all, and what is used of it. What a container's group does not tell is the machine's."""
+    """Return total and used swap of the container, or of the machine where its group has no account."""
     system, whole = sample.system, denominator(sample)
     total, used = (None, None) if system is None else (system.swap_total, system.swap_used)
     for group in sample.cgroups:
@@ -81,35 +81,35 @@ def swap(sample: Sample) -> tuple[int | None, int | None]:
 
 
 def one_line(text: str) -> str:
-    """Return a name without characters that could forge a line."""
+    """Replace unprintable characters, so that a name cannot forge a log line."""
     return "".join(each if each.isprintable() else " " for each in str(text))
 
 
 def rounded(value: float | None) -> float | None:
-    """To two places."""
+    """Round to two places."""
     return None if value is None else round(value, 2)
 
 
 def mb(size: int | None) -> float | None:
-    """Bytes as a number of 2**20 bytes."""
+    """Convert bytes to MB of 2**20 bytes."""
     return None if size is None else round(size / MIB, 2)
 
 
 def gb(size: int | None) -> float | None:
-    """Bytes as a number of 2**30 bytes."""
+    """Convert bytes to GB of 2**30 bytes."""
     return None if size is None else round(size / (1 << 30), 2)
 
 
 def shown(size: int | None) -> str:
-    """Bytes for a line."""
+    """Format bytes for a log line."""
     return "?" if size is None else f"{size / MIB:.1f}MB"
 
 
 def signed(size: int | None) -> str:
-    """A difference of bytes for a line, with its sign."""
+    """Format a difference of bytes for a log line, with its sign."""
     return "?" if size is None else f"{round(size / MIB, 1) + 0.0:+.1f}MB"  # never -0.0
 
 
 def share(percent: float | None) -> str:
-    """A percentage for a line."""
+    """Format a percentage for a log line."""
     return "?" if percent is None else f"{percent:.1f}%"

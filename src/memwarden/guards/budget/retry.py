@@ -88,8 +88,8 @@ def retry_with_smaller(
                 if not isinstance(value, types.AsyncGeneratorType):
                     value.close()
                 raise SettingsError(
-                    "retry_with_smaller: the function returned a coroutine or a generator, which has not run yet;"
-                    " pass a function that does the work"
+                    "retry_with_smaller: the function returned a coroutine or a generator, which has not done its"
+                    " work yet; pass a function that does the work"
                 )
             made.append(Attempt(plan, "", time.monotonic() - started))
             return RetryResult(value, tuple(made))

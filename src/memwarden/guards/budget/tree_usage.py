@@ -68,7 +68,7 @@ class TreeUsage:
         return sum(self._grown(key, size) for key, size in self._sizes().items())
 
     def confirm(self) -> int:
-        """Return the bytes taken at the last measurement, with shared pages counted once."""
+        """Return the bytes taken at the last measurement, with shared pages counted once; at most its figure."""
         sizes = self._sizes()
         bound = sum(self._grown(key, size) for key, size in sizes.items())
         if self._last is None or not self._last.shared:

@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from memwarden.errors import SettingsError
 from memwarden.guards.measure.call_stats import call_stats, clear, summaries
 from memwarden.guards.measure.measurement import Measurement
-from memwarden.guards.measure.wrapping import name_of, task_key_of, wrap
+from memwarden.guards.measure.wrapping import function_kind, name_of, wrap
 from memwarden.model.calls import AllocationLine, CallMemory, CallSummary
 from memwarden.model.log import extra_of, logger
 from memwarden.model.units import parse_size, size_text
@@ -88,7 +88,7 @@ def memory_profile(
         measured = wrap(function, lambda: Measurement(called, stats, log), profiling)
         if lines is None:
             return measured
-        if (kind := task_key_of(function)) not in ("function", "coroutine"):
+        if (kind := function_kind(function)) not in ("function", "coroutine"):
             raise SettingsError(f"lines for {called}: it is a {kind}; profile a function that consumes it")
         return wrap(measured, lambda: _trace_lines(called, most_lines), profiling)
 

@@ -33,7 +33,7 @@ def name_of(function: Any) -> str:
     return f"{module}.{name}" if module else name
 
 
-def task_key_of(function: Any) -> str:
+def function_kind(function: Any) -> str:
     """Return ``"async generator"``, ``"generator"``, ``"coroutine"`` or ``"function"``."""
     function = _unwrapped(function)
     if not hasattr(function, "__code__") and not isinstance(function, _BUILT_IN) and callable(function):
@@ -56,7 +56,7 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool] = lamb
         raise SettingsError(f"{function.__qualname__} is a class: decorate its methods, for example __init__")
     if not callable(function):
         raise SettingsError(f"{function!r} cannot be called: decorate a function (below @property, not above it)")
-    kind = task_key_of(function)
+    kind = function_kind(function)
 
     if kind == "coroutine":
 

@@ -34,9 +34,8 @@ class ManagedProcess:
     """A running command; made by :func:`start`.
 
     It has the attributes of :class:`~memwarden.contain.contained_process.ContainedProcess`: ``pid``, ``args``,
-    ``returncode``, ``report``, ``poll()``,
-    ``wait(timeout)``, ``send_signal()``, ``terminate()`` and ``kill()``. ``stdin``,
-    ``stdout`` and ``stderr`` are binary files where :data:`subprocess.PIPE` was passed, else None.
+    ``returncode``, ``report``, ``poll()``, ``wait(timeout)``, ``send_signal()``, ``terminate()`` and ``kill()``.
+    ``stdin``, ``stdout`` and ``stderr`` are binary files where :data:`subprocess.PIPE` was passed, else None.
     """
 
     def __init__(

@@ -34,10 +34,11 @@ test: setup system lint types  ## every test (ORDER=random SEED=1 for random ord
 test-long: setup system  ## the slow proofs: 200 quiet runs, soaks, real time
 	$(BIN)/python -m pytest -m long
 
-lint: setup  ## style and the import contract
+lint: setup  ## style, the import contract, retired words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/vocabulary.py src benchmarks examples scripts docs README.md CONTRIBUTING.md CHANGELOG.md
 
 types: setup  ## strict type checks on src/, and of what is portable against macOS' and Windows' own Python
 	@$(BIN)/mypy

@@ -138,9 +138,10 @@ class PendingReservation:
             if self._position >= 0:
                 return None
             self._admission.wake_next()
+        reservation = Reservation(self._admission, self._own)  # first: it releases itself after an interrupt
         self._close_pipe()
         self._done = True
-        return Reservation(self._admission, self._own)
+        return reservation
 
     def wait(self, until: float | None) -> Reservation:
         """Return the reservation when it is admitted; ``until`` is a moment of the ledger's monotonic clock.

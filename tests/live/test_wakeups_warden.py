@@ -29,12 +29,12 @@ pytestmark = pytest.mark.skipif(
 )
 _number = itertools.count()
 
-#: Does what it is told, line by line, and answers in JSON. `fill` takes memory until so many MiB are charged to its
-#: group, and waits for a level after that. The watch behaves as one that is older than a minute: before, it looks
-#: often by itself, because it does not know yet how fast memory fills.
+#: Runs commands, one a line, and answers in JSON. `fill` allocates memory until so many MiB are charged to its
+#: group, and waits for a level after that. The watch behaves as one that is older than a minute: before, samples
+#: are frequent, because the fill rate is not known yet.
 WATCHER = """
 import contextlib, json, os, sys, threading, time
-import memwarden.engine.warden as engine
+import memwarden.engine.sampler as engine
 from memwarden import EventKind, Warden
 from memwarden.engine.sampling_interval import FillRate
 engine.FillRate = lambda: FillRate(assumed=0.0)
@@ -51,19 +51,19 @@ def usage():
     with open(f"{group}/memory.usage_in_bytes") as file:
         return int(file.read()) >> 20
 
-def say(*what):
+def answer(*what):
     print(json.dumps(what), flush=True)
 
-levels, heard = [], threading.Condition()
+levels, changed = [], threading.Condition()
 
-def hear(event):
+def receive(event):
     if event.kind is EventKind.LEVEL:
-        with heard:
+        with changed:
             levels.append((event.value.level.name, time.monotonic()))
-            heard.notify_all()
+            changed.notify_all()
 
 warden, kept = Warden(interval=600, wakeups=wakeups), []
-warden.subscribe(hear)
+warden.subscribe(receive)
 Warden().start().stop()  # what is imported once is imported
 before = descriptors()
 for line in sys.stdin:
@@ -71,21 +71,21 @@ for line in sys.stdin:
     if word == "start":
         warden.start()
         warden.flush()
-        deadline = time.monotonic() + 5  # the wake-ups are asked for after the first look
+        deadline = time.monotonic() + 5  # the wake-ups are asked for after the first sample
         while wakeups is not False and not warden.status()["woken_for"] and time.monotonic() < deadline:
             time.sleep(0.01)
-        say(warden.status()["woken_for"], len(descriptors()) - len(before))
+        answer(warden.status()["woken_for"], len(descriptors()) - len(before))
     elif word == "fill":
         size, level, patience = int(arguments[0]), arguments[1], float(arguments[2])
         while usage() < size:
             kept.append(b"x" * (1 << 19))
-        begun = time.monotonic()
-        with heard:
-            heard.wait_for(lambda: any(name == level for name, _ in levels), patience)
-        say([name for name, _ in levels], next((when - begun for name, when in levels if name == level), None))
+        started = time.monotonic()
+        with changed:
+            changed.wait_for(lambda: any(name == level for name, _ in levels), patience)
+        answer([name for name, _ in levels], next((when - started for name, when in levels if name == level), None))
     elif word == "free":
         kept.clear()
-        say(usage())
+        answer(usage())
     elif word == "fork":
         read, write = os.pipe()
         pid = os.fork()
@@ -95,14 +95,14 @@ for line in sys.stdin:
             os.write(write, json.dumps([warden.running, left]).encode())
             os._exit(0)
         os.close(write)
-        answer = os.read(read, 4096)
+        reply = os.read(read, 4096)
         os.close(read)
-        say(os.waitpid(pid, 0)[1], json.loads(answer))
+        answer(os.waitpid(pid, 0)[1], json.loads(reply))
     elif word == "stop":
-        begun = time.monotonic()
+        started = time.monotonic()
         warden.stop()
-        took = time.monotonic() - begun
-        say(took, [each for each in descriptors() if each not in before], [each.name for each in threading.enumerate()])
+        took = time.monotonic() - started
+        answer(took, [each for each in descriptors() if each not in before], [each.name for each in threading.enumerate()])
 """
 
 
@@ -166,17 +166,17 @@ def test_a_group_that_fills_wakes_a_warden_that_sleeps_for_ten_minutes(group: Pa
         assert any(each.startswith("usage of") for each in woken_for), woken_for
         levels, after = watcher.ask("fill", 86, "HIGH", 20)
         assert after is not None, levels
-        print(f"HIGH told {after:.2f} s after the fill")
+        print(f"HIGH reported {after:.2f} s after the fill")
         assert after < 5
         assert levels[0] == "LOW"
         levels, after = watcher.ask("fill", 98, "CRITICAL", 20)
         assert after is not None, levels
-        print(f"CRITICAL told {after:.2f} s after the fill")
+        print(f"CRITICAL reported {after:.2f} s after the fill")
         assert after < 2
 
 
 def test_without_wake_ups_it_sleeps_on(group: Path) -> None:
-    """The same fill, nobody told: it is the kernel that woke the other, not the clock."""
+    """The same fill without wake-ups: it is the kernel that woke the other, not the clock."""
     with watching(group, wakeups=False) as watcher:
         assert watcher.ask("start")[0] == []
         assert watcher.ask("fill", 98, "CRITICAL", 3) == [["LOW"], None]

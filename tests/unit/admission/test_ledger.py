@@ -120,14 +120,14 @@ def test_without_a_budget_the_headroom_counts(make, machine):
     assert ledger.try_reserve("300MiB") is not None
 
 
-def test_what_can_be_reclaimed_is_found_by_a_second_look(make, machine):
+def test_reclaimable_memory_is_found_by_a_second_reading(make, machine):
     """The quick reading does not see it; a request that would be refused is judged by a thorough one."""
     machine.reclaimable = 900 * MIB
     assert make().try_reserve("500MiB") is not None
 
 
-def test_an_old_claim_is_not_passed_because_of_a_quick_look(make, machine, clock):
-    """Which would take it for one that does not fit even alone."""
+def test_an_old_request_is_not_overtaken_because_of_a_quick_reading(make, machine, clock):
+    """A quick reading would take it for one above the capacity."""
     ledger = make(patience=30)
     machine.holds = {os.getpid(): 0}
     held = ledger.reserve("500MiB")

@@ -25,8 +25,8 @@ LINUX_ONLY = {
     "/proc is Linux' own": (
         "unit/compat/test_process_info.py",
         "unit/compat/test_compat_memory_init.py::test_the_status_has_its_three_parts_before_set_up_too",
-        "unit/compat/test_compat_memory_init.py::test_what_cannot_be_read_is_told_and_the_rest_stays",
-        "unit/compat/test_compat_simple_memory_monitor.py::test_processes_that_cannot_be_read_are_told",
+        "unit/compat/test_compat_memory_init.py::test_what_cannot_be_read_is_reported_and_the_rest_stays",
+        "unit/compat/test_compat_simple_memory_monitor.py::test_processes_that_cannot_be_read_are_reported",
         "unit/engine/test_alert_table.py",
         "unit/engine/test_real_readers.py",
         "unit/readers/test_files.py",
@@ -50,7 +50,7 @@ LINUX_ONLY = {
 POSIX_ONLY = {
     "Windows' Python does not take up a TZ": (
         "unit/model/test_serialize.py::test_times_are_iso_8601_with_microseconds_and_offset",
-        "unit/model/test_serialize.py::test_the_hour_that_comes_twice_is_told_apart",
+        "unit/model/test_serialize.py::test_the_hour_that_comes_twice_is_reported_apart",
         "unit/records/test_jsonl.py::test_times_are_iso_8601_with_microseconds_and_offset",
     ),
     "Windows has no permission bits": (
@@ -59,7 +59,7 @@ POSIX_ONLY = {
     ),
     "making a link needs a privilege on Windows": (
         "unit/records/test_jsonl.py::test_no_link_is_followed",
-        "unit/compat/test_compat_simple_memory_monitor.py::test_a_log_that_cannot_be_is_told_at_once",
+        "unit/compat/test_compat_simple_memory_monitor.py::test_a_log_that_cannot_be_is_reported_at_once",
     ),
     "Windows has no pipes in directories": (
         "unit/records/test_jsonl.py::test_a_pipe_has_nothing_to_flush",

@@ -253,7 +253,7 @@ ACTIONS: dict[str, Callable[[], Action]] = {
     "terminate": lambda: Terminate(Targets(PROBE), PROBE),
 }
 #: Where nobody listens: what is told waits, and is named in the log when the action is closed.
-NOBODY = "http://127.0.0.1:9/in"
+UNREACHABLE = "http://127.0.0.1:9/in"
 
 
 def _alerts() -> Action:
@@ -264,8 +264,8 @@ def _alerts() -> Action:
 #: Those that tell the world outside, and need an address for it.
 TELLING: dict[str, Callable[[], Action]] = {
     "alerts": _alerts,
-    "webhook": lambda: Webhook(NOBODY, patience=0.01),
-    "webhooks": lambda: Webhook([NOBODY, NOBODY], patience=0.01, name="webhooks"),
+    "webhook": lambda: Webhook(UNREACHABLE, patience=0.01),
+    "webhooks": lambda: Webhook([UNREACHABLE, UNREACHABLE], patience=0.01, name="webhooks"),
 }
 #: Those that only say what they would do in a dry run.
 HARMING = {"pause", "stop-admitting", "terminate"}

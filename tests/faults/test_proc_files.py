@@ -445,7 +445,7 @@ def test_the_facts_of_a_broken_look_are_not_kept(tree: ProcTree, monkeypatch: py
     reader.close()
 
 
-def test_a_zombie_is_told_from_a_living_process_that_holds_nothing(tree: ProcTree) -> None:
+def test_a_zombie_is_reported_from_a_living_process_that_holds_nothing(tree: ProcTree) -> None:
     """State Z, not a size of zero, makes a zombie of a process."""
     tree.process(5, rss=0)
     assert ProcessReader(5, tree.proc).memory() == ProcessMemory(ProcessKey(5, 100), "worker", 0, 0, 0, 0, 0, 0)

@@ -20,7 +20,7 @@ FULL = RecordError(f"record /var/r.jsonl: {os.strerror(errno.ENOSPC)}; free some
 
 
 @pytest.mark.contract("S0-14")
-def test_a_full_disk_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_reported_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     """The message is the recorder's own, with path and remedy; other receivers miss nothing."""
     clock, full, other, reader = FakeClock(), Keeper(), Keeper(), ScriptedReader([0], VAST)
     warden = Warden([reader], clock=clock, recorders=[full, other])
@@ -33,9 +33,9 @@ def test_a_full_disk_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFix
         full.broken = None
         clock.advance(5.0)
         assert warden.flush()
-    told = [str(FULL), "support.engine.Keeper works again"]
-    assert other.messages(EventKind.TROUBLE) == told
-    assert caplog.messages == told
+    reported = [str(FULL), "support.engine.Keeper works again"]
+    assert other.messages(EventKind.TROUBLE) == reported
+    assert caplog.messages == reported
     assert reader.reads == 106
     assert other.moments() == [1000.0 + n for n in range(106)]
     assert full.moments() == [1000.0, *(1101.0 + n for n in range(5))]

@@ -93,7 +93,7 @@ def test_nothing_is_open_in_a_child(recorder: SqliteRecorder) -> None:
 def test_the_child_has_the_kernels_locks_and_not_the_memory_of_others(path: Path, recorder: SqliteRecorder) -> None:
     """While the child holds the file, the last one else to close it does not take the log away."""
     recorder.record(event("one"))
-    told, tell = os.pipe()
+    reported, tell = os.pipe()
 
     def check() -> None:
         recorder.record(event("child one"))
@@ -103,11 +103,11 @@ def test_the_child_has_the_kernels_locks_and_not_the_memory_of_others(path: Path
         recorder.close()
 
     pid = in_child(check)
-    os.read(told, 1)
+    os.read(reported, 1)
     recorder.close()
     assert path.with_name(path.name + "-wal").exists()
     assert ended_well(pid)
-    os.close(told)
+    os.close(reported)
     os.close(tell)
     assert messages(path) == ["one", "child one", "child two"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from memwarden.guards.resources.managed import managed_temp_directory, managed_tempfile, resource_scope
 
 
-def work(told, go, folder):
+def work(reported, go, folder):
     """One job: tells its paths, goes on making and removing files until it is let go, and looks after its own."""
     number = str(os.getpid())
     with resource_scope(number), managed_tempfile(".mp4") as file, managed_temp_directory() as scratch:
@@ -26,7 +26,7 @@ def work(told, go, folder):
             paths = [file, part, os.path.join(inner, "x")]
             for path in paths:
                 Path(path).write_text(number)
-            os.write(told, (json.dumps([os.getpid(), paths]) + "\n").encode())
+            os.write(reported, (json.dumps([os.getpid(), paths]) + "\n").encode())
             while not os.read(go, 1):  # b"." lets one go
                 pass
             with managed_tempfile() as late:
@@ -46,16 +46,16 @@ def start():
 
 def fork_jobs(count, folder):
     """The jobs by pid with their paths, when all are at work, and what lets them go."""
-    told_read, told = os.pipe()
+    reader, reported = os.pipe()
     go, go_write = os.pipe()
     for _ in range(count):
         if os.fork() == 0:
-            os.close(told_read)
+            os.close(reader)
             os.close(go_write)
-            work(told, go, folder)
-    os.close(told)
+            work(reported, go, folder)
+    os.close(reported)
     os.close(go)
-    with os.fdopen(told_read) as lines:
+    with os.fdopen(reader) as lines:
         return dict(json.loads(next(lines)) for _ in range(count)), go_write
 
 

@@ -547,10 +547,10 @@ def test_a_finally_is_run_to_its_end():
             return self
 
         def __exit__(self, *_):
-            linger()
+            wait_on()
             steps.append("exit")
 
-    def linger():
+    def wait_on():
         until = time.monotonic() + 0.03  # many samples
         while time.monotonic() < until:
             pass
@@ -561,9 +561,9 @@ def test_a_finally_is_run_to_its_end():
             with Closing():
                 kept = [block(LIMIT + MIB)]  # in one call, so that no interruption comes before the clean-up
         finally:
-            linger()
+            wait_on()
             steps.append("finally")
-        linger()
+        wait_on()
         steps.append("behind")
         return kept
 

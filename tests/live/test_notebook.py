@@ -32,7 +32,7 @@ def run(shell, *lines):
     return shell.run_cell("\n".join(lines))
 
 
-def told(capsys):
+def reported(capsys):
     """The figures that were printed: peak, rise and growth in MiB."""
     out = capsys.readouterr().out
     line = re.search(
@@ -46,7 +46,7 @@ def told(capsys):
 def test_peak_and_growth_of_a_cell(shell, capsys):
     """A buffer that was gone at the end is in the peak, one that stays in the growth; names are the cell's."""
     assert run(shell, "%%memwarden", "bytearray(80 << 20)", "kept = bytearray(30 << 20)", "len(kept)").success
-    out, peak, rise, growth = told(capsys)
+    out, peak, rise, growth = reported(capsys)
     assert peak > rise
     assert 79 < rise < 90
     assert 29 < growth < 40
@@ -57,7 +57,7 @@ def test_peak_and_growth_of_a_cell(shell, capsys):
 def test_an_error_of_the_cell_is_its_own(shell, capsys):
     """Shown once in full, told to whoever runs the notebook, and the figures come all the same."""
     result = run(shell, "%%memwarden", "value = 1", "1 / 0")
-    out, *_ = told(capsys)
+    out, *_ = reported(capsys)
     assert isinstance(result.error_in_exec, ZeroDivisionError)
     assert out.count("Traceback (most recent call last)") == 1
     assert "ZeroDivisionError: see above" in out

@@ -130,8 +130,10 @@ outcome = Trim().run(Decision(rule="r", action="trim", reason="", wall=0.0, mono
 print(outcome.done, outcome.message)
 """
     environment = os.environ | {"LD_PRELOAD": library, "PYTHONPATH": str(Path(memwarden.__file__).parents[1])}
-    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("False nothing to trim: another allocator replaces glibc's")
+    reported = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert reported.stdout.startswith("False nothing to trim: another allocator replaces glibc's")
 
 
 @pytest.mark.own_process
@@ -154,15 +156,15 @@ def test_an_emergency_is_relieved_step_by_step(resident: Callable[[], int]) -> N
         keeper = fragmented(30 * MIB)
         at_first = resident()
 
-        told = actions["stop-admitting"].run(decide("stop-admitting"))
-        assert told.done
+        reported = actions["stop-admitting"].run(decide("stop-admitting"))
+        assert reported.done
         assert gate.closed
         for name in ("collect", "trim", "caches"):
             before = resident()
-            told = actions[name].run(decide(name))
-            assert told.done
-            assert before - resident() > 20 * MIB, told.message
-            assert back(told.message) > 20
+            reported = actions[name].run(decide(name))
+            assert reported.done
+            assert before - resident() > 20 * MIB, reported.message
+            assert back(reported.message) > 20
         assert at_first - resident() > 70 * MIB
 
         def grows() -> bool:

@@ -75,10 +75,10 @@ def test_500_jobs_of_which_a_third_is_killed(places):
         timeout=300,
         check=True,
     )
-    told = json.loads(done.stdout)
-    assert (told["jobs"], told["killed"], told["left by the kill"]) == (500, 166, 498)
-    assert told["lost of the living"] == told["living that missed something"] == 0
-    assert told["left after the next start"] == told["left in the end"] == told["starts failed"] == 0
+    reported = json.loads(done.stdout)
+    assert (reported["jobs"], reported["killed"], reported["left by the kill"]) == (500, 166, 498)
+    assert reported["lost of the living"] == reported["living that missed something"] == 0
+    assert reported["left after the next start"] == reported["left in the end"] == reported["starts failed"] == 0
     assert os.listdir(out) == []
     assert list(Path(environment["TMPDIR"]).glob("*/*")) == []
 

@@ -85,7 +85,7 @@ def test_the_processs_own_peak_outlives_every_reset():
     assert ProcessReader().memory().peak >= before
 
 
-def test_threads_are_told_apart():
+def test_threads_are_reported_apart():
     """Each has the peak of its own time, and both say that they were not alone."""
     inside, spiked = threading.Event(), threading.Event()
     calls = {}
@@ -112,7 +112,7 @@ def test_threads_are_told_apart():
 @pytest.mark.contract("W3-11")
 def test_tasks_and_async_generators():
     """Kept what they are, with the peaks of their own time."""
-    told = {}
+    reported = {}
 
     @track
     async def rows():
@@ -122,7 +122,7 @@ def test_tasks_and_async_generators():
         yield 2
 
     async def task(name, size):
-        with track(name) as told[name]:
+        with track(name) as reported[name]:
             spike(size)
             await asyncio.sleep(0)
 
@@ -131,9 +131,9 @@ def test_tasks_and_async_generators():
         return [row async for row in rows()]
 
     assert asyncio.run(main()) == [1, 2]
-    near(told["first"].rise, 64)
-    near(told["second"].rise, 16)
-    assert told["first"].memory.shared == ("second",)
+    near(reported["first"].rise, 64)
+    near(reported["second"].rise, 16)
+    assert reported["first"].memory.shared == ("second",)
 
 
 def test_a_leak_is_evidence():

@@ -118,11 +118,11 @@ def test_the_limit_is_what_alerts_go_by(limit, alerts, caplog):
     service = MemoryMonitoringService(config, 1, readers=[ScriptedReader([look(850), look(900)])], clock=clock)
     service.start()
     clock.advance(5)
-    told = service.analyze()
+    reported = service.analyze()
     service.stop()
     assert sum("usage warning" in record.getMessage() for record in caplog.records) == alerts
-    assert (told["baseline_memory_mb"], told["peak_memory_mb"], told["memory_spikes"]) == (850.0, 900.0, 0)
-    assert told["memory_growth_rate_mb"] == pytest.approx(50 / (told["snapshots_count"] - 1), abs=0.001)
+    assert (reported["baseline_memory_mb"], reported["peak_memory_mb"], reported["memory_spikes"]) == (850.0, 900.0, 0)
+    assert reported["memory_growth_rate_mb"] == pytest.approx(50 / (reported["snapshots_count"] - 1), abs=0.001)
 
 
 @pytest.mark.contract("S3-25", "V-23")

@@ -74,7 +74,7 @@ def test_the_status_has_its_three_parts_before_set_up_too(use):
 
 
 @pytest.mark.contract("S1-49", "W1-10")
-def test_what_cannot_be_read_is_told_and_the_rest_stays(use):
+def test_what_cannot_be_read_is_reported_and_the_rest_stays(use):
     """A sentence with what and why; figures that are known are there, the others are None and not made up."""
     denied = ReadError("meminfo", "/proc/meminfo", "denied")
     monitor, tree = use(denied)

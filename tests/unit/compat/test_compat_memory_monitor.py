@@ -202,7 +202,7 @@ def blind(kernel, **options):
 
 
 @pytest.mark.contract("W4-1", "S4-57")
-def test_what_cannot_be_read_is_told_in_the_line(kernel, heard):
+def test_what_cannot_be_read_is_reported_in_the_line(kernel, heard):
     """No KeyError and no figure that was made up: question marks, and what failed where."""
     monitor = blind(kernel)
     monitor.start_monitoring()
@@ -245,7 +245,7 @@ def test_a_part_that_fails_leaves_the_others(kernel, heard):
     assert monitor.finish_monitoring()["delta_mb"] == 0.0
 
 
-def test_a_system_without_readers_is_told(kernel, heard):
+def test_a_system_without_readers_is_reported(kernel, heard):
     """Where an optional package is missing the line says which."""
 
     def sources():
@@ -307,9 +307,9 @@ def test_a_peak_above_1000_mb_is_a_warning(kernel, heard, peak, warns):
     monitor.start_monitoring()
     kernel.spike(peak)
     monitor.finish_monitoring()
-    told = [record.getMessage() for record in heard.records if record.levelname == "WARNING"]
+    reported = [record.getMessage() for record in heard.records if record.levelname == "WARNING"]
     expected = f"Task {TASK}[42] used significant memory: peak=1000.0MB, delta=+0.0MB"
-    assert told == ([expected] if warns else [])
+    assert reported == ([expected] if warns else [])
 
 
 @pytest.mark.contract("S4-43", "W4-9")
@@ -349,12 +349,12 @@ def test_the_threshold_is_checked(heard, rss, holds):
     sources = [ScriptedReader([container(rss=rss)])]
     assert check_memory_threshold(sources=lambda: sources) is holds
     assert check_memory_threshold(threshold_mb=3000, sources=lambda: sources) is holds
-    told = "Memory threshold exceeded: RSS=3000.0MB, threshold=3000.0MB"
-    assert heard.messages == ([] if holds else [told, told])
+    reported = "Memory threshold exceeded: RSS=3000.0MB, threshold=3000.0MB"
+    assert heard.messages == ([] if holds else [reported, reported])
 
 
 @pytest.mark.contract("S4-51", "W4-1")
-def test_a_threshold_that_cannot_be_checked_is_told(heard):
+def test_a_threshold_that_cannot_be_checked_is_reported(heard):
     """True, since nothing is known against it, and an error in the log."""
     failing = ScriptedReader([ReadError("statm", "/proc/self/statm", "denied")])
     assert check_memory_threshold(threshold_mb=1, sources=lambda: [failing])
@@ -402,8 +402,8 @@ def test_the_worker_has_one_line(heard):
     """In the old words, of the container; question marks where nothing could be read."""
     log_worker_memory_summary(sources=lambda: [ScriptedReader([container()])])
     log_worker_memory_summary(sources=list)
-    told, bare = (re.sub(r"PID=\d+", "PID=7", message) for message in heard.messages)
-    assert told == ("Worker memory summary: PID=7, RSS=256.0MB, Process%=6.2%, System=25.0% (available=3072.0MB)")
+    reported, bare = (re.sub(r"PID=\d+", "PID=7", message) for message in heard.messages)
+    assert reported == ("Worker memory summary: PID=7, RSS=256.0MB, Process%=6.2%, System=25.0% (available=3072.0MB)")
     assert bare == "Worker memory summary: PID=7, RSS=?, Process%=?, System=? (available=?)"
     assert {record.levelname for record in heard.records} == {"INFO"}
 
@@ -465,8 +465,8 @@ def test_small_tasks_do_not_pay_for_it(kernel, monkeypatch):
 
 
 @pytest.mark.contract("S4-41", "S4-39")
-@pytest.mark.parametrize(("freed", "told"), [(10 * MIB, False), (10 * MIB + 1, True), (None, False), (0, False)])
-def test_what_was_freed_has_its_keys_and_is_told(kernel, heard, monkeypatch, freed, told):
+@pytest.mark.parametrize(("freed", "reported"), [(10 * MIB, False), (10 * MIB + 1, True), (None, False), (0, False)])
+def test_what_was_freed_has_its_keys_and_is_reported(kernel, heard, monkeypatch, freed, reported):
     """Above 10 MB, as what really left the process; what could not be measured is None."""
     monkeypatch.setattr(memory_monitor, "_collect", lambda: Freed((1, 2, 3), 900 * MIB, 800 * MIB, freed, "", 0.0))
     assert made(kernel).force_garbage_collection() == {
@@ -476,7 +476,7 @@ def test_what_was_freed_has_its_keys_and_is_told(kernel, heard, monkeypatch, fre
         "objects_collected": 6,
         "collections_by_generation": {"gen0": 1, "gen1": 2, "gen2": 3},
     }
-    assert heard.messages == (["Garbage collection freed 10.0MB (6 objects)"] if told else [])
+    assert heard.messages == (["Garbage collection freed 10.0MB (6 objects)"] if reported else [])
 
 
 @pytest.mark.contract("S4-45")

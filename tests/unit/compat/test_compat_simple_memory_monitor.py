@@ -396,12 +396,12 @@ def test_each_line_is_an_object_with_its_time(make, dial, clock, log):
     monitor.stop()
     lines = log.read_bytes().split(b"\n")
     assert lines.pop() == b""
-    told = [json.loads(line) for line in lines]
-    times = [datetime.fromisoformat(entry["timestamp"]) for entry in told]
+    reported = [json.loads(line) for line in lines]
+    times = [datetime.fromisoformat(entry["timestamp"]) for entry in reported]
     assert times == sorted(times)
-    assert {entry["trend"] for entry in told if "percent" in entry} == {"stable", "increasing"}
-    assert all(float(entry["percent"]) >= 40 for entry in told if "percent" in entry)
-    assert {entry["event_type"] for entry in told if "percent" not in entry} == {"START", "ALERT", "STOP"}
+    assert {entry["trend"] for entry in reported if "percent" in entry} == {"stable", "increasing"}
+    assert all(float(entry["percent"]) >= 40 for entry in reported if "percent" in entry)
+    assert {entry["event_type"] for entry in reported if "percent" not in entry} == {"START", "ALERT", "STOP"}
 
 
 @pytest.mark.contract("S2-37")
@@ -485,7 +485,7 @@ def test_missing_folders_are_made(make, tmp_path):
 
 
 @pytest.mark.contract("W2-5", "S2-59")
-def test_a_log_that_cannot_be_is_told_at_once(make, tmp_path):
+def test_a_log_that_cannot_be_is_reported_at_once(make, tmp_path):
     """Asked for and impossible: start raises, and nothing runs. Links are not followed."""
     (tmp_path / "file").write_text("")
     monitor = make(log_file=tmp_path / "file" / "memory.log")
@@ -758,7 +758,7 @@ def test_processes_are_listed_only_when_asked_for(make, dial, clock, monkeypatch
 
 
 @pytest.mark.contract("W2-4")
-def test_processes_that_cannot_be_read_are_told(tmp_path):
+def test_processes_that_cannot_be_read_are_reported(tmp_path):
     """Kernel threads, ended and unreadable processes are left out; only what was refused or broken is a gap."""
     tree = ProcTree(tmp_path)
     for pid, size in ((10, 30), (11, 50), (12, 0), (13, 40), (14, 20)):
@@ -835,7 +835,7 @@ def _block(clock, log, capsys):
 
 
 @pytest.mark.contract("S2-19", "W2-6")
-def test_a_second_call_that_differs_is_told(only, tmp_path):
+def test_a_second_call_that_differs_is_reported(only, tmp_path):
     """The first call decides; later ones may repeat it or leave things out, and differing ones say in what."""
     monitor = get_monitor(check_interval_seconds=60, alert_threshold_percent=75.0, log_file=tmp_path / "a.log")
     assert (monitor.check_interval_seconds, monitor.alert_threshold_percent) == (60, 75.0)

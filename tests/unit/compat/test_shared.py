@@ -36,18 +36,21 @@ class Diary:
     """What a member is told, and when, counted from 1000."""
 
     def __init__(self, here, interval):
-        self.told = []
-        self.context, self.member = here, Member(self, interval, self.receive, close=lambda: self.told.append("closed"))
+        self.reported = []
+        self.context, self.member = (
+            here,
+            Member(self, interval, self.receive, close=lambda: self.reported.append("closed")),
+        )
 
     def receive(self, event):
         if event.kind is EventKind.SAMPLE:
-            self.told.append(round(event.monotonic - 1000, 3))
+            self.reported.append(round(event.monotonic - 1000, 3))
         elif event.kind in (EventKind.START, EventKind.STOP):
-            self.told.append(event.kind.value)
+            self.reported.append(event.kind.value)
 
     @property
     def samples(self):
-        return [each for each in self.told if not isinstance(each, str)]
+        return [each for each in self.reported if not isinstance(each, str)]
 
     def __enter__(self):
         assert self.context.join(self.member)
@@ -101,8 +104,8 @@ def test_alone_the_interval_is_kept_exactly(here, clock):
     """START, a sample at once and one at each interval, STOP last; then what is to be closed is closed."""
     with Diary(here, 7) as diary:
         clock.advance(30)
-    assert diary.told[:7] == ["start", 0, 7, 14, 21, 28, "stop"]
-    assert set(diary.told[7:]) == {"closed"}
+    assert diary.reported[:7] == ["start", 0, 7, 14, 21, 28, "stop"]
+    assert set(diary.reported[7:]) == {"closed"}
 
 
 def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):
@@ -152,7 +155,7 @@ def test_an_owner_joins_once(here, clock):
     with Diary(here, 10) as diary:
         assert not here.join(Member(diary, 10, diary.receive))
     assert not here.leave(diary)
-    assert diary.told.count("start") == 1
+    assert diary.reported.count("start") == 1
 
 
 def test_many_threads_come_and_go(here, clock):
@@ -174,7 +177,7 @@ def test_many_threads_come_and_go(here, clock):
     assert failures == []
     assert our_threads() == []
     for diary in diaries:
-        assert [each for each in diary.told if isinstance(each, str)][:2] == ["start", "stop"]
+        assert [each for each in diary.reported if isinstance(each, str)][:2] == ["start", "stop"]
 
 
 def test_a_receiver_that_hangs_hurts_nobody_else(here, clock):
@@ -230,17 +233,17 @@ def test_nobody_watches_along_in_a_forked_child(here, clock):
             try:
                 signal.alarm(20)
                 assert not here.has(diary)
-                assert diary.told[-1] == "closed"
-                before = len(diary.told)
+                assert diary.reported[-1] == "closed"
+                before = len(diary.reported)
                 with Diary(here, 10) as own:
                     assert here.warden.flush()
                 assert own.samples == [0]
-                assert len(diary.told) == before
+                assert len(diary.reported) == before
                 os._exit(0)
             finally:
                 os._exit(1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert "closed" not in diary.told
+        assert "closed" not in diary.reported
 
 
 def test_a_warden_that_cannot_start_keeps_nobody(here, monkeypatch):
@@ -254,4 +257,4 @@ def test_a_warden_that_cannot_start_keeps_nobody(here, monkeypatch):
     with pytest.raises(RuntimeError):
         here.join(diary.member)
     assert not here.has(diary)
-    assert diary.told[-1] == "closed"
+    assert diary.reported[-1] == "closed"

@@ -43,7 +43,7 @@ class World:
         line = "avg10={:.2f} avg60=0.00 avg300=0.00 total=1\n"
         self.tree.write("proc/pressure/memory", "some " + line.format(some) + "full " + line.format(full))
 
-    def told(self, seconds: float) -> list[str]:
+    def reported(self, seconds: float) -> list[str]:
         """The alerts of so many seconds, each with its severity; cleared ones have a minus."""
         before = len(self.keeper.events)
         self.clock.advance(seconds)
@@ -67,42 +67,42 @@ def world(tmp_path: Path) -> World:
 def test_usage_growth_and_pressure_are_warned_of_in_two_steps_each(world: World) -> None:
     """Each once when it comes, by its own rule, with warning and critical; and each is told to be over."""
     with world.warden:
-        assert world.told(5) == []
+        assert world.reported(5) == []
         world.be(left=1500)  # 81.25 %
-        assert world.told(3) == ["usage warning/warning"]
+        assert world.reported(3) == ["usage warning/warning"]
         world.be(left=750)  # 90.6 %
-        assert world.told(3) == ["usage critical/critical"]
+        assert world.reported(3) == ["usage critical/critical"]
         world.be(size=201)
-        assert world.told(3) == ["-usage warning", "-usage critical", "growth warning/warning"]
+        assert world.reported(3) == ["-usage warning", "-usage critical", "growth warning/warning"]
         world.be(size=601)
-        assert world.told(3) == ["growth critical/critical"]
+        assert world.reported(3) == ["growth critical/critical"]
         world.be(some=11.0)
-        assert world.told(3) == ["-growth warning", "-growth critical", "stalls warning/warning"]
+        assert world.reported(3) == ["-growth warning", "-growth critical", "stalls warning/warning"]
         world.be(some=30.0, full=12.5)
-        assert world.told(3) == ["stalls critical/critical"]
+        assert world.reported(3) == ["stalls critical/critical"]
         world.be()
-        assert world.told(60) == ["-stalls warning", "-stalls critical"]  # and the usage has had its rest
+        assert world.reported(60) == ["-stalls warning", "-stalls critical"]  # and the usage has had its rest
         world.be(left=450)
-        assert sorted(world.told(3)) == [
+        assert sorted(world.reported(3)) == [
             "available warning/warning",
             "usage critical/critical",
             "usage warning/warning",
         ]
         world.be(left=150)
-        assert world.told(3) == ["available critical/critical"]
+        assert world.reported(3) == ["available critical/critical"]
 
 
 @pytest.mark.contract("W3-7")
 def test_an_alert_rests_before_it_is_repeated(world: World) -> None:
     """Not at each look: usage once a minute, growth once in ten; the episode stays one."""
     with world.warden:
-        assert world.told(2) == []
+        assert world.reported(2) == []
         world.be(left=1500, size=250)
-        told = world.told(599)
-        assert (told.count("usage warning/warning"), told.count("growth warning/warning")) == (10, 1)
-        assert len(told) == 11
-        told = world.told(60)
-        assert (told.count("usage warning/warning"), told.count("growth warning/warning")) == (1, 1)
+        reported = world.reported(599)
+        assert (reported.count("usage warning/warning"), reported.count("growth warning/warning")) == (10, 1)
+        assert len(reported) == 11
+        reported = world.reported(60)
+        assert (reported.count("usage warning/warning"), reported.count("growth warning/warning")) == (1, 1)
     repeats = [
         event.value.repeat for event in world.keeper.of(EventKind.DECISION) if event.value.rule == "usage warning"
     ]
@@ -117,4 +117,4 @@ def test_the_table_is_data(world: World) -> None:
     with world.warden:
         world.warden.use_rules(softer)
         world.be(left=3900)
-        assert world.told(3) == ["usage warning/warning"]
+        assert world.reported(3) == ["usage warning/warning"]

@@ -95,7 +95,7 @@ def test_the_loop_goes_on_while_it_waits(warden: Warden) -> None:
 
 
 @pytest.mark.parametrize("while_waiting", [False, True])
-def test_the_loop_ends_when_it_is_told_to_stop(warden: Warden, clock: FakeClock, while_waiting: bool) -> None:
+def test_the_loop_ends_when_it_is_reported_to_stop(warden: Warden, clock: FakeClock, while_waiting: bool) -> None:
     """Between two readings, where others wait, and while it waits for one."""
 
     async def main() -> int:
@@ -271,8 +271,8 @@ def test_a_warden_that_ran_runs_on(warden: Warden) -> None:
     assert no_thread_is_left()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+@pytest.mark.parametrize("reported", [True, False])
+def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.MonkeyPatch, reported: bool) -> None:
     """Stopped by somebody else, it gives no more readings; also where a hanging receiver kept the word from us."""
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.02)
 
@@ -280,7 +280,7 @@ def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.Monke
         got = []
         async for reading in awatch(warden=warden):
             got.append(reading)
-            if not told:
+            if not reported:
                 warden._dispatcher._all.clear()
                 warden._dispatcher._change(lambda now: now)
             await asyncio.to_thread(warden.stop)

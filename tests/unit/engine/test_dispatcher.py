@@ -143,15 +143,15 @@ def test_after_an_overflow_samples_pass_again(dispatcher: Dispatcher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (ValueError("boom"), "bad raised ValueError('boom')"),
         (RecordError("record /r: no space", path="/r"), "record /r: no space"),
         (SystemExit(1), "bad raised SystemExit(1)"),
     ],
 )
-def test_a_receiver_that_raises_is_told_once_and_once_when_it_works_again(
-    dispatcher: Dispatcher, error: BaseException, told: str
+def test_a_receiver_that_raises_is_reported_once_and_once_when_it_works_again(
+    dispatcher: Dispatcher, error: BaseException, reported: str
 ) -> None:
     """Even one that asks to exit ends no thread and keeps no event from the others."""
     bad, keeper = Keeper(), Keeper()
@@ -164,7 +164,7 @@ def test_a_receiver_that_raises_is_told_once_and_once_when_it_works_again(
         assert dispatcher.flush(SOON)
         assert dispatcher.flush(SOON)  # what is told of the first is queued behind it
     dispatcher.stop(SOON)
-    assert keeper.messages(EventKind.TROUBLE) == [told, "bad works again"]
+    assert keeper.messages(EventKind.TROUBLE) == [reported, "bad works again"]
     assert len(keeper.of(EventKind.LEVEL)) == 6
     assert len(bad.of(EventKind.LEVEL)) == 3
 
@@ -335,8 +335,8 @@ def test_what_still_waits_at_the_end_comes_before_the_last_event(dispatcher: Dis
     dispatcher.start()
     assert keeper.wait_for(lambda: len(keeper.events) == 5)
     assert dispatcher.stop(SOON) == []
-    told = [each.message or each.kind.value for each in keeper.events]
-    assert told == ["first", "ends raised ValueError('boom')", "second", "ends works again", "stop"]
+    reported = [each.message or each.kind.value for each in keeper.events]
+    assert reported == ["first", "ends raised ValueError('boom')", "second", "ends works again", "stop"]
     assert keeper.closed == 1
 
 

@@ -41,11 +41,11 @@ def decision(now: float, **changes: Any) -> Event:
     return Event(EventKind.DECISION, WALL + now, now, "", made)
 
 
-def decided(told: Iterable[ReplayedEvent]) -> list[tuple[float, str, bool, bool]]:
+def decided(reported: Iterable[ReplayedEvent]) -> list[tuple[float, str, bool, bool]]:
     """Moment and action of each decision, whether it was made then, and whether it is made now."""
     return [
         (each.event.monotonic, each.event.value.action, each.live, each.replayed)
-        for each in told
+        for each in reported
         if each.event.kind is EventKind.DECISION
     ]
 
@@ -76,9 +76,9 @@ def test_rules_of_then_are_followed_until_they_are_replaced() -> None:
     """As the record says, at the look where they were."""
     later = Event(EventKind.RULES, WALL, 5.0, "", None, {"rules": []})
     events = [start([RULE]), reading(1, 850), later, reading(20, 850)]
-    told = list(Replay().run(events))
-    assert decided(told) == [(1, "notify", False, True)]
-    assert [each.event.kind for each in told][-1] is EventKind.CLEARED
+    reported = list(Replay().run(events))
+    assert decided(reported) == [(1, "notify", False, True)]
+    assert [each.event.kind for each in reported][-1] is EventKind.CLEARED
 
 
 def test_a_new_start_begins_anew_and_one_that_goes_on_does_not() -> None:
@@ -104,8 +104,8 @@ def test_a_start_that_is_no_watch_changes_nothing() -> None:
 def test_steps_go_on_where_nobody_answered_then() -> None:
     """What was not decided then has no outcome in the record: it is taken to have answered at once."""
     new = Rule(name="new", when="used > 90%", escalate=["collect", "trim"], step=2)
-    told = Replay([new]).run([start(), *[reading(now, 950) for now in range(1, 8)]])
-    assert [(moment, action) for moment, action, *_ in decided(told)] == [(1, "collect"), (4, "trim"), (7, "trim")]
+    reported = Replay([new]).run([start(), *[reading(now, 950) for now in range(1, 8)]])
+    assert [(moment, action) for moment, action, *_ in decided(reported)] == [(1, "collect"), (4, "trim"), (7, "trim")]
 
 
 def test_a_step_that_never_answered_is_waited_for() -> None:
@@ -116,8 +116,8 @@ def test_a_step_that_never_answered_is_waited_for() -> None:
     assert [(moment, action) for moment, action, *_ in decided(Replay().run(events))] == [(1, "collect")]
     outcome = Outcome(decision=first.value, done=True, message="")
     events.insert(5, Event(EventKind.OUTCOME, WALL, 3.5, "", outcome))
-    told = decided(Replay().run([*events, reading(8, 950)]))
-    assert [(moment, action) for moment, action, *_ in told] == [(1, "collect"), (6, "trim")]
+    reported = decided(Replay().run([*events, reading(8, 950)]))
+    assert [(moment, action) for moment, action, *_ in reported] == [(1, "collect"), (6, "trim")]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_whether_an_action_can_be_taken_back_is_as_it_was_then(details: dict[str
     """Where the record knows it, else as it ships."""
     new = Rule(name="new", when="used > 80%", then="pause")
     begin = start()._replace(details={"rules": [], **details})
-    told = list(Replay([new], reversible=["pause"]).run([begin, reading(1, 850), reading(2, 100)]))
-    undos = [each.event.value.undo for each in told if each.event.kind is EventKind.DECISION]
+    reported = list(Replay([new], reversible=["pause"]).run([begin, reading(1, 850), reading(2, 100)]))
+    undos = [each.event.value.undo for each in reported if each.event.kind is EventKind.DECISION]
     assert undos == [False, True] if undone else [False]
 
 
@@ -146,7 +146,7 @@ def test_what_was_told_at_a_look_that_is_not_recorded_is_counted() -> None:
     assert (replay.samples, replay.unseen, replay.dropped) == (2, 1, True)
 
 
-def test_a_rule_of_a_newer_memwarden_is_told() -> None:
+def test_a_rule_of_a_newer_memwarden_is_reported() -> None:
     """With the way out."""
     begin = Event(EventKind.START, WALL, 0.0, "", None, {"rules": [{"name": "r", "when": "moon > 80%"}]})
     with pytest.raises(SettingsError, match=r"a rule of the record: .*moon.*--rules FILE"):

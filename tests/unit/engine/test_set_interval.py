@@ -35,9 +35,9 @@ def warden(clock, reader):
 @pytest.fixture
 def times(warden, clock):
     """When samples were told, counted from the start."""
-    told = []
-    warden.subscribe(lambda event: told.append(event.monotonic - 1000) if event.kind is EventKind.SAMPLE else None)
-    return told
+    reported = []
+    warden.subscribe(lambda event: reported.append(event.monotonic - 1000) if event.kind is EventKind.SAMPLE else None)
+    return reported
 
 
 def test_asked_at_once(warden, clock, times):

@@ -60,10 +60,10 @@ def test_what_several_readers_see_becomes_one_sample() -> None:
     assert reading.assessment.binding == (asked, 400)
 
 
-def test_a_level_is_told_when_it_changes() -> None:
+def test_a_level_is_reported_when_it_changes() -> None:
     """The first one, then only changes, with what it was before."""
-    told = events_of(tick_of([ScriptedReader([100, 100, 960, 960])]), 4, EventKind.LEVEL)
-    assert told == [["LOW"], [], ["CRITICAL, was LOW"], []]
+    reported = events_of(tick_of([ScriptedReader([100, 100, 960, 960])]), 4, EventKind.LEVEL)
+    assert reported == [["LOW"], [], ["CRITICAL, was LOW"], []]
 
 
 def test_a_level_event_carries_the_verdict() -> None:
@@ -96,14 +96,14 @@ def test_a_reader_that_raises_anything_is_a_gap_and_the_others_are_read(error: E
     assert gap in [event.value for event in events]
 
 
-def test_a_gap_is_told_once_and_so_is_its_end() -> None:
+def test_a_gap_is_reported_once_and_so_is_its_end() -> None:
     """However many looks it lasts; when it comes again it is told again."""
     tick = tick_of([ScriptedReader([100, DENIED, DENIED, DENIED, 100, 100, DENIED])])
-    told: list[list[EventKind]] = []
+    reported: list[list[EventKind]] = []
     for _ in range(7):
         kinds = [event.kind for event in tick(0.0)[1]]
-        told.append([kind for kind in kinds if kind in (EventKind.GAP, EventKind.GAP_CLOSED)])
-    assert told == [[], [EventKind.GAP], [], [], [EventKind.GAP_CLOSED], [], [EventKind.GAP]]
+        reported.append([kind for kind in kinds if kind in (EventKind.GAP, EventKind.GAP_CLOSED)])
+    assert reported == [[], [EventKind.GAP], [], [], [EventKind.GAP_CLOSED], [], [EventKind.GAP]]
 
 
 def test_a_gap_for_another_reason_is_another_gap() -> None:
@@ -111,15 +111,15 @@ def test_a_gap_for_another_reason_is_another_gap() -> None:
     gone = ReadError("meminfo", "/proc/meminfo", "gone")
     tick = tick_of([ScriptedReader([DENIED, gone])])
     tick(0.0)
-    told = [(e.kind, e.value.why) for e in tick(0.0)[1] if isinstance(e.value, Gap)]
-    assert sorted(told, key=str) == [(EventKind.GAP, "gone"), (EventKind.GAP_CLOSED, "denied")]
+    reported = [(e.kind, e.value.why) for e in tick(0.0)[1] if isinstance(e.value, Gap)]
+    assert sorted(reported, key=str) == [(EventKind.GAP, "gone"), (EventKind.GAP_CLOSED, "denied")]
 
 
 def test_words_that_change_are_no_new_gap() -> None:
     """A detail that counts something would otherwise be told on every look."""
     script = [ReadError("statm", "/proc/7", "malformed", f"line {n}") for n in range(5)]
-    told = events_of(tick_of([ScriptedReader(script)]), 5, EventKind.GAP)
-    assert [len(each) for each in told] == [1, 0, 0, 0, 0]
+    reported = events_of(tick_of([ScriptedReader(script)]), 5, EventKind.GAP)
+    assert [len(each) for each in reported] == [1, 0, 0, 0, 0]
 
 
 def test_where_nothing_can_be_read_the_level_stays() -> None:

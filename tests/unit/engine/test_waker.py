@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import memwarden.engine.waker as bells
+import memwarden.engine.waker as wakers
 from memwarden.engine.waker import LONGEST_SECONDS, MERGE_SECONDS, Waker
 from memwarden.model.facts import CgroupMemory
 from support.engine import SOON
@@ -69,7 +69,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 @pytest.fixture(params=["deaf to the kernel", pytest.param("listening", marks=KERNEL)])
-def bell(request: pytest.FixtureRequest) -> Iterator[Waker]:
+def the_waker(request: pytest.FixtureRequest) -> Iterator[Waker]:
     """A bell; with a wake-up that never fires, and without."""
     made = Waker()
     if request.param == "listening":
@@ -85,31 +85,31 @@ def later(call: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_it_rings_until_it_is_cleared(bell: Waker) -> None:
+def test_it_rings_until_it_is_cleared(the_waker: Waker) -> None:
     """Before the wait, during it, and at every wait until somebody clears; then a wait takes its time."""
-    assert not bell.is_set()
-    assert not bell.wait(0.001)
-    bell.set()
-    bell.set()
-    assert bell.is_set()
-    assert bell.wait(SOON)
-    assert bell.wait(SOON)
-    bell.clear()
-    assert not bell.is_set()
+    assert not the_waker.is_set()
+    assert not the_waker.wait(0.001)
+    the_waker.set()
+    the_waker.set()
+    assert the_waker.is_set()
+    assert the_waker.wait(SOON)
+    assert the_waker.wait(SOON)
+    the_waker.clear()
+    assert not the_waker.is_set()
     begun = time.monotonic()
-    assert not bell.wait(0.02)
+    assert not the_waker.wait(0.02)
     assert time.monotonic() - begun >= 0.019
-    ringing = later(bell.set)
-    assert bell.wait(SOON)
-    assert not bell.woken
+    ringing = later(the_waker.set)
+    assert the_waker.wait(SOON)
+    assert not the_waker.woken
     ringing.join()
 
 
-def test_a_ring_ends_a_wait_of_a_year(bell: Waker) -> None:
+def test_a_ring_ends_a_wait_of_a_year(the_waker: Waker) -> None:
     """However long the interval, stop() is prompt: a poll by itself takes no more than 24 days."""
-    ringing = later(bell.set)
+    ringing = later(the_waker.set)
     begun = time.monotonic()
-    assert bell.wait(365 * 86400.0)
+    assert the_waker.wait(365 * 86400.0)
     assert time.monotonic() - begun < SOON
     ringing.join()
 
@@ -117,21 +117,21 @@ def test_a_ring_ends_a_wait_of_a_year(bell: Waker) -> None:
 @KERNEL
 def test_a_poll_of_a_year_is_made_of_days(pipe: Pipe) -> None:
     """And together they take the year, not a day."""
-    bell, asked = Waker(), []
+    the_waker, asked = Waker(), []
 
     class Poll:
         def poll(self, milliseconds: float) -> list[tuple[int, int]]:
             asked.append(milliseconds)
             return []
 
-    bell.listen([pipe])  # type: ignore[list-item]
-    bell._poll = Poll()
-    assert not bell.wait(2.5 * LONGEST_SECONDS)
+    the_waker.listen([pipe])  # type: ignore[list-item]
+    the_waker._poll = Poll()
+    assert not the_waker.wait(2.5 * LONGEST_SECONDS)
     assert asked == [LONGEST_SECONDS * 1000, LONGEST_SECONDS * 1000, LONGEST_SECONDS * 500]
-    bell.close()
+    the_waker.close()
 
 
-def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Waker) -> None:
+def test_rings_from_many_threads_are_never_lost_and_break_nothing(the_waker: Waker) -> None:
     """What was rung for is seen after the clear, every wait ends, and none ends early without a ring."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -141,7 +141,7 @@ def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Waker) -
     def ringer(number: int) -> None:
         for _ in range(2000):
             rung[number] += 1
-            bell.set()
+            the_waker.set()
         done.set()
 
     threads = [threading.Thread(target=ringer, args=(number,)) for number in range(3)]
@@ -152,8 +152,8 @@ def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Waker) -
         early = 0
         while seen != [2000, 2000, 2000]:
             before = time.monotonic()
-            if bell.wait(SOON):
-                bell.clear()
+            if the_waker.wait(SOON):
+                the_waker.clear()
                 seen = list(rung)  # as a warden reads the new interval
             elif time.monotonic() - before < SOON / 2:
                 early += 1
@@ -164,109 +164,109 @@ def test_rings_from_many_threads_are_never_lost_and_break_nothing(bell: Waker) -
         for thread in threads:
             thread.join()
     assert early == 0
-    if bell.is_set():
-        bell.clear()
-    while bell.wait(0.001):  # who rang while another ring was cleared rings once more, and not for ever
-        bell.clear()
-    assert not bell.wait(0.001)
+    if the_waker.is_set():
+        the_waker.clear()
+    while the_waker.wait(0.001):  # who rang while another ring was cleared rings once more, and not for ever
+        the_waker.clear()
+    assert not the_waker.wait(0.001)
 
 
 @KERNEL
 def test_the_kernel_wakes_without_a_ring(pipe: Pipe) -> None:
     """The wait ends, says why, and takes note of the event so that the next one can wake."""
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
-    assert bell.listening == ("pipe",)
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
+    assert the_waker.listening == ("pipe",)
     firing = later(pipe.fire)
-    assert not bell.wait(SOON)
-    assert bell.woken
+    assert not the_waker.wait(SOON)
+    assert the_waker.woken
     assert pipe.cleared == 1
     firing.join()
-    bell.close()
+    the_waker.close()
 
 
 @KERNEL
 def test_a_wake_up_and_a_ring_at_once_count_as_both(pipe: Pipe) -> None:
     """Neither hides the other."""
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
     pipe.fire()
-    later(bell.set).join()
-    assert bell.wait(SOON)  # a ring is looked at first
-    bell.clear()
-    assert not bell.wait(SOON)
-    assert bell.woken
-    bell.close()
+    later(the_waker.set).join()
+    assert the_waker.wait(SOON)  # a ring is looked at first
+    the_waker.clear()
+    assert not the_waker.wait(SOON)
+    assert the_waker.woken
+    the_waker.close()
 
 
 @KERNEL
 def test_a_ring_from_before_it_listened_still_rings(pipe: Pipe) -> None:
     """A stop that comes while wake-ups are being registered is not forgotten."""
-    bell = Waker()
-    bell.set()
-    bell.listen([pipe])  # type: ignore[list-item]
-    assert bell.wait(SOON)
-    bell.clear()
-    assert not bell.wait(0.001)
-    bell.close()
+    the_waker = Waker()
+    the_waker.set()
+    the_waker.listen([pipe])  # type: ignore[list-item]
+    assert the_waker.wait(SOON)
+    the_waker.clear()
+    assert not the_waker.wait(0.001)
+    the_waker.close()
 
 
 @KERNEL
 def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group that thrashes tells without end: looks come a hundred times a second at most, yet a ring is heard."""
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
     pipe.fire()
-    assert not bell.wait(SOON)
+    assert not the_waker.wait(SOON)
     wakes = 0
     begun = time.monotonic()
     while time.monotonic() - begun < 10 * MERGE_SECONDS:
         pipe.fire()
-        assert not bell.wait(SOON)
-        wakes += bell.woken
+        assert not the_waker.wait(SOON)
+        wakes += the_waker.woken
     assert 1 <= wakes <= 11
     # A clock that stands still keeps it deaf: a ring ends the wait all the same, and a short time-out is kept.
-    monkeypatch.setattr(bells, "monotonic", lambda: bell._woken_at)
+    monkeypatch.setattr(wakers, "monotonic", lambda: the_waker._woken_at)
     pipe.fire()
     begun = time.monotonic()
-    assert not bell.wait(MERGE_SECONDS / 2)
+    assert not the_waker.wait(MERGE_SECONDS / 2)
     assert time.monotonic() - begun >= MERGE_SECONDS / 2 - 0.001
-    assert not bell.woken
-    bell.set()
-    assert bell.wait(MERGE_SECONDS / 2)
-    bell.close()
+    assert not the_waker.woken
+    the_waker.set()
+    assert the_waker.wait(MERGE_SECONDS / 2)
+    the_waker.close()
 
 
 @KERNEL
 def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
     """It wakes for the last time, is given back and told of no more; the others stay."""
     other = Pipe("other")
-    bell = Waker()
-    bell.listen([pipe, other])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([pipe, other])  # type: ignore[list-item]
     pipe.dead = True
     pipe.fire()
-    assert not bell.wait(SOON)
-    assert bell.woken
-    assert (pipe.closed, bell.listening) == (1, ("other",))
-    assert not bell.wait(3 * MERGE_SECONDS)
-    assert not bell.woken
+    assert not the_waker.wait(SOON)
+    assert the_waker.woken
+    assert (pipe.closed, the_waker.listening) == (1, ("other",))
+    assert not the_waker.wait(3 * MERGE_SECONDS)
+    assert not the_waker.woken
     other.fire()
-    assert not bell.wait(SOON)
-    assert bell.woken
-    bell.close()
+    assert not the_waker.wait(SOON)
+    assert the_waker.woken
+    the_waker.close()
     assert other.closed == 1
 
 
 @KERNEL
 def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
     """Thresholds are to follow the file cache."""
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
     groups: list[CgroupMemory] = []
-    bell.follow(groups)
+    the_waker.follow(groups)
     assert pipe.followed == [groups]
-    bell.close()
-    bell.follow(groups)
+    the_waker.close()
+    the_waker.follow(groups)
     assert len(pipe.followed) == 1
 
 
@@ -274,23 +274,23 @@ def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
 def test_closing_gives_every_descriptor_back(pipe: Pipe) -> None:
     """Also twice; a ring or a wait afterwards harms nobody."""
     before = descriptors()
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
     assert descriptors() == before + 1
-    bell.close()
-    bell.close()
+    the_waker.close()
+    the_waker.close()
     assert descriptors() == before - 2
-    assert bell.listening == ()
-    bell.set()
-    assert bell.wait(SOON)
+    assert the_waker.listening == ()
+    the_waker.set()
+    assert the_waker.wait(SOON)
 
 
 @KERNEL
 def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
     """Closing waits for the ring that is under way: its number may be a file of the program right after."""
     ringing, go_on = threading.Event(), threading.Event()
-    bell = Waker()
-    bell.listen([Pipe()])  # type: ignore[list-item]
+    the_waker = Waker()
+    the_waker.listen([Pipe()])  # type: ignore[list-item]
     write = os.eventfd_write
 
     def slow(fd: int, value: int) -> None:
@@ -302,13 +302,13 @@ def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
 
     def ring() -> None:
         try:
-            bell.set()
+            the_waker.set()
         except BaseException as error:
             failed.append(error)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "eventfd_write", slow)
-        ringer, closer = threading.Thread(target=ring), threading.Thread(target=bell.close)
+        ringer, closer = threading.Thread(target=ring), threading.Thread(target=the_waker.close)
         ringer.start()
         assert ringing.wait(SOON)
         closer.start()
@@ -325,21 +325,21 @@ def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
 def test_in_a_child_it_can_be_closed_whoever_held_it(pipe: Pipe) -> None:
     """A thread that rang when the process forked did not come along; the copies go, the parent's stay."""
     before = set(os.listdir("/proc/self/fd"))
-    bell = Waker()
-    bell.listen([pipe])  # type: ignore[list-item]
-    with bell._writing:
+    the_waker = Waker()
+    the_waker.listen([pipe])  # type: ignore[list-item]
+    with the_waker._writing:
         pid = os.fork()
         if pid == 0:
-            closing = threading.Thread(target=bell.after_fork, daemon=True)  # not the thread that holds the lock
+            closing = threading.Thread(target=the_waker.after_fork, daemon=True)  # not the thread that holds the lock
             closing.start()
             closing.join(SOON)
             # Not their number: what others have open may close itself in a child, too.
             os._exit(0 if not closing.is_alive() and set(os.listdir("/proc/self/fd")) <= before else 1)
     assert os.waitpid(pid, 0)[1] == 0
     pipe.fire()
-    assert not bell.wait(SOON)
-    assert bell.woken
-    bell.close()
+    assert not the_waker.wait(SOON)
+    assert the_waker.woken
+    the_waker.close()
 
 
 @KERNEL
@@ -350,30 +350,30 @@ def test_without_a_descriptor_left_it_goes_on_by_time(pipe: Pipe, monkeypatch: p
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(os, "eventfd", none_left)
-    bell = Waker()
+    the_waker = Waker()
     with pytest.raises(OSError, match="open files"):
-        bell.listen([pipe])  # type: ignore[list-item]
-    assert (pipe.closed, bell.listening) == (1, ())
-    ringing = later(bell.set)
-    assert bell.wait(SOON)
+        the_waker.listen([pipe])  # type: ignore[list-item]
+    assert (pipe.closed, the_waker.listening) == (1, ())
+    ringing = later(the_waker.set)
+    assert the_waker.wait(SOON)
     ringing.join()
 
 
 def test_nothing_to_listen_to_costs_nothing() -> None:
     """Where the kernel refuses everything there is no descriptor, and no poll."""
     before = descriptors()
-    bell = Waker()
-    bell.listen([])
+    the_waker = Waker()
+    the_waker.listen([])
     assert descriptors() == before
-    assert not bell.wait(0.001)
+    assert not the_waker.wait(0.001)
 
 
 @KERNEL
 def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor stays the bell's until the ring is over: its number may be another file's a moment later."""
-    bell = Waker()
-    bell.listen([Pipe()])
-    closing = threading.Thread(target=bell.close)
+    the_waker = Waker()
+    the_waker.listen([Pipe()])
+    closing = threading.Thread(target=the_waker.close)
     write = os.eventfd_write
 
     def slowly(fd: int, value: int) -> None:
@@ -383,8 +383,8 @@ def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pyte
         write(fd, value)
 
     monkeypatch.setattr(os, "eventfd_write", slowly)
-    bell.set()
+    the_waker.set()
     closing.join(SOON)
     assert not closing.is_alive()
-    bell.set()  # and there is nothing left to write to
-    assert bell.is_set()
+    the_waker.set()  # and there is nothing left to write to
+    assert the_waker.is_set()

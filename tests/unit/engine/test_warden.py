@@ -225,8 +225,8 @@ def test_an_unconfirmed_crossing_is_confirmed_a_second_later(make: Make, clock: 
     warden = make([ScriptedReader([0, 0, big * 85 // 100], big)], interval=300.0).start()
     clock.advance(610.0)
     assert warden.flush()
-    told = [event.monotonic for event in keeper.of(EventKind.LEVEL)]
-    assert told == [1000.0, 1603.0]
+    reported = [event.monotonic for event in keeper.of(EventKind.LEVEL)]
+    assert reported == [1000.0, 1603.0]
     assert keeper.messages(EventKind.LEVEL) == ["LOW", "HIGH, was LOW"]
 
 
@@ -249,7 +249,7 @@ def test_a_warden_that_starts_again_assumes_a_rate_again(make: Make, clock: Fake
 
 
 @pytest.mark.contract("S2-22", "W2-1")
-def test_start_is_told_first_and_then_one_first_look(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_start_is_reported_first_and_then_one_first_look(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """When `start()` returns the look was taken, and every reading is taken on one thread."""
     threads: list[str] = []
 
@@ -274,25 +274,25 @@ def test_start_is_told_first_and_then_one_first_look(make: Make, clock: FakeCloc
 @pytest.mark.contract("S2-22")
 def test_what_the_program_tells_is_in_the_samples(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """Once for each sample, on the thread that looks; a function that raises is a gap, and costs no look."""
-    told: list[str] = []
+    reported: list[str] = []
 
     def program() -> ProgramMemory | None:
-        told.append(threading.current_thread().name)
-        if len(told) == 3:
+        reported.append(threading.current_thread().name)
+        if len(reported) == 3:
             raise ZeroDivisionError
-        return ProgramMemory(calls=len(told), collections=0)
+        return ProgramMemory(calls=len(reported), collections=0)
 
     with make(program=program, shortest=1):
         clock.advance(3)
     samples = [event.value.sample for event in keeper.of(EventKind.SAMPLE)]
     assert [sample.program and sample.program.calls for sample in samples] == [1, 2, None, 4]
-    assert set(told) == {"memwarden-sampler"}
+    assert set(reported) == {"memwarden-sampler"}
     (gap,) = samples[2].gaps
     assert (gap.what, gap.why) == ("program", "broken")
     assert "ZeroDivisionError" in gap.detail
 
 
-def test_registered_caches_of_the_own_program_are_told() -> None:
+def test_registered_caches_of_the_own_program_are_reported() -> None:
     """Where it watches itself; one that watches something else leaves them out."""
     warden, other = Warden(), Warden([ScriptedReader((0,), VAST)])
     for each in (warden, other):
@@ -353,13 +353,13 @@ def test_what_passes_between_threads_cannot_be_changed(make: Make, clock: FakeCl
                 setattr(event.value, field, None)
 
 
-def test_levels_gaps_and_their_ends_are_told_once(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_levels_gaps_and_their_ends_are_reported_once(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """In the order in which they come, between the samples."""
     warden = make((0, DENIED, DENIED, DENIED, 0, 980), 1000, interval=1.0).start()
     clock.advance(6.0)
     assert warden.flush()
-    told = [event for event in keeper.events if event.kind not in (EventKind.SAMPLE, EventKind.START)]
-    assert [(event.kind, event.message) for event in told] == [
+    reported = [event for event in keeper.events if event.kind not in (EventKind.SAMPLE, EventKind.START)]
+    assert [(event.kind, event.message) for event in reported] == [
         (EventKind.LEVEL, "LOW"),
         (EventKind.GAP, "meminfo cannot be read: denied (/proc/meminfo)"),
         (EventKind.GAP_CLOSED, "meminfo can be read again (/proc/meminfo)"),
@@ -375,8 +375,14 @@ def test_a_rule_decides_acts_and_tells_what_came_of_it(make: Make, clock: FakeCl
     warden.start()
     clock.advance(11.5)
     assert warden.flush()
-    told = [kind for kind in keeper.kinds() if kind in (EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME)]
-    assert told[1:] == [EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME, EventKind.DECISION, EventKind.OUTCOME]
+    reported = [kind for kind in keeper.kinds() if kind in (EventKind.LEVEL, EventKind.DECISION, EventKind.OUTCOME)]
+    assert reported[1:] == [
+        EventKind.LEVEL,
+        EventKind.DECISION,
+        EventKind.OUTCOME,
+        EventKind.DECISION,
+        EventKind.OUTCOME,
+    ]
     first, second = action.runs
     assert 10.0 <= second.monotonic - first.monotonic < 10.1
     for outcome, decision in zip(keeper.of(EventKind.OUTCOME), action.runs, strict=True):
@@ -451,7 +457,7 @@ def test_a_broken_reader_costs_a_gap_and_nothing_else(make: Make, clock: FakeClo
 
 @pytest.mark.contract("S0-14")
 @pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(1)])
-def test_a_broken_recorder_is_told_once_and_the_others_go_on(
+def test_a_broken_recorder_is_reported_once_and_the_others_go_on(
     make: Make, clock: FakeClock, keeper: Keeper, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     """What it says goes to every other recorder and into the log; so does the news that it works again."""
@@ -467,15 +473,15 @@ def test_a_broken_recorder_is_told_once_and_the_others_go_on(
         clock.advance(2.0)
         assert warden.flush()
         assert warden.flush()
-    told = [f"support.engine.Keeper raised {error!r}", "support.engine.Keeper works again"]
-    assert other.messages(EventKind.TROUBLE) == told
-    assert caplog.messages == told
+    reported = [f"support.engine.Keeper raised {error!r}", "support.engine.Keeper works again"]
+    assert other.messages(EventKind.TROUBLE) == reported
+    assert caplog.messages == reported
     assert other.moments() == [1000.0 + n for n in range(7)]
     assert keeper.moments() == [1000.0, 1005.0, 1006.0]
 
 
 @pytest.mark.parametrize("from_the_first", [True, False])
-def test_a_broken_detector_is_told_once_and_looking_goes_on(
+def test_a_broken_detector_is_reported_once_and_looking_goes_on(
     make: Make, clock: FakeClock, keeper: Keeper, from_the_first: bool
 ) -> None:
     """Even one that is broken from the first look on does not make `start()` raise."""
@@ -782,7 +788,7 @@ def test_a_machine_without_a_thread_to_spare_says_so(
 # --- subscribers, events of one's own, status ----------------------------------------------------------
 
 
-def test_a_subscription_ends_when_it_is_told_to(make: Make, clock: FakeClock) -> None:
+def test_a_subscription_ends_when_it_is_reported_to(make: Make, clock: FakeClock) -> None:
     """Between, a subscriber gets every event; the same one can be subscribed again."""
     warden, mine = make().start(), Keeper()
     warden.flush()
@@ -904,12 +910,12 @@ def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
 
 def test_status_does_not_wait_for_a_receiver_that_hangs(clock: FakeClock) -> None:
     """Half a second at most, then it tells what is counted; inside a receiver it does not wait at all."""
-    hold, counted, told = threading.Event(), Statistics(), []
+    hold, counted, reported = threading.Event(), Statistics(), []
     warden = Warden([ScriptedReader([100])], clock=clock, recorders=[counted])
-    end = warden.subscribe(lambda event: told.append(warden.status()["statistics"]["readings"]))
+    end = warden.subscribe(lambda event: reported.append(warden.status()["statistics"]["readings"]))
     with warden:
         assert warden.flush()
-        assert told
+        assert reported
         end()
         warden.subscribe(lambda event: hold.wait(SOON))
         clock.advance(1.0)
@@ -988,7 +994,7 @@ class Leaks:
 
 
 @pytest.mark.contract("S2-16", "V-15", "S2-61")
-def test_a_leak_is_told_when_its_verdict_is_entered(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_a_leak_is_reported_when_its_verdict_is_entered(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """Suspected and then confirmed, each once, long before the memory is gone; a rule follows, and status tells all."""
     acts = Doing()
     rule = Rule(name="leak", when="leak >= confirmed", then="act", rest=float("inf"))
@@ -996,10 +1002,10 @@ def test_a_leak_is_told_when_its_verdict_is_entered(make: Make, clock: FakeClock
     for _ in range(210):
         clock.advance(60.0)
     assert warden.flush()
-    told = keeper.of(EventKind.LEAK)
-    assert [event.value.stage.value for event in told] == ["suspected", "confirmed"]
-    assert told[0].message.startswith("SUSPECTED: app[10]: the rolling minimum rose ")
-    assert "; full in " in told[1].message
+    reported = keeper.of(EventKind.LEAK)
+    assert [event.value.stage.value for event in reported] == ["suspected", "confirmed"]
+    assert reported[0].message.startswith("SUSPECTED: app[10]: the rolling minimum rose ")
+    assert "; full in " in reported[1].message
     assert [decision.reason[:36] for decision in acts.runs] == ["leak CONFIRMED: app[10]: the rolling"]
     status = warden.status()["reading"]["assessment"]
     assert status["leak"]["stage"] == "confirmed"

@@ -90,7 +90,7 @@ def test_an_exception_in_the_loop_leaves_no_thread(warden: Warden) -> None:
 
 
 @pytest.mark.parametrize("while_waiting", [False, True])
-def test_the_loop_ends_when_it_is_told_to_stop(warden: Warden, while_waiting: bool) -> None:
+def test_the_loop_ends_when_it_is_reported_to_stop(warden: Warden, while_waiting: bool) -> None:
     """Between two readings and while it waits for one, from any thread, by anything with `is_set()`."""
     stop, got = threading.Event(), []
 
@@ -145,13 +145,13 @@ def test_a_warden_that_runs_goes_on_when_the_loop_is_left(warden: Warden, clock:
     assert keeper.moments() == [1002.0]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_stopping_the_warden_ends_the_loop(warden: Warden, told: bool) -> None:
+@pytest.mark.parametrize("reported", [True, False])
+def test_stopping_the_warden_ends_the_loop(warden: Warden, reported: bool) -> None:
     """Even where a receiver that hangs keeps the news from it."""
     entered, release, first = threading.Event(), threading.Event(), threading.Event()
 
     def hangs(event: Event) -> None:
-        if event.kind is EventKind.LEVEL and not told:
+        if event.kind is EventKind.LEVEL and not reported:
             entered.set()
             assert release.wait(2 * SOON)
 
@@ -166,7 +166,7 @@ def test_stopping_the_warden_ends_the_loop(warden: Warden, told: bool) -> None:
     thread = threading.Thread(target=loop)
     thread.start()
     assert first.wait(SOON)
-    if not told:
+    if not reported:
         assert entered.wait(SOON)
     warden.stop()
     thread.join(SOON)

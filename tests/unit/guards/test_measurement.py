@@ -195,14 +195,14 @@ def test_pieces_add_up_without_what_is_between(kernel, scopes):
     assert (memory.before, memory.after) == (100 * MIB, 620 * MIB)
 
 
-def test_someone_is_told_at_the_end_without_a_lock(scopes):
+def test_someone_is_reported_at_the_end_without_a_lock(scopes):
     """A listener may measure, too."""
-    told = []
+    reported = []
 
     def listen(memory):
         with Measurement("listener", scopes=scopes):
-            told.append(memory.name)
+            reported.append(memory.name)
 
     with Measurement("load", on_end=listen, scopes=scopes):
         pass
-    assert told == ["load"]
+    assert reported == ["load"]

@@ -144,7 +144,7 @@ def test_what_a_budget_may_be(scene, asked, limit):
 
 
 @pytest.mark.parametrize("bad", ["much", 0, -1, "0", "120%", 1.5, True])
-def test_a_bad_budget_is_told_at_once(bad):
+def test_a_bad_budget_is_reported_at_once(bad):
     """And not when the block begins."""
     with pytest.raises(SettingsError):
         memory_guard(bad)
@@ -183,7 +183,7 @@ def test_a_cache_that_comes_by_the_checkpoint_is_let_through(scene):
         monitor.check()
 
 
-def test_code_that_swallows_the_error_is_told_again(scene):
+def test_code_that_swallows_the_error_is_reported_again(scene):
     """At each checkpoint, and at the end."""
     with pytest.raises(LimitExceeded), scene.guard() as monitor:
         scene.take(101)

@@ -45,7 +45,7 @@ def scene(monkeypatch, tmp_path):
 
 
 @pytest.mark.contract("S1-67", "X-29")
-def test_it_is_reserved_while_it_runs_and_what_it_took_is_told(scene):
+def test_it_is_reserved_while_it_runs_and_what_it_took_is_reported(scene):
     """Before: in the ledger; after: the peak, and by how much the estimate was passed."""
     done = scene.run("200MiB", take=120)
     assert scene.reserved == 200 * MIB
@@ -84,7 +84,7 @@ def test_the_next_estimate_is_checked_against_what_its_like_took(scene, caplog):
     assert scene.reserved == 500 * MIB
 
 
-def test_an_estimate_that_was_passed_is_told(scene, caplog):
+def test_an_estimate_that_was_passed_is_reported(scene, caplog):
     """By more than a tenth, after the block; one that was kept is not."""
     scene.run("100MiB", take=109)
     assert "actual" not in caplog.text
@@ -99,8 +99,8 @@ def test_a_memory_error_teaches_that_it_needs_more_and_another_error_nothing(sce
     assert scene.footprints.describe("load")["kills"] == 1
     with pytest.raises(ValueError, match="bug"):
         scene.run("100MiB", "other", take=150, error=ValueError("bug"))
-    told = scene.footprints.describe("other")
-    assert (told["finished"], told["kills"]) == (0, 0)
+    reported = scene.footprints.describe("other")
+    assert (reported["finished"], reported["kills"]) == (0, 0)
     assert scene.ledger.state()["holders"] == []
 
 

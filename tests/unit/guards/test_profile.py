@@ -168,8 +168,8 @@ def test_lines_of_coroutines_and_of_calls_within_calls(kernel, caplog):
         assert tracemalloc.is_tracing()
     finally:
         tracemalloc.stop()
-    told = [record.getMessage().partition(":")[0] for record in caplog.records if record.memwarden_kind == "lines"]
-    assert told == ["inner", "outer"] * 2
+    reported = [record.getMessage().partition(":")[0] for record in caplog.records if record.memwarden_kind == "lines"]
+    assert reported == ["inner", "outer"] * 2
 
 
 def test_lines_that_cannot_be_had_are_refused_at_once():

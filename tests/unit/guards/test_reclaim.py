@@ -26,7 +26,7 @@ def cycles(count):
 
 
 @pytest.mark.contract("S4-38", "W4-5")
-def test_what_was_freed_is_told_by_generation():
+def test_what_was_freed_is_reported_by_generation():
     """Young garbage counts as young, garbage that was old as old."""
     gc.collect()
     gc.disable()

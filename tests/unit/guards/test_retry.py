@@ -16,7 +16,7 @@ class Big:
 
 
 @pytest.mark.contract("V-13", "X-40")
-def test_the_next_smaller_mode_succeeds_and_the_attempts_are_told():
+def test_the_next_smaller_mode_succeeds_and_the_attempts_are_reported():
     """Two fail for want of memory, the third does not: nothing reaches the caller but the result."""
     tried = []
 

@@ -22,11 +22,11 @@ def look(rss_mib, available_mib=8192):
 
 
 def alerts_of(script, seconds=30, limit=None):
-    clock, told = FakeClock(), []
+    clock, reported = FakeClock(), []
     watching = MemoryMonitoringService(
         1,
         limit,
-        on_alert=lambda each: told.append((each.rule, each.undo)),
+        on_alert=lambda each: reported.append((each.rule, each.undo)),
         readers=[ScriptedReader(script)],
         clock=clock,
     )
@@ -35,7 +35,7 @@ def alerts_of(script, seconds=30, limit=None):
             clock.advance(1)
         assert watching.warden.flush()
         status = watching.status()
-    return [rule for rule, undo in told if not undo], status
+    return [rule for rule, undo in reported if not undo], status
 
 
 @pytest.mark.contract("S3-18", "S3-48", "S3-49", "S3-50", "W3-7")
@@ -56,8 +56,8 @@ def alerts_of(script, seconds=30, limit=None):
 )
 def test_usage_and_available_have_two_steps(second, limit, alerts):
     """Above 80 and 90 % of the nearest limit; below 500 and 200 MiB; each once, since it rests."""
-    told, _ = alerts_of([look(780), second], limit=limit)
-    assert sorted(told) == sorted(alerts)
+    reported, _ = alerts_of([look(780), second], limit=limit)
+    assert sorted(reported) == sorted(alerts)
 
 
 @pytest.mark.contract("S3-49")
@@ -72,8 +72,8 @@ def test_usage_and_available_have_two_steps(second, limit, alerts):
 )
 def test_growth_has_two_steps(to, alerts):
     """By more than 100 and 500 MiB over the first look."""
-    told, _ = alerts_of([look(100), look(to)])
-    assert sorted(told) == sorted(alerts)
+    reported, _ = alerts_of([look(100), look(to)])
+    assert sorted(reported) == sorted(alerts)
 
 
 def test_it_tells_what_it_saw():
@@ -84,14 +84,14 @@ def test_it_tells_what_it_saw():
     assert status["statistics"]["readings"] >= 30
 
 
-def test_somebody_is_told_when_it_is_over():
+def test_somebody_is_reported_when_it_is_over():
     """The same rule, with ``undo``."""
-    clock, told = FakeClock(), []
+    clock, reported = FakeClock(), []
     script = [look(100), *[look(900)] * 5, look(100)]
     watching = MemoryMonitoringService(
         1,
         "1GiB",
-        on_alert=lambda each: told.append((each.rule, each.undo)),
+        on_alert=lambda each: reported.append((each.rule, each.undo)),
         readers=[ScriptedReader(script)],
         clock=clock,
         rules=[Rule(name="usage", when="used > 80%", then="notify")],
@@ -100,7 +100,7 @@ def test_somebody_is_told_when_it_is_over():
         for _ in range(60):
             clock.advance(1)
         assert watching.warden.flush()
-    assert told == [("usage", False), ("usage", True)]
+    assert reported == [("usage", False), ("usage", True)]
 
 
 @pytest.mark.contract("W3-8", "S3-21")
@@ -116,7 +116,7 @@ def test_stop_leaves_no_thread_and_it_starts_again():
 
 
 @pytest.fixture
-def nobody(monkeypatch, tmp_path):
+def isolated(monkeypatch, tmp_path):
     """The process has no service yet, and no settings file is near."""
     monkeypatch.setattr(service._autostarted, "service", None)
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def nobody(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("environment", [{}, {"MEMWARDEN_MONITOR": "no"}, {"MEMWARDEN_MONITOR": ""}])
-def test_without_the_setting_nothing_starts(nobody, environment):
+def test_without_the_setting_nothing_starts(isolated, environment):
     """Calling it costs nothing."""
     assert autostart(environment=environment) is None
     assert service._autostarted.service is None
@@ -137,7 +137,7 @@ def test_without_the_setting_nothing_starts(nobody, environment):
     ("more", "interval", "limit"),
     [({}, 30, None), ({"MEMWARDEN_INTERVAL": "0.5"}, 0.5, None), ({"MEMWARDEN_LIMIT": "1GiB"}, 30, GIB)],
 )
-def test_with_the_setting_it_starts_once(nobody, more, interval, limit):
+def test_with_the_setting_it_starts_once(isolated, more, interval, limit):
     """At its own pace where none was set, by the limit that was; a second call gives the same."""
     environment = {"MEMWARDEN_MONITOR": "true", **more}
     watching = autostart(environment=environment)
@@ -146,7 +146,7 @@ def test_with_the_setting_it_starts_once(nobody, more, interval, limit):
     assert autostart(environment=environment) is watching
 
 
-def test_a_share_is_no_limit_of_a_service(nobody):
+def test_a_share_is_no_limit_of_a_service(isolated):
     """Of what it would be a share nobody knows by then; the message has the way out."""
     with pytest.raises(SettingsError, match="512MiB"):
         autostart(environment={"MEMWARDEN_MONITOR": "on", "MEMWARDEN_LIMIT": "50%"})

@@ -213,7 +213,7 @@ def test_without_links_files_are_made_all_the_same(temporary, tmp_path, monkeypa
     assert made.remove() == ""
 
 
-def test_what_cannot_be_removed_is_told_and_tried_again_at_the_end(temporary, monkeypatch, caplog):
+def test_what_cannot_be_removed_is_reported_and_tried_again_at_the_end(temporary, monkeypatch, caplog):
     """The block's result is not lost for it."""
     made = make_file()
     with monkeypatch.context() as patch:

@@ -18,11 +18,11 @@ class Bench:
     def __init__(self):
         self.kernel = Kernel()
         self.scopes = self.kernel.scopes()
-        self.told = []
+        self.reported = []
         self.on = True
 
     def __call__(self, function):
-        make = lambda: Measurement(name_of(function), on_end=self.told.append, scopes=self.scopes)  # noqa: E731
+        make = lambda: Measurement(name_of(function), on_end=self.reported.append, scopes=self.scopes)  # noqa: E731
         return wrap(function, make, lambda: self.on)
 
 
@@ -91,7 +91,7 @@ def test_methods_of_every_sort(bench):
     assert store.method(1) == (store, 1)
     assert store.above(2) == Store.below(2) == (Store, 2)
     assert (store.static(3), store.shown) == (3, "shown")
-    assert len(bench.told) == 5
+    assert len(bench.reported) == 5
 
 
 def test_whatever_can_be_called(bench):
@@ -115,7 +115,7 @@ def test_whatever_can_be_called(bench):
         == "coroutine"
     )
     assert name_of(functools.partial(len)) == "builtins.len"
-    assert [memory.name for memory in bench.told][1].endswith("Adder")
+    assert [memory.name for memory in bench.reported][1].endswith("Adder")
 
 
 @pytest.mark.parametrize("wrong", [int, 3, property(lambda self: 1)])
@@ -148,7 +148,7 @@ def test_turned_off_nothing_is_measured(bench):
     assert (next(made), made.send("a")) == (1, "a")
     assert asyncio.run(main()) == [2, 3]
     assert bench(len)("ab") == 2
-    assert (bench.told, bench.kernel.reads) == ([], 0)
+    assert (bench.reported, bench.kernel.reads) == ([], 0)
 
 
 def test_a_generator_gets_what_is_sent_and_thrown(bench):
@@ -174,7 +174,7 @@ def test_a_generator_gets_what_is_sent_and_thrown(bench):
     assert made.throw(ValueError("thrown")) == 3
     assert list(made) == []
     assert seen == ["sent", "thrown", "result"]
-    (memory,) = bench.told
+    (memory,) = bench.reported
     assert memory.error == ""
 
 
@@ -193,7 +193,7 @@ def test_a_generator_that_is_left_is_closed(bench):
     made = endless()
     next(made)
     made.close()
-    (memory,) = bench.told
+    (memory,) = bench.reported
     assert (seen, memory.error, bench.scopes.open_scopes) == (["closed"], "", [])
 
 
@@ -205,7 +205,7 @@ def test_a_generator_that_was_never_begun_is_no_call(bench):
         yield 1
 
     never().close()
-    assert bench.told == []
+    assert bench.reported == []
 
 
 def test_a_generator_that_fails_is_named(bench):
@@ -221,7 +221,7 @@ def test_a_generator_that_fails_is_named(bench):
     with pytest.raises(LookupError) as caught:
         next(made)
     assert caught.traceback[-1].name == "failing"
-    (memory,) = bench.told
+    (memory,) = bench.reported
     assert memory.error == "LookupError"
 
 
@@ -238,7 +238,7 @@ def test_what_a_consumer_holds_is_not_the_generators(bench):
         bench.kernel.hold(610 * MIB)
         with Measurement("consumer", scopes=bench.scopes) as consumer:
             pass
-    (memory,) = bench.told
+    (memory,) = bench.reported
     assert (memory.growth, memory.shared, consumer.memory.shared) == (20 * MIB, (), ())
 
 
@@ -270,7 +270,7 @@ def test_an_async_generator_gets_what_is_sent_and_thrown(bench):
 
     asyncio.run(main())
     assert seen == ["sent", "thrown", "closed", None, "closed"]
-    assert [memory.error for memory in bench.told] == ["", ""]
+    assert [memory.error for memory in bench.reported] == ["", ""]
     assert bench.scopes.open_scopes == []
 
 
@@ -289,7 +289,7 @@ def test_a_cancelled_task_ends_its_call(bench):
             await task
 
     asyncio.run(main())
-    (memory,) = bench.told
+    (memory,) = bench.reported
     assert (memory.error, bench.scopes.open_scopes) == ("CancelledError", [])
 
 
@@ -315,7 +315,7 @@ def test_tasks_beside_one_another_say_so(bench):
         await task
 
     asyncio.run(main())
-    inner, outer = bench.told
+    inner, outer = bench.reported
     assert (inner.peak, outer.peak) == (300 * MIB, 500 * MIB)
     assert inner.shared == (outer.name,)
     assert outer.shared == (inner.name,)

@@ -339,7 +339,7 @@ def test_files_that_an_old_kernel_does_not_have_are_none(tree: ProcTree) -> None
     assert group.limit == 512 * MIB
 
 
-def test_kills_are_told_from_what_is_named_alike(tree: ProcTree) -> None:
+def test_kills_are_reported_from_what_is_named_alike(tree: ProcTree) -> None:
     """oom_kill is neither oom nor oom_group_kill nor oom_kill_disable."""
     container_v2(tree)
     tree.group("", memory__events="oom 7\noom_group_kill 9\noom_kill 4")

@@ -78,7 +78,7 @@ def test_from_half_of_its_limit_a_group_is_read_in_full(group: ProcTree, now: li
     assert (seen.usage // MIB, seen.limit // MIB) == (500, 700)
 
 
-def test_a_group_that_is_removed_is_told_at_once(group: ProcTree, now: list[float]) -> None:
+def test_a_group_that_is_removed_is_reported_at_once(group: ProcTree, now: list[float]) -> None:
     """Not after the max_age."""
     reader = CgroupReader(None, group.proc, group.sys, max_age=5)
     reader.sample()

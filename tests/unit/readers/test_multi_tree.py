@@ -51,7 +51,7 @@ def test_a_process_of_two_trees_counts_once() -> None:
     assert joined.root.pid == A
 
 
-def test_an_end_is_told_once_and_the_others_go_on() -> None:
+def test_an_end_is_reported_once_and_the_others_go_on() -> None:
     """With its name, and how many of its tree live on."""
     reader = trees_of({A: [tree(A, CHILD), tree(A, CHILD, alive=False), gone()], B: [tree(B)]})
     reader.read()

@@ -70,7 +70,7 @@ def shares(reader: PssReader) -> ShareMemory:
     return found
 
 
-def test_shared_pages_are_divided_and_own_pages_are_told(world: World) -> None:
+def test_shared_pages_are_divided_and_own_pages_are_reported(world: World) -> None:
     """PSS is its line, USS is what is private, huge pages included; kB means 1024 bytes."""
     world.tree.process(10, start=7)
     lines = ["Shared_Hugetlb:     9 kB", "Private_Hugetlb:  2048 kB"]

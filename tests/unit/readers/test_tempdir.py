@@ -296,7 +296,7 @@ def test_the_last_complete_count_stands_and_grows_old(folder: Path, readers: lis
     assert (usage.files, usage.age) == (8, 0.0)
 
 
-def test_figures_so_far_are_told_with_the_first_look(tmp_path: Path, readers: list[TempdirReader]) -> None:
+def test_figures_so_far_are_reported_with_the_first_look(tmp_path: Path, readers: list[TempdirReader]) -> None:
     """A directory too large for a slice: the first look has what was counted by then, and no age."""
     for number in range(3000):
         (tmp_path / str(number)).touch()
@@ -390,7 +390,7 @@ def test_a_child_after_a_fork_counts_for_itself(tmp_path: Path, readers: list[Te
     assert whole(reader).files == 3000
 
 
-def test_a_fault_of_the_counting_itself_is_told(
+def test_a_fault_of_the_counting_itself_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, readers: list[TempdirReader]
 ) -> None:
     """The thread lives on, and counts again when it can."""
@@ -404,7 +404,7 @@ def test_a_fault_of_the_counting_itself_is_told(
     assert whole(reader).files == 7
 
 
-def test_several_directories_are_told_one_by_one(folder: Path, readers: list[TempdirReader]) -> None:
+def test_several_directories_are_reported_one_by_one(folder: Path, readers: list[TempdirReader]) -> None:
     """One that is not there costs a gap, and the other is told."""
     reader = TempdirReader([str(folder), str(folder / "one"), str(folder / "none")], budget=1.0)
     readers.append(reader)

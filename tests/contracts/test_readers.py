@@ -143,7 +143,7 @@ def test_it_can_stand_in_the_room(case: Case) -> None:
 
 
 def test_it_gives_fields_of_a_sample_only(case: Case) -> None:
-    """So that all facts of a look fit together, and each has its value's type."""
+    """So that all facts of a sample fit together, and each has its value's type."""
     facts = read(case)
     assert case.field in facts
     assert set(facts) <= set(Sample._fields) - {"wall", "monotonic", "late", "asked"}
@@ -155,7 +155,7 @@ def test_it_gives_fields_of_a_sample_only(case: Case) -> None:
 
 @pytest.mark.contract("S3-45")
 def test_it_reads_anew_each_time(case: Case) -> None:
-    """Many looks on the same descriptors."""
+    """Many samples on the same descriptors."""
     read(case)
     before = descriptors()
     for _ in range(20):
@@ -164,7 +164,7 @@ def test_it_reads_anew_each_time(case: Case) -> None:
 
 
 def test_it_may_be_closed_twice_and_goes_on(case: Case) -> None:
-    """After a fork the child closes what the parent goes on using, and may begin again."""
+    """After a fork the child closes what the parent goes on using, and may start again."""
     before = descriptors()
     case.reader.close()
     first = read(case)
@@ -193,7 +193,7 @@ def test_it_is_read_in_a_child_after_a_fork(case: Case) -> None:
 
 
 @pytest.mark.contract("W1-10", "S2-58")
-def test_when_its_files_vanish_it_says_so(recorded: Case) -> None:
+def test_when_its_files_vanish_it_reports_it(recorded: Case) -> None:
     """A ReadError with a reason, each time; never a figure."""
     case = recorded
     assert case.vanish is not None
@@ -208,7 +208,7 @@ def test_when_its_files_vanish_it_says_so(recorded: Case) -> None:
 
 @pytest.mark.contract("W1-10", "S2-58")
 def test_what_may_not_be_read_is_denied(recorded: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every opening fails with EACCES: no facts, and the gap says why."""
+    """Every opening fails with EACCES: no facts, and the gap shows why."""
     case = recorded
 
     def refuse(path: object, *_: object, **__: object) -> int:

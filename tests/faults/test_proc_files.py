@@ -1,4 +1,4 @@
-"""Kernel files that are cut, vanish, are refused, hold garbage, or belong to somebody else by now."""
+"""Kernel files that are cut, vanish, are refused, hold garbage, or belong to another process by now."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> ProcTree:
 
 
 def right_or_refused(read: Callable[[], Any], whole: Any) -> bool:
-    """Whether it was read; what was read must be what the whole file says."""
+    """Whether it was read; what was read must be what the whole file shows."""
     try:
         assert read() == whole
     except ReadError as error:
@@ -56,7 +56,7 @@ def test_statm_cut_at_every_length() -> None:
 
 @pytest.mark.contract("S2-58")
 def test_stat_cut_at_every_length() -> None:
-    """Also inside the name, where a parenthesis may look like the last one."""
+    """Also inside the name, where a parenthesis may sample like the last one."""
 
     def fields(data: bytes) -> tuple[object, ...]:
         stat = Stat(data, "stat")
@@ -132,7 +132,7 @@ def _same_where_known(group: CgroupMemory, whole: CgroupMemory, file: str) -> No
 
 
 def test_children_cut_at_every_length(tree: ProcTree) -> None:
-    """A cut pid names nobody, or somebody who is met by name and start; nobody is invented."""
+    """A cut pid names no process, or another process who is met by name and start; none is invented."""
     tree.process(10, children=[1100, 1200])
     tree.process(1100, ppid=10)
     tree.process(1200, ppid=10)
@@ -180,7 +180,7 @@ def test_a_member_that_vanishes_in_mid_walk(tree: ProcTree, keep: int, monkeypat
 
 
 def test_a_thread_that_ends_between_listing_and_reading(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its children have moved to another thread, and are found there at the next look."""
+    """Its children have moved to another thread, and are found there at the next sample."""
     tree.process(10, threads={10: [11], 20: [12]})
     tree.process(11, ppid=10)
     tree.process(12, ppid=10)
@@ -285,7 +285,7 @@ def test_a_group_that_may_not_be_read(tree: ProcTree, refuse: Callable[[str], No
 @pytest.mark.contract("S2-58")
 @pytest.mark.parametrize("end", ["/self/cgroup", "/self/mountinfo"])
 def test_the_own_group_may_not_be_looked_for(tree: ProcTree, refuse: Callable[[str], None], end: str) -> None:
-    """Denied, so that nobody takes it for a machine without groups."""
+    """Denied, so that no process takes it for a machine without groups."""
     refuse(end)
     facts = collect([groups_of(nested(tree))])
     assert [(gap.why, gap.where.endswith(end)) for gap in facts["gaps"]] == [("denied", True)]
@@ -354,7 +354,7 @@ def test_a_member_with_garbage_is_a_gap(tree: ProcTree, garbage: bytes, keep: in
 
 
 def test_a_process_reader_never_shows_a_later_process(tree: ProcTree) -> None:
-    """After its descriptors were given back, too: the start time tells."""
+    """After its descriptors were given back, too: the start time shows."""
     tree.process(5, start=100, name="mine")
     reader = ProcessReader(5, tree.proc)
     assert reader.memory().key == ProcessKey(5, 100)
@@ -408,7 +408,7 @@ def test_a_process_that_ended_gives_its_own_error(tree: ProcTree, monkeypatch: p
 
 
 def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept descriptors say ESRCH while a stranger already has the pid: nothing of the stranger comes in."""
+    """Kept descriptors show ESRCH while a stranger already has the pid: nothing of the stranger comes in."""
     tree.process(10, start=1)
     reader = TreeReader(10, tree.proc)
     reader.sample()
@@ -432,8 +432,8 @@ def test_a_walk_that_loses_its_root_to_the_kernel_answer(tree: ProcTree, monkeyp
     reader.close()
 
 
-def test_the_facts_of_a_broken_look_are_not_kept(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look with an error of our own making is one gap; the next look has the facts again."""
+def test_the_facts_of_a_broken_sample_are_not_kept(tree: ProcTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample with an error of our own making is one gap; the next sample has the facts again."""
     tree.process(10)
     reader = TreeReader(10, tree.proc)
     monkeypatch.setattr(reader, "_update", lambda *_: 1 / 0)

@@ -145,7 +145,7 @@ def test_forks_while_another_thread_writes(path: Path, recorder: SqliteRecorder)
 
 
 def test_a_fork_in_the_midst_of_a_turn(path: Path, recorder: SqliteRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the transaction cannot be waited for, the child leaves the file alone, to its very end, and says so."""
+    """Where the transaction cannot be waited for, the child leaves the file alone, to its very end, and shows so."""
     monkeypatch.setattr(sqlite_connection, "FORK_SECONDS", 0.01)
     recorder.record(event("one"))
     other = path.with_name("other.db")
@@ -195,7 +195,7 @@ def test_two_threads_fork_at_once(recorder: SqliteRecorder, path: Path) -> None:
 
 
 def test_a_warden_goes_on_in_parent_and_child(path: Path) -> None:
-    """Forked while it looks and writes: the child has a stopped warden that it can run into the same history."""
+    """Forked while it samples and writes: the child has a stopped warden that it can run into the same history."""
     warden = Warden([ScriptedReader([0], 1 << 50)], interval=0.01, recorders=[SqliteRecorder(path)])
 
     def check() -> None:

@@ -53,8 +53,8 @@ print(json.dumps(output))
 
 
 @pytest.mark.contract("V-28")
-def test_doctor_tells_the_containers_limit(docker: Docker) -> None:
-    """`effective_limit_bytes` is the container's, and says where it comes from."""
+def test_doctor_shows_the_containers_limit(docker: Docker) -> None:
+    """`effective_limit_bytes` is the container's, and shows where it comes from."""
     result = docker.run([*MEMWARDEN, "doctor", "--json"], memory=LIMIT)
     output = json.loads(result.stdout)
     assert output["effective_limit_bytes"] == LIMIT
@@ -63,7 +63,7 @@ def test_doctor_tells_the_containers_limit(docker: Docker) -> None:
 
 
 def test_the_end_is_the_containers(docker: Docker) -> None:
-    """Without a limit of ours the kernel kills the program; memwarden, as PID 1, survives and tells where."""
+    """Without a limit of ours the kernel kills the program; memwarden, as PID 1, survives and shows where."""
     argv = [*MEMWARDEN, "run", "--json", "--interval", "0.05", "--", *python(HOG, 1, 50, 500)]
     with docker.start(argv, memory=LIMIT, env=STATE) as container:
         result, group = container.wait(), container.cgroup

@@ -18,7 +18,7 @@ from support.trees import descriptors
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 PROBE = ProcProbe()
-#: A child of the first thread, and one of another thread; says "ready".
+#: A child of the first thread, and one of another thread; shows "ready".
 THREADED = """
 import subprocess, sys, threading
 def start():
@@ -51,7 +51,7 @@ class Unlisted(ProcProbe):
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts programs that say a line, in sessions of their own, and ends whatever is left of them."""
+    """Starts programs that show a line, in sessions of their own, and ends whatever is left of them."""
     begun: list[subprocess.Popen[str]] = []
 
     def start(*command: str) -> subprocess.Popen[str]:
@@ -108,7 +108,7 @@ def test_standing_still_is_every_threads(start) -> None:
 
 
 def test_a_process_whose_first_thread_has_ended_is_alive(start) -> None:
-    """It looks like one that waits to be reaped, holds all its memory, and can be stopped."""
+    """It samples like one that waits to be reaped, holds all its memory, and can be stopped."""
     process = start(sys.executable, "-c", HEADLESS)
     key = PROBE.key_of(process.pid)
     assert soon(lambda: PROBE._state(key.pid, str(key.pid)) == "Z")

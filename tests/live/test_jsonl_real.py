@@ -85,7 +85,7 @@ print(json.dumps([full, recorder.lost == said, read == written, [name for name i
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk in a namespace of its own")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """Each lost line is said and counted; with room again recording goes on, and every kept line can be read."""
+    """Each lost line is reported and counted; with room again recording goes on, and every kept line can be read."""
     command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert result.returncode == 0, result.stderr
@@ -155,7 +155,7 @@ def ask(process: subprocess.Popen[str], word: str) -> float:
 def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
     tmp_path: Path, recorded: subprocess.Popen[str]
 ) -> None:
-    """The event that was told last is there; of samples at most those of twice the time that they may wait."""
+    """The event that was reported last is there; of samples at most those of twice the time that they may wait."""
     ask(recorded, "tell")
     time.sleep(2.5 * MAX_DELAY)
     at_end = ask(recorded, "time")
@@ -173,7 +173,7 @@ def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
 
 
 def test_a_killed_warden_loses_no_event(tmp_path: Path, recorded: subprocess.Popen[str]) -> None:
-    """Killed the moment that the event was told: with it come the samples that waited before it."""
+    """Killed the moment that the event was reported: with it come the samples that waited before it."""
     ask(recorded, "time")
     time.sleep(MAX_DELAY / 2)
     reported = ask(recorded, "tell")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler here; te
 GIB = 1 << 30
 RTX = "RTX-3090"
 MEMWARDEN = [sys.executable, "-c", "import sys; from memwarden.faces.cli import main; sys.exit(main())"]
-#: Reads each time that it is told to, and prints what it read.
+#: Reads each time that it is reported to, and prints what it read.
 READ = """
 import json, sys
 from memwarden.errors import ReadError
@@ -98,7 +98,7 @@ def test_a_card_that_is_lost_is_a_gap_until_it_is_back(nvml: FakeNvml, read: Cal
 @pytest.mark.parametrize(
     ("code", "why", "words"), [(3, "absent", "Not Supported"), (4, "denied", "Insufficient Permissions")]
 )
-def test_a_card_that_says_nothing_of_its_memory(
+def test_a_card_that_shows_nothing_of_its_memory(
     nvml: FakeNvml, read: Callable[[], Any], code: int, why: str, words: str
 ) -> None:
     """A gap with the library's own words."""
@@ -160,7 +160,7 @@ def test_the_preset_is_quiet_where_models_rest(nvml: FakeNvml, tmp_path: Path, g
 
 
 def test_no_driver_is_one_gap_and_the_watch_goes_on(nvml: FakeNvml, tmp_path: Path) -> None:
-    """Told once, in the library's words."""
+    """Reported once, in the library's words."""
     nvml.library.unlink()
     done = memwarden(nvml, tmp_path, "watch", "--gpu", "--interval", "200ms", "--duration", "1s")
     assert (done.returncode, done.stderr) == (0, "")

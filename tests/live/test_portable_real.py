@@ -71,7 +71,7 @@ def _pids(reader: PortableTree | TreeReader) -> tuple[set[int], int]:
 
 
 def test_machine_and_process_agree() -> None:
-    """Total to the byte, the rest to what moves between two looks."""
+    """Total to the byte, the rest to what moves between two samples."""
     portable = PortableReader().read()
     machine, own = MeminfoReader().read()["system"], ProcessReader().memory()
     assert portable["system"].total == machine.total

@@ -95,7 +95,7 @@ PYTHON = [sys.executable, "-c"]
 
 HELD = ["--json", "--limit", "60MiB", "--ceiling", "polling"]
 
-#: Option, what is said, a command, further flags, and what must be so with it and not without it.
+#: Option, what is reported, a command, further flags, and what must be so with it and not without it.
 Effect = tuple[str, str, list[str], list[str], Callable[[Done], bool]]
 EFFECTS: list[Effect] = [
     ("limit", "100MiB", [*PYTHON, HOG, "20", "400", "300"], ["--quiet"], lambda done: done.code == KILLED_AT_LIMIT),
@@ -122,7 +122,7 @@ def test_every_option_is_used() -> None:
 def test_each_variable_and_each_key_changes_what_is_done(
     effect: Effect, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Without it the run is as usual; said by the variable, or in the file, it is not."""
+    """Without it the run is as usual; reported by the variable, or in the file, it is not."""
     name, said, command, flags, so = effect
     option = next(option for option in OPTIONS if option.name == name)
     folders = [tmp_path / way for way in ("usual", "variable", "file")]
@@ -166,7 +166,7 @@ TARGETS: dict[str, tuple[str, Callable[[Got], bool]]] = {
 def test_each_variable_and_each_key_sets_a_target(
     name: str, way: str, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The test alert goes there, and is signed where something is said to sign with."""
+    """The test alert goes there, and is signed where something is reported to sign with."""
     if name == "alerts":
         pytest.importorskip("apprise")
     (tmp_path / "secret.txt").write_text("plain words\n")
@@ -188,7 +188,7 @@ def test_each_variable_and_each_key_sets_a_target(
 
 
 def test_a_record_may_be_a_history_in_sqlite(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Where its name says so: the whole run stands in it, and the report names it."""
+    """Where its name shows so: the whole run stands in it, and the report names it."""
     done = run(tmp_path, environment, SLEEP, "--json", "--record", "run.db", "--interval", "50ms")
     assert done.report["record"] == str(tmp_path / "run.db")
     kinds = [event.kind.value for event in read_history(tmp_path / "run.db")]

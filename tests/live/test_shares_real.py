@@ -47,7 +47,7 @@ def test_the_figures_are_those_of_another_tool(hog: subprocess.Popen[str]) -> No
 
 
 def test_reading_a_large_process_stays_within_one_per_cent(hog: subprocess.Popen[str]) -> None:
-    """Twenty looks a second for six seconds, each of them counted: at most 1 % of a core."""
+    """Twenty samples a second for six seconds, each of them counted: at most 1 % of a core."""
     reader, ages, cost = PssReader(hog.pid), [0.0], 0.0
     walks = [(time.monotonic(), 0.0)]
     until = time.monotonic() + 6
@@ -97,7 +97,7 @@ def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to become somebody else")
 def test_another_users_processes_are_one_gap() -> None:
-    """As a user without rights, of all processes: its own are read, everything else is one gap that says denied."""
+    """As a user without rights, of all processes: its own are read, everything else is one gap that shows denied."""
     code = (
         "import os; from memwarden.readers.linux.pss import PssReader\n"
         "pids = [int(each) for each in os.listdir('/proc') if each.isdigit()]\n"

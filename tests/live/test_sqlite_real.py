@@ -38,7 +38,7 @@ while True:
 
 
 def integrity(path: Path) -> str:
-    """What SQLite says of the whole file."""
+    """What SQLite shows of the whole file."""
     db = sqlite3.connect(path)
     try:
         return str(db.execute("PRAGMA integrity_check").fetchone()[0])
@@ -47,7 +47,7 @@ def integrity(path: Path) -> str:
 
 
 def killed(path: Path, runs: int, before: int) -> None:
-    """So many writers killed in mid-writing, after ever more events; what each had told to be kept is kept."""
+    """So many writers killed in mid-writing, after ever more events; what each had reported to be kept is kept."""
     for run in range(runs):
         command = [sys.executable, "-c", WRITER, str(path), f"run {run}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as one:
@@ -145,7 +145,7 @@ print(json.dumps([full, sorted(set(said)), recorder.lost == full == len(said), r
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk in a namespace of its own")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """Each lost event is said and counted; with room again recording goes on, and every kept one can be read."""
+    """Each lost event is reported and counted; with room again recording goes on, and every kept one can be read."""
     command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert result.returncode == 0, result.stderr

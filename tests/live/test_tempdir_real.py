@@ -1,4 +1,4 @@
-"""Counting real directories: what du says, another file system, another user."""
+"""Counting real directories: what du shows, another file system, another user."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_a_tree_that_ends_is_gone(start: Callable[..., "subprocess.Popen[str]"])
     assert descriptors() == before
 
 
-#: In a pid namespace of its own: a stranger's number is given out again, to a child of a member, between two looks.
+#: In a pid namespace of its own: a stranger's number is given out again, to a child of a member, between two samples.
 GIVEN_AGAIN = """
 import json, os, signal, sys
 from memwarden.readers.linux import tree
@@ -246,7 +246,7 @@ os.kill(-1, signal.SIGKILL)
 
 
 def test_a_strangers_number_that_a_member_gets() -> None:
-    """The kernel's own counter, both ways of asking: found by the next look, though the list is the same."""
+    """The kernel's own counter, both ways of asking: found by the next sample, though the list is the same."""
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
     try:
         subprocess.run([*command, "open('/proc/sys/kernel/ns_last_pid', 'r+')"], check=True, capture_output=True)

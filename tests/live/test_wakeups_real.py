@@ -131,7 +131,7 @@ def test_reclaim_and_the_limit_itself_wake_us(make: Callable[[Path], Path]) -> N
 
 @NEEDS_V1
 def test_a_group_that_goes_away_wakes_us_for_the_last_time(make: Callable[[Path], Path]) -> None:
-    """The kernel signals, and ``clear`` says that nothing more will come."""
+    """The kernel signals, and ``clear`` shows that nothing more will come."""
     group = make(V1)
     thresholds = UsageThresholds(str(group), [64 * MIB])
     assert thresholds.clear()
@@ -197,7 +197,7 @@ def test_a_group_that_thrashes_wakes_us_by_its_stalls(make: Callable[[Path], Pat
 
 @pytest.mark.skipif(not os.path.exists("/proc/pressure/memory"), reason="the kernel counts no stalls")
 def test_the_machines_stalls_can_be_waited_for_as_an_ordinary_user() -> None:
-    """Linux 6.5 and later grant the window of 2 s to everybody, and nobody is refused without a reason."""
+    """Linux 6.5 and later grant the window of 2 s to every process, and none is refused without a reason."""
     code = (
         "import os, json\n"
         "from memwarden.readers.linux.wakeups import own_wakeups\n"

@@ -16,7 +16,7 @@ EDGES = {
     PressureLevel.CRITICAL: CRITICAL_ABOVE,
 }
 
-#: Seconds since the last look, and thousandths used (None: nothing could be read).
+#: Seconds since the last sample, and thousandths used (None: nothing could be read).
 step = st.tuples(st.sampled_from([0.001, 0.5, 1.0, 5.0, 31.0, 400.0, 4000.0]), st.none() | st.integers(0, 1100))
 near_an_edge = st.tuples(st.just(1.0), st.sampled_from([669, 670, 700, 769, 800, 869, 870, 900, 901, 951]))
 courses = st.lists(step | near_an_edge, min_size=1, max_size=120)
@@ -88,7 +88,7 @@ def test_critical_is_there_whenever_it_must_be(course: list[tuple[float, int | N
 def test_inside_the_band_nothing_flaps(
     band: tuple[int, int], course: list[tuple[float, int]], from_above: bool
 ) -> None:
-    """A figure that stays within three points under an edge is not told above it again, once it has left it."""
+    """A figure that stays within three points under an edge is not reported above it again, once it has left it."""
     begin = [(1.0, band[1] + 2 if from_above else band[0] - 40)]
     verdicts = judged(samples([*begin, *((wait, band[0] + offset) for wait, offset in course)]))
     ranks = [verdict.level.rank for verdict in verdicts]

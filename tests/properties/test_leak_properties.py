@@ -53,7 +53,7 @@ def test_no_scale_breaks_it(made: list[tuple[float, int]], limit: float) -> None
 @settings(max_examples=60)
 @given(runs, st.sampled_from([0.25, 4.0, 1024.0]))
 def test_the_unit_does_not_matter(made: list[tuple[int, int]], factor: float) -> None:
-    """Everything is a share of the room: the same course in other units, and in other time, gets the same verdicts."""
+    """All is a share of the headroom: the same series in other units, and in other time, gets the same verdicts."""
     plain, other = detector(), detector()
     for i, value in enumerate(course(made)):
         stage, left = plain.update(float(i), float(value), 2048.0)

@@ -39,7 +39,7 @@ def mutations(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 def facts_or_read_error(read: Callable[[], Any]) -> Any:
-    """What was read, or None for a ReadError with all that it must say."""
+    """What was read, or None for a ReadError with all that it must show."""
     try:
         return read()
     except ReadError as error:

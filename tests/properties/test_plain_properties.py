@@ -55,7 +55,7 @@ def of_type(cls: Any) -> st.SearchStrategy[Any]:
 
 
 def rounded(value: Any) -> Any:
-    """The value with its wall clocks as microseconds can say them."""
+    """The value with its wall clocks as microseconds can show them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         made = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif hasattr(value, "_fields"):

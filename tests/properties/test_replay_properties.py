@@ -160,7 +160,7 @@ def in_words(event: Event) -> str:
 
 
 def live(folder: Path, script: list[Any], do: Callable[[Warden, FakeClock], None], **more: Any) -> list[str]:
-    """Run a warden over a script, recorded to ``live.jsonl`` and ``live.db``; what it told."""
+    """Run a warden over a script, recorded to ``live.jsonl`` and ``live.db``; what it reported."""
     clock, kept = FakeClock(), Kept()
     for name in ("live.jsonl", "live.db"):
         (folder / name).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ def pass_time(warden: Warden, clock: FakeClock, seconds: float) -> None:
 
 
 def replayed(file: Path, rules: Iterable[Rule] | None = None) -> tuple[list[str], list[Replay]]:
-    """What a replay of the record tells."""
+    """What a replay of the record shows."""
     reported, made = [], []
     for events in History(file):
         made.append(Replay(None if rules is None else list(rules)))
@@ -223,7 +223,7 @@ def test_a_replay_is_what_happened(
 
 @settings(max_examples=10)
 @given(scripts, rule_sets)
-def test_looks_between_the_samples_are_replayed(tmp_path: Path, script: list[Any], first: list[Rule]) -> None:
+def test_sample_between_the_samples_are_replayed(tmp_path: Path, script: list[Any], first: list[Rule]) -> None:
     """Where memory fills fast, and where a level waits to be confirmed, looking is faster than recording."""
     happened = live(
         tmp_path,
@@ -242,8 +242,8 @@ def test_looks_between_the_samples_are_replayed(tmp_path: Path, script: list[Any
 def test_leak_verdicts_are_replayed(
     tmp_path: Path, script: list[Any], first: list[Rule], interval: float, again: bool
 ) -> None:
-    """Entered and left at the same looks, with the same words; also where looks come faster than they are fed, where
-    there are looks between, and over a stop and a start."""
+    """Entered and left at the same samples, with the same text; also where samples come faster than they are fed, where
+    there are samples between, and over a stop and a start."""
 
     def do(warden: Warden, clock: FakeClock) -> None:
         clock.advance(interval * len(script) * 3 / 4)
@@ -279,7 +279,7 @@ def test_a_leak_and_its_end_are_replayed(tmp_path: Path, name: str) -> None:
 def test_the_rules_of_the_record_are_no_other_than_the_same_rules(
     tmp_path: Path, script: list[Any], first: list[Rule]
 ) -> None:
-    """Rules that are given tell the same, where they are the same."""
+    """Rules that are given show the same, where they are the same."""
     live(tmp_path, script, lambda _, clock: clock.advance(len(script)), rules=first, interval=1.0, shortest=1.0)
     assert replayed(tmp_path / "live.jsonl")[0] == replayed(tmp_path / "live.db", first)[0]
 

@@ -47,7 +47,7 @@ def value_of(option: Option, text: str) -> Any:
 
 
 def file_text(values: dict[str, str]) -> str:
-    """A settings file that says so (a JSON text is a TOML text, too)."""
+    """A settings file that shows so (a JSON text is a TOML text, too)."""
     said = {name: text if text in ("true", "false") else json.dumps(text) for name, text in values.items()}
     return "".join(f"{name} = {text}\n" for name, text in said.items())
 
@@ -58,7 +58,7 @@ given_values = st.fixed_dictionaries({}, optional={option.name: texts(option) fo
 @pytest.mark.contract("X-28")
 @given(st.tuples(given_values, given_values, given_values, given_values))
 def test_the_nearest_source_wins_for_each_option(layers: tuple[dict[str, str], ...]) -> None:
-    """Whatever is given where: each option has the value of the nearest source that names it, and says which."""
+    """Whatever is given where: each option has the value of the nearest source that names it, and shows which."""
     arguments, flags, variables, filed = layers
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memwarden.toml"

@@ -1,4 +1,4 @@
-"""What goes into a history comes out of it, and rows say of samples what samples said."""
+"""What goes into a history comes out of it, and rows show of samples what samples reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memwarden.records.sqlite import SqliteRecorder
 from memwarden.records.sqlite_reader import read_history, read_rollups
 from support.values import BARE, FULL, PROCESS, READING
 
-#: Whole microseconds, as a written time says them.
+#: Whole microseconds, as a written time shows them.
 walls = st.integers(0, 4_102_444_800).map(lambda wall: datetime.fromisoformat(iso(wall + 0.25)).timestamp())
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
 values = (

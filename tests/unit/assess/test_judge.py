@@ -32,7 +32,7 @@ KEY = ProcessKey(10, 100)
 def look(
     t: float, rss: int | None, *, key: ProcessKey = KEY, others: int = 100, between: bool | None = None, **more: object
 ) -> Sample:
-    """A look at a process, and at a machine of 1000 MiB that holds it; sizes are MiB."""
+    """A sample at a process, and at a machine of 1000 MiB that holds it; sizes are MiB."""
     system = SystemMemory(TOTAL * MIB, (TOTAL - others - (rss or 0)) * MIB, 0, 0, 0, 0)
     process = None if rss is None else ProcessMemory(key, "app", rss * MIB)
     return Sample(1e9 + t, t, 0.0, system, process, between=between, **more)  # type: ignore[arg-type]
@@ -50,8 +50,8 @@ def watched(judge: Judge, minutes: range, **more: object) -> Assessment:
 
 
 @pytest.mark.contract("S2-16", "V-15", "W2-7")
-def test_it_says_what_the_detectors_say_that_can_be_had_alone() -> None:
-    """Stage, reason, time left and trend, at each look; against what the nearest limit leaves to the process."""
+def test_it_shows_what_the_detectors_say_that_can_be_had_alone() -> None:
+    """Stage, reason, time left and trend, at each sample; against what the nearest limit leaves to the process."""
     judge, leak, trend, stages = Judge(), LeakDetector(), TrendDetector(), set()
     for minute in range(600):
         t, used = 60.0 * minute, min(850, leaking(minute))
@@ -75,8 +75,8 @@ def test_the_level_is_that_of_the_levels_alone() -> None:
         assert judge.assess(sample)[:7] == alone.assess(sample)[:7]
 
 
-def test_looks_between_and_looks_that_come_too_fast_are_not_fed() -> None:
-    """They say what was said last."""
+def test_sample_between_and_sample_that_come_too_fast_are_not_fed() -> None:
+    """They show what was reported last."""
     judge = Judge()
     first = judge.assess(look(0.0, 200))
     assert first.trend is not None
@@ -96,7 +96,7 @@ def test_nothing_is_judged_before_anything_was_read() -> None:
 
 
 @pytest.mark.parametrize("key", [ProcessKey(11, 100), ProcessKey(10, 101)], ids=["pid", "start"])
-def test_another_process_begins_anew(key: ProcessKey) -> None:
+def test_another_process_starts_afresh(key: ProcessKey) -> None:
     """Its verdict is not that of the one before; a process is its pid and its start."""
     judge = Judge()
     found = watched(judge, range(430))
@@ -123,7 +123,7 @@ def test_a_gap_keeps_the_verdict_and_an_end_takes_it_back() -> None:
     assert gone.leak is None or gone.leak.stage is LeakStage.NONE
 
 
-def test_after_a_fork_it_begins_anew() -> None:
+def test_after_a_fork_it_starts_afresh() -> None:
     """Whatever the parent was in the middle of."""
     judge = Judge()
     watched(judge, range(430))
@@ -181,7 +181,7 @@ def test_the_machine_is_judged_where_nothing_else_is_watched() -> None:
 
 
 def straight(judge: Judge, program: Callable[[int], ProgramMemory | None]) -> list[LeakStage]:
-    """The verdicts on two minutes' calm hours and a straight rise by half of the room after them."""
+    """The verdicts on two minutes' calm hours and a straight rise by half of the headroom after them."""
     stages = []
     for minute in range(500):
         sample = look(60.0 * minute, leaking(minute) if minute < 430 else leaking(430), program=program(minute))
@@ -191,9 +191,9 @@ def straight(judge: Judge, program: Callable[[int], ProgramMemory | None]) -> li
     return stages
 
 
-def test_what_the_program_tells_confirms_early_or_acquits() -> None:
+def test_what_the_program_shows_confirms_early_or_acquits() -> None:
     """A rise with no cache filling and nothing in flight is confirmed before one of which nothing is known; one during
-    which a bounded cache fills is none, also where that is one of others; one that did not fill says nothing then."""
+    which a bounded cache fills is none, also where that is one of others; one that did not fill shows nothing then."""
 
     def filling(minute: int) -> CacheFill:
         return CacheFill(float(min(460, max(0, minute - 200) * 2)), 460.0)

@@ -66,20 +66,20 @@ def test_a_load_that_came_once_is_no_leak() -> None:
     ],
     ids=["flat", "garbage", "warm-up", "loaded and unloaded", "daily load", "bursts", "logarithm"],
 )
-def test_what_only_looks_like_a_leak_is_never_confirmed(shape: Callable[[int], float]) -> None:
+def test_what_only_sample_like_a_leak_is_never_confirmed(shape: Callable[[int], float]) -> None:
     """Nor suspected: each of these comes back, or slows down and stops."""
     assert max(each.stage for each in watched(noisy(shape, 2000, noise=2))) == 0
 
 
 def test_a_cache_that_fills_in_a_straight_line_is_suspected_at_most_and_then_acquitted() -> None:
-    """Until it stops it looks like a leak by its size alone; it took a third of the headroom."""
+    """Until it stops it samples like a leak by its size alone; it took a third of the headroom."""
     verdicts = watched(noisy(cache, 3000))
     assert max(each.stage for each in verdicts) == 1
     assert verdicts[-1].stage == 0
 
 
 def test_a_leak_under_garbage_is_found() -> None:
-    """The floor rises; the teeth are as high as a third of the headroom."""
+    """The rolling minimum rises; the teeth are as high as a third of the headroom."""
     verdicts = watched([sawtooth(i) + leaking(i) - 100 for i in range(900)])
     found = first(verdicts, 2)
     assert found is not None
@@ -104,7 +104,7 @@ def test_a_verdict_ends_when_growth_is_freed() -> None:
 
 
 def test_a_verdict_ends_when_growth_stops() -> None:
-    """After twice as long as it lasted, and the reason says that it stopped."""
+    """After twice as long as it lasted, and the reason shows that it stopped."""
     found = detector()
     verdicts = watched([leaking(min(i, 900)) for i in range(3000)], found=found)
     assert verdicts[890].stage == 2
@@ -137,7 +137,7 @@ def test_without_a_rise_there_is_a_reason_too() -> None:
 
 @pytest.mark.parametrize("clock", ["back", "ahead", "irregular"])
 def test_the_clock_may_be_set(clock: str) -> None:
-    """An hour back, a day ahead, or looks that are anything but even: a flat series stays flat, a leak is found."""
+    """An hour back, a day ahead, or samples that are anything but even: a flat series stays flat, a leak is found."""
     for shape, expected in ((lambda i: 100.0, 0), (leaking, 2)):
         found, worst, last = detector(), 0, 0
         for i, value in enumerate(noisy(shape, 1000, noise=2)):
@@ -154,7 +154,7 @@ def test_the_clock_may_be_set(clock: str) -> None:
 
 
 def test_what_could_not_be_read_is_passed_over() -> None:
-    """None, NaN and infinity change nothing: the same verdicts as without those looks."""
+    """None, NaN and infinity change nothing: the same verdicts as without those samples."""
     plain, holed = detector(), detector()
     for i in range(900):
         now = plain.update(10.0 * i, float(leaking(i)), 1000.0)
@@ -163,7 +163,7 @@ def test_what_could_not_be_read_is_passed_over() -> None:
         assert holed.update(10.0 * i, float(leaking(i)), 1000.0) == now
 
 
-def test_another_process_begins_anew_but_a_known_leak_is_known_again_sooner() -> None:
+def test_another_process_starts_afresh_but_a_known_leak_is_known_again_sooner() -> None:
     """A replaced process has no past of its own; what leaked before needs no calm to be suspected again."""
 
     def grown(found: LeakDetector, known: bool) -> int:
@@ -257,7 +257,7 @@ def test_evidence_from_inside_acquits(known: Callable[[int], dict[str, int]]) ->
 
 
 def test_fragments_are_not_confirmed_early_as_python_objects() -> None:
-    """Where Python's objects do not grow with the floor, evidence from inside does not hasten the verdict."""
+    """Where Python's objects do not grow with the rolling minimum, evidence from inside does not hasten the verdict."""
 
     def when(grows: bool) -> int:
         found = detector()

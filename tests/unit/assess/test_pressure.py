@@ -117,7 +117,7 @@ def test_critical_is_entered_fast(readings: Sequence[tuple[float, int]], expecte
     ],
 )
 def test_a_level_is_left_when_that_lasts(before: int, under: int, level: PressureLevel, then: PressureLevel) -> None:
-    """Three points under its edge for 30 s; a reading inside the band begins the 30 s anew."""
+    """Three points under its edge for 30 s; a reading inside the band starts the 30 s anew."""
     detector = settled(before)
     assert set(levels([(now, under) for now in range(1, 31)], detector)) == {level}
     assert levels([(30.5, before - 40)], detector) == [level]
@@ -134,7 +134,7 @@ def test_a_figure_that_settles_inside_the_band_leaves_in_the_end() -> None:
 
 
 def test_a_figure_that_touches_the_edge_does_not_settle() -> None:
-    """Each such reading begins the six minutes anew, however much of the rest is under the edge."""
+    """Each such reading starts the six minutes anew, however much of the rest is under the edge."""
     touching = [(now, 705 if now % 200 < 20 else 685) for now in range(1, 4000)]
     assert set(levels(touching, settled(750))) == {MODERATE}
 
@@ -180,7 +180,7 @@ def test_an_hour_without_a_pause_forgets_them() -> None:
 
 @pytest.mark.contract("X-10")
 def test_a_level_is_kept_for_five_minutes() -> None:
-    """A burst of five seconds is told for so long, and not told again and again."""
+    """A burst of five seconds is reported for so long, and not reported again and again."""
     detector = settled(100)
     reported = levels([(now, 850 if now <= 5 else 100) for now in range(1, 400)], detector)
     assert reported.index(HIGH) == 3
@@ -238,7 +238,7 @@ def test_time_that_steps_back_stands_still() -> None:
 
 
 def test_the_engine_uses_the_very_same_levels() -> None:
-    """What the judge of samples says is what ``levels()`` says of their share."""
+    """What the judge of samples shows is what ``levels()`` shows of their share."""
     chance, judge, detector = random.Random(9), pressure.levels(), PressureDetector()
     for now in range(3000):
         used = round(min(1000.0, max(0.0, 780 + 130 * math.sin(now / 90) + chance.gauss(0, 15))))
@@ -261,7 +261,7 @@ def stalls(readings: Iterable[tuple[float, float]], detector: PressureDetector, 
 
 
 def test_stalls_have_levels_of_their_own() -> None:
-    """By the time waited since the look before: CRITICAL within seconds, where the kernel's mean takes ten."""
+    """By the time waited since the sample before: CRITICAL within seconds, where the kernel's mean takes ten."""
     detector = PressureDetector()
     assert stalls([(0.0, 50.0)], detector) == ["LOW"]
     assert stalls([(2.0, 50.0), (4.0, 51.0), (6.0, 52.0)], detector) == ["LOW", "LOW", "CRITICAL"]
@@ -269,7 +269,7 @@ def test_stalls_have_levels_of_their_own() -> None:
     assert stalls([(1000.0, 52.0), (1040.0, 52.0), (1080.0, 52.0)], detector)[-1] == "LOW"
 
 
-def test_the_first_look_at_stalls_takes_the_kernels_mean() -> None:
+def test_the_first_sample_at_stalls_takes_the_kernels_mean() -> None:
     """Nothing is known of what was waited before; and so it is for another group."""
     assert stalls([(0.0, 50.0)], PressureDetector(), avg10=0.2) == ["HIGH"]
     detector = PressureDetector()
@@ -282,7 +282,7 @@ def test_without_stalls_there_is_no_level_of_them() -> None:
     assert PressureDetector().assess(at(100)).stalls is None
 
 
-def test_the_raw_level_says_the_bare_number() -> None:
+def test_the_raw_level_shows_the_bare_number() -> None:
     """While the judged one waits."""
     detector = settled(100)
     assessment = detector.assess(at(850, 1.0))

@@ -72,7 +72,7 @@ def test_the_slope_is_reported_beside_the_word() -> None:
     assert 0.99 < trend.confidence <= 1
 
 
-def test_a_clock_that_is_set_back_begins_anew() -> None:
+def test_a_clock_that_is_set_back_starts_afresh() -> None:
     """What lies in the future is no past."""
     found = TrendDetector()
     for i in range(200):

@@ -59,12 +59,12 @@ def rule(**changes: Any) -> Rule:
 
 
 def used(policy: Policy, now: float, share: float) -> tuple[list[Decision], list[str]]:
-    """Decisions and cleared rules of a look that finds this share of the binding limit used."""
+    """Decisions and cleared rules of a sample that finds this share of the binding limit used."""
     decided = policy.decide(Sample(1e9 + now, now), verdict(used=round(share * 1000)))
     return decided.decisions, [clearing.rule for clearing in decided.cleared]
 
 
-def test_a_reason_says_a_share_once_and_whose_limit_it_is() -> None:
+def test_a_reason_shows_a_share_once_and_whose_limit_it_is() -> None:
     """A person reads it in an alert."""
     decisions, _ = used(Policy([rule(when="used > 80%")]), 0.0, 0.85)
     assert decisions[0].reason == "used 850 B (85.0% of 1000 B), above 80%; limit: cgroup /app"
@@ -78,7 +78,7 @@ def test_a_rule_fires_at_its_level_and_above(level: PressureLevel, fires: bool) 
     assert bool(fired(Policy([rule()]), [(0.0, level)])) is fires
 
 
-def test_a_decision_says_rule_action_reason_and_time() -> None:
+def test_a_decision_shows_rule_action_reason_and_time() -> None:
     """In words that hold the figures, with both clocks of the sample."""
     (decision,) = Policy([rule(name="mine", severity="critical")]).decide(Sample(7.5, 3.25), verdict(HIGH)).decisions
     assert (decision.rule, decision.action, decision.wall, decision.monotonic) == ("mine", "notify", 7.5, 3.25)
@@ -86,8 +86,8 @@ def test_a_decision_says_rule_action_reason_and_time() -> None:
     assert (decision.severity, decision.repeat, decision.undo, decision.dry_run) == ("critical", 0, False, False)
 
 
-def test_a_look_that_read_nothing_decides_nothing() -> None:
-    """Neither does a rule begin, nor does one that holds end."""
+def test_a_sample_that_read_nothing_decides_nothing() -> None:
+    """Neither does a rule start, nor does one that holds end."""
     policy = Policy([rule(rest=0.0)])
     assert policy.decide(Sample(0.0, 0.0), verdict(HIGH, used=None)) == ([], [])
     assert policy.decide(Sample(0.0, 1.0), verdict(HIGH)).decisions
@@ -105,12 +105,12 @@ def test_a_rule_waits_until_its_level_lasts() -> None:
 
 @pytest.mark.contract("S2-12")
 def test_a_rule_rests_after_acting() -> None:
-    """For a minute where it does not say otherwise, to the second; a break does not shorten it."""
+    """For a minute where it does not show otherwise, to the second; a break does not shorten it."""
     steps = [(0.0, HIGH), (1.0, HIGH), (30.0, LOW), (31.0, HIGH), (59.9, HIGH), (60.0, HIGH), (61.0, HIGH)]
     assert fired(Policy([rule()]), steps) == [0.0, 60.0]
 
 
-def test_without_a_rest_it_fires_at_each_look() -> None:
+def test_without_a_rest_it_fires_at_each_sample() -> None:
     """Zero means none."""
     assert fired(Policy([rule(rest=0)]), [(0.0, HIGH), (0.1, HIGH)]) == [0.0, 0.1]
 
@@ -206,7 +206,7 @@ def test_a_condition_reads_its_figure(when: str, holds: bool) -> None:
 
 
 def test_a_rule_may_ask_for_the_level_of_stalls() -> None:
-    """It is told apart from the level itself, in its words, too."""
+    """It is distinguished from the level itself, in its words, too."""
     stalled = rule(when="stalls >= HIGH")
     assert str(stalled) == "when stalls is at least HIGH, unless acted in the last 60 s, then notify"
     [decision] = Policy([stalled]).decide(FULL, verdict(LOW)._replace(stalls=CRITICAL)).decisions
@@ -250,7 +250,7 @@ def test_a_missing_fact_is_no_figure(name: str) -> None:
     ],
 )
 def test_a_bad_condition_names_rule_and_culprit(when: Any, named: str) -> None:
-    """One typed error that says which rule, what, and what would do."""
+    """One typed error that shows which rule, what, and what would do."""
     with pytest.raises(SettingsError, match="rule 'r'") as caught:
         rule(when=when)
     assert named in str(caught.value)
@@ -285,13 +285,13 @@ def test_a_bad_rule_is_refused(changes: dict[str, Any], named: str) -> None:
 
 
 def grown(policy: Policy, now: float, size: int) -> bool:
-    """Whether a look that finds the process of this size fires."""
+    """Whether a sample that finds the process of this size fires."""
     sample = Sample(0.0, now, process=ProcessMemory(KEY, "p", size))
     return bool(policy.decide(sample, verdict(LOW)).decisions)
 
 
 @pytest.mark.contract("S3-49")
-def test_growth_is_counted_from_the_first_look() -> None:
+def test_growth_is_counted_from_the_first_sample() -> None:
     """Warning above 100 MB, critical above 500: the worker's rules, however slowly it comes."""
     rules = [each for each in preset("worker").rules if each.when.startswith("growth")]
     policy = Policy(rules)
@@ -310,7 +310,7 @@ def test_growth_over_a_time_forgets_what_was_before() -> None:
 
 
 def test_growth_over_a_time_remembers_little() -> None:
-    """However often it looks."""
+    """However often it samples."""
     policy = Policy([rule(when="growth over 10min > 100B")])
     for look in range(20_000):
         grown(policy, look * 0.01, 1000)
@@ -322,7 +322,7 @@ def test_growth_over_a_time_remembers_little() -> None:
 
 @pytest.mark.contract("W2-8")
 def test_a_rule_clears_when_the_figure_is_back_by_the_band() -> None:
-    """Three points under the edge where nothing else is said; once, and only after it had fired."""
+    """Three points under the edge where nothing else is reported; once, and only after it had fired."""
     policy = Policy([rule(when="used > 80%", rest=0)])
     assert used(policy, 0, 0.79) == ([], [])
     assert len(used(policy, 1, 0.81)[0]) == 1
@@ -361,7 +361,7 @@ def test_what_can_be_taken_back_is() -> None:
     assert [each.rule for each in decided.cleared] == ["r"]
 
 
-def test_nothing_is_held_for_longer_than_the_rule_says() -> None:
+def test_nothing_is_held_for_longer_than_the_rule_shows() -> None:
     """A pause that does not help is taken back after its time, though the rule still holds."""
     policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), brief=("pause",))
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
@@ -423,7 +423,7 @@ def test_a_step_waits_for_the_outcome_of_the_one_before() -> None:
     assert lost.action == "collect"
 
 
-def test_a_dry_run_says_so_in_each_decision() -> None:
+def test_a_dry_run_shows_so_in_each_decision() -> None:
     """Of one rule, or of all."""
     one = Policy([rule(dry_run=True), rule(name="other")]).decide(Sample(0.0, 0.0), verdict(HIGH)).decisions
     assert [each.dry_run for each in one] == [True, False]
@@ -435,7 +435,7 @@ def test_a_dry_run_says_so_in_each_decision() -> None:
 
 
 def test_a_rule_that_stays_keeps_its_memory() -> None:
-    """The rest goes on; a rule that changed begins anew; the episode of one that is gone ends, and is taken back."""
+    """The rest goes on; a rule that changed starts afresh; the episode of one that is gone ends, and is taken back."""
     stays, goes = rule(name="stays"), rule(name="goes", then="pause")
     policy = Policy([stays, goes], reversible=("pause",))
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
@@ -475,7 +475,7 @@ def test_a_rule_that_comes_may_take_back_what_no_rule_before_could() -> None:
     ],
 )
 def test_a_rule_can_be_read_aloud(made: Rule, text: str) -> None:
-    """One sentence that says all of it, and nothing that does not hold."""
+    """One sentence that shows all of it, and nothing that does not hold."""
     assert str(made) == text
 
 
@@ -563,7 +563,7 @@ def card(now: float, share: float) -> Sample:
 
 
 def reported(course: Sequence[float], every: float = 300.0) -> list[int]:
-    """At which looks at such a course of shares the preset for cards tells of something; negative: where it is over."""
+    """Return the samples at which the preset for GPUs alerts in such a series; negative: where it clears."""
     policy, found = Policy(preset("gpu").rules, reversible=()), []
     detector = PressureDetector()
     for look, share in enumerate(course):
@@ -585,8 +585,8 @@ def test_the_preset_for_cards_is_quiet_where_loaded_models_rest() -> None:
 
 
 @pytest.mark.contract("X-21")
-def test_the_preset_for_cards_tells_once_and_clears_with_a_band() -> None:
-    """A card that swings about the threshold is told each half hour at most, and is clear three points under it."""
+def test_the_preset_for_cards_shows_once_and_clears_with_a_band() -> None:
+    """A card that swings about the threshold is reported each half hour at most, and is clear three points under it."""
     swinging = [0.80, *[0.885, 0.875] * 12, 0.849]
     assert reported(swinging) == [1, 7, 13, 19, -25]
 
@@ -594,7 +594,7 @@ def test_the_preset_for_cards_tells_once_and_clears_with_a_band() -> None:
 @pytest.mark.contract("X-8")
 @pytest.mark.parametrize(("warning", "critical"), [(70, 80), (80, 90), (75, 90), (80, 95)])
 def test_every_threshold_of_the_seeds_can_be_set(warning: int, critical: int) -> None:
-    """One policy, two rules: each tells just above its own threshold, and not at it."""
+    """One policy, two rules: each shows just above its own threshold, and not at it."""
     policy = Policy(
         [
             rule(name="warning", when=f"used > {warning}%", rest=0),
@@ -619,7 +619,7 @@ def test_the_levels_are_the_base_and_hold_warning_and_critical() -> None:
 
 
 def _judged(policy: Policy, now: float, stage: LeakStage, low: float | None = None, word: str = "stable") -> list[str]:
-    """What a look with this verdict decides and clears, as words."""
+    """What a sample with this verdict decides and clears, as words."""
     forecast = None if low is None else Forecast(low, 2 * low, 4 * low, 0.8, "app[10]")
     leak = LeakVerdict(stage, "the rolling minimum rose", None, None, None, forecast, "app[10]" if stage.rank else None)
     found = verdict(LOW)._replace(trend=Trend(word, 30, 0.8, 0.0), leak=leak, forecast=forecast)
@@ -628,7 +628,7 @@ def _judged(policy: Policy, now: float, stage: LeakStage, low: float | None = No
 
 
 def test_a_rule_follows_a_leak_verdict() -> None:
-    """It fires with the reason of the verdict, and clears when that is taken back; one not judged yet says nothing."""
+    """It fires with the reason of the verdict, and clears when that is taken back; one not judged yet shows nothing."""
     policy = Policy([rule(when="leak >= confirmed", rest=float("inf"))])
     assert policy.decide(Sample(1e9, 0.0), verdict(LOW)) == ([], [])
     assert _judged(policy, 1.0, LeakStage.SUSPECTED) == []

@@ -122,7 +122,7 @@ def test_a_container_on_version_1_in_the_words_of_version_2(tree: ProcTree) -> N
 
 
 def test_a_swap_limit_from_above_counts_too(tree: ProcTree) -> None:
-    """192 MiB together less 128 MiB of memory, though the own limits say 2 GiB and 1 GiB."""
+    """192 MiB together less 128 MiB of memory, though the own limits show 2 GiB and 1 GiB."""
     assert groups(limited_from_above_v1(tree))[0].swap_limit == 64 * MIB
 
 
@@ -154,7 +154,7 @@ def test_paths_are_named_as_the_kernel_names_them(tree: ProcTree) -> None:
 
 @pytest.mark.contract("V-28")
 def test_a_bind_mount_of_another_group_is_not_ours(tree: ProcTree) -> None:
-    """On an engine's host a container's group may be mounted somewhere else: the path says which one is ours."""
+    """On an engine's host a container's group may be mounted somewhere else: the path shows which one is ours."""
     mounts = v1_line() + v1_line("/docker/other", "/sys/fs/cgroup/elsewhere")
     tree.mounted("self", V1_PATHS.format("/app"), mounts)
     v1_group(tree, "elsewhere", 10 * MIB, 64 * MIB)
@@ -246,8 +246,8 @@ def test_a_name_that_is_no_utf_8(tree: ProcTree) -> None:
         pytest.param("0::relative\n", v2_line(), "malformed", id="a path without its slash"),
     ],
 )
-def test_where_no_group_can_be_found_it_is_said(tree: ProcTree, cgroup: str, mounts: str, why: str) -> None:
-    """A named reason, twice in a row: not an empty answer at the second look."""
+def test_where_no_group_can_be_found_it_is_reported(tree: ProcTree, cgroup: str, mounts: str, why: str) -> None:
+    """A named reason, twice in a row: not an empty answer at the second sample."""
     tree.mounted("self", cgroup, mounts)
     reader = groups_of(tree)
     for _ in range(2):
@@ -275,7 +275,7 @@ def test_limits_are_read_again_each_time(tree: ProcTree) -> None:
 
 
 def test_a_process_that_is_moved_is_followed(tree: ProcTree) -> None:
-    """The new group's limit holds from the next look on, and the old descriptors are given back."""
+    """The new group's limit holds from the next sample on, and the old descriptors are given back."""
     reader = groups_of(nested(tree))
     reader.sample()
     before = descriptors()

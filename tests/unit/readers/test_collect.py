@@ -25,7 +25,7 @@ def test_what_fails_is_a_gap_and_no_figure() -> None:
 
 @pytest.mark.parametrize("why", ReadError.REASONS)
 def test_every_reason_is_kept(why: str) -> None:
-    """A gap says the reader's own word."""
+    """A gap shows the reader's own word."""
     assert collect([ScriptedReader([ReadError("a", "b", why)])])["gaps"] == (Gap("a", "b", why),)
 
 

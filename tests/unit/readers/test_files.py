@@ -91,8 +91,8 @@ def test_a_failing_read_leaks_no_descriptor(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_a_file_that_nobody_keeps_any_more_is_closed(tmp_path: Path) -> None:
-    """Whoever makes readers and forgets them leaks nothing."""
+def test_a_file_that_is_no_longer_kept_is_closed(tmp_path: Path) -> None:
+    """Code that makes readers and forgets them leaks nothing."""
     path = tmp_path / "file"
     path.write_text("1\n")
     before = len(os.listdir("/proc/self/fd"))

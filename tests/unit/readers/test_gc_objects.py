@@ -1,4 +1,4 @@
-"""Objects are counted rarely, and what was counted says how old it is."""
+"""Objects are counted rarely, and what was counted shows how old it is."""
 
 import gc
 

@@ -82,7 +82,7 @@ def test_the_largest_come_first(reader: MachineReader) -> None:
     assert set(reader.read()) == {"top", "gaps"}
 
 
-def test_sizes_are_of_this_look(world: ProcTree, reader: MachineReader) -> None:
+def test_sizes_are_of_this_sample(world: ProcTree, reader: MachineReader) -> None:
     """One grows, one shrinks, one comes, one ends."""
     assert pids(reader) == [10, 9, 8]
     world.process(1, name="p1", rss=50 * MIB, start=1)
@@ -171,10 +171,10 @@ def test_a_zombie_takes_no_part(world: ProcTree, reader: MachineReader) -> None:
 
 
 @pytest.mark.contract("W2-4")
-def test_who_may_not_be_read_is_one_gap_and_takes_no_part(
+def test_a_process_that_may_not_be_read_is_one_gap_and_takes_no_part(
     world: ProcTree, reader: MachineReader, refuse: Callable[[str], None]
 ) -> None:
-    """Another user's processes behind hidepid: no size of theirs is sorted, and one gap says how many they are."""
+    """Another user's processes behind hidepid: no size of theirs is sorted, and one gap shows how many they are."""
     for pid in (8, 9, 10):
         refuse(f"/{pid}/statm")
     for _ in range(3):
@@ -192,7 +192,7 @@ def test_who_may_not_be_read_is_one_gap_and_takes_no_part(
 def test_whose_identity_cannot_be_read(
     world: ProcTree, reader: MachineReader, refuse: Callable[[str], None], why: str
 ) -> None:
-    """Its size alone names nobody: a gap, and the next largest takes its place."""
+    """Its size alone names no process: a gap, and the next largest takes its place."""
     if why == "denied":
         refuse("/10/stat")
     else:
@@ -220,7 +220,7 @@ def test_garbage_is_a_gap(world: ProcTree, reader: MachineReader) -> None:
     assert [(gap.what, gap.why) for gap in gaps] == [("statm", "malformed")]
 
 
-def test_nobody_may_be_read(world: ProcTree, reader: MachineReader, refuse: Callable[[str], None]) -> None:
+def test_no_process_may_be_read(world: ProcTree, reader: MachineReader, refuse: Callable[[str], None]) -> None:
     """No list at all, and why."""
     refuse("/statm")
     with pytest.raises(ReadError) as caught:
@@ -242,7 +242,7 @@ def test_names_follow_exec(world: ProcTree, reader: MachineReader) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES.keys())
-def test_a_hostile_name_misleads_nobody(world: ProcTree, name: bytes) -> None:
+def test_a_hostile_name_misleads_no_parser(world: ProcTree, name: bytes) -> None:
     """The size and the start are those of the process."""
     world.process(10, name=name, rss=10 * MIB, start=10)
     top = look(MachineReader(1, world.proc, keep=0))

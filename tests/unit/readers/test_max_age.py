@@ -1,4 +1,4 @@
-"""What a patient reader reads anew at each look, and what it does not."""
+"""What a patient reader reads anew at each sample, and what it does not."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from memwarden.readers.linux.meminfo import MeminfoReader
 from memwarden.testing import ProcTree
 from support.trees import GIB, MIB, bare_metal, container_v2
 
-#: The first lines of a real file (Linux 6.18), where names begin alike.
+#: The first lines of a real file (Linux 6.18), where names start alike.
 REAL = b"""MemTotal:       24684096 kB
 MemFree:        24239024 kB
 MemAvailable:   24299476 kB
@@ -66,7 +66,7 @@ def test_a_cache_is_never_less_than_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapTotal", "Shmem"])
 @pytest.mark.contract("W1-10")
-def test_a_missing_line_is_said_and_not_made_up(tmp_path: Path, line: str) -> None:
+def test_a_missing_line_is_an_error(tmp_path: Path, line: str) -> None:
     """The error names the line and the file; there is no figure instead."""
     kept = [each for each in REAL.splitlines(keepends=True) if not each.startswith(line.encode() + b":")]
     (tmp_path / "meminfo").write_bytes(b"".join(kept))
@@ -78,7 +78,7 @@ def test_a_missing_line_is_said_and_not_made_up(tmp_path: Path, line: str) -> No
 
 
 def test_the_newest_figures_are_read(tmp_path: Path) -> None:
-    """Each read looks again."""
+    """Each read samples again."""
     tree = ProcTree(tmp_path)
     reader = MeminfoReader(tree.proc)
     first = reader.memory().available

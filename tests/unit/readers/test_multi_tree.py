@@ -17,7 +17,7 @@ from memwarden.readers.multi_tree import MultiTreeReader
 from memwarden.testing import FakeClock, ProcTree, ScriptedReader, gone
 from support.trees import MIB, CountedTree
 
-#: No kernel gives such numbers out, so that nobody is meant by them.
+#: No kernel gives such numbers out, so that none is meant by them.
 A, B, CHILD = 1 << 23, (1 << 23) + 1, (1 << 23) + 2
 
 
@@ -62,8 +62,8 @@ def test_an_end_is_reported_once_and_the_others_go_on() -> None:
     assert len(reader.ended) == 1
 
 
-def test_when_nobody_is_left_there_is_no_tree() -> None:
-    """Zombies are nobody: they hold no memory."""
+def test_when_no_process_is_left_there_is_no_tree() -> None:
+    """Zombies are no process: they hold no memory."""
     reader = trees_of({A: [tree(A), tree(A, alive=False)]})
     reader.read()
     assert reader.read() == {"gaps": ()}
@@ -71,7 +71,7 @@ def test_when_nobody_is_left_there_is_no_tree() -> None:
     assert [end.left for end in reader.ended] == [0]
 
 
-def test_who_cannot_be_read_has_not_ended() -> None:
+def test_a_process_that_cannot_be_read_has_not_ended() -> None:
     """A refused file is a gap; the tree is there again when it can be read again."""
     denied = ReadError("statm", "/proc/1/statm", "denied")
     gap = Gap("statm", "/proc/1/statm", "denied")
@@ -115,7 +115,7 @@ def start(world: ProcTree, pid: int, name: str, words: str, **more: Any) -> None
 
 @of_linux
 def test_a_name_is_found_in_names_and_command_lines(world: ProcTree) -> None:
-    """Whatever the case; kernel threads and zombies hold no memory and are nobody."""
+    """Whatever the case; kernel threads and zombies hold no memory and are no process."""
     start(world, 20, "Celery", "/usr/bin/python3 -m x")
     start(world, 21, "python3", "python3 -m celery worker")
     start(world, 22, "bash", "bash")
@@ -124,7 +124,7 @@ def test_a_name_is_found_in_names_and_command_lines(world: ProcTree) -> None:
 
 
 @of_linux
-def test_who_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
+def test_a_process_that_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
     """Also under a number that was given out again, and by becoming another program within three seconds."""
     clock = FakeClock()
     named = ProcessesByName("worker", world.proc, monotonic=clock.monotonic)
@@ -139,7 +139,7 @@ def test_who_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
     assert named.find() == {21, 22}
     clock.advance(30.0)
     named.find()
-    start(world, 22, "other", "other", start=300)  # so late an exec is seen when everybody is asked again
+    start(world, 22, "other", "other", start=300)  # so late an exec is seen when every process is asked again
     clock.advance(60.0)
     assert named.find() == {21}
 
@@ -155,7 +155,7 @@ def test_the_searcher_is_not_found(world: ProcTree) -> None:
 
 @of_linux
 def test_names_that_cannot_be_listed_are_a_gap(tmp_path: Path) -> None:
-    """Nobody is said to be absent where nobody could be asked."""
+    """No process is reported to be absent where no process could be asked."""
     reader = MultiTreeReader(find_pids=ProcessesByName("x", str(tmp_path / "nowhere")).find)
     [gap] = reader.read()["gaps"]
     assert gap.why == "absent"

@@ -77,7 +77,7 @@ def test_one_card_that_does_not_answer_is_a_gap() -> None:
 
 
 @pytest.mark.parametrize(("value", "why"), [(12, "absent"), (9, "absent"), (4, "denied"), (15, "gone")])
-def test_no_driver_is_said_with_the_librarys_words(value: int, why: str) -> None:
+def test_no_driver_is_reported_with_the_librarys_words(value: int, why: str) -> None:
     """A typed error, and the next read tries again."""
     library = Nvml(init=Nvml.NVMLError(value, "NVML Shared Library Not Found"))
     reader = NvidiaReader(library=library)
@@ -111,7 +111,7 @@ def test_the_session_is_given_back() -> None:
 
 
 def test_a_card_that_cannot_be_opened_is_a_gap() -> None:
-    """The others are read, and it is tried again at each look."""
+    """The others are read, and it is tried again at each sample."""
     library = Nvml(handle=Nvml.NVMLError(15, "GPU is lost"))
     reader = NvidiaReader(library=library)
     read = reader.read()
@@ -121,7 +121,7 @@ def test_a_card_that_cannot_be_opened_is_a_gap() -> None:
     assert [gpu.number for gpu in reader.read()["gpus"]] == [0, 1]
 
 
-def test_where_no_card_answers_a_new_session_is_begun() -> None:
+def test_where_no_card_answers_a_new_session_is_started() -> None:
     """Handles of a driver that was loaded anew are worth nothing."""
     library = Nvml(handle=Nvml.NVMLError(15, "GPU is lost"))
     reader = NvidiaReader(only=(1,), library=library)

@@ -63,7 +63,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> type[Process]:
 
 
 @pytest.mark.contract("W1-10")
-def test_what_a_platform_does_not_tell_is_none(mac: type[Process]) -> None:
+def test_what_a_platform_does_not_show_is_none(mac: type[Process]) -> None:
     """No shared part, no peak and no swapped part: None, not 0."""
     assert PortableReader(7).read() == {
         "system": SystemMemory(1000, 600, 100, None, 50, 20),
@@ -83,7 +83,7 @@ def test_what_a_platform_does_not_tell_is_none(mac: type[Process]) -> None:
     ],
 )
 def test_psutils_errors_become_reasons(mac: type[Process], failure: Exception, why: str) -> None:
-    """One reason for one cause, on every platform, and the machine is told all the same."""
+    """One reason for one cause, on every platform, and the machine is reported all the same."""
     reader = PortableReader(7)
     mac.failure = failure
     facts = reader.read()
@@ -93,7 +93,7 @@ def test_psutils_errors_become_reasons(mac: type[Process], failure: Exception, w
 
 
 def test_another_process_under_the_pid_is_not_shown_as_the_old_one(mac: type[Process]) -> None:
-    """psutil compares start times in is_running, and answers the other questions for whoever has the pid."""
+    """psutil compares start times in is_running, and answers the other questions for the process that has the pid."""
     reader = PortableReader(7)
     mac.runs = False
     facts = reader.read()
@@ -101,8 +101,8 @@ def test_another_process_under_the_pid_is_not_shown_as_the_old_one(mac: type[Pro
     assert [gap.why for gap in facts["gaps"]] == ["gone"]
 
 
-def test_swap_that_is_not_told_is_a_gap(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows asks performance counters for it, and these may be turned off; the machine is told all the same."""
+def test_swap_that_is_not_reported_is_a_gap(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows asks performance counters for it, and these may be turned off; the machine is reported all the same."""
 
     def refuse() -> None:
         raise RuntimeError("Performance counters may be disabled")
@@ -113,7 +113,7 @@ def test_swap_that_is_not_told_is_a_gap(mac: type[Process], monkeypatch: pytest.
     assert (facts["system"].swap_total, facts["system"].swap_free, facts["system"].swap_used) == (None, None, None)
 
 
-def test_a_machine_that_is_not_told_is_an_error(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_is_not_reported_is_an_error(mac: type[Process], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is made up in its place."""
 
     def refuse() -> None:
@@ -132,19 +132,19 @@ def test_a_clock_that_is_set_makes_no_other_process(mac: type[Process]) -> None:
     mac.begun += 3600
     assert probe.key_of(7) == key
     assert probe.alive(key)
-    mac.runs = False  # the pid went to somebody else
+    mac.runs = False  # the pid went to another process
     assert probe.key_of(7) != key
     assert not probe.alive(key)
 
 
-def test_a_pid_that_nobody_has_is_gone() -> None:
-    """Said when the reader is made."""
+def test_a_pid_without_a_process_is_gone() -> None:
+    """Reported when the reader is made."""
     with pytest.raises(ReadError) as caught:
         PortableReader(2**22 + 1)  # beyond the most that Linux gives out
     assert caught.value.why == "gone"
 
 
-def test_without_psutil_the_command_to_type_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_psutil_the_command_to_type_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ImportError that helps."""
     monkeypatch.setitem(sys.modules, "psutil", None)
     for make in (PortableReader, PortableShares, PortableMachine, PortableProbe, lambda: PortableTree(1)):
@@ -237,7 +237,7 @@ def _held(tree: PortableTree) -> dict[int, int]:
 
 
 def test_a_tree_is_everybody_below(world: World) -> None:
-    """And nobody beside; shared parts are not told here, so their column is empty and the anonymous part None."""
+    """And no other process; shared parts are unknown here, so their column is empty and the anonymous part None."""
     memory, gaps = PortableTree(10).sample()
     assert (sorted(memory.rss), memory.total, gaps) == ([100, 200, 300], 600, ())
     assert (memory.shared, memory.anon) == ((), None)
@@ -259,7 +259,7 @@ def test_orphans_stay_by_identity(world: World) -> None:
 
 
 def test_orphans_outlive_the_root(world: World) -> None:
-    """The tree is gone when nobody is left, and a later process under the root's pid is not the root."""
+    """The tree is gone when none is left, and a later process under the root's pid is not the root."""
     tree = PortableTree(10)
     tree.sample()
     world.rows[10] = (1, 50.0, 1000)
@@ -273,7 +273,7 @@ def test_orphans_outlive_the_root(world: World) -> None:
 
 
 def test_members_that_cannot_be_measured_are_gaps_or_zombies(world: World) -> None:
-    """A denied one is told, one that waits to be reaped is counted, and neither is sorted as a size."""
+    """A denied one is reported, one that waits to be reaped is counted, and neither is sorted as a size."""
     world.rows[11] = (10, 11.0, psutil.AccessDenied(11))
     world.rows[12] = (11, 12.0, psutil.ZombieProcess(12))
     memory, gaps = PortableTree(10).sample()
@@ -287,15 +287,15 @@ def test_an_adopters_children_belong(world: World) -> None:
 
 
 @pytest.mark.parametrize("windows", [True, False])
-def test_who_is_older_than_its_parent_is_no_child_on_windows(windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the number of a dead parent stays, and may be somebody else's by now."""
+def test_a_process_that_is_older_than_its_parent_is_no_child(windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the number of a dead parent stays, and may be another process's by now."""
     world = World(monkeypatch, windows)
     world.rows = {10: (1, 10.0, 100), 11: (10, 5.0, 200)}
     assert _held(PortableTree(10)) == ({10: 100} if windows else {10: 100, 11: 200})
 
 
 def test_the_largest_come_first_and_closed_ones_are_counted(world: World) -> None:
-    """Another user's process is in no rank; one gap says how many there are."""
+    """Another user's process is in no rank; one gap shows how many there are."""
     world.rows[12] = (11, 12.0, psutil.AccessDenied(12))
     world.rows[11] = (10, 11.0, psutil.ZombieProcess(11))
     facts = PortableMachine(top=2).read()
@@ -305,7 +305,7 @@ def test_the_largest_come_first_and_closed_ones_are_counted(world: World) -> Non
 
 
 def test_the_probe_names_children(world: World) -> None:
-    """Nobody for a process that is gone or another one."""
+    """No process for a process that is gone or another one."""
     probe = PortableProbe()
     key = probe.key_of(11)
     assert [each.pid for each in probe.children(key)] == [12]
@@ -318,7 +318,7 @@ def test_the_probe_names_children(world: World) -> None:
 
 
 def test_shares_are_measured_on_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What took 20 ms is kept for 2 s at 1 %, and its age is told."""
+    """What took 20 ms is kept for 2 s at 1 %, and its age is reported."""
     now = 100.0
 
     class One(Process):

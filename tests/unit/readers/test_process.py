@@ -45,7 +45,7 @@ def test_a_reader_is_not_misled_by_a_name(tree: ProcTree, name: bytes) -> None:
 
 
 @pytest.mark.contract("S3-45")
-def test_status_tells_size_kinds_and_peak(tree: ProcTree) -> None:
+def test_status_shows_size_kinds_and_peak(tree: ProcTree) -> None:
     """Resident, virtual, anonymous, shared, swapped and the highest so far, each from its line, in bytes."""
     tree.process(5)
     tree.write(
@@ -60,7 +60,7 @@ def test_status_tells_size_kinds_and_peak(tree: ProcTree) -> None:
 
 
 @pytest.mark.contract("W1-10")
-def test_a_kind_that_an_old_kernel_does_not_tell_is_none(tree: ProcTree) -> None:
+def test_a_kind_that_an_old_kernel_does_not_show_is_none(tree: ProcTree) -> None:
     """Before Linux 4.5 there was no RssAnon: None, not 0."""
     tree.process(5)
     tree.write("proc/5/status", "Name:\tworker\nVmRSS:\t 6 kB\n")
@@ -98,7 +98,7 @@ def test_a_living_process_without_a_size_is_malformed(tree: ProcTree) -> None:
 
 
 def test_a_name_changes_at_exec(tree: ProcTree) -> None:
-    """The same process under a new name is shown under it at the next look."""
+    """The same process under a new name is shown under it at the next sample."""
     tree.process(5, name="launcher", start=7)
     reader = ProcessReader(5, tree.proc)
     assert reader.memory().name == "launcher"
@@ -107,7 +107,7 @@ def test_a_name_changes_at_exec(tree: ProcTree) -> None:
 
 
 def test_no_process_is_gone_but_no_proc_is_absent(tree: ProcTree) -> None:
-    """Who has ended is told from where nothing can be seen."""
+    """A process that has ended is reported from where nothing can be seen."""
     for proc, why in ((tree.proc, "gone"), (str(tree.folder / "nowhere"), "absent")):
         with pytest.raises(ReadError) as caught:
             read_stat(5, proc)

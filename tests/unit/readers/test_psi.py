@@ -1,4 +1,4 @@
-"""Memory stalls: whose they are, in which unit, and what is said where nobody counts."""
+"""Memory stalls: whose they are, in which unit, and what is reported where no process counts."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_shares_go_from_0_to_1_and_totals_are_seconds() -> None:
     )
 
 
-def test_a_record_says_the_units() -> None:
+def test_a_record_shows_the_units() -> None:
     """What is waited is seconds, and shares have no unit."""
     written = to_dict(parse_psi(BUSY, "machine", "f"))
     assert written["some"] == {"avg10": 0.5199, "avg60": 0.1169, "avg300": 0.0253, "waited_seconds": 8.229952}
@@ -52,7 +52,7 @@ def test_the_own_groups_stalls_come_before_the_machines(tmp_path: Path) -> None:
 
 
 def test_a_container_in_its_own_namespace_has_its_own_stalls(tmp_path: Path) -> None:
-    """Its group is the root of what it sees, and not of the hierarchy: cgroup.type tells them apart."""
+    """Its group is the root of what it sees, and not of the hierarchy: cgroup.type distinguishes them."""
     tree = machine_wide(container_v2(ProcTree(tmp_path)))
     tree.group("", memory__pressure=BUSY.decode().strip(), cgroup__type="domain")
     assert reader(tree).stats().source == "/"
@@ -81,7 +81,7 @@ def test_the_top_of_the_hierarchy_is_the_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.contract("W1-10")
-def test_a_kernel_that_does_not_count_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_count_is_reported_with_the_way_out(tmp_path: Path) -> None:
     """No file: absent, and what to do about it."""
     with pytest.raises(ReadError) as caught:
         reader(bare_metal(ProcTree(tmp_path))).read()
@@ -146,7 +146,7 @@ def test_what_is_no_such_file_is_malformed_and_no_figure(data: bytes) -> None:
 
 
 def test_a_process_that_was_moved_is_followed(tmp_path: Path) -> None:
-    """Within 16 looks, and the old group's descriptor is given back."""
+    """Within 16 samples, and the old group's descriptor is given back."""
     tree = machine_wide(nested(ProcTree(tmp_path)))
     for path in ("kubepods/pod1/app", "kubepods/pod1"):
         tree.group(path, memory__pressure=CALM, cgroup__type="domain")
@@ -161,7 +161,7 @@ def test_a_process_that_was_moved_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_group_that_is_removed_is_gone_and_then_found_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kept file answers ENODEV once; the next look asks where the process is now."""
+    """The kept file answers ENODEV once; the next sample asks where the process is now."""
     tree = machine_wide(nested(ProcTree(tmp_path)))
     tree.group("kubepods/pod1/app", memory__pressure=CALM, cgroup__type="domain")
     psi = reader(tree)

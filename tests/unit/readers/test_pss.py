@@ -30,7 +30,7 @@ def rollup(pss: int, clean: int = 0, dirty: int = 0, *more: str) -> str:
 
 
 class World:
-    """Processes whose walks cost what their size says, and the two clocks."""
+    """Processes whose walks cost what their size shows, and the two clocks."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = ProcTree(folder)
@@ -79,7 +79,7 @@ def test_shared_pages_are_divided_and_own_pages_are_reported(world: World) -> No
 
 
 def test_figures_have_ages(world: World) -> None:
-    """What was not read on this look says how old it is."""
+    """What was not read on this sample shows how old it is."""
     world.process(10, 1000 * MIB)
     reader = world.reader(10)
     shares(reader)
@@ -91,7 +91,7 @@ def test_figures_have_ages(world: World) -> None:
 
 
 def test_the_largest_is_first_and_then_the_oldest(world: World) -> None:
-    """One expensive read a look; the small one has its turn after the large ones, and all come round."""
+    """One expensive read a sample; the small one has its turn after the large ones, and all come round."""
     for pid, size in ((10, 200), (11, 900), (12, 300)):
         world.process(pid, size * MIB)
     reader = world.reader([10, 11, 12])
@@ -103,8 +103,8 @@ def test_the_largest_is_first_and_then_the_oldest(world: World) -> None:
     assert len({when for when, _, _ in world.walks}) == len(world.walks)
 
 
-def test_small_processes_share_a_look(world: World) -> None:
-    """Forty workers of 1 MB are all read in two looks, and a look never takes more than 2 ms for it."""
+def test_small_processes_share_a_sample(world: World) -> None:
+    """Forty workers of 1 MB are all read in two samples, and a sample never takes more than 2 ms for it."""
     for pid in range(10, 50):
         world.process(pid, MIB)
     reader = world.reader(list(range(10, 50)))
@@ -171,7 +171,7 @@ def test_asking_who_is_there_is_on_the_budget_too(world: World) -> None:
     assert len(calls) == pytest.approx(20 * 0.001 / 0.005, abs=1)
 
 
-def test_a_walk_that_would_hold_up_the_look_is_left_out_and_said(world: World) -> None:
+def test_a_walk_that_would_hold_up_the_sample_is_left_out_and_reported(world: World) -> None:
     """By its size; the others are read, and the gap names the way out."""
     world.process(10, 9000 * MIB)
     world.process(11, 8 * MIB)
@@ -211,7 +211,7 @@ def test_a_later_process_with_the_same_pid_is_another_one(world: World) -> None:
     assert (found.keys, found.pss) == ((ProcessKey(10, 2),), (10 * MIB,))
 
 
-def test_who_was_asked_for_by_identity_is_never_mistaken(world: World) -> None:
+def test_a_process_that_was_asked_for_by_identity_is_never_mistaken(world: World) -> None:
     """The pid lives, the process that was meant does not: nothing is reported, and no walk is made."""
     world.process(10, start=2)
     with pytest.raises(ReadError) as caught:
@@ -247,7 +247,7 @@ def test_those_who_end_are_forgotten(world: World) -> None:
 
 @pytest.mark.contract("W1-10", "S2-58")
 def test_a_thousand_processes_that_may_not_be_read_are_one_gap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the first, counts the rest, says the way out, and does not change from look to look."""
+    """It names the first, counts the rest, shows the way out, and does not change from sample to sample."""
     for pid in range(100, 1100):
         world.process(pid, MIB)
     world.process(10, 50 * MIB)
@@ -271,7 +271,7 @@ def test_a_thousand_processes_that_may_not_be_read_are_one_gap(world: World, mon
     assert "CAP_SYS_PTRACE" in read["gaps"][0].detail
 
 
-def test_a_kernel_without_the_file_is_said(world: World) -> None:
+def test_a_kernel_without_the_file_is_reported(world: World) -> None:
     """Absent, with the version that has it; the process itself is there."""
     world.tree.process(10)
     with pytest.raises(ReadError) as caught:
@@ -308,8 +308,8 @@ def test_what_is_no_such_file_is_malformed_and_no_figure(world: World, text: str
     assert descriptors() == before
 
 
-def test_a_tree_reader_says_whom_to_read(world: World) -> None:
-    """Its members as a function, and its TreeMemory, whose sizes are taken over; None while it knows nobody."""
+def test_a_tree_reader_shows_which_to_read(world: World) -> None:
+    """Its members as a function, and its TreeMemory, whose sizes are taken over; None while it knows no process."""
     world.tree.process(10, children=[11])
     world.tree.process(11, ppid=10, rss=30 * MIB)
     for pid in (10, 11):
@@ -326,7 +326,7 @@ def test_a_tree_reader_says_whom_to_read(world: World) -> None:
 
 
 def test_a_tree_that_is_gone_has_no_shares(world: World) -> None:
-    """The function's own error is told."""
+    """The function's own error is reported."""
     world.process(10)
     tree = TreeReader(10, world.tree.proc)
     reader = world.reader(lambda: tree.sample()[0])

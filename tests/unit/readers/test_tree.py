@@ -19,7 +19,7 @@ COUNTER = 1
 
 @pytest.fixture(params=[ProcTree, CountedTree], ids=["no counter", "counter"])
 def tree(tmp_path: Path, request: pytest.FixtureRequest) -> ProcTree:
-    """Where nothing tells who is new, and where the kernel's counter does: the answers are the same."""
+    """Where nothing shows new processes, and where the kernel's counter does: the answers are the same."""
     made: ProcTree = request.param(tmp_path)
     return made
 
@@ -82,7 +82,7 @@ def test_children_of_every_thread_count(tree: ProcTree, keep: int) -> None:
 
 
 def test_a_thread_that_comes_later_is_looked_at(tree: ProcTree, keep: int) -> None:
-    """A program that starts its first thread after the first look."""
+    """A program that starts its first thread after the first sample."""
     tree.process(10, children=[11])
     tree.process(11, ppid=10)
     reader = TreeReader(10, tree.proc, keep=keep)
@@ -126,7 +126,7 @@ def test_an_orphan_is_kept_by_its_identity(tree: ProcTree, keep: int) -> None:
 
 
 def look_until_settled(reader: TreeReader) -> TreeMemory:
-    """A plain file whose name is gone still reads, where the kernel says ESRCH; names tell within two looks."""
+    """A plain file whose name is gone still reads, where the kernel shows ESRCH; names show within two samples."""
     for _ in range(2):
         memory = look(reader)
     return memory
@@ -206,13 +206,13 @@ def test_a_zombie_is_counted_apart_and_holds_nothing(tree: ProcTree, keep: int, 
 
 
 def test_a_tree_of_a_zombie_alone_is_not_gone(tree: ProcTree) -> None:
-    """It waits to be reaped; whoever waits for the tree must go on waiting."""
+    """It waits to be reaped; any process that waits for the tree must go on waiting."""
     tree.process(10, start=1, state="Z")
     memory = look(TreeReader(10, tree.proc))
     assert (memory.keys, memory.zombies, memory.total) == ((), 1, 0)
 
 
-def test_who_was_never_there_is_gone(tree: ProcTree, keep: int) -> None:
+def test_a_process_that_was_never_there_is_gone(tree: ProcTree, keep: int) -> None:
     """And stays gone."""
     reader = TreeReader(10, tree.proc, keep=keep)
     for _ in range(2):
@@ -233,7 +233,7 @@ def test_names_follow_exec(tree: ProcTree, keep: int) -> None:
 
 
 def test_a_name_that_changes_late_is_shown_in_the_end(tree: ProcTree) -> None:
-    """It is read again every 64 looks."""
+    """It is read again every 64 samples."""
     tree.process(10, name="early")
     reader = TreeReader(10, tree.proc)
     for _ in range(100):
@@ -245,8 +245,8 @@ def test_a_name_that_changes_late_is_shown_in_the_end(tree: ProcTree) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES.keys())
-def test_a_hostile_name_misleads_nobody(tree: ProcTree, name: bytes) -> None:
-    """A child that is called ``) Z 0 …`` is neither a zombie nor somebody else's."""
+def test_a_hostile_name_misleads_no_parser(tree: ProcTree, name: bytes) -> None:
+    """A child that is called ``) Z 0 …`` is neither a zombie nor another process's."""
     tree.process(10, children=[11])
     tree.process(11, ppid=10, name=name, rss=7 * MIB, start=5)
     memory = look(TreeReader(10, tree.proc, keep=0))
@@ -297,7 +297,7 @@ def test_members_come_and_go_without_leaking_descriptors(tree: ProcTree) -> None
 
 
 def test_adopted_orphans_are_members_and_strangers_are_not(tree: ProcTree, keep: int) -> None:
-    """A subreaper's children belong to the tree, whoever forked them, but not those that it had before."""
+    """A subreaper's children belong to the tree, any process that forked them, but not those that it had before."""
     tree.process(1, threads={1: [10, 77], 2: [12]}, start=0)
     tree.process(10, start=1)
     tree.process(12, ppid=1, start=2, children=[13])

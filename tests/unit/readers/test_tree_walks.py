@@ -124,7 +124,7 @@ def test_the_numbers_begin_again_at_the_bottom(world: CountedTree, reader: TreeR
 
 @pytest.mark.parametrize("under_way", [1, 2, 5, 20, 31])
 def test_a_fork_that_is_under_way_is_found(world: CountedTree, reader: TreeReader, under_way: int) -> None:
-    """Its number is taken first and it is listed later, when the counter stands still: later samples look again."""
+    """Its number is taken first and it is listed later, when the counter is stopped: later samples sample again."""
     world.count(60)
     for _ in range(under_way):
         assert pids(reader) == [10, 11]
@@ -147,7 +147,7 @@ def test_a_process_that_the_counter_did_not_count(world: CountedTree, reader: Tr
 
 
 def test_all_numbers_were_given_out_between_two_samples(world: CountedTree, reader: TreeReader) -> None:
-    """The counter went once around, so that its range says nothing: found within 256 samples by a walk."""
+    """The counter went once around, so that its range shows nothing: found within 256 samples by a walk."""
     world.end(51)
     world.process(11, ppid=10, start=2, children=[51])
     world.process(51, ppid=11, start=900)
@@ -199,7 +199,7 @@ def test_the_counter_is_used_in_its_own_namespace_only(tmp_path: Path) -> None:
 
 
 def test_a_counter_that_could_not_be_opened_is_opened_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of descriptors, for example: that says nothing about the counter."""
+    """Out of descriptors, for example: that shows nothing about the counter."""
 
     def none_left(*_: object, **__: object) -> int:
         raise OSError(24, "Too many open files")

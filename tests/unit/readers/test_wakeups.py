@@ -1,4 +1,4 @@
-"""What is registered with the kernel, and what is said where it refuses; the kernel here is files of a test."""
+"""What is registered with the kernel, and what is reported where it refuses; the kernel here is files of a test."""
 
 import errno
 import os
@@ -73,7 +73,7 @@ def nothing_left() -> Iterator[None]:
     assert descriptors() == before
 
 
-def test_a_trigger_says_how_long_in_which_window(tmp_path: Path, writes: list[bytes]) -> None:
+def test_a_trigger_shows_how_long_in_which_window(tmp_path: Path, writes: list[bytes]) -> None:
     """In microseconds, with the NUL that the kernel asks for, on a descriptor that no program inherits."""
     (tmp_path / "memory").touch()
     trigger = StallTrigger(str(tmp_path / "memory"))
@@ -140,7 +140,7 @@ def test_thresholds_stand_where_the_working_set_reaches_a_level() -> None:
 
 
 def test_thresholds_move_with_limit_and_cache_and_not_for_a_trifle(tmp_path: Path, writes: list[bytes]) -> None:
-    """Under the same number, so that whoever polls it need not be told; a little cache moves nothing."""
+    """Under the same number, so that any process that polls it need not be reported; a little cache moves nothing."""
     tree = version_1(ProcTree(tmp_path))
     directory = f"{tree.sys}/memory/pod/app"
     usage = UsageThresholds(directory, thresholds(group(1000 * MIB)), "/app")
@@ -175,7 +175,7 @@ def test_an_event_of_version_1_names_its_descriptors(tmp_path: Path, writes: lis
 
 
 def test_the_end_of_a_group_is_noticed(tmp_path: Path) -> None:
-    """Version 1 tells it as an event like any; in version 2 the file can no longer be read."""
+    """Version 1 shows it as an event like any; in version 2 the file can no longer be read."""
     tree = version_1(ProcTree(tmp_path))
     event = GroupEvent(f"{tree.sys}/memory/pod/app", "memory.oom_control")
     (tmp_path / "sys/memory/pod/app").rename(tmp_path / "removed")
@@ -253,7 +253,7 @@ def test_where_nothing_may_be_opened_everything_is_refused_with_a_reason(
         assert "owner" in usage[0].detail
 
 
-def test_a_machine_without_anything_says_so(tmp_path: Path) -> None:
+def test_a_machine_without_anything_reports_it(tmp_path: Path) -> None:
     """No stalls, no groups: three reasons, and the way out for the stalls."""
     granted, refused = own_wakeups(proc=ProcTree(tmp_path).proc)
     assert granted == ()

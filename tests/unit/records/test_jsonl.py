@@ -22,7 +22,7 @@ from support.values import EVENT, FULL, PROCESS, READING, WALL
 
 
 def event(number: int = 0, **changes: Any) -> Event:
-    """An event that can be told from others."""
+    """An event that can be reported from others."""
     return Event(kind=EventKind.SAMPLE, wall=WALL, monotonic=1.0, message=f"m{number}")._replace(**changes)
 
 
@@ -100,7 +100,7 @@ def test_a_figure_that_json_has_no_word_for_is_null(path: Path, figure: float) -
 
 @pytest.mark.contract("S2-11", "W1-10")
 def test_a_gap_is_in_the_record(path: Path) -> None:
-    """A figure that could not be read is told with its reason; its key is not there."""
+    """A figure that could not be read is reported with its reason; its key is not there."""
     sample = READING.sample._replace(system=None, gaps=(Gap("meminfo", "/proc/meminfo", "denied"),))
     JsonlRecorder(path).record(event(value=READING._replace(sample=sample)))
     plain = json.loads(path.read_text())["value"]["sample"]
@@ -228,7 +228,7 @@ def test_the_encoder_may_be_the_callers(path: Path) -> None:
         pytest.param(None, 1e30, id="a time that no calendar has"),
     ],
 )
-def test_an_event_that_cannot_be_written_is_said(path: Path, encode: Any, wall: float) -> None:
+def test_an_event_that_cannot_be_written_is_reported(path: Path, encode: Any, wall: float) -> None:
     """RecordError, counted, and the next event is written; never half a line."""
     broken = [True]
     recorder = (

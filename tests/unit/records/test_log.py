@@ -31,7 +31,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    """Everything that the one logger tells."""
+    """Everything that the one logger shows."""
     handler, logger = Kept(), logging.getLogger("memwarden")
     before = logger.level
     logger.addHandler(handler)
@@ -57,7 +57,7 @@ def test_the_whole_event_travels_as_json(kept: Kept, value: Any) -> None:
 
 
 def test_no_key_collides_with_an_attribute_of_a_log_record(kept: Kept) -> None:
-    """Every key of ours begins with our name."""
+    """Every key of ours starts with our name."""
     LogRecorder().record(EVENT)
     bare = vars(logging.LogRecord("n", 10, "p", 1, "m", (), None))
     ours = vars(kept.records[0]).keys() - bare.keys() - {"message", "asctime", "line"}
@@ -93,8 +93,8 @@ def test_each_kind_has_a_level(kept: Kept) -> None:
     assert levels == reported | {"trouble": "WARNING", "overflow": "WARNING"}
 
 
-def test_the_level_of_a_kind_can_be_said(kept: Kept) -> None:
-    """None tells nothing at all; the others keep theirs."""
+def test_the_level_of_a_kind_can_be_reported(kept: Kept) -> None:
+    """None shows nothing at all; the others keep theirs."""
     recorder = LogRecorder({EventKind.SAMPLE: logging.ERROR, EventKind.GAP: None})
     for kind in (EventKind.SAMPLE, EventKind.GAP, EventKind.TROUBLE):
         recorder.record(event(kind))
@@ -124,8 +124,8 @@ def test_every_record_has_a_line(kept: Kept, reported: Event, line: str) -> None
     assert kept.records[0].getMessage() == line
 
 
-def test_an_event_that_cannot_be_written_is_said(kept: Kept) -> None:
-    """As by every recorder, and the next one is told."""
+def test_an_event_that_cannot_be_written_is_reported(kept: Kept) -> None:
+    """As by every recorder, and the next one is reported."""
     recorder = LogRecorder()
     with pytest.raises(RecordError, match="level cannot be written"):
         recorder.record(event(EventKind.LEVEL)._replace(wall=1e30))

@@ -26,7 +26,7 @@ from memwarden.testing import FakeClock
 from support.trees import descriptors
 from support.values import EVENT, FULL, PROCESS, READING, WALL
 
-#: On a full hour, so that rows begin where it does.
+#: On a full hour, so that rows start where it does.
 HOUR = 1_700_000_000 // 3600 * 3600.0
 
 
@@ -152,7 +152,7 @@ def test_a_strange_moment_does_not_hold_up_the_others(path: Path, recorder: Fed,
         pytest.param(EVENT._replace(message=7), id="a message that is none"),
     ],
 )
-def test_an_event_that_cannot_be_written_is_said(path: Path, recorder: Fed, event: Event) -> None:
+def test_an_event_that_cannot_be_written_is_reported(path: Path, recorder: Fed, event: Event) -> None:
     """RecordError, counted, and what waited before and comes after is kept."""
     recorder.at(message="before")
     with pytest.raises(RecordError, match="sample"):
@@ -309,7 +309,7 @@ def test_a_relative_path_stays_where_it_began(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "history.db").exists()
 
 
-def test_a_file_that_was_moved_or_removed_is_begun_anew(path: Path, recorder: Fed) -> None:
+def test_a_file_that_was_moved_or_removed_is_started_anew(path: Path, recorder: Fed) -> None:
     """As log rotation does it: nothing is written where no reader would find it."""
     recorder.at(kind=EventKind.START, message="one")
     path.rename(path.with_name("old.db"))
@@ -373,7 +373,7 @@ def test_a_database_of_another_program_is_left_alone(path: Path, recorder: Fed, 
     assert os.listdir(path.parent) == ["history.db"]
 
 
-def test_an_empty_file_is_begun(path: Path, recorder: Fed) -> None:
+def test_an_empty_file_is_started(path: Path, recorder: Fed) -> None:
     """As ``mktemp`` leaves it; its mode stays."""
     path.touch(mode=0o640)
     assert list(read_history(path)) == list(read_rollups(path)) == []
@@ -394,7 +394,7 @@ def test_an_empty_file_is_begun(path: Path, recorder: Fed) -> None:
     ],
     ids=["not a database", "damaged"],
 )
-def test_a_file_that_cannot_be_used_is_said(path: Path, recorder: Fed, content: bytes | None, said: str) -> None:
+def test_a_file_that_cannot_be_used_is_reported(path: Path, recorder: Fed, content: bytes | None, said: str) -> None:
     """Each lost event; when the file was moved away recording goes on in a new one."""
     if content is None:
         for _ in range(50):
@@ -416,10 +416,10 @@ def test_a_file_that_cannot_be_used_is_said(path: Path, recorder: Fed, content: 
     assert messages(path) == ["again"]
 
 
-def test_a_locked_database_is_waited_for_and_then_said(
+def test_a_locked_database_is_waited_for_and_then_reported(
     path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waited comes in when the lock is gone; what was said to be lost does not."""
+    """What waited comes in when the lock is gone; what was reported to be lost does not."""
     monkeypatch.setattr("memwarden.records.sqlite_connection.BUSY_SECONDS", 0.05)
     recorder.at(kind=EventKind.START, message="start")
     recorder.close()
@@ -428,7 +428,7 @@ def test_a_locked_database_is_waited_for_and_then_said(
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(RecordError, match="locked; another program has locked it"):
         recorder.at(kind=EventKind.LEVEL, message="lost")
-    with pytest.raises(RecordError, match="locked"):  # a sample is tried at once, too: trouble is told as it is
+    with pytest.raises(RecordError, match="locked"):  # a sample is tried at once, too: trouble is reported as it is
         recorder.at(message="lost as well")
     other.execute("ROLLBACK")
     other.close()
@@ -437,7 +437,7 @@ def test_a_locked_database_is_waited_for_and_then_said(
     assert recorder.lost == 2
 
 
-def test_a_full_database_is_said(path: Path, recorder: Fed) -> None:
+def test_a_full_database_is_reported(path: Path, recorder: Fed) -> None:
     """Nothing of an event stands there, and recording goes on when there is room."""
     recorder.at(kind=EventKind.START, message="start")
     db = recorder._database.connection()
@@ -450,8 +450,8 @@ def test_a_full_database_is_said(path: Path, recorder: Fed) -> None:
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_close_says_what_it_could_not_keep(path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once: the next close has nothing left to say."""
+def test_close_shows_what_it_could_not_keep(path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: the next close has nothing left to show."""
     recorder.at()
     recorder.at()
     path.unlink()
@@ -463,7 +463,7 @@ def test_close_says_what_it_could_not_keep(path: Path, recorder: Fed, monkeypatc
     path.rmdir()
 
 
-def test_a_python_without_sqlite_is_said(path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_sqlite_is_reported(path: Path, recorder: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some builds lack it; the record itself is then no trouble."""
     monkeypatch.setitem(__import__("sys").modules, "sqlite3", None)
     with pytest.raises(RecordError, match=r"without sqlite3.*JSON lines"):
@@ -668,7 +668,7 @@ def test_a_file_that_is_too_large_shrinks(path: Path, clock: FakeClock) -> None:
 
 
 def test_a_long_reader_cannot_make_the_log_grow_for_ever(path: Path, clock: FakeClock) -> None:
-    """It cannot be written back meanwhile: from a point on that is said, and when it is over all goes on."""
+    """It cannot be written back meanwhile: from a point on that is reported, and when it is over all goes on."""
     recorder = Fed(path, clock, max_bytes=4 << 20)
     recorder.at(kind=EventKind.START)
     reader = sqlite3.connect(path, isolation_level=None)
@@ -731,7 +731,7 @@ def test_what_is_unknown_or_damaged_is_passed_over(path: Path, recorder: Fed) ->
     assert messages(path) == ["6"]
 
 
-def test_reading_a_file_that_is_not_there_is_said(path: Path) -> None:
+def test_reading_a_file_that_is_not_there_is_reported(path: Path) -> None:
     """And makes none."""
     with pytest.raises(RecordError, match=os.strerror(errno.ENOENT)):
         list(read_history(path))

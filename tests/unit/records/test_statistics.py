@@ -109,7 +109,7 @@ def test_alerts_are_counted_once_an_episode() -> None:
     assert (made.figures.alerts, made.figures.repeats) == (3, 2)
 
 
-def test_as_plain_says_its_units() -> None:
+def test_as_plain_shows_its_units() -> None:
     """Everything, as JSON holds it."""
     made = fed(sample(900, 1.0), sample(300, 2.0), window=7)
     plain = json.loads(json.dumps(made.as_dict(), allow_nan=False))

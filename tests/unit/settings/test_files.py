@@ -1,4 +1,4 @@
-"""Where a settings file is found, what it may hold, and what is said about one that is wrong."""
+"""Where a settings file is found, what it may hold, and what is reported about one that is wrong."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_lines_in_a_table_of_pyproject(tmp_path: Path) -> None:
 
 
 def test_a_project_file_that_was_named_needs_the_table(tmp_path: Path) -> None:
-    """Asked for by name, its absence is told."""
+    """Asked for by name, its absence is reported."""
     assert faults_of(file_of(tmp_path, "[project]", "pyproject.toml")) == [": has no table [tool.memwarden]"]
 
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_opened_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_caller_may_validate_rules(tmp_path: Path) -> None:
-    """Its error is told with the rule's line; a rule of the wrong shape is not put before it."""
+    """Its error is reported with the rule's line; a rule of the wrong shape is not put before it."""
     seen = []
 
     def judge(rule: Any) -> None:

@@ -29,7 +29,7 @@ def test_the_schema_is_complete() -> None:
 
 
 @pytest.mark.parametrize("row", [*OPTIONS, *RULE_KEYS], ids=lambda row: row.name)
-def test_a_row_says_in_the_schema_what_it_says_in_the_table(row: Any) -> None:
+def test_a_row_shows_in_the_schema_what_it_shows_in_the_table(row: Any) -> None:
     """Its sentence, its default, and its range or choices."""
     if not getattr(row, "in_file", True):
         return

@@ -1,4 +1,4 @@
-"""Which source wins, and what each value says about where it came from."""
+"""Which source wins, and what each value shows about where it came from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def resolve(project: Path) -> Any:
 
 @pytest.mark.contract("X-28")
 def test_argument_over_flag_over_environment_over_file_over_default(resolve: Any, project: Path) -> None:
-    """Take away the nearest source and the next one counts; each value says where it came from."""
+    """Take away the nearest source and the next one counts; each value shows where it came from."""
     file = project / "memwarden.toml"
     file.write_text("# mine\ngrace = '4s'\n")
     argument, flag, variable = {"grace": 1}, {"grace": "2s"}, {"MEMWARDEN_GRACE": "3"}
@@ -113,7 +113,7 @@ def test_a_bad_value_names_where_it_was_given(
     ],
 )
 def test_a_bad_argument_is_named(resolve: Any, arguments: dict[str, Any], words: str) -> None:
-    """A program gives typed values, so a wrong type is told as that."""
+    """A program gives typed values, so a wrong type is reported as that."""
     with pytest.raises(SettingsError, match=words):
         resolve({}, {}, arguments=arguments)
 

@@ -39,7 +39,7 @@ def test_a_changed_file_is_read_anew(file: Path) -> None:
 
 
 def test_a_broken_file_keeps_what_was_in_force(file: Path) -> None:
-    """It says why, once; the next good one counts, and the trouble is over."""
+    """It shows why, once; the next good one counts, and the trouble is over."""
     watched = SettingsReloader(str(file), rules_of)
     write(file, "[[rules]]\nname = ", 1)
     assert (watched.check(), watched.value) == (True, ["first"])
@@ -78,7 +78,7 @@ def test_a_change_without_effect_is_not_reported(file: Path) -> None:
 
 
 def test_what_is_written_while_it_is_read_is_read_again(file: Path) -> None:
-    """The look at the file comes before the reading."""
+    """The sample at the file comes before the reading."""
 
     def slow(path: str) -> list[Any]:
         rules = rules_of(path)

@@ -27,7 +27,7 @@ from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.ledger.ledger import Ledger
 from memwarden.model.units import MIB
 
-#: Promised (no-op tasks: a plain pool's cost once more): ratios to the plain pool, and of the makespan to the list schedule.
+#: Promised, as ratios to the plain pool (no-op tasks: its cost once more) and of the makespan to the list schedule.
 MOST_NOTHING, MOST_SHORT, MOST_WARM, MOST_COLD = 2.0, 1.02, 1.25, 1.40
 ROUNDS, NOTHINGS, SHORTS = 9, 1000, 100
 TASKS, BUDGET, WORKERS, BATCHES = 60, 768 * MIB, 8, 3

@@ -1,11 +1,11 @@
-"""Pressure levels on made-up courses of a share in percent: flaps, lateness, and time at a level that is not true.
+"""Pressure levels on generated series of a share in percent: flaps, lateness, and time at a level that is not true.
 
-Every course has a *true* signal and what is read of it: noise, and now and then a wild reading. Its true level is the
-bare level of the true signal. Of each rule is told, for each hour of a reading a second:
+Every series has a *true* signal and what is read of it: noise, and now and then a wild reading. Its true level is the
+bare level of the true signal. For each rule, for each hour of a reading a second:
 
 * ``flaps``: changes of the level that are undone, by a change back to where it was or beyond, within five minutes;
 * ``late``: seconds from the true signal's passing of 90 % to CRITICAL (95 of 100 are no later), over all stretches of
-  ten seconds and more; one that is never told counts as long as it lasts;
+  ten seconds and more; one that is never reported counts as long as it lasts;
 * ``over`` and ``under``: the share of time at a level above and below the true one;
 * ``false``: times CRITICAL was entered while the truth was no more than MODERATE.
 
@@ -28,7 +28,7 @@ from memwarden.assess.pressure import bare_level, levels
 
 FIGURES = Path(".cache/benchmarks/levels.json")
 DEVELOPMENT, EVALUATION = (*range(1, 17), *range(7001, 7017)), tuple(range(9001, 9033))
-#: A course lasts five hours, a reading a second.
+#: A series lasts five hours, a reading a second.
 SECONDS = 5 * 3600
 FLAP_SECONDS, EPISODE_SECONDS = 300, 10
 MOST_FLAPS, WORST_FLAPS, MOST_LATE, MOST_OVER = 0.8, 4.0, 2.0, 0.25
@@ -36,12 +36,12 @@ EDGES = (70.0, 80.0, 90.0)
 
 
 class Rule(Protocol):
-    """What judges a course, one reading after the other."""
+    """Judge of a series, one reading after the other."""
 
     def update(self, t: float, percent: float) -> int: ...
 
 
-# --- courses ------------------------------------------------------------------------------------------
+# --- series ------------------------------------------------------------------------------------------
 
 
 def _flat(chance: random.Random) -> Iterator[float]:
@@ -145,15 +145,15 @@ FAMILIES: dict[str, Callable[[random.Random], Iterator[float]]] = {
 }
 
 
-class Course(NamedTuple):
-    """What is read, and the level that is true, each second."""
+class Series(NamedTuple):
+    """The reading and the true level of each second."""
 
     read: list[float]
     true: list[int]
 
 
-def course(family: str, seed: int) -> Course:
-    """One course of a family; the same for the same seed."""
+def series(family: str, seed: int) -> Series:
+    """One series of a family; the same for the same seed."""
     chance = random.Random(f"{family} {seed}")
     noise, wild = chance.choice((0.1, 0.5, 1.0, 2.0)), chance.choice((0.0, 1 / 3600, 1 / 600))
     read, true = [], []
@@ -163,7 +163,7 @@ def course(family: str, seed: int) -> Course:
         true.append(bare_level(figure / 100).rank)
         odd = chance.uniform(5, 25) if wild and chance.random() < wild else 0.0
         read.append(min(100.0, max(0.0, figure + chance.gauss(0, noise) + odd)))
-    return Course(read, true)
+    return Series(read, true)
 
 
 # --- rules to compare with ----------------------------------------------------------------------------
@@ -228,7 +228,7 @@ RULES: dict[str, Callable[[], Rule]] = {
 
 
 class Count(NamedTuple):
-    """What one rule did with one course, or several."""
+    """Counts of one rule over one series, or several."""
 
     seconds: int = 0
     changes: int = 0
@@ -246,8 +246,8 @@ class Count(NamedTuple):
         return count * 3600 / self.seconds
 
 
-def count(rule: Rule, one: Course) -> Count:
-    """Follow a course by a rule."""
+def count(rule: Rule, one: Series) -> Count:
+    """Follow a series by a rule."""
     reported = [rule.update(float(second), percent) for second, percent in enumerate(one.read)]
     changes = [second for second in range(1, len(reported)) if reported[second] != reported[second - 1]]
     flaps = 0
@@ -271,14 +271,14 @@ def count(rule: Rule, one: Course) -> Count:
 
 
 def _late(reported: list[int], true: list[int]) -> Iterator[float]:
-    begun = None
+    started = None
     for second, level in enumerate([*true, 0]):
         if level == 3:
-            begun = second if begun is None else begun
-        elif begun is not None:
-            if second - begun >= EPISODE_SECONDS and begun:
-                yield next((at - begun for at in range(begun, second) if reported[at] == 3), second - begun)
-            begun = None
+            started = second if started is None else started
+        elif started is not None:
+            if second - started >= EPISODE_SECONDS and started:
+                yield next((at - started for at in range(started, second) if reported[at] == 3), second - started)
+            started = None
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -291,12 +291,12 @@ Table = dict[str, dict[str, list[Count]]]
 
 
 def table(seeds: Iterable[int]) -> Table:
-    """What each rule did with each course, by family."""
+    """Return the counts of each rule for each series, by family."""
     made: Table = {name: {} for name in RULES}
     for family in FAMILIES:
-        courses = [course(family, seed) for seed in seeds]
+        all_series = [series(family, seed) for seed in seeds]
         for name, rule in RULES.items():
-            made[name][family] = [count(rule(), one) for one in courses]
+            made[name][family] = [count(rule(), one) for one in all_series]
     return made
 
 
@@ -314,12 +314,12 @@ def interval(families: dict[str, list[Count]], figure: Callable[[Count], float])
 
 def cost() -> float:
     """Microseconds of CPU that one reading takes, near an edge, where most is to be done."""
-    read = course("edge", 1).read
+    read = series("edge", 1).read
     rule = levels()
-    begun = time.process_time()
+    started = time.process_time()
     for second, percent in enumerate(read):
         rule.update(float(second), percent)
-    return (time.process_time() - begun) / len(read) * 1e6
+    return (time.process_time() - started) / len(read) * 1e6
 
 
 TITLES = ("changes/h", "flaps/h", "worst", "late p95", "over", "under", "false/h")

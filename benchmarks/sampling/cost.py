@@ -1,12 +1,12 @@
-"""What one sample costs: memwarden as its engine calls it, psutil, and the floor, which is the same in C.
+"""Cost of one sample: memwarden as its engine calls it, psutil, and the floor (the same reads in C).
 
 All of a group run round-robin in this process, and the figure is the median over the rounds of process CPU time
 (user and system) a sample: other load then changes caches, not the account. The floor (``floor.c``) is compiled
 with ``cc`` into a temporary directory; without a compiler the promises that name it are not judged.
 
-The members of the trees sleep. ``a start before each look`` is what a busy machine adds: another process starts and
-ends a process before each look, so that the reader has to search new members. Only the look is counted, and another
-reader looks in between, so that this row is warm as the others are.
+The members of the trees sleep. ``a start before each sample`` is what a busy machine adds: another process starts and
+ends a process before each sample, so that the reader has to search new members. Only the sample is counted, and another
+reader samples in between, so that this row is warm as the others are.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Group(NamedTuple):
 
 def timed(sample: Callable[[], object]) -> Sampler:
     def run(times: int) -> float:
-        begun = time.process_time()
+        started = time.process_time()
         for _ in range(times):
             sample()
-        return time.process_time() - begun
+        return time.process_time() - started
 
     return run
 
@@ -70,9 +70,9 @@ def disturbed(sample: Callable[[], object], *before: Callable[[], object]) -> Sa
         for _ in range(times):
             for each in before:
                 each()
-            begun = time.process_time()
+            started = time.process_time()
             sample()
-            total += time.process_time() - begun
+            total += time.process_time() - started
         return total
 
     return run
@@ -80,9 +80,9 @@ def disturbed(sample: Callable[[], object], *before: Callable[[], object]) -> Sa
 
 def in_c(function: Any, *args: Any) -> Sampler:
     def run(times: int) -> float:
-        begun = time.process_time()
+        started = time.process_time()
         function(*args, times)
-        return time.process_time() - begun
+        return time.process_time() - started
 
     return run
 
@@ -257,7 +257,7 @@ def _tree(c: Any, keep: int, size: int, root: int, start: Callable[[], object]) 
     children = opened(*[f"/proc/{each.pid}/task/{each.pid}/children" for each in family])
     samplers = {} if c is None else {FLOOR: in_c(c.tree, statm, children, size)}
     samplers["memwarden"] = timed(ours.read)
-    samplers["memwarden, a start before each look"] = disturbed(disturbed_one.read, start, ours.read)
+    samplers["memwarden, a start before each sample"] = disturbed(disturbed_one.read, start, ours.read)
     if size > 256:
         samplers["memwarden, 1024 descriptors allowed"] = timed(bounded.read)
     samplers["psutil, kept objects, no new process"] = timed(lambda: [each.memory_info().rss for each in family])
@@ -299,7 +299,7 @@ def machine(c: Any, keep: int) -> Iterator[Group]:
             ({} if c is None else {FLOOR: in_c(c.machine, proc, fds, len(statm))})
             | {
                 "memwarden": timed(readers[0].read),
-                "memwarden, a start before each look": disturbed(readers[1].read, start, readers[0].read),
+                "memwarden, a start before each sample": disturbed(readers[1].read, start, readers[0].read),
                 "psutil process_iter, sizes only": timed(largest),
                 "psutil process_iter, names and shares": timed(
                     lambda: [each.info for each in psutil.process_iter(["name", "memory_percent", "memory_info"])]
@@ -324,7 +324,7 @@ def measure(group: Group, rounds: int) -> dict[str, float]:
     try:
         for _ in range(rounds):
             for name, times in plan.items():
-                times = min(times, 300) if "before each look" in name else times  # a start takes a millisecond
+                times = min(times, 300) if "before each sample" in name else times  # a start takes a millisecond
                 figures[name].append(group.samplers[name](times) / times)
     finally:
         gc.enable()

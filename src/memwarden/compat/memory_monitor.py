@@ -55,7 +55,7 @@ _INFO, _WARNING = 20, 30  # those of logging
 
 
 class MemoryMonitor:
-    """Memory of one task. ``enable_gc`` collects garbage at its end, on at most a hundredth of the time.
+    """Memory of one task. ``enable_gc`` collects garbage at its end, on at most 1 % of the time.
 
     ``peak_warning_mb`` and ``percent_warning`` are the thresholds of warnings for the peak of the task and the use of
     the limit; the first warning names ``task_id``. Monitors may be nested and used side by side: each has its own peak.

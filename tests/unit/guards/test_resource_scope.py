@@ -101,7 +101,7 @@ def test_a_job_may_be_entered_again(hold, log):
 
 
 def test_one_that_fails_does_not_keep_the_others(hold_all, log, caplog):
-    """All are let go of; the first error is raised, the others are told."""
+    """All are let go of; the first error is raised, the others are reported."""
     with pytest.raises(ValueError, match="last"), ResourceScope("encode"):
         hold_all(("a", None), ("b", ValueError("first")), ("c", ValueError("last")))
     assert log == ["c", "b", "a"]
@@ -109,7 +109,7 @@ def test_one_that_fails_does_not_keep_the_others(hold_all, log, caplog):
 
 
 def test_the_block_s_own_exception_is_raised(hold_all, log, caplog):
-    """What went wrong in the clean-up is told, and hides nothing."""
+    """What went wrong in the clean-up is reported, and hides nothing."""
     with pytest.raises(KeyError), ResourceScope("encode"):
         hold_all(("a", ValueError("too")), then=KeyError())
     assert "a was not released: ValueError('too')" in caplog.text

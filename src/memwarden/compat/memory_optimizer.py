@@ -165,9 +165,11 @@ def _time(wall: float) -> str:
 
 
 def memory_limit(max_memory_mb: float) -> Callable[[_F], _F]:
-    """Decorate a function: raise :class:`~memwarden.errors.LimitExceeded`, a MemoryError, in a call that takes
-    more than so many MiB beyond the use at its entry. Raises :class:`~memwarden.errors.SettingsError` for a size that is no
-    positive number."""
+    """Decorate a function: a call that takes more than so many MiB beyond the use at its entry raises
+    :class:`~memwarden.errors.LimitExceeded`, a MemoryError.
+
+    Raises :class:`~memwarden.errors.SettingsError` for a size that is no positive number.
+    """
     megabytes: Any = max_memory_mb
     number = isinstance(megabytes, int | float) and not isinstance(megabytes, bool)
     if not number or not 0 < megabytes < float("inf"):

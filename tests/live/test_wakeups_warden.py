@@ -102,7 +102,8 @@ for line in sys.stdin:
         started = time.monotonic()
         warden.stop()
         took = time.monotonic() - started
-        answer(took, [each for each in descriptors() if each not in before], [each.name for each in threading.enumerate()])
+        left = [each for each in descriptors() if each not in before]
+        answer(took, left, [each.name for each in threading.enumerate()])
 """
 
 

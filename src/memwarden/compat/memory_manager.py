@@ -141,7 +141,8 @@ class MemoryMonitor:
     def track_process(self, pid: int, name: str = "", is_ffmpeg: bool = False, *, essential: bool = True) -> Target:
         """Track the process that has this pid now.
 
-        With ``essential=False`` it may be paused and then terminated when memory is critical; others never are. Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
+        With ``essential=False`` it may be paused and then terminated when memory is critical; others never are.
+        Raises :class:`~memwarden.errors.ReadError` when there is no such process, and
         :class:`~memwarden.errors.ActionFailed` when it is this one and not essential.
         """
         return self._tracked.track(pid, name, is_ffmpeg, essential)

@@ -256,9 +256,10 @@ def get_monitor(
 ) -> SimpleMemoryMonitor:
     """The monitor of this process, made by the first call, with its values.
 
-    A later call may leave arguments out. One with another value than the monitor's raises :class:`~memwarden.errors.SettingsError`: its caller would otherwise wait for
-    alerts, or read a log, that never come, and a warning is easily missed. Use a ``SimpleMemoryMonitor`` of your
-    own for a second set of values, or ``reset_monitor()`` first.
+    A later call may leave arguments out. One with another value than the monitor's raises
+    :class:`~memwarden.errors.SettingsError`: its caller would otherwise wait for alerts, or read a log, that never
+    come, and a warning is easily missed. Use a ``SimpleMemoryMonitor`` of your own for a second set of values, or
+    ``reset_monitor()`` first.
     """
     global _monitor
     with _lock:

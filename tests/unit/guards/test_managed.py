@@ -69,7 +69,7 @@ def test_what_is_registered_goes_with_its_job():
 
 @pytest.mark.contract("S1-50", "S1-58")
 def test_forced_cleanup_and_trying_again(temporary):
-    """In an except block, any number of times: everything of the own job is gone, the retry works, and it is reported."""
+    """In an except block, any number of times: its own resources are released, the retry works, and it is reported."""
     attempts, paths, closed = [], [], []
     with resource_scope("analyze"):
         while len(attempts) < 3:

@@ -26,6 +26,8 @@ from memwarden.process.fork_hooks import GUARDS, at_fork
 #: Assumed fill rate in bytes a second, and bounds of the time between samples. One thread faults in 1.3 GB/s in 4 KiB
 #: pages (measured, Linux 6.18), and several times that in pages of 2 MiB.
 RATE, SHORTEST, LONGEST = 8e9, 0.001, 0.020
+#: Seconds for which a block may exceed its limit, where the kernel bounds by how much, before it is interrupted.
+_REFUSED_FIRST = 0.02
 #: Seconds for which a fork waits for a thread that enters or leaves a block.
 _FORK_TIMEOUT = 1.0
 
@@ -212,6 +214,8 @@ class LimitMonitor:
             safety = region.safety()
             if safety is InterruptSafety.OUTSIDE:
                 continue
+            if self._rlimit.binds(region) and region.over_for() < _REFUSED_FIRST:
+                return  # a refused allocation may be unwinding it: an interruption would be raised in its caller
             region.exceeded = max(region.exceeded or 0, region.taken(used))
             if not region.should_wait(safety, used):
                 interrupt(region.thread)

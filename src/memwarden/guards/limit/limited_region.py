@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+import time
 from collections.abc import Collection
 from types import FrameType
 from typing import Any
@@ -85,6 +86,7 @@ class LimitedRegion:
         self._step: FrameType | None = None
         self._entered_at, self._entered, self._by_helper = -1, 0, False
         self._handled: Any = None
+        self._over_since: float | None = None
         self._waits: tuple[InterruptSafety, int] | None = None
         #: Use at the last sample, and growth since the last snapshot.
         self._seen = self._unsettled = 0
@@ -141,7 +143,15 @@ class LimitedRegion:
             self._attribute(used, others)
         taken = self.taken(used)
         self.peak = max(self.peak, taken)
+        if taken <= self.limit:
+            self._over_since = None
+        elif self._over_since is None:
+            self._over_since = time.monotonic()
         return taken - self.limit
+
+    def over_for(self) -> float:
+        """Return for how many seconds samples have found it over its limit."""
+        return 0.0 if self._over_since is None else time.monotonic() - self._over_since
 
     def _attribute(self, used: int, others: OtherThreads | None) -> None:
         if self._frame is not None and suspendable(self._frame):

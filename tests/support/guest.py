@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from support import without_xstate
 from support.host import REPOSITORY, SOURCE, is_below, python_roots
 
 _UML = REPOSITORY / ".cache" / "uml"
@@ -105,10 +106,15 @@ class Guest:
                 IN_GUEST: "1",
                 **(env or {}),
             }
+            options = []
+            if without_xstate.is_needed():
+                name, _, value = without_xstate.NO_AVX.partition("=")
+                variables[name] = value
+                options = [without_xstate.NO_AVX]  # the kernel hands it to its first program
             init = folder / "init"
             init.write_text(self._init(argv, variables, cwd, out))
             init.chmod(0o755)
-            options = [f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro"]
+            options += [f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro"]
             options += [f"init={init}", "quiet", "con=null", "con0=null,fd:1", "ssl=null"]
             options += ["umid=guest", f"uml_dir={folder}/"]
             if swap_mib:
@@ -189,6 +195,8 @@ class Guest:
             if free.f_bavail * free.f_frsize < memory_mib << 20:
                 place = str(folder)
         argv = [self.kernel, *options]
+        if without_xstate.is_needed():
+            argv = [sys.executable, "-I", without_xstate.__file__, *argv]
         if shutil.which("setpriv"):
             # When this process is killed, the guest is told to end; KILL would orphan its programs.
             argv = ["setpriv", "--pdeathsig", "TERM", "--", *argv]

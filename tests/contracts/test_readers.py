@@ -25,7 +25,7 @@ from memwarden.readers.linux.psi import PsiReader
 from memwarden.readers.linux.pss import PssReader
 from memwarden.readers.linux.tree import TreeReader
 from memwarden.readers.multi_tree import MultiTreeReader
-from memwarden.readers.portable import PortableMachine, PortableReader, PortableShares, PortableTree
+from memwarden.readers.portable import PortableMachine, PortableReader, PortableTree
 from memwarden.readers.tempdir import TempdirReader
 from memwarden.testing import ProcTree, ScriptedReader
 from support.trees import container_v1, descriptors, nested
@@ -85,7 +85,6 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "portable, by pid": lambda folder: Case(PortableReader(os.getpid()), "process"),
     "portable, machine": lambda folder: Case(PortableReader(), "system"),
     "portable tree": lambda folder: Case(PortableTree(os.getpid()), "tree"),
-    "portable shares": lambda folder: Case(PortableShares(), "shares"),
     "portable top": lambda folder: Case(PortableMachine(), "top"),
     "scripted": lambda folder: Case(ScriptedReader([500]), "system"),
 }
@@ -215,6 +214,7 @@ def test_what_may_not_be_read_is_denied(recorded: Case, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     facts = collect([case.reader])
     monkeypatch.undo()
     assert case.field not in facts

@@ -13,13 +13,12 @@ from memwarden.errors import ReadError
 from memwarden.readers.collect import collect
 from memwarden.readers.linux.identity import ProcProbe
 from memwarden.readers.linux.meminfo import MeminfoReader
-from memwarden.readers.linux.process import ProcessReader, read_pss
+from memwarden.readers.linux.process import ProcessReader
 from memwarden.readers.linux.tree import TreeReader
 from memwarden.readers.portable import (
     PortableMachine,
     PortableProbe,
     PortableReader,
-    PortableShares,
     PortableTree,
 )
 from support.trees import descriptors
@@ -80,13 +79,6 @@ def test_machine_and_process_agree() -> None:
     assert abs(portable["process"].rss - own.rss) < NEAR
     assert abs(portable["process"].vms - own.vms) < NEAR
     assert portable["process"].peak >= portable["process"].rss
-
-
-def test_shares_agree() -> None:
-    """The same walk of the kernel's, through two programs."""
-    shares = PortableShares().read()["shares"]
-    assert abs(shares.pss[0] - read_pss(os.getpid())) < NEAR
-    assert 0 < shares.uss[0] <= shares.pss[0]
 
 
 def test_a_tree_agrees_through_its_life(family: tuple["subprocess.Popen[str]", int]) -> None:
@@ -155,7 +147,7 @@ def test_the_largest_are_the_largest(family: tuple["subprocess.Popen[str]", int]
 def test_nothing_is_left_open(family: tuple["subprocess.Popen[str]", int]) -> None:
     """However often the machine is looked through."""
     parent, _ = family
-    readers = [PortableReader(), PortableTree(parent.pid), PortableMachine(), PortableShares()]
+    readers = [PortableReader(), PortableTree(parent.pid), PortableMachine()]
     for reader in readers:
         reader.read()
     before = descriptors()

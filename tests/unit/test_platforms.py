@@ -73,11 +73,11 @@ def test_the_whole_pipeline_runs_there(platform, tmp_path):
         f"""PLATFORM = {platform!r}
 {POOR}
 from memwarden import JsonlRecorder, Rule, Warden
-from memwarden.readers.portable import PortableMachine, PortableShares
+from memwarden.readers.portable import PortableMachine
 from memwarden.readers.factory import default_readers, tree_reader
 from memwarden.records.jsonl import read_lines
 path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
-readers = [*default_readers(), tree_reader(os.getpid()), PortableMachine(), PortableShares()]
+readers = [*default_readers(), tree_reader(os.getpid()), PortableMachine()]
 log = logging.getLogger("memwarden")
 heard = []
 log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: heard.append(record.levelname)}})())
@@ -88,18 +88,18 @@ with Warden(readers, interval=0.01, rules=rules, recorders=[JsonlRecorder(path)]
 json.dumps(status)
 kinds = [event.kind.value for event in read_lines(path)]
 sample = looks[-1].sample
-print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0], sample.shares.uss[0],
+print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0],
                   [list(gap) for gap in sample.gaps], heard]))
 """,
         TMPDIR=str(tmp_path),
     )
-    kinds, tree, process, largest, unique, gaps, heard = result
+    kinds, tree, process, largest, gaps, heard = result
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert kinds.count("sample") >= 4
     assert kinds.count("level") == 1
     assert kinds.count("decision") == kinds.count("outcome") == 1
     assert "WARNING" in heard
-    assert min(tree, process, largest, unique) > 1 << 20
+    assert min(tree, process, largest) > 1 << 20
     assert gaps == []
 
 

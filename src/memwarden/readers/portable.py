@@ -13,8 +13,7 @@ import contextlib
 import heapq
 import os
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -27,7 +26,6 @@ from memwarden.model.facts import (
     Gap,
     ProcessKey,
     ProcessMemory,
-    ShareMemory,
     SystemMemory,
     TopProcesses,
     TreeMemory,
@@ -198,41 +196,6 @@ class PortableReader:
         """Forget this process: in a child after fork it is another one."""
         if self._pid_or_self == "self":
             self._known = None
-
-
-class PortableShares:
-    """Reads :class:`ShareMemory` of one process, by default of this one, on a budget.
-
-    ``uss`` everywhere, ``pss`` on Linux only. The system walks the whole address space for it, so a figure is kept
-    until a new one takes at most the share ``budget`` of the time.
-    """
-
-    name = "portable_shares"
-
-    def __init__(
-        self, pid: int | None = None, *, budget: float = 0.01, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        _need_psutil()
-        self._pid, self._budget, self._monotonic = pid, budget, monotonic
-        self._kept: tuple[ProcessKey, int | None, int] | None = None
-        self._measured = self._due = 0.0
-
-    def read(self) -> dict[str, Any]:
-        """Return ``{"shares": ShareMemory}``; raises :class:`ReadError`."""
-        process, key = _identify(os.getpid() if self._pid is None else self._pid)
-        start = now = self._monotonic()
-        if self._kept is None or self._kept[0] != key or now >= self._due:
-            with _typed_errors(key.pid):
-                memory = process.memory_full_info()
-            self._kept = key, getattr(memory, "pss", None), memory.uss
-            self._measured = now = self._monotonic()
-            self._due = now + (now - start) / self._budget
-        _, pss, uss = self._kept
-        return {"shares": ShareMemory((key,), () if pss is None else (pss,), (uss,), (now - self._measured,))}
-
-    def close(self) -> None:
-        """Forget the figure; the next read measures."""
-        self._kept = None
 
 
 class PortableTree:

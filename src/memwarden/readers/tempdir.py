@@ -1,11 +1,6 @@
-"""Size of directories (temporary files), and the free space of their file systems.
+"""Size of directories and free space, counted by a thread on a small share of a core.
 
-Counted like ``du -x``: blocks on disk, those of folders included; a file with several names once; links are not
-followed and other file systems not entered. Nothing is deleted or written.
-
-A file system may take any time to answer: a cold disk milliseconds for one entry, a dead network server for ever, and
-no call can be cancelled. So a thread counts in slices of 2 ms on 1 % of a core, and ``read`` returns its figures. A
-hanging call is a gap (``slow``), and this thread alone may outlive ``close``. Between counts it sleeps.
+A file system may take any time to answer (a network file system without its server), and no sample must wait for it.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import DirectoryUsage, Gap
@@ -25,18 +20,15 @@ from memwarden.readers.collect import gap_of
 from memwarden.readers.linux.files import read_error
 
 THREAD = "memwarden-tempdir"
-#: Nested folders that are counted; each costs two descriptors during a count.
+#: Nested folders that are counted; each costs a descriptor during a count.
 DEEPEST = 32
 #: Files with several names that are remembered, so that they count once: 10 MB at most.
 _MAX_LINKED = 100_000
-#: Length of a slice in seconds, and entries between two checks of the clock.
-_SLICE, _STRIDE = 0.002, 32
-#: Path of an open folder. Listing by descriptor would rewind it on close, also the parent's in a child after fork,
-#: which shares the open file. (macOS is not tested.)
-_FOLDER = "/proc/self/fd/%d" if sys.platform == "linux" else "/dev/fd/%d"
+#: Entries that are counted in one piece: 1.5 ms.
+_SLICE = 512
 #: The thread rests this many times as long as it waited for a disk.
 _DISK = 10
-#: Newer figures are requested from the thread at most this often (seconds).
+#: Seconds between two updates of the free space.
 _FRESH = 1.0
 #: Seconds that the first sample waits for figures, and ``close`` for the thread.
 _FIRST_ANSWER, _STOP_SECONDS = 0.1, 1.0
@@ -64,11 +56,11 @@ class DirectoryCount:
         self._path = path
         self._skipped: dict[str, tuple[int, str]] = {}  # for each reason: how many folders, and the first
         self._seen: set[tuple[int, int]] = set()
-        self._levels: list[tuple[int, Any, str]] = []  # descriptor, names, path
+        self._levels: list[tuple[str, Any]] = []  # path, and its remaining entries
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._device = os.fstat(fd).st_dev
-            self._enter(fd, path)
+            facts = os.stat(path)
+            self._device = facts.st_dev
+            self._enter(path, facts)
         except (OSError, ValueError) as error:
             raise read_error("directory", path, error) from None
 
@@ -77,32 +69,24 @@ class DirectoryCount:
         for _ in range(entries):
             if not self._levels:
                 return True
-            fd, names, path = self._levels[-1]
-            entry = None
+            path, names = self._levels[-1]
             try:
-                if (entry := next(names, None)) is not None:
-                    self._add(entry, fd, path)
-                    continue
-            except OSError as error:
+                entry = next(names, None)
+                if entry is None:
+                    self._leave()
+                else:
+                    path = entry.path
+                    self._add(entry)
+            except OSError as error:  # of the folder itself: its iterator is exhausted then
                 if error.errno not in _VANISHED:
-                    why = read_error("directory", path, error).why
-                    self._skip(why, path if entry is None else f"{path}/{entry.name}")
-                if entry is not None:
-                    continue
-            self._leave()
+                    self._skip(read_error("directory", path, error).why, path)
         return not self._levels
 
-    def _add(self, entry: os.DirEntry[str], fd: int, path: str) -> None:
-        facts = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
+    def _add(self, entry: os.DirEntry[str]) -> None:
+        facts = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
-            if facts.st_dev != self._device:
-                return
-            if len(self._levels) >= DEEPEST:
-                self._skip("malformed", f"{path}/{entry.name}")
-                return
-            # By its name in the open folder, without following links, which may replace it meanwhile.
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._enter(os.open(entry.name, flags, dir_fd=fd), f"{path}/{entry.name}")
+            if facts.st_dev == self._device:
+                self._enter(entry.path, facts)
             return
         self.files += 1
         if self.oldest is None or facts.st_mtime < self.oldest:
@@ -118,22 +102,16 @@ class DirectoryCount:
                 size //= facts.st_nlink  # exact if all its names are in this directory
         self.used += size
 
-    def _enter(self, fd: int, path: str) -> None:
-        try:
-            facts = os.fstat(fd)
-            if facts.st_dev != self._device:  # mounted there meanwhile
-                os.close(fd)
-                return
-            self._levels.append((fd, os.scandir(_FOLDER % fd), path))
-        except OSError:
-            os.close(fd)
-            raise
+    def _enter(self, path: str, facts: os.stat_result) -> None:
+        if len(self._levels) >= DEEPEST:
+            self._skip("malformed", path)
+            return
+        self._levels.append((path, os.scandir(path)))
         self.used += facts.st_blocks * 512
 
     def _leave(self) -> None:
-        fd, names, _ = self._levels.pop()
+        _, names = self._levels.pop()
         names.close()
-        os.close(fd)
 
     def _skip(self, why: str, path: str) -> None:
         count, first = self._skipped.get(why, (0, path))
@@ -157,19 +135,6 @@ class DirectoryCount:
             self._leave()
 
 
-class _Figures(NamedTuple):
-    """Figures of a directory."""
-
-    used: int
-    files: int
-    oldest: float | None
-    free: int
-    total: int
-    #: When the count was complete, on the monotonic clock; None while the first count goes on.
-    complete: float | None
-    gaps: tuple[Gap, ...]
-
-
 class _Directory:
     """A directory: the count in progress, and the newest figures."""
 
@@ -177,109 +142,72 @@ class _Directory:
         self.path = path
         self.count: DirectoryCount | None = None
         self.due = float("-inf")
-        #: Replaced as a whole, so that another thread sees consistent figures.
-        self.figures: _Figures | ReadError | None = None
+        #: Replaced as a whole, so that another thread sees consistent figures. ``oldest`` and ``age`` are times here,
+        #: of the file and of the complete count.
+        self.figures: tuple[DirectoryUsage, tuple[Gap, ...]] | ReadError | None = None
 
-    def start(self, now: float, every: float) -> None:
-        """Read the free space, and start a count if one is due."""
+    def advance(self, now: float, every: float) -> bool:
+        """Read the free space and count some entries; returns True if the count is unfinished."""
         try:
             disk = os.statvfs(self.path)
             if self.count is None and now >= self.due:
-                self.count = DirectoryCount(self.path)
-                self.due = now + every
-        except ReadError as error:
+                self.count, self.due = DirectoryCount(self.path), now + every
+            complete = self.count is not None and self.count.step(_SLICE)
+        except Exception as error:  # noqa: BLE001 - a fault becomes a gap, and the thread goes on
+            self.close()
+            self.due = now  # again at the next update
+            if isinstance(error, OSError | ValueError):
+                error = read_error("directory", self.path, error)
+            if not isinstance(error, ReadError):
+                error = ReadError("directory", self.path, "broken", repr(error))
             self.figures = error
-        except (OSError, ValueError) as error:
-            self.figures = read_error("directory", self.path, error)
-        else:
-            free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-            if isinstance(self.figures, _Figures) and self.figures.complete is not None:
-                self.figures = self.figures._replace(free=free, total=total)
-            elif self.count is not None:
-                self._publish(self.count, free, total, None)
-            return
-        self.stop()
-        self.due = now  # again at the next read
+            return False
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        last = None if isinstance(self.figures, ReadError) else self.figures
+        count = self.count
+        if count is not None and (complete or last is None or last[0].age is None):
+            age = now if complete else None
+            usage = DirectoryUsage(self.path, count.used, count.files, count.oldest, free, total, age)
+            self.figures = usage, count.gaps()
+        elif last is not None:
+            self.figures = last[0]._replace(free=free, total=total), last[1]
+        if complete:
+            self.close()
+        return self.count is not None
 
-    def step(self, entries: int, now: float) -> None:
-        """Continue the count."""
-        if self.count is not None and self.count.step(entries):
-            assert isinstance(self.figures, _Figures)
-            self._publish(self.count, self.figures.free, self.figures.total, now)
-            self.stop()
-
-    def _publish(self, count: DirectoryCount, free: int, total: int, complete: float | None) -> None:
-        self.figures = _Figures(count.used, count.files, count.oldest, free, total, complete, count.gaps())
-
-    def stop(self) -> None:
+    def close(self) -> None:
         if self.count is not None:
             self.count.close()
             self.count = None
 
 
-class _CountThread:
-    """The thread. It has no reference to the reader."""
+class _CountThread(threading.Thread):
+    """Keeps the figures of directories up to date. It has no reference to the reader."""
 
-    def __init__(
-        self, directories: Sequence[_Directory], budget: float, every: float, clock: Callable[[], float]
-    ) -> None:
-        self.pid = os.getpid()
-        self.directories = directories
-        self.wanted, self.answered, self.stopping = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, paths: Sequence[str], budget: float, every: float, clock: Callable[[], float]) -> None:
+        super().__init__(name=THREAD, daemon=True)
+        self.directories = [_Directory(path) for path in paths]
+        self.answered, self.stopping = threading.Event(), threading.Event()
         #: The directory whose file system is being called, and since when; None while it sleeps.
         self.calling: tuple[str, float] | None = None
         self._budget, self._every, self._clock = budget, every, clock
-        self.thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
-    def _run(self) -> None:
-        try:
-            while not self.stopping.is_set():
-                self.wanted.clear()
-                start, used = time.monotonic(), time.thread_time()
-                try:
-                    unfinished = self._work()
-                except Exception as error:  # noqa: BLE001 - a fault becomes a gap, and the thread goes on
-                    unfinished = self._fail(error)
-                self.answered.set()
-                if unfinished:
-                    took = time.monotonic() - start
-                    # A slow disk is kept busy for a tenth of the time at most.
-                    cost = max(time.thread_time() - used, took * _DISK * self._budget)
-                    self.stopping.wait(cost / self._budget - took)
-                else:
-                    self.wanted.wait()
-        finally:
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            start, used = time.monotonic(), time.thread_time()
+            unfinished = False
             for each in self.directories:
-                each.stop()
-
-    def _work(self) -> bool:
-        """Count for one slice; returns True if a count is unfinished."""
-        until = time.monotonic() + _SLICE
-        for each in self.directories:
-            self.calling = each.path, self._clock()
-            each.start(self._clock(), self._every)
-        for each in self.directories:
-            while each.count is not None:
-                if time.monotonic() >= until or self.stopping.is_set():
-                    break
                 self.calling = each.path, self._clock()
-                each.step(_STRIDE, self._clock())
-        self.calling = None
-        return any(each.count is not None for each in self.directories)
+                unfinished |= each.advance(self.calling[1], self._every)
+            self.calling = None
+            self.answered.set()
+            rest = max((time.thread_time() - used) / self._budget, (time.monotonic() - start) * _DISK)
+            self.stopping.wait(rest if unfinished else max(rest, _FRESH))
+        self.close()
 
-    def _fail(self, error: Exception) -> bool:
+    def close(self) -> None:
         for each in self.directories:
-            each.stop()
-            each.figures = ReadError("directory", each.path, "broken", repr(error))
-        self.calling = None
-        return False
-
-    def stop(self) -> bool:
-        """Stop the thread; returns False if it did not end in time."""
-        self.stopping.set()
-        self.wanted.set()
-        self.thread.join(_STOP_SECONDS)
-        return not self.thread.is_alive()
+            each.close()
 
 
 class TempdirReader:
@@ -287,7 +215,7 @@ class TempdirReader:
 
     A new count starts every ``every`` seconds, on ``budget`` of one core (about 3 µs an entry: 100,000 files take
     30 s); until it is complete the last figures are returned with their age. A file system that does not answer for
-    ``timeout`` seconds is a gap. Directories are counted one after another.
+    ``timeout`` seconds is a gap.
     """
 
     name = "tempdir"
@@ -304,30 +232,26 @@ class TempdirReader:
     ) -> None:
         if path is None:
             path = default_directory()
-        paths = [os.fspath(path)] if isinstance(path, str | os.PathLike) else list(path)
-        self._directories = [_Directory(each) for each in paths]
+        paths = [path] if isinstance(path, str | os.PathLike) else path
+        self._paths = [os.path.abspath(each) for each in paths]
         self._every, self._budget, self._timeout = every, budget, timeout
         self._monotonic, self._wall = monotonic, wall
         self._thread: _CountThread | None = None
-        self._asked = float("-inf")
 
     def read(self) -> dict[str, Any]:
         """Return ``{"directories": (DirectoryUsage, …), "gaps": (…)}``; raises :class:`ReadError` without figures."""
         thread, now = self._start(), self._monotonic()
-        if now >= self._asked + _FRESH:
-            self._asked = now
-            thread.wanted.set()
         usages: list[DirectoryUsage] = []
         gaps: list[Gap] = []
-        for each in self._directories:
-            known = each.figures
-            if isinstance(known, ReadError):
-                gaps.append(gap_of(known))
-            elif known is not None:
-                age = None if known.complete is None else max(0.0, now - known.complete)
-                oldest = None if known.oldest is None else max(0.0, self._wall() - known.oldest)
-                usages.append(DirectoryUsage(each.path, known.used, known.files, oldest, known.free, known.total, age))
-                gaps += known.gaps
+        for figures in [each.figures for each in thread.directories]:
+            if isinstance(figures, ReadError):
+                gaps.append(gap_of(figures))
+            elif figures is not None:
+                usage, skipped = figures
+                age = None if usage.age is None else max(0.0, now - usage.age)
+                oldest = None if usage.oldest is None else max(0.0, self._wall() - usage.oldest)
+                usages.append(usage._replace(oldest=oldest, age=age))
+                gaps += skipped
         if (calling := thread.calling) is not None and now - calling[1] > self._timeout:
             detail = f"its file system does not answer; the thread {THREAD} waits for it"
             gaps.append(Gap("directory", calling[0], "slow", detail))
@@ -338,33 +262,26 @@ class TempdirReader:
     def _start(self) -> _CountThread:
         """Return the thread, started if there is none."""
         thread = self._thread
-        if thread is not None and thread.pid == os.getpid():
-            if thread.stopping.is_set() and thread.thread.is_alive():
-                raise ReadError("directory", self._directories[0].path, "slow", f"the thread {THREAD} still hangs")
-            if not thread.stopping.is_set():
-                return thread
-        if not hasattr(os, "statvfs") or not hasattr(os, "O_DIRECTORY"):
-            raise ReadError(
-                "directory", self._directories[0].path, "absent", "directories are counted on POSIX systems only"
-            )
-        self._forget()
-        thread = self._thread = _CountThread(self._directories, self._budget, self._every, self._monotonic)
-        thread.thread.start()
+        if thread is not None and thread.is_alive():
+            if thread.stopping.is_set():
+                raise ReadError("directory", self._paths[0], "slow", f"the thread {THREAD} still hangs")
+            return thread
+        self.close()
+        if not hasattr(os, "statvfs"):
+            raise ReadError("directory", self._paths[0], "absent", "directories are counted on POSIX systems only")
+        thread = self._thread = _CountThread(self._paths, self._budget, self._every, self._monotonic)
+        thread.start()
         thread.answered.wait(_FIRST_ANSWER)
-        self._asked = self._monotonic()
         return thread
-
-    def _forget(self) -> None:
-        # In a child after fork these may have copies of the parent's descriptors, which nothing else uses.
-        for each in self._directories:
-            each.stop()
-        self._directories = [_Directory(each.path) for each in self._directories]
 
     def close(self) -> None:
         """Stop the thread, unless it hangs in its file system; the next read counts again."""
         thread = self._thread
         if thread is None:
             return
-        if thread.pid != os.getpid() or thread.stop():
+        if thread.is_alive():
+            thread.stopping.set()
+            thread.join(_STOP_SECONDS)
+        if not thread.is_alive():
+            thread.close()  # in a child after fork: copies of the parent's descriptors
             self._thread = None
-            self._forget()

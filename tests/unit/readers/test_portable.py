@@ -9,7 +9,7 @@ import pytest
 from memwarden.errors import ExtraMissing, ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory, SystemMemory
 from memwarden.readers import factory, portable
-from memwarden.readers.portable import PortableMachine, PortableProbe, PortableReader, PortableShares, PortableTree
+from memwarden.readers.portable import PortableMachine, PortableProbe, PortableReader, PortableTree
 
 psutil = pytest.importorskip("psutil")
 
@@ -147,7 +147,7 @@ def test_a_pid_without_a_process_is_gone() -> None:
 def test_without_psutil_the_command_to_type_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ImportError that helps."""
     monkeypatch.setitem(sys.modules, "psutil", None)
-    for make in (PortableReader, PortableShares, PortableMachine, PortableProbe, lambda: PortableTree(1)):
+    for make in (PortableReader, PortableMachine, PortableProbe, lambda: PortableTree(1)):
         with pytest.raises(ExtraMissing, match="pip install"):
             make()
 
@@ -315,25 +315,3 @@ def test_the_probe_names_children(world: World) -> None:
     assert (probe.alive(key), probe.children(key)) == (False, [])
     with pytest.raises(ReadError):
         probe.key_of(11)
-
-
-def test_shares_are_measured_on_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What took 20 ms is kept for 2 s at 1 %, and its age is reported."""
-    now = 100.0
-
-    class One(Process):
-        def memory_full_info(self) -> SimpleNamespace:
-            nonlocal now
-            now += 0.02
-            return SimpleNamespace(uss=int(now * 100))
-
-    monkeypatch.setattr(psutil, "Process", One)
-    reader = PortableShares(7, monotonic=lambda: now)
-    first = reader.read()["shares"]
-    assert (first.pss, first.uss, first.ages) == ((), (10002,), (0.0,))
-    now += 1.9
-    kept = reader.read()["shares"]
-    assert kept.uss == (10002,)
-    assert kept.ages == pytest.approx((1.9,))
-    now += 0.2
-    assert reader.read()["shares"].ages == (0.0,)

@@ -13,19 +13,29 @@ from dataclasses import dataclass
 from memwarden.actions.caches import Caches
 from memwarden.actions.gate import Gate
 from memwarden.actions.targets import Target
-from memwarden.compat.support.emergency import RULES
 from memwarden.compat.support.locks import Lock
 from memwarden.compat.support.process_info import ProcessInfo, TrackedProcesses
 from memwarden.compat.support.readings import Sources, figures_of, look_once
-from memwarden.compat.support.shared import SYSTEM_CLOCK, Member, Shared, shared
+from memwarden.compat.support.shared import SYSTEM_CLOCK, Shared, shared
 from memwarden.model.events import Event, EventKind
 from memwarden.model.units import MIB, parse_duration
 from memwarden.model.verdicts import PressureLevel, Reading
+from memwarden.policy.presets import emergency
+from memwarden.policy.rules import Rule
 from memwarden.protocols import Clock
 from memwarden.readers.factory import default_readers
 
 #: The levels: ``"low"`` below 70 %, ``"moderate"`` from 70, ``"high"`` from 80, ``"critical"`` above 90.
 MemoryPressureLevel = PressureLevel
+
+#: The actions of each level. No process is paused or terminated below CRITICAL, and none that was not registered as
+#: non-essential. The emergency uses the percentage of CRITICAL without hysteresis: a level is left half a minute after
+#: memory is free again, and in that time no process must be terminated.
+RULES = (
+    Rule(name="gentle collection", when="level >= MODERATE", then="collect"),
+    Rule(name="aggressive cleanup", when="level >= HIGH", then=("collect", "trim", "caches")),
+    emergency(),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class MemoryMonitor:
         self._clock: Clock = SYSTEM_CLOCK if clock is None else clock
         self._shared = shared(sources, self._clock)
         self._callbacks: list[_OnLevel] = []
-        self._tracked = TrackedProcesses(self._shared.emergency.targets) if tracked is None else tracked
+        self._tracked = TrackedProcesses(self._shared.warden.targets) if tracked is None else tracked
 
     @property
     def monitoring(self) -> bool:
@@ -94,12 +104,12 @@ class MemoryMonitor:
     @property
     def caches(self) -> Caches:
         """Caches that may be cleared from HIGH on: ``monitor.caches.register(clear, name)``."""
-        return self._shared.emergency.caches
+        return self._shared.warden.caches
 
     @property
     def gate(self) -> Gate:
         """New work passes it (``with monitor.gate.admitted():``); it is closed while memory is critical."""
-        return self._shared.emergency.gate
+        return self._shared.warden.gate
 
     def start_monitoring(self) -> None:
         """Start to watch, and to act by level; when it already does, nothing changes.
@@ -110,7 +120,10 @@ class MemoryMonitor:
         What can be undone is, when memory is free again or monitoring stops. All monitors of a process share one
         thread.
         """
-        self._shared.join(Member(self, self.update_interval, _pass, self._callbacks, rules=RULES))
+        if not self.monitoring:
+            for callback in self._callbacks:
+                callback.seen = None
+            self._shared.join(self, self.update_interval, [_pass, *self._callbacks], RULES)
 
     def stop_monitoring(self) -> None:
         """Stop watching; returns when the threads that no other monitor needs have ended."""
@@ -126,15 +139,13 @@ class MemoryMonitor:
         """
         receiver = _OnLevel(self._shared, PressureLevel(level), callback)
         self._callbacks.append(receiver)
-        member = self._shared.member(self)
-        end = None if member is None else member.add(receiver)
+        end = self._shared.add(self, receiver)
 
         def take_off() -> None:
             if receiver in self._callbacks:
                 self._callbacks.remove(receiver)
             receiver.ended = True
-            if end is not None:
-                end()
+            end()
 
         return take_off
 
@@ -170,13 +181,11 @@ class _OnLevel:
     def __init__(self, shared: Shared, wanted: PressureLevel, callback: Callable[[MemoryStats], object]) -> None:
         self.ended = False
         self._shared, self._wanted, self._callback = shared, wanted, callback
-        self._seen: PressureLevel | None = None
+        #: The last level; None where none was found since the start.
+        self.seen: PressureLevel | None = None
         functools.update_wrapper(self, callback)  # reports of an exception or a hang use that name
 
     def __call__(self, event: Event) -> None:
-        if event.kind is EventKind.START:
-            self._seen = None
-            return
         last = event.value if event.kind is EventKind.SAMPLE else self._shared.warden.last
         if event.kind not in (EventKind.SAMPLE, EventKind.LEVEL) or last is None:
             return
@@ -185,9 +194,9 @@ class _OnLevel:
             reading = Reading(last.sample._replace(wall=event.wall, monotonic=event.monotonic), event.value)
         if reading.assessment.binding is None:
             return
-        before, self._seen = self._seen, reading.assessment.level
-        if self._seen is self._wanted is not before and not self.ended:
-            self._callback(_stats(reading, self._seen))
+        before, self.seen = self.seen, reading.assessment.level
+        if self.seen is self._wanted is not before and not self.ended:
+            self._callback(_stats(reading, self.seen))
 
 
 def _stats(reading: Reading, level: PressureLevel) -> MemoryStats:

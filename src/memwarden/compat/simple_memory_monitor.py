@@ -27,7 +27,7 @@ from memwarden.compat.support.locks import Lock
 from memwarden.compat.support.metrics import MemoryMetrics, percent_text
 from memwarden.compat.support.processes import largest_processes
 from memwarden.compat.support.readings import Readings, Sources, figures_of, iso, look_once, moment, whole_mb
-from memwarden.compat.support.shared import SYSTEM_CLOCK, Member, shared
+from memwarden.compat.support.shared import SYSTEM_CLOCK, shared
 from memwarden.errors import ReadError, SettingsError
 from memwarden.model.units import parse_duration
 from memwarden.policy.presets import interval_for
@@ -96,13 +96,13 @@ class SimpleMemoryMonitor:
         All monitors of a process share that thread. Raises :class:`~memwarden.errors.RecordError` when the log file
         that was asked for cannot be written; the default one is missed with a warning in the program's log.
         """
-        checks = Checks(self.log_file, self.metrics, self.alert, self._utc_offset, lambda: self._shared.warden.last)
-        # A subscription of its own, behind the check that raised the alert: a callback that hangs is set aside alone.
-        member = Member(
-            self, self.check_interval_seconds, checks.record, [checks.alert_callback], checks.close, [checks.rule]
+        checks = Checks(
+            self.log_file, self.metrics, self.alert, self._utc_offset, self._clock, lambda: self._shared.warden.last
         )
         started = self._clock.monotonic()
-        if not self._shared.join(member):
+        # The callback behind the check that raised the alert: one that hangs is set aside alone.
+        receivers = [checks.record, checks.alert_callback]
+        if not self._shared.join(self, self.check_interval_seconds, receivers, [checks.rule], checks.stop):
             return self
         self._started, self._ended = started, None
         checks.checked.wait(FIRST_CHECK_SECONDS)

@@ -31,7 +31,7 @@ from memwarden.readers.self_report import Report, SelfReportReader
 if TYPE_CHECKING:  # imported where there are rules
     from memwarden.actions.caches import Caches
     from memwarden.actions.gate import Gate
-    from memwarden.actions.targets import Target
+    from memwarden.actions.targets import Target, Targets
     from memwarden.policy.rules import Policy, Rule
 
 #: A receiver that is busy for longer is set aside.
@@ -189,6 +189,11 @@ class Warden:
     def untrack_process(self, pid: int) -> None:
         """Forget it; nothing happens when it is not registered."""
         self._actions.targets.untrack_process(pid)
+
+    @property
+    def targets(self) -> Targets:
+        """The processes that were registered."""
+        return self._actions.targets
 
     @property
     def caches(self) -> Caches:

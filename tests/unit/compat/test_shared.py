@@ -1,5 +1,6 @@
-"""One warden for several monitors: one thread that looks, each monitor at its own interval; on a fake clock."""
+"""One warden for several monitors: one sampler thread, each monitor at its own interval; on a fake clock."""
 
+import gc
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ import pytest
 
 from memwarden.compat.memory_manager import MemoryMonitor
 from memwarden.compat.simple_memory_monitor import SimpleMemoryMonitor
-from memwarden.compat.support.shared import Member, shared
+from memwarden.compat.support import checks
+from memwarden.compat.support.shared import shared
 from memwarden.model.events import EventKind
 from memwarden.testing import FakeClock, ScriptedReader
 
@@ -33,27 +35,25 @@ def sources(reader):
 
 
 class Diary:
-    """What a member is told, and when, counted from 1000."""
+    """A member: when it got samples, counted from 1000, and ``"stop"`` once it has left."""
 
     def __init__(self, here, interval):
         self.reported = []
-        self.context, self.member = (
-            here,
-            Member(self, interval, self.receive, close=lambda: self.reported.append("closed")),
-        )
+        self.context, self.interval = here, interval
 
     def receive(self, event):
         if event.kind is EventKind.SAMPLE:
             self.reported.append(round(event.monotonic - 1000, 3))
-        elif event.kind in (EventKind.START, EventKind.STOP):
-            self.reported.append(event.kind.value)
+
+    def join(self):
+        return self.context.join(self, self.interval, [self.receive], stop=lambda: self.reported.append("stop"))
 
     @property
     def samples(self):
         return [each for each in self.reported if not isinstance(each, str)]
 
     def __enter__(self):
-        assert self.context.join(self.member)
+        assert self.join()
         return self
 
     def __exit__(self, *_):
@@ -101,11 +101,10 @@ def test_everybody_of_the_process_shares(monkeypatch, tmp_path):
 
 
 def test_alone_the_interval_is_kept_exactly(here, clock):
-    """START, a sample at once and one at each interval, STOP last; then what is to be closed is closed."""
+    """A sample at once and one at each interval; then, once it has left, its call."""
     with Diary(here, 7) as diary:
         clock.advance(30)
-    assert diary.reported[:7] == ["start", 0, 7, 14, 21, 28, "stop"]
-    assert set(diary.reported[7:]) == {"closed"}
+    assert diary.reported == [0, 7, 14, 21, 28, "stop"]
 
 
 def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):
@@ -153,13 +152,13 @@ def test_no_interval_is_overdrawn(here, clock, first, second, later):
 def test_an_owner_joins_once(here, clock):
     """A second time changes nothing, and who left can leave no more."""
     with Diary(here, 10) as diary:
-        assert not here.join(Member(diary, 10, diary.receive))
+        assert not diary.join()
     assert not here.leave(diary)
-    assert diary.reported.count("start") == 1
+    assert diary.reported == [0, "stop"]
 
 
 def test_many_threads_come_and_go(here, clock):
-    """In the end nobody is there, and no thread; everybody was told START, a sample and STOP."""
+    """In the end no member is left, and no thread; the call of each comes last."""
     diaries, failures = [Diary(here, 10 + number) for number in range(12)], []
 
     def use(diary):
@@ -177,30 +176,52 @@ def test_many_threads_come_and_go(here, clock):
     assert failures == []
     assert our_threads() == []
     for diary in diaries:
-        assert [each for each in diary.reported if isinstance(each, str)][:2] == ["start", "stop"]
+        assert diary.reported.index("stop") == len(diary.reported) - 1
 
 
 def test_a_receiver_that_hangs_hurts_nobody_else(here, clock):
-    """It is set aside; the others go on, and what it holds is closed when it comes back."""
-    release, closed = threading.Event(), threading.Event()
-    hung = Member("hung", 100, lambda event: release.wait(20), close=closed.set)
+    """It is set aside; the others go on, and it can still leave."""
+    release, left = threading.Event(), threading.Event()
     with Diary(here, 100) as diary:
         try:
-            here.join(hung)
+            here.join("hung", 100, [lambda event: release.wait(20)], stop=left.set)
             clock.advance(60)
             for _ in range(20):
                 clock.advance(20)
             assert here.warden.flush()
             assert len(diary.samples) >= 4
             here.leave("hung")
-            assert not closed.is_set()
+            assert left.is_set()
         finally:
             release.set()
-        for _ in range(100):
-            clock.advance(100)
-            if closed.wait(0.05):
+
+
+def test_the_log_of_a_monitor_stopped_while_its_disk_hangs_is_closed_later(sources, clock, tmp_path, monkeypatch):
+    """The stop returns; the descriptor is closed when the write returns."""
+    monkeypatch.setattr(checks, "STOP_PATIENCE_SECONDS", 0.05)
+    monitor = SimpleMemoryMonitor(10, log_file=tmp_path / "m.log", sources=sources, clock=clock)
+    monitor.start()
+    (found,) = [each for each in gc.get_objects() if isinstance(each, checks.Checks) and each._file._fd >= 0]
+    hanging, release, write = threading.Event(), threading.Event(), found._write
+
+    def hang(*arguments):
+        hanging.set()
+        release.wait(20)
+        write(*arguments)
+
+    monkeypatch.setattr(found, "_write", hang)
+    with Diary(monitor._shared, 1000):  # the threads stay
+        clock.advance(10)
+        assert hanging.wait(10)
+        monitor.stop()
+        assert not monitor.running
+        assert found._file._fd >= 0
+        release.set()
+        for _ in range(200):
+            if found._file._fd < 0:
                 break
-        assert closed.is_set()
+            threading.Event().wait(0.02)
+        assert found._file._fd < 0
 
 
 def test_a_callback_may_stop_its_own_monitor(sources, clock, tmp_path):
@@ -226,14 +247,13 @@ def test_a_callback_may_stop_its_own_monitor(sources, clock, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_nobody_watches_along_in_a_forked_child(here, clock):
-    """The child starts with nobody, closes what the parent's hold, and its samples go to its own alone."""
+    """The child starts without members, and its samples go to its own alone."""
     with Diary(here, 10) as diary:
         pid = os.fork()
         if pid == 0:
             try:
                 signal.alarm(20)
                 assert not here.has(diary)
-                assert diary.reported[-1] == "closed"
                 before = len(diary.reported)
                 with Diary(here, 10) as own:
                     assert here.warden.flush()
@@ -243,11 +263,11 @@ def test_nobody_watches_along_in_a_forked_child(here, clock):
             finally:
                 os._exit(1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert "closed" not in diary.reported
+        assert "stop" not in diary.reported
 
 
 def test_a_warden_that_cannot_start_keeps_nobody(here, monkeypatch):
-    """Without a thread to be had nobody is left behind, and what was opened is closed."""
+    """Where no thread can be started no member is left behind, and its call is made."""
 
     def refuse(self):
         raise RuntimeError("can't start new thread")
@@ -255,6 +275,6 @@ def test_a_warden_that_cannot_start_keeps_nobody(here, monkeypatch):
     monkeypatch.setattr(type(here.warden), "start", refuse)
     diary = Diary(here, 10)
     with pytest.raises(RuntimeError):
-        here.join(diary.member)
+        diary.join()
     assert not here.has(diary)
-    assert diary.reported[-1] == "closed"
+    assert diary.reported == ["stop"]

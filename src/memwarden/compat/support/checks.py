@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import deque
@@ -13,12 +12,14 @@ from typing import Any
 from memwarden.compat.support.alert import MemoryAlert
 from memwarden.compat.support.metrics import MemoryMetrics
 from memwarden.compat.support.readings import figures_of, iso, moment, whole_mb
+from memwarden.engine.warden import STOP_PATIENCE_SECONDS
 from memwarden.errors import ReadError, RecordError
+from memwarden.model import log
 from memwarden.model.events import Event, EventKind
 from memwarden.model.verdicts import Reading
+from memwarden.process.fork_hooks import reset_after_fork
+from memwarden.protocols import Clock
 from memwarden.records.jsonl import JsonlRecorder
-
-_log = logging.getLogger("memwarden")
 
 
 class Checks:
@@ -30,9 +31,11 @@ class Checks:
         metrics: MemoryMetrics,
         alert: MemoryAlert,
         utc_offset: bool,
+        clock: Clock,
         last: Callable[[], Reading | None],
     ) -> None:
-        self._metrics, self._alert, self._utc_offset, self._last = metrics, alert, utc_offset, last
+        self._metrics, self._alert, self._utc_offset = metrics, alert, utc_offset
+        self._clock, self._last = clock, last
         #: Alerts between the checks come by it.
         self.rule = alert.rule
         # Months of checks are what the log is for, so age alone does not end a file.
@@ -43,16 +46,44 @@ class Checks:
         self.trouble: RecordError | None = None
         #: Set when a check was made and written, or could not be.
         self.checked = threading.Event()
+        self._started = self._stopped = False
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child: close the copy of the descriptor."""
+        self._lock = threading.RLock()
+        self._file.close()
 
     def record(self, event: Event) -> None:
         """Take in an event. Raises :class:`RecordError` when an entry was lost."""
-        if event.kind is EventKind.START:
-            self._write(event, [_note("START", "Memory monitor started")])
-        elif event.kind is EventKind.STOP:
-            self._write(event, [_note("STOP", "Memory monitor stopped")])
-        elif event.kind is EventKind.SAMPLE:
+        with self._lock:
             try:
-                self._write(event, self._check(event))
+                self._record(event)
+            finally:
+                if self._stopped:  # it hung when it was stopped
+                    self._file.close()
+
+    def stop(self) -> None:
+        """Write STOP and close the file; where the disk hangs the file is closed when it is back."""
+        self._stopped = True
+        if self._lock.acquire(timeout=STOP_PATIENCE_SECONDS):
+            try:
+                if self._started:
+                    stop = Event(EventKind.STOP, self._clock.wall(), self._clock.monotonic())
+                    self._write(stop, [_note("STOP", "Memory monitor stopped")])
+            except RecordError as error:
+                log.warn("%s", error)
+            finally:
+                self._file.close()
+                self._lock.release()
+
+    def _record(self, event: Event) -> None:
+        if event.kind is EventKind.SAMPLE:
+            start = [] if self._started else [_note("START", "Memory monitor started")]
+            self._started = True
+            try:
+                self._write(event, start + self._check(event))
             finally:
                 self.checked.set()
         elif event.kind in (EventKind.DECISION, EventKind.CLEARED) and event.value.rule == self.rule.name:
@@ -92,11 +123,11 @@ class Checks:
             message = f"MEMORY ALERT: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
             self._metrics.count_alert()
             self._alarms.append(percent)
-            _log.warning("%s", message)
+            log.warn("%s", message)
             return [_note("ALERT", message)]
         if self._alert.over(percent):
             message = f"MEMORY ALERT over: {percent:.1f}% of RAM in use (threshold: {self._alert.threshold_text}%)"
-            _log.info("%s", message)
+            log.logger().info("%s", message, extra=log.extra_of(None))
             return [_note("CLEARED", message)]
         return []
 
@@ -112,10 +143,6 @@ class Checks:
                 self.trouble = error
         if self.trouble is not None:
             raise self.trouble
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _note(event_type: str, message: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ the nearest limit (``limit``, the container's or the machine's), growth by more 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration, parse_size
 from memwarden.policy.presets import preset
 from memwarden.policy.rules import Rule
-from memwarden.process.fork_hooks import reset_after_fork
 from memwarden.protocols import Clock, Reader, Recorder
 from memwarden.records.statistics import Statistics
 
@@ -124,19 +122,8 @@ class MemoryMonitoringService:
         self.stop()
 
 
-class _Autostarted:
-    """The service that a setting started."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.service: MemoryMonitoringService | None = None
-        reset_after_fork(self)
-
-    def after_fork(self) -> None:
-        self.lock = threading.Lock()
-
-
-_autostarted = _Autostarted()
+#: The service that a setting started, under its setting's name.
+_autostarted: dict[str, MemoryMonitoringService] = {}
 
 
 def autostart(
@@ -155,12 +142,12 @@ def autostart(
         settings = resolve({}, os.environ if environment is None else environment)
     if not settings.monitor:
         return None
-    with _autostarted.lock:
-        if _autostarted.service is None:
-            if settings.limit is not None and "%" in settings.limit:
-                raise SettingsError(f"limit {settings.limit!r}: a service's own limit is a size, such as 512MiB")
-            by_default = settings.sources["interval"].kind == "default"
-            interval = INTERVAL if by_default else settings.interval
-            _autostarted.service = MemoryMonitoringService(interval, settings.limit)
-        service = _autostarted.service
+    service = _autostarted.get("monitor")
+    if service is None:
+        if settings.limit is not None and "%" in settings.limit:
+            raise SettingsError(f"limit {settings.limit!r}: a service's own limit is a size, such as 512MiB")
+        by_default = settings.sources["interval"].kind == "default"
+        interval = INTERVAL if by_default else settings.interval
+        # Atomic: two threads get the same one.
+        service = _autostarted.setdefault("monitor", MemoryMonitoringService(interval, settings.limit))
     return service.start()

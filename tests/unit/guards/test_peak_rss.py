@@ -182,20 +182,24 @@ def test_the_thread_that_looks_lives_as_long_as_somebody_measures():
     (sampler,) = set(threading.enumerate()) - before
     assert sampler.daemon
     for mark in marks:
+        assert sampler.is_alive()
         scopes.close(mark)
+    sampler.join(10)
     assert not sampler.is_alive()
 
 
 @pytest.mark.usefixtures("slow")
 def test_the_thread_ends_when_all_are_forgotten():
-    """A look finds nobody, and says so."""
+    """A sample finds no owner left, and stops the thread."""
+    before = set(threading.enumerate())
     scopes, owner = Kernel(grants=False).scopes(), Owner()
     scopes.open(owner)
     assert scopes.sample()
-    sampler = scopes._sampler
+    (sampler,) = set(threading.enumerate()) - before
     del owner
     assert not scopes.sample()
-    sampler.stop()
+    sampler.join(10)
+    assert not sampler.is_alive()
 
 
 @pytest.mark.usefixtures("slow")

@@ -118,19 +118,19 @@ def test_stop_leaves_no_thread_and_it_starts_again():
 @pytest.fixture
 def isolated(monkeypatch, tmp_path):
     """The process has no service yet, and no settings file is near."""
-    monkeypatch.setattr(service._autostarted, "service", None)
+    monkeypatch.setattr(service, "_autostarted", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     yield
-    if service._autostarted.service is not None:
-        service._autostarted.service.stop()
+    for each in service._autostarted.values():
+        each.stop()
 
 
 @pytest.mark.parametrize("environment", [{}, {"MEMWARDEN_MONITOR": "no"}, {"MEMWARDEN_MONITOR": ""}])
 def test_without_the_setting_nothing_starts(isolated, environment):
     """Calling it costs nothing."""
     assert autostart(environment=environment) is None
-    assert service._autostarted.service is None
+    assert service._autostarted == {}
 
 
 @pytest.mark.parametrize(

@@ -29,29 +29,6 @@ class Measurement:
     memory could not be read; measuring never does.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_after",
-        "_before",
-        "_ended",
-        "_exact",
-        "_failure",
-        "_growth",
-        "_nested",
-        "_on_end",
-        "_outer",
-        "_peak",
-        "_rise",
-        "_scope",
-        "_scopes",
-        "_seconds",
-        "_shared",
-        "_started",
-        "_stats",
-        "error",
-        "name",
-    )
-
     def __init__(
         self,
         name: str,

@@ -80,7 +80,8 @@ class PeakScopes:
         self._last = self._base = 0
         #: Resets without effect that may still be another thread's doing; 0: a reset was seen to work.
         self._doubts = _DOUBTS
-        self._sampler: _Sampler | None = None
+        #: Stops the thread that samples; None while none runs.
+        self._sampling: threading.Event | None = None
         reset_after_fork(self)
 
     def open(self, owner: object, *, background: bool = False) -> PeakScope:
@@ -92,8 +93,8 @@ class PeakScopes:
             self._base = 0 if self._reset_peak(rss) else self._last
             scope = PeakScope(owner, not self._base, rss, background)
             self.open_scopes.append(scope)
-            if self._base and self._sampler is None:
-                self._sampler = _Sampler.start(self)
+            if self._base and self._sampling is None:
+                self._start_sampling()
             return scope
 
     def peak(self, scope: PeakScope) -> tuple[int, int]:
@@ -110,23 +111,12 @@ class PeakScopes:
                 scope.peak = max(peak, scope.peak)
             finally:
                 self._remove(scope)
-        if self._sampler is not None:
-            self._stop_idle_sampler()
         return scope.peak, rss
 
     def drop(self, scope: PeakScope) -> None:
         """Close a scope without reading; nothing happens when it is not open."""
         with self.lock:
             self._remove(scope)
-        self._stop_idle_sampler()
-
-    def _stop_idle_sampler(self) -> None:
-        with self.lock:
-            sampler = None
-            if not self.open_scopes:
-                sampler, self._sampler = self._sampler, None
-        if sampler is not None:
-            sampler.stop()
 
     @contextlib.contextmanager
     def excluded(self) -> Iterator[None]:
@@ -148,8 +138,6 @@ class PeakScopes:
             self._credit()
             for scope in [scope for scope in self.open_scopes if scope.owner() is None]:
                 self._remove(scope)
-            if not self.open_scopes:
-                self._sampler = None
             return bool(self.open_scopes)
         except ReadError:
             return True
@@ -213,6 +201,22 @@ class PeakScopes:
         if at and (older := scopes[at - 1]).peak < scope.peak:
             older.peak = scope.peak
         scopes.remove(scope)
+        if not scopes and self._sampling is not None:
+            self._sampling.set()
+            self._sampling = None
+
+    def _start_sampling(self) -> None:
+        """Sample on a thread while scopes are open, where the kernel's peak cannot be reset."""
+        done = threading.Event()
+
+        def run() -> None:
+            while not done.wait(SAMPLE_SECONDS) and self.sample():
+                pass
+
+        if not sys.is_finalizing():  # the start would never return
+            with contextlib.suppress(RuntimeError):  # at a limit of threads
+                threading.Thread(target=run, name="memwarden-peaks", daemon=True).start()
+                self._sampling = done
 
     def release(self) -> None:
         """Close the one descriptor that stays open; the next reading opens it again."""
@@ -226,7 +230,7 @@ class PeakScopes:
         if self._reader is not None:
             self._reader.close()
         self._last = self._base = 0
-        self._sampler = None
+        self._sampling = None
         here = threading.get_ident()
         self.open_scopes = [scope for scope in self.open_scopes if scope.thread in (None, here)]
         try:
@@ -235,35 +239,6 @@ class PeakScopes:
             rss = 0
         for scope in self.open_scopes:
             scope.inherited, scope.peak, scope.rss = True, rss, rss
-
-
-class _Sampler:
-    """A thread that samples while scopes are open and the kernel's peak cannot be reset."""
-
-    @classmethod
-    def start(cls, scopes: PeakScopes) -> _Sampler | None:
-        """Return a running one; None where no thread can be started: at interpreter exit, or at a limit."""
-        if sys.is_finalizing():  # the start would never return
-            return None
-        try:
-            return cls(scopes)
-        except RuntimeError:
-            return None
-
-    def __init__(self, scopes: PeakScopes) -> None:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(scopes,), name="memwarden-peaks", daemon=True)
-        self._thread.start()
-
-    def _run(self, scopes: PeakScopes) -> None:
-        while not self._done.wait(SAMPLE_SECONDS) and scopes.sample():
-            pass
-
-    def stop(self) -> None:
-        """Stop and wait for the thread."""
-        self._done.set()
-        if self._thread is not threading.current_thread() and not sys.is_finalizing():
-            self._thread.join(1.0)
 
 
 #: The scopes of this process.

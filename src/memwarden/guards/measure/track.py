@@ -24,8 +24,6 @@ _R = TypeVar("_R")
 class Track(Measurement):
     """A named block; see :func:`track`."""
 
-    __slots__ = ()
-
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a function: measure each of its calls under this name."""
         measured: Callable[_P, _R] = _tracked(function, self.name)

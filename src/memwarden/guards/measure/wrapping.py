@@ -91,6 +91,8 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool] = lamb
                         item = await method(value)
                     except StopAsyncIteration:
                         return
+                    except GeneratorExit:
+                        raise
                     except BaseException as raised:
                         error = type(raised).__name__
                         raise
@@ -100,13 +102,6 @@ def wrap(function: Any, around: Callable[[], Any], on: Callable[[], bool] = lamb
                     try:
                         value = yield item
                         method = made.asend
-                    except GeneratorExit:
-                        call.resume()
-                        try:
-                            await made.aclose()
-                        finally:
-                            call.suspend()
-                        raise
                     except BaseException as thrown:  # noqa: BLE001 - passed on into the generator
                         method, value = made.athrow, thrown
             finally:
@@ -136,6 +131,8 @@ def _steps(made: Generator[Any, Any, Any], call: Measurement | _Unmeasured) -> G
                 item = method(value)
             except StopIteration as stop:
                 return stop.value
+            except GeneratorExit:  # closed by the caller
+                raise
             except BaseException as raised:
                 error = type(raised).__name__
                 raise
@@ -145,13 +142,6 @@ def _steps(made: Generator[Any, Any, Any], call: Measurement | _Unmeasured) -> G
             try:
                 value = yield item
                 method = made.send
-            except GeneratorExit:
-                call.resume()
-                try:
-                    made.close()
-                finally:
-                    call.suspend()
-                raise
             except BaseException as thrown:  # noqa: BLE001 - passed on into the generator
                 method, value = made.throw, thrown
     finally:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 from memwarden.actions.rss_delta import RssDelta
 from memwarden.actions.trim import trim_allocator
-from memwarden.contain.contained_process import GRACE_SECONDS
-from memwarden.errors import ActionFailed, SettingsError
-from memwarden.guards.resources.processes import STOP_TIMEOUT, ManagedProcess, start
+from memwarden.errors import ActionFailed, ExtraMissing, ReadError, SettingsError
+from memwarden.guards.resources.processes import ManagedProcess, managed_process
 from memwarden.guards.resources.resource_scope import Handle, ResourceScope, current_scope, open_counts, releasing
 from memwarden.guards.resources.tempfiles import PREFIX, TemporaryPath, make_directory, make_file
-from memwarden.model.limits import Limit
 from memwarden.model.log import warn
 from memwarden.readers.factory import rss_function
 
@@ -97,53 +96,24 @@ def _path(made: TemporaryPath, kind: str) -> Iterator[str]:
 def managed_opencv_capture(source: str | os.PathLike[str] | int) -> Iterator[Any]:
     """Yield a ``cv2.VideoCapture`` of a file, an address or a camera number; release it at the end.
 
-    Raises :class:`~memwarden.errors.ExtraMissing` without OpenCV, and :class:`~memwarden.errors.ReadError` for a source
-    that cannot be opened.
+    OpenCV is imported here; a headless build suffices. Raises :class:`~memwarden.errors.ExtraMissing` without it or
+    its libraries, and :class:`~memwarden.errors.ReadError` for a source that cannot be opened as a video.
     """
-    from memwarden.guards.resources.opencv import open_capture
-
-    capture = open_capture(source)
+    try:
+        cv2 = import_module("cv2")
+    except ImportError as error:
+        raise ExtraMissing("reading video with OpenCV", "video") from error
+    name = source if isinstance(source, int) else os.fspath(source)
+    capture = cv2.VideoCapture(name)
+    if not capture.isOpened():
+        capture.release()
+        if isinstance(name, int):
+            raise ReadError("video", f"camera {name}", "absent", "OpenCV cannot open it")
+        if "://" in name or os.path.exists(name):
+            raise ReadError("video", name, "malformed", "OpenCV cannot open it as a video")
+        raise ReadError("video", name, "absent", "no such file")
     with releasing(current_scope().add(capture, capture.release, kind=CAPTURE, name=str(source)), capture):
         yield capture
-
-
-@contextlib.contextmanager
-def managed_process(
-    command: Sequence[str],
-    *,
-    limit: int | str | Limit | None = None,
-    stop_signal: int | None = None,
-    stop_timeout: float | str = STOP_TIMEOUT,
-    grace: float | str = GRACE_SECONDS,
-    stdin: int | IO[Any] | None = None,
-    stdout: int | IO[Any] | None = None,
-    stderr: int | IO[Any] | None = None,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    pass_fds: Sequence[int] = (),
-) -> Iterator[ManagedProcess]:
-    """Yield a running command; at the end stop it with its child processes: quit signal, SIGTERM, SIGKILL.
-
-    See :func:`memwarden.guards.resources.processes.start` for the arguments and errors.
-    """
-    process = start(
-        command,
-        limit=limit,
-        stop_signal=stop_signal,
-        stop_timeout=stop_timeout,
-        grace=grace,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env=env,
-        cwd=cwd,
-        pass_fds=pass_fds,
-    )
-    handle = current_scope().add(
-        process, process.stop, kind=PROCESS, name=process.args[0], request=process.request_stop
-    )
-    with releasing(handle, process):
-        yield process
 
 
 @contextlib.contextmanager

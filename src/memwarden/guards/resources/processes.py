@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from memwarden.contain.contained_process import GRACE_SECONDS, ContainedProcess, popen
 from memwarden.engine.lifecycle import opening
 from memwarden.errors import ActionFailed, SettingsError
+from memwarden.guards.resources.resource_scope import current_scope, releasing
 from memwarden.model.facts import ProcessKey
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration
@@ -31,7 +32,7 @@ _probe = ProcProbe()
 
 
 class ManagedProcess:
-    """A running command; made by :func:`start`.
+    """A running command; made by :func:`managed_process`.
 
     It has the attributes of :class:`~memwarden.contain.contained_process.ContainedProcess`: ``pid``, ``args``,
     ``returncode``, ``report``, ``poll()``, ``wait(timeout)``, ``send_signal()``, ``terminate()`` and ``kill()``.
@@ -102,7 +103,8 @@ class ManagedProcess:
                     file.close()
 
 
-def start(
+@contextlib.contextmanager
+def managed_process(
     command: Sequence[str],
     *,
     limit: int | str | Limit | None = None,
@@ -115,11 +117,12 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     pass_fds: Sequence[int] = (),
-) -> ManagedProcess:
-    """Start ``command`` with a limit on its whole process tree (bytes or ``"512MiB"``; None: no limit).
+) -> Iterator[ManagedProcess]:
+    """Yield a running command; at the end stop it with its child processes: quit signal, SIGTERM, SIGKILL.
 
-    ``stop_signal`` is its own quit signal (``signal.SIGINT`` for many); after it the command has ``stop_timeout``
-    seconds before SIGTERM, and then ``grace`` seconds before SIGKILL. When this process is killed the command is too.
+    ``limit`` is for its whole process tree (bytes or ``"512MiB"``). ``stop_signal`` is its own quit signal
+    (``signal.SIGINT`` for many); after it the command has ``stop_timeout`` seconds before SIGTERM, and then ``grace``
+    seconds before SIGKILL. When this process is killed the command is too.
     Raises as :func:`~memwarden.contain.contained_process.popen`.
     """
     seconds, grace_seconds = parse_duration(stop_timeout), parse_duration(grace)
@@ -152,7 +155,12 @@ def start(
     finally:
         for fd in opened:
             os.close(fd)
-    return ManagedProcess(contained, ours, stop_signal, seconds, grace_seconds)
+    process = ManagedProcess(contained, ours, stop_signal, seconds, grace_seconds)
+    handle = current_scope().add(
+        process, process.stop, kind="process", name=process.args[0], request=process.request_stop
+    )
+    with releasing(handle, process):
+        yield process
 
 
 def _ends(number: int, asked: int | IO[Any] | None, opened: list[int]) -> tuple[int | None, IO[bytes] | None]:

@@ -31,54 +31,34 @@ class _Run:
     """A run directory, locked where the file system has locks. It is removed at exit."""
 
     def __init__(self, home: str) -> None:
-        word = stale_tempfiles.run_prefix(stale_tempfiles.own_key(), namespace("pid"))
-        while True:
-            self.path = os.path.join(home, word + os.urandom(4).hex())
+        prefix = stale_tempfiles.run_prefix(stale_tempfiles.own_key(), namespace("pid"))
+        self._fd, self._id = -1, (0, 0)
+        while self._fd < 0:
+            self.path = os.path.join(home, prefix + os.urandom(4).hex())
             try:
                 os.mkdir(self.path, 0o700)
             except FileExistsError:
                 continue
-            if self._take():
+            try:
+                with opening():
+                    self._fd = stale_tempfiles.lock(self.path, wait=True)
+            except FileNotFoundError:  # another process removed it before
+                continue
+            except OSError as error:
+                debug("%s cannot be locked (%s): it stays after a kill", self.path, error)
                 return
-
-    def _take(self) -> bool:
-        """Lock it; return False where another process removed it before."""
-        self._fd, self._id = -1, (0, 0)
-        try:
-            with opening():
-                fd = stale_tempfiles.lock(self.path, wait=True)
-                self._fd = fd
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            debug("%s cannot be locked (%s): it stays after a kill", self.path, error)
-            return True
-        if not stale_tempfiles.is_at(self.path, fd):
-            os.close(fd)
-            return False
-        facts = os.fstat(fd)
-        self._id = facts.st_dev, facts.st_ino
-        return True
-
-    def exists(self) -> bool:
-        """Return True while it exists; lock it again where the program has closed our descriptor."""
-        if self._fd < 0:
-            return os.path.isdir(self.path)
-        if not self._is_ours():
-            return self._take()
-        return os.fstat(self._fd).st_nlink > 0
-
-    def _is_ours(self) -> bool:
-        try:
             facts = os.fstat(self._fd)
-        except OSError:
-            return False
-        return (facts.st_dev, facts.st_ino) == self._id
+            self._id = facts.st_dev, facts.st_ino
+            if not stale_tempfiles.is_at(self.path, self._fd):
+                self.unlock()
 
     def unlock(self) -> None:
-        """Release the lock."""
-        if self._fd >= 0 and self._is_ours():
-            os.close(self._fd)
+        """Release the lock, unless the program has closed its descriptor: another file may have the number since."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                facts = os.fstat(self._fd)
+                if (facts.st_dev, facts.st_ino) == self._id:
+                    os.close(self._fd)
         self._fd = -1
 
 
@@ -110,7 +90,7 @@ class _RunDirectories:
             self.swept.add(home)
             stale_tempfiles.reap(home, [run.path for run in self.runs.values()])
         run = self.runs.get(home)
-        if run is None or not run.exists():
+        if run is None or not os.path.isdir(run.path):
             run = self.runs[home] = _Run(home)
             arm()
         return run

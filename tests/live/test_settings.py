@@ -203,11 +203,11 @@ def test_a_record_may_be_a_history_in_sqlite(tmp_path: Path, environment: dict[s
         ({"MEMWARDEN_LIMIT": "much"}, "", ["MEMWARDEN_LIMIT", "'much'", "512MiB"]),
         ({"MEMWARDEN_CONFIG": "nowhere.toml"}, "", ["nowhere.toml", "No such file"]),
         ({"MEMWARDEN_RECORD": "/proc/nowhere/x.jsonl"}, "", ["MEMWARDEN_RECORD", "/proc/nowhere"]),
-        ({}, "limit = 'much'", ["memwarden.toml:1", "limit", "'much'"]),
-        ({}, "\nlimt = 1\nlive = 2", ["memwarden.toml:2", "did you mean limit", "memwarden.toml:3", "live"]),
-        ({}, "limit = ", ["memwarden.toml:1", "no TOML"]),
-        ({}, "#\nrecord = '/proc/nowhere/x.jsonl'", ["memwarden.toml:2", "/proc/nowhere"]),
-        ({}, "#\nrecord = '/proc/nowhere/x.db'", ["memwarden.toml:2", "/proc/nowhere"]),
+        ({}, "limit = 'much'", ["memwarden.toml", "limit", "'much'"]),
+        ({}, "\nlimt = 1\nlive = 2", ["memwarden.toml", "did you mean limit", "memwarden.toml: live"]),
+        ({}, "limit = ", ["memwarden.toml", "not valid TOML"]),
+        ({}, "#\nrecord = '/proc/nowhere/x.jsonl'", ["memwarden.toml", "/proc/nowhere"]),
+        ({}, "#\nrecord = '/proc/nowhere/x.db'", ["memwarden.toml", "/proc/nowhere"]),
     ],
 )
 def test_bad_settings_start_nothing(

@@ -20,29 +20,24 @@ NAME, PROJECT = "memwarden.toml", "pyproject.toml"
 #: No settings file is larger: it may be a device without an end.
 _MOST_BYTES = 1 << 20
 
-_WHERE = re.compile(r" \(at line (\d+), column \d+\)$")
-
 
 class Fault(NamedTuple):
-    """An error in a settings file; ``line`` is 0 where it is not known."""
+    """An error in a settings file; ``key`` is empty where the whole file is wrong."""
 
     path: str
-    line: int
     key: str
     message: str
 
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else self.path
-        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+        return ": ".join(filter(None, self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """Content of a file: values by name (``rules`` as written), the line of each, and all errors."""
+    """Content of a file: values by name (``rules`` as written), and all errors."""
 
     path: str
     values: Mapping[str, Any] = field(repr=False)  # some of them are secret
-    lines: Mapping[str, int]
     faults: tuple[Fault, ...]
 
     @property
@@ -173,17 +168,12 @@ def read(
         text = _text(path)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        reading.fault((), f"is not UTF-8: {error.object[error.start]:#04x} begins no character", line=line)
+        reading.fault("", f"is not UTF-8: {error.object[error.start]:#04x} in line {line} begins no character")
     except (OSError, ValueError) as error:
-        reading.fault((), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        reading.fault("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
     else:
         reading.take(text)
-    return SettingsFile(
-        path=path,
-        values=reading.values,
-        lines={name: reading.line((name,)) for name in reading.values},
-        faults=tuple(sorted(reading.faults, key=lambda fault: fault.line)),
-    )
+    return SettingsFile(path=path, values=reading.values, faults=tuple(reading.faults))
 
 
 def _text(path: str) -> str:
@@ -207,83 +197,73 @@ class _Reading:
         self, path: str, environment: Mapping[str, str], judge: Callable[[Mapping[str, Any]], object] | None
     ) -> None:
         self._path, self._environment, self._judge = path, environment, judge
-        self._prefix = ("tool", "memwarden") if os.path.basename(path) == PROJECT else ()
-        self._lines: Mapping[tuple[str, ...], int] = {}
         self.values: dict[str, Any] = {}
         self.faults: list[Fault] = []
 
-    def fault(self, at: tuple[str, ...], message: str, key: str = "", line: int = 0) -> None:
+    def fault(self, key: str, message: str) -> None:
         # A quoted key may contain anything, terminal control sequences included.
-        self.faults.append(Fault(self._path, line or self.line(at), key if key.isprintable() else repr(key), message))
-
-    def line(self, at: tuple[str, ...]) -> int:
-        """Return the line of a key, or of the nearest table around it; 0 where it is not known."""
-        full = (*self._prefix, *at)
-        return next((self._lines[full[:end]] for end in range(len(full), 0, -1) if full[:end] in self._lines), 0)
+        self.faults.append(Fault(self._path, key if key.isprintable() else repr(key), message))
 
     def take(self, text: str) -> None:
         try:
             plain: Any = _parsed(text)
         except RecursionError:
-            self.fault((), "is nested too deeply")
+            self.fault("", "is nested too deeply")
             return
         except ValueError as error:
-            where = _WHERE.search(str(error))
-            line = int(where[1]) if where else text.rstrip().count("\n") + 1 if "end of document" in str(error) else 0
-            self.fault((), f"is not valid TOML: {_WHERE.sub('', str(error))}", line=line)
+            self.fault("", f"is not valid TOML: {error}")
             return
-        self._lines = _lines(text)
-        for name in self._prefix:
-            plain = plain.get(name) if isinstance(plain, dict) else None
-        if not isinstance(plain, dict):
-            self.fault((), "has no table [tool.memwarden]")
-            return
+        if os.path.basename(self._path) == PROJECT:
+            tool = plain.get("tool")
+            plain = tool.get("memwarden") if isinstance(tool, dict) else None
+            if not isinstance(plain, dict):
+                self.fault("", "has no table [tool.memwarden]")
+                return
         known = {option.name: option for option in OPTIONS if option.in_file}
         for key, value in plain.items():
             if key == "rules":
                 self._take_rules(value)
             elif key not in known:
                 more = "; settings have no table of their own" if isinstance(value, dict) else ""
-                self.fault((key,), _unknown([*known, "rules"], key) + more, key)
+                self.fault(key, _unknown([*known, "rules"], key) + more)
             else:
-                taken = self._value(known[key].kind, value, (key,), key)
+                taken = self._value(known[key].kind, value, key)
                 if taken is not None:
                     self.values[key] = self._absolute(taken) if known[key].kind.is_path else taken
 
     def _take_rules(self, value: Any) -> None:
         if not isinstance(value, list) or not all(isinstance(rule, dict) for rule in value):
-            self.fault(("rules",), "must be tables that start with [[rules]]", "rules")
+            self.fault("rules", "must be tables that start with [[rules]]")
             return
         self.values["rules"] = tuple(value)
         known = {key.name: key for key in RULE_KEYS}
         names: set[str] = set()
-        for number, rule in enumerate(value):
-            at, before = ("rules", str(number)), len(self.faults)
-            called = f"rules[{number + 1}]"  # counted from 1
+        for number, rule in enumerate(value, 1):
+            at, before = f"rules[{number}]", len(self.faults)
             for key, each in rule.items():
                 if key not in known:
-                    self.fault((*at, key), _unknown(known, key), f"{called}.{key}")
+                    self.fault(f"{at}.{key}", _unknown(known, key))
                 else:
-                    self._value(known[key].kind, each, (*at, key), f"{called}.{key}")
+                    self._value(known[key].kind, each, f"{at}.{key}")
             for wanted in RULE_KEYS:
                 if wanted.required and wanted.name not in rule:
-                    self.fault(at, f"`{wanted.name}` is missing", called)
+                    self.fault(at, f"`{wanted.name}` is missing")
             if len(self.faults) == before and not rule.get("then") and not rule.get("escalate"):
-                self.fault(at, "has no action; name one in `then` or `escalate`", called)
+                self.fault(at, "has no action; name one in `then` or `escalate`")
             if len(self.faults) == before and rule["name"] in names:
-                self.fault((*at, "name"), f"another rule has the name {rule['name']!r}, too", f"{called}.name")
+                self.fault(f"{at}.name", f"another rule has the name {rule['name']!r}, too")
             names.add(str(rule.get("name")))
             if len(self.faults) == before and self._judge is not None:
                 try:
                     self._judge(rule)
                 except SettingsError as error:
-                    self.fault(at, str(error), called)
+                    self.fault(at, str(error))
 
-    def _value(self, kind: Kind, value: Any, at: tuple[str, ...], key: str) -> Any:
+    def _value(self, kind: Kind, value: Any, key: str) -> Any:
         try:
             return kind.take(value)
         except SettingsError as error:
-            self.fault(at, str(error), key)
+            self.fault(key, str(error))
             return None
 
     def _absolute(self, path: str) -> str:
@@ -305,34 +285,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(word, names, 1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-
-
-def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line of each key, by its path; tables of an array are numbered from 0.
-
-    A scan, not a parser: tomllib has no line numbers. Keys of inline tables get the line of the table's key.
-    """
-    found: dict[tuple[str, ...], int] = {}
-    section: tuple[str, ...] = ()
-    counted: dict[tuple[str, ...], int] = {}
-    within = ""  # the quotes of the multi-line string that we are in
-    for number, line in enumerate(text.split("\n"), 1):
-        if not within:
-            header = re.match(r"\s*(\[\[?)([^\[\]]+)\]", line)
-            key, equals, _ = line.partition("=")
-            if header:
-                section = _parts(header[2])
-                if header[1] == "[[":
-                    found.setdefault(section, number)
-                    counted[section] = counted.get(section, -1) + 1
-                    section = (*section, str(counted[section]))
-                found.setdefault(section, number)
-            elif equals and re.fullmatch(r"[\w\s.\"'-]+", key):
-                found.setdefault((*section, *_parts(key)), number)
-        for quotes in re.findall(r'"""|\'\'\'', line):
-            within = "" if within == quotes else within or quotes
-    return found
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(re.sub(r"""^["']|["']$""", "", part.strip()) for part in dotted.split("."))

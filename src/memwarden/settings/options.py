@@ -67,9 +67,7 @@ class Path(Kind):
     comments: ClassVar[bool] = False
     is_path: ClassVar[bool] = True
 
-    @property
-    def allowed(self) -> str:
-        return "a path"
+    allowed = "a path"
 
     def take(self, value: Any) -> Any:
         return Kind.take(self, os.fspath(value) if isinstance(value, os.PathLike) else value)
@@ -79,10 +77,7 @@ class Size(Kind):
     """A size, kept as text, because a percentage refers to a limit that is known later."""
 
     types: ClassVar[tuple[type, ...]] = (str, int)
-
-    @property
-    def allowed(self) -> str:
-        return "512MiB, 2G, 500MB, 80% or a number of bytes"
+    allowed = "512MiB, 2G, 500MB, 80% or a number of bytes"
 
     def parse(self, text: Any) -> str:
         parse_size(text, of=1 << 62)
@@ -109,11 +104,7 @@ class Duration(Kind):
 
     @property
     def allowed(self) -> str:
-        return f"500ms, 2s, 5min, 1h or seconds, {self._range}"
-
-    @property
-    def _range(self) -> str:
-        return f"from {_shown(self.least)} to {_shown(self.most)}"
+        return f"500ms, 2s, 5min, 1h or seconds, from {_shown(self.least)} to {_shown(self.most)}"
 
     def parse(self, text: Any) -> float:
         if self.least == 0 and text in (0, "0", "0s"):
@@ -122,7 +113,7 @@ class Duration(Kind):
             return float(text)
         seconds = parse_duration(text)
         if not self.least <= seconds <= self.most:
-            raise SettingsError(f"{text!r} is out of range: {self._range}")
+            raise SettingsError(f"{text!r} is out of range: write {self.allowed}")
         return seconds
 
     def schema(self) -> dict[str, Any]:
@@ -154,10 +145,7 @@ class Switch(Kind):
     """Yes or no: true or false in a file and a program, also 1, yes, on and 0, no, off in a variable."""
 
     types: ClassVar[tuple[type, ...]] = (bool,)
-
-    @property
-    def allowed(self) -> str:
-        return "true or false"
+    allowed = "true or false"
 
     def parse(self, text: Any) -> bool:
         lowered = str(text).strip().lower()
@@ -175,10 +163,7 @@ class Names(Kind):
     """A name, or an array of names."""
 
     types: ClassVar[tuple[type, ...]] = (str, list)
-
-    @property
-    def allowed(self) -> str:
-        return "a name or an array of names"
+    allowed = "a name or an array of names"
 
     def parse(self, text: Any) -> Any:
         for name in [text] if isinstance(text, str) else text:
@@ -191,24 +176,14 @@ class Names(Kind):
         return {"anyOf": [name, {"type": "array", "items": name}]}
 
 
-class Addresses(Kind):
+class Addresses(Names):
     """Addresses, separated by blanks in a variable. They may contain passwords: errors never quote them."""
 
     types: ClassVar[tuple[type, ...]] = (str, list, tuple)
-
-    @property
-    def allowed(self) -> str:
-        return "an address or an array of addresses"
+    allowed = "an address or an array of addresses"
 
     def parse(self, text: Any) -> tuple[str, ...]:
-        addresses = tuple(text.split() if isinstance(text, str) else text)
-        if (isinstance(text, str) and not addresses) or not all(isinstance(a, str) and a.strip() for a in addresses):
-            raise SettingsError(f"must be {self.allowed}")
-        return addresses
-
-    def schema(self) -> dict[str, Any]:
-        address = {"type": "string", "pattern": r"\S"}
-        return {"anyOf": [address, {"type": "array", "items": address}]}
+        return tuple(super().parse((text.split() or text) if isinstance(text, str) else text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class Source(NamedTuple):
     """Source of a value: ``argument``, ``flag``, ``environment``, ``file``, ``found`` or ``default``."""
 
     kind: str
-    #: The flag, the variable, or the file and its line.
+    #: The flag, the variable, or the file.
     where: str = ""
 
     def __str__(self) -> str:
@@ -94,9 +94,9 @@ def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
             try:
                 _given(options[name], {}, {}, environment)
             except SettingsError as error:
-                faults.append(Fault("environment", 0, "", str(error)))
+                faults.append(Fault("environment", "", str(error)))
         elif name.startswith("MEMWARDEN_"):
-            faults.append(Fault("environment", 0, name, f"is not known; {nearest(name, options)}"))
+            faults.append(Fault("environment", name, f"is not known; {nearest(name, options)}"))
     return faults
 
 
@@ -124,5 +124,4 @@ def _given(
 def _from_file(name: str, default: Any, file: SettingsFile | None) -> tuple[Any, Source]:
     if file is None or name not in file.values:
         return default, Source("default")
-    line = file.lines[name]
-    return file.values[name], Source("file", f"{file.path}:{line}" if line else file.path)
+    return file.values[name], Source("file", file.path)

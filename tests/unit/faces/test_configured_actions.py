@@ -110,12 +110,12 @@ def test_the_secret_that_was_set_nearest_signs(
 @pytest.mark.parametrize(
     ("text", "environment", "words"),
     [
-        ("#\nwebhook = 'ftp://hunter2'", {}, ["memwarden.toml:2: webhook url: it must start with"]),
-        ("webhook = ['http://a', 'http://hunter2:x']", {}, ["memwarden.toml:1: number 2: webhook url"]),
+        ("#\nwebhook = 'ftp://hunter2'", {}, ["memwarden.toml: webhook url: it must start with"]),
+        ("webhook = ['http://a', 'http://hunter2:x']", {}, ["memwarden.toml: number 2: webhook url"]),
         ("", {"alerts": "hunter2://x"}, ["MEMWARDEN_ALERTS: alerts urls: Apprise does not understand number 1"]),
         ("webhook = 'http://a'", {"webhook_secret": "whsec_hunter2"}, ["MEMWARDEN_WEBHOOK_SECRET: webhook secret"]),
-        ("webhook = 'http://a'\nwebhook_secret_file = 'none'", {}, ["toml:2: ", "/none: No such file"]),
-        ("webhook = 'http://a'\nwebhook_secret_file = 'empty'", {}, ["toml:2: webhook secret: it is empty"]),
+        ("webhook = 'http://a'\nwebhook_secret_file = 'none'", {}, ["toml: ", "/none: No such file"]),
+        ("webhook = 'http://a'\nwebhook_secret_file = 'empty'", {}, ["toml: webhook secret: it is empty"]),
         ("webhook = 'http://a'\nwebhook_secret_file = 'binary'", {}, ["/binary: is not UTF-8"]),
         ("webhook = 'http://a'\nwebhook_secret_file = '/dev/zero'", {}, ["/dev/zero: is longer than 4096"]),
         ("webhook = 'http://a'\nwebhook_secret_file = '.'", {}, ["Is a directory"]),

@@ -36,7 +36,7 @@ rest = inf
 
 
 SHOWN = """\
-limit                2GiB                  file my.toml:1
+limit                2GiB                  file my.toml
 interval             3 s                   environment MEMWARDEN_INTERVAL
 duration             not set               default
 record               not set               default
@@ -53,7 +53,7 @@ monitor              no                    default
 quiet                yes                   environment MEMWARDEN_QUIET
 termination_log      not set               default
 config               my.toml               environment MEMWARDEN_CONFIG
-rules                early: level >= HIGH  file my.toml:4
+rules                early: level >= HIGH  file my.toml
 """
 
 
@@ -76,7 +76,7 @@ def test_show_for_a_machine(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["settings", "show", "--json"]) == 0
     output = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert list(output["options"]) == [option.name for option in OPTIONS]
-    assert output["options"]["interval"] == {"value": 2.0, "source": "file", "where": f"{here}/memwarden.toml:2"}
+    assert output["options"]["interval"] == {"value": 2.0, "source": "file", "where": f"{here}/memwarden.toml"}
     assert output["options"]["config"]["value"] == f"{here}/memwarden.toml"
     assert output["rules"][0]["rest"] == "inf"
 
@@ -91,8 +91,8 @@ def test_a_secret_is_never_shown(
     shown = capsys.readouterr().out
     rows = [line.split() for line in shown.splitlines()]
     assert ["webhook", "set", "environment", "MEMWARDEN_WEBHOOK"] in rows
-    assert ["webhook_secret", "set", "file", f"{here}/memwarden.toml:1"] in rows
-    assert ["alerts", "not", "set", "file", f"{here}/memwarden.toml:2"] in rows
+    assert ["webhook_secret", "set", "file", f"{here}/memwarden.toml"] in rows
+    assert ["alerts", "not", "set", "file", f"{here}/memwarden.toml"] in rows
     assert main(["settings", "show", "--json"]) == 0
     printed = capsys.readouterr().out
     output = json.loads(printed)["options"]
@@ -118,12 +118,12 @@ def test_check_lists_every_fault_on_a_line(here: Path, capsys: pytest.CaptureFix
     (here / "memwarden.toml").write_text('intervall = 2\ngrace = "soon"\n')
     assert main(["settings", "check", "memwarden.toml"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "memwarden.toml:1: intervall: is not known; did you mean interval?",
-        "memwarden.toml:2: grace: duration 'soon': not understood; write 500ms, 2s, 5m, 1h or a number of seconds",
+        "memwarden.toml: intervall: is not known; did you mean interval?",
+        "memwarden.toml: grace: duration 'soon': not understood; write 500ms, 2s, 5m, 1h or a number of seconds",
     ]
     assert main(["settings", "check", "memwarden.toml", "--json"]) == 1
     output = json.loads(capsys.readouterr().out)
-    assert [(fault["line"], fault["key"]) for fault in output["faults"]] == [(1, "intervall"), (2, "grace")]
+    assert [fault["key"] for fault in output["faults"]] == ["intervall", "grace"]
 
 
 def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +131,7 @@ def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[
     (here / "memwarden.toml").write_text("#\n[[rules]]\nname = 'x'\nwhen = 'process.rsss > 80%'\nthen = 'notify'\n")
     assert main(["settings", "check"]) == 1
     output = capsys.readouterr().out
-    assert output.startswith(f"{here}/memwarden.toml:2: rules[1]: rule 'x': ")
+    assert output.startswith(f"{here}/memwarden.toml: rules[1]: rule 'x': ")
     assert "did you mean process.rss?" in output
 
 
@@ -146,7 +146,7 @@ def test_check_looks_at_the_environment_too(
     assert main(["settings", "check"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "environment: MEMWARDEN_LIMT: is not known; did you mean MEMWARDEN_LIMIT?",
-        f"{here}/mine.toml:1: live: must be true or false, not a whole number",
+        f"{here}/mine.toml: live: must be true or false, not a whole number",
     ]
 
 

@@ -99,7 +99,7 @@ def test_our_table_in_a_broken_file_is_reported(tmp_path: Path, header: str) -> 
     """Settings there do not count, and that is reported."""
     path = file_of(tmp_path, f"{header}\nlimit = \n", "pyproject.toml")
     assert find({}, str(tmp_path)).path == str(path)
-    assert faults_of(path) == [":2: is not valid TOML: Invalid value"]
+    assert faults_of(path) == [": is not valid TOML: Invalid value (at line 2, column 9)"]
 
 
 def test_only_files_are_found(tmp_path: Path) -> None:
@@ -151,7 +151,6 @@ def test_values_are_understood(tmp_path: Path) -> None:
         "record": "/home/u/a.jsonl",
         "cgroup": str(tmp_path / "b"),
     }
-    assert (reported.lines["grace"], reported.lines["record"]) == (3, 5)
 
 
 def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
@@ -163,52 +162,55 @@ def test_a_mark_at_the_beginning_and_other_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reported"),
     [
-        pytest.param("limit = '1G\n", [":1: is not valid TOML: "], id="open quotes"),
-        pytest.param("a = [1,\n\n", [":1: is not valid TOML: Invalid value (at end of document)"], id="open bracket"),
-        pytest.param("\nlimit = '\xff'".encode("latin-1"), [":2: is not UTF-8: 0xff begins no character"], id="bytes"),
+        pytest.param("limit = '1G\n", [": is not valid TOML: "], id="open quotes"),
+        pytest.param("a = [1,\n\n", [": is not valid TOML: Invalid value (at end of document)"], id="open bracket"),
+        pytest.param(
+            "\nlimit = '\xff'".encode("latin-1"), [": is not UTF-8: 0xff in line 2 begins no character"], id="bytes"
+        ),
         pytest.param("a = " + "[" * 100_000, [": is nested too deeply"], id="deep"),
         pytest.param("#" * (1 << 20) + "#", [": cannot be read: larger than 1 MiB"], id="big"),
-        pytest.param("intervall = 2", [":1: intervall: is not known; did you mean interval?"], id="misspelled"),
-        pytest.param("termination-log = 'x'", [":1: termination-log: is not known; "], id="dash"),
-        pytest.param("live = 'yes'", [":1: live: must be true or false, not text"], id="text for a switch"),
-        pytest.param("record = 5", [":1: record: must be a path, not a whole number"], id="number for a path"),
-        pytest.param("record = ''", [":1: record: is empty; write a path"], id="empty"),
-        pytest.param("config = 'x'", [":1: config: is not known; known: "], id="a file that names another"),
-        pytest.param("[run]\nlimit = 1", [":1: run: is not known; known: "], id="a section"),
+        pytest.param("intervall = 2", [": intervall: is not known; did you mean interval?"], id="misspelled"),
+        pytest.param("termination-log = 'x'", [": termination-log: is not known; "], id="dash"),
+        pytest.param("live = 'yes'", [": live: must be true or false, not text"], id="text for a switch"),
+        pytest.param("record = 5", [": record: must be a path, not a whole number"], id="number for a path"),
+        pytest.param("record = ''", [": record: is empty; write a path"], id="empty"),
+        pytest.param("config = 'x'", [": config: is not known; known: "], id="a file that names another"),
+        pytest.param("[run]\nlimit = 1", [": run: is not known; known: "], id="a section"),
         pytest.param("'\\u001b[31m' = 1", [": \\u001b[31m: is not known; known: "], id="no escapes in such quotes"),
         pytest.param('"\\u001b[31m" = 1', [": '\\x1b[31m': is not known; known: "], id="a key for the terminal"),
-        pytest.param("limit = -5", [":1: limit: size -5: must be more than zero"], id="below zero"),
-        pytest.param("interval = nan", [":1: interval: duration nan: must be more than zero"], id="no number"),
-        pytest.param("grace = 1" + "0" * 400, [":1: grace: duration 1000"], id="too many digits"),
-        pytest.param("interval = 2020-01-01", [":1: interval: must be 500ms"], id="a date"),
-        pytest.param("rules = 3", [":1: rules: must be tables that start with [[rules]]"], id="rules are no table"),
-        pytest.param("[rules]\nname = 'x'", [":1: rules: must be tables that start with [[rules]]"], id="one bracket"),
-        pytest.param(RULE + "fro = 3", [":5: rules[1].fro: is not known; did you mean for?"], id="a rule's key"),
-        pytest.param(RULE + "for = -1", [":5: rules[1].for: duration -1"], id="a rule's value"),
-        pytest.param(RULE + "severity = 'bad'", [":5: rules[1].severity: 'bad' is not known"], id="word"),
-        pytest.param(RULE + RULE + "step = []", [":9: rules[2].step: must be "], id="the second rule"),
-        pytest.param("[[rules]]\nthen = 'x'", [":1: rules[1]: `name` is", ":1: rules[1]: `when` is"], id="no when"),
-        pytest.param(RULE.replace('"notify"', "[]"), [":1: rules[1]: has no action"], id="does nothing"),
-        pytest.param("rules = [{name = 'x', when = 'y', then = 3}]", [":1: rules[1].then: must be"], id="inline"),
-        pytest.param('record = """\nlive = 1\n"""\nlive = 2', [":4: live: must be"], id="no key within a long text"),
-        pytest.param("x = [\n" + "1" * 4000 + ",\n]\nlive = 1", [":1: x: ", ":4: live"], id="a long line, soon read"),
-        pytest.param("limit = 'x'\nlive = 1\nfoo = 1", [":1: limit:", ":2: live:", ":3: foo:"], id="all at once"),
+        pytest.param("limit = -5", [": limit: size -5: must be more than zero"], id="below zero"),
+        pytest.param("interval = nan", [": interval: duration nan: must be more than zero"], id="no number"),
+        pytest.param("grace = 1" + "0" * 400, [": grace: duration 1000"], id="too many digits"),
+        pytest.param("interval = 2020-01-01", [": interval: must be 500ms"], id="a date"),
+        pytest.param("rules = 3", [": rules: must be tables that start with [[rules]]"], id="rules are no table"),
+        pytest.param("[rules]\nname = 'x'", [": rules: must be tables that start with [[rules]]"], id="one bracket"),
+        pytest.param(RULE + "fro = 3", [": rules[1].fro: is not known; did you mean for?"], id="a rule's key"),
+        pytest.param(RULE + "for = -1", [": rules[1].for: duration -1"], id="a rule's value"),
+        pytest.param(RULE + "severity = 'bad'", [": rules[1].severity: 'bad' is not known"], id="word"),
+        pytest.param(RULE + RULE + "step = []", [": rules[2].step: must be "], id="the second rule"),
+        pytest.param("[[rules]]\nthen = 'x'", [": rules[1]: `name` is", ": rules[1]: `when` is"], id="no when"),
+        pytest.param(RULE.replace('"notify"', "[]"), [": rules[1]: has no action"], id="does nothing"),
+        pytest.param("rules = [{name = 'x', when = 'y', then = 3}]", [": rules[1].then: must be"], id="inline"),
+        pytest.param("limit = 'x'\nlive = 1\nfoo = 1", [": limit:", ": live:", ": foo:"], id="all at once"),
     ],
 )
-def test_what_is_wrong_is_reported_with_its_line(tmp_path: Path, text: str | bytes, reported: list[str]) -> None:
-    """File, line, key, what is allowed, and what was probably meant; never an exception."""
+def test_what_is_wrong_is_reported(tmp_path: Path, text: str | bytes, reported: list[str]) -> None:
+    """File, key, what is allowed, and what was probably meant; never an exception."""
     found = faults_of(file_of(tmp_path, text))
     assert len(found) == len(reported), found
     for fault, beginning in zip(found, reported, strict=True):
         assert fault.startswith(beginning)
 
 
-def test_lines_in_a_table_of_pyproject(tmp_path: Path) -> None:
+def test_the_table_of_a_pyproject(tmp_path: Path) -> None:
     """Keys of the same name in other tools' tables are not ours."""
     text = (
         f"[tool.other]\nlimit = 3\n\n[tool.memwarden]\nlimit = 'x'\n[[tool.memwarden.rules]]\n{RULE[10:]}hold = 'x'\n"
     )
-    assert [fault[:6] for fault in faults_of(file_of(tmp_path, text, "pyproject.toml"))] == [":5: li", ":10: r"]
+    assert [fault[:16] for fault in faults_of(file_of(tmp_path, text, "pyproject.toml"))] == [
+        ": limit: size 'x",
+        ": rules[1].hold:",
+    ]
 
 
 def test_a_project_file_that_was_named_needs_the_table(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_what_cannot_be_opened_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_caller_may_validate_rules(tmp_path: Path) -> None:
-    """Its error is reported with the rule's line; a rule of the wrong shape is not put before it."""
+    """Its error is reported with the rule's number; a rule of the wrong shape is not put before it."""
     seen = []
 
     def judge(rule: Any) -> None:
@@ -232,12 +234,12 @@ def test_a_caller_may_validate_rules(tmp_path: Path) -> None:
         raise SettingsError("when 'x': not understood")
 
     path = file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "for = 'x'\n")
-    assert faults_of(path, judge=judge)[0] == ":1: rules[1]: when 'x': not understood"
+    assert faults_of(path, judge=judge)[0] == ": rules[1]: when 'x': not understood"
     assert seen == ["early"]
 
 
 def test_rules_have_names_of_their_own(tmp_path: Path) -> None:
     """Alerts name the rule that fires and clears."""
     assert faults_of(file_of(tmp_path, RULE + "\n" + RULE.replace("early", "late") + "\n" + RULE)) == [
-        ":12: rules[3].name: another rule has the name 'early', too"
+        ": rules[3].name: another rule has the name 'early', too"
     ]

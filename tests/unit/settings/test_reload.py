@@ -43,7 +43,7 @@ def test_a_broken_file_keeps_what_was_in_force(file: Path) -> None:
     watched = SettingsReloader(str(file), rules_of)
     write(file, "[[rules]]\nname = ", 1)
     assert (watched.check(), watched.value) == (True, ["first"])
-    assert watched.error == f"{file}:2: is not valid TOML: Invalid value (at end of document)"
+    assert watched.error == f"{file}: is not valid TOML: Invalid value (at end of document)"
     assert watched.check() is False
     write(file, RULE.format("first"), 2)
     assert (watched.check(), watched.value, watched.error) == (True, ["first"], "")

@@ -29,8 +29,8 @@ class Collect:
     process in bytes, for the outcome: the collector frees objects, and only entirely empty blocks leave the process.
 
     It is skipped, and the outcome says why, when the share is used up; in the same episode after three collections in
-    a row that freed nothing; and if the program has disabled the collector, unless ``when_disabled`` (in a forked
-    worker a collection copies the pages that it shares with its parent). ``gc.freeze()`` is respected.
+    a row that freed nothing; and if the program has disabled the collector (in a forked worker a
+    collection copies the pages that it shares with its parent). ``gc.freeze()`` is respected.
 
     While it runs, no other thread of the program does: some 0.1 s for a million objects. Finalizers run on the thread
     that calls actions.
@@ -45,7 +45,6 @@ class Collect:
         share: float = SHARE,
         generation: int | Callable[[Decision], int] = by_level,
         resident: Resident | None = None,
-        when_disabled: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 < share <= 1:
@@ -53,7 +52,7 @@ class Collect:
         if isinstance(generation, int) and generation not in (0, 1, 2):
             raise SettingsError(f"generation {generation!r}: must be 0, 1 or 2, which is all of them")
         self._share, self._generation, self._resident = share, generation, resident
-        self._when_disabled, self._monotonic = when_disabled, monotonic
+        self._monotonic = monotonic
         self._rested = float("-inf")  # from then on it may run again
         self._fruitless = 0
 
@@ -74,7 +73,7 @@ class Collect:
         return Outcome(decision=decision, done=True, message=message, seconds=took)
 
     def _skipped(self, decision: Decision) -> str:
-        if not gc.isenabled() and not self._when_disabled:
+        if not gc.isenabled():
             return "this program has disabled the collector (gc.disable())"
         if (wait := self._rested - self._monotonic()) > 0:
             return f"its {self._share:.2%} of the time is used up; it rests for {wait:.1f} s more"

@@ -7,13 +7,10 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from memwarden.contain.own_cgroup import OwnCgroup
-from memwarden.errors import ReadError
+from memwarden.contain.own_cgroup import OwnCgroup, counter, read
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
 from memwarden.process.watchdog import Watchdog
-from memwarden.readers.linux.cgroup import keyed_number
-from memwarden.readers.linux.files import KeptFile
 
 #: Bytes that a tree may take beyond its limit while it handles SIGTERM. The kernel (or the next poll) enforces it.
 PARTING_RESERVE = 1 * MIB
@@ -89,20 +86,14 @@ class CgroupCeiling(Ceiling):
 
     if_killed = "the command is killed, and the kernel keeps the rest at the limit and kills there"
     #: File with the counters of the kernel's kills.
-    _counters: KeptFile
+    _counters: str
 
     def __init__(self, limit: int, parent: str) -> None:
         self._limit = limit
         self._group = OwnCgroup(parent)
         self._watchdog: Watchdog | None = None
         self._notice = -1
-        self._files: list[KeptFile] = []
         self.joins = (f"{self._group.path}/cgroup.procs",)
-
-    def _keep(self, name: str, file: str, size: int) -> KeptFile:
-        kept = KeptFile(name, f"{self._group.path}/{file}", size)
-        self._files.append(kept)
-        return kept
 
     def _watch(self, script: str) -> Watchdog:
         self._watchdog = watchdog = Watchdog(script, self._group.path)
@@ -111,10 +102,10 @@ class CgroupCeiling(Ceiling):
         return watchdog
 
     def _count(self, key: bytes) -> int:
-        try:
-            return keyed_number(self._counters.read(), key, self._counters.path) or 0
-        except ReadError:
-            return 0  # the group is gone
+        return counter(self._group.path, self._counters, key)
+
+    def _number(self, name: str) -> int:
+        return int(read(self._group.path, name))
 
     def members(self) -> list[ProcessKey]:
         return self._group.members()
@@ -124,8 +115,6 @@ class CgroupCeiling(Ceiling):
         if occupied:
             with contextlib.suppress(OSError):
                 self._release()
-        for file in self._files:
-            file.close()
         if self._notice >= 0:
             os.close(self._notice)
             self._notice = -1

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
 from memwarden.contain.own_cgroup import parent_for, write
 from memwarden.errors import CeilingUnavailable
-from memwarden.readers.linux.files import KeptFile
 
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
@@ -28,14 +27,13 @@ class Cgroup1Ceiling(CgroupCeiling):
     """Ceiling of ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
 
     kind = "cgroup1"
+    _counters = "memory.oom_control"
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         super().__init__(limit, parent_for(1, given))
         path = self._group.path
         try:
             self._set_limit(limit)
-            self._usage = self._keep("usage", "memory.usage_in_bytes", 64)
-            self._counters = self._keep("oom_control", "memory.oom_control", 256)
             self._watch_oom(path)
         except (OSError, CeilingUnavailable) as error:
             self.close()
@@ -63,18 +61,12 @@ class Cgroup1Ceiling(CgroupCeiling):
         self._limit = size
 
     def _set_limit(self, size: int) -> None:
-        path = self._group.path
-        both = os.path.exists(f"{path}/memory.memsw.limit_in_bytes")
-        try:
-            write(path, "memory.limit_in_bytes", str(size))
-        except OSError:
-            if not both:
-                raise
-            # Raising: memory may not be above memory and swap together.
-            write(path, "memory.memsw.limit_in_bytes", str(size))
-            write(path, "memory.limit_in_bytes", str(size))
-        if both:
-            write(path, "memory.memsw.limit_in_bytes", str(size))  # swap is no way around the limit
+        names = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]  # swap is no way around the limit
+        if size > self._limit:
+            names.reverse()  # memory may not be above memory and swap together
+        for name in names:
+            if os.path.exists(f"{self._group.path}/{name}"):
+                write(self._group.path, name, str(size))
 
     def watched(self) -> Sequence[tuple[int, int]]:
         return () if self._notice < 0 else ((self._notice, select.POLLIN),)
@@ -90,14 +82,10 @@ class Cgroup1Ceiling(CgroupCeiling):
         return self._count(b"under_oom") == 1
 
     def used(self) -> tuple[int, str]:
-        return int(self._usage.read()), "cgroup"
+        return self._number("memory.usage_in_bytes"), "cgroup"
 
     def peak(self) -> tuple[int, str]:
-        file = KeptFile("peak", f"{self._group.path}/memory.max_usage_in_bytes", 64)
-        try:
-            return int(file.read()), "cgroup"
-        finally:
-            file.close()
+        return self._number("memory.max_usage_in_bytes"), "cgroup"
 
     def kernel_kills(self) -> int:
         # With the OOM killer off, a kill in the group was for a limit above.
@@ -116,7 +104,7 @@ class Cgroup1Ceiling(CgroupCeiling):
 
     def overdrawn(self) -> bool:
         # Right after the limit was raised, blocked tasks still count as blocked.
-        full = int(self._usage.read()) > self._limit + PARTING_RESERVE - _CHARGE_BATCH
+        full = self._number("memory.usage_in_bytes") > self._limit + PARTING_RESERVE - _CHARGE_BATCH
         return full and self.under_oom()
 
     def kill(self) -> None:

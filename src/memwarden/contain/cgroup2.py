@@ -16,11 +16,10 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
-from memwarden.contain.own_cgroup import parent_for, write
+from memwarden.contain.own_cgroup import counter, parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.units import MIB
-from memwarden.readers.linux.cgroup import RECLAIMABLE, keyed_number
-from memwarden.readers.linux.files import read_once
+from memwarden.readers.linux.cgroup import RECLAIMABLE
 
 #: A ``high`` event counts if the unreclaimable memory is this close to the limit: charges come in batches for each
 #: processor.
@@ -31,13 +30,11 @@ class Cgroup2Ceiling(CgroupCeiling):
     """Ceiling of ``limit`` bytes in a group of its own. Raises :class:`CeilingUnavailable`."""
 
     kind = "cgroup2"
+    _counters = "memory.events"
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         super().__init__(limit, parent_for(2, given))
         path = self._group.path
-        self._counters = self._keep("events", "memory.events", 512)
-        self._stat = self._keep("stat", "memory.stat", 8192)
-        self._current = self._keep("current", "memory.current", 64)
         try:
             # memwarden/ is ours, so its controllers may be turned on for the group below it.
             write(os.path.dirname(path), "cgroup.subtree_control", "+memory")
@@ -63,9 +60,8 @@ class Cgroup2Ceiling(CgroupCeiling):
         return ((self._notice, select.POLLPRI),)
 
     def _unreclaimable(self) -> int:
-        stat, where = self._stat.read(), self._stat.path
-        dropped = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE)
-        return int(self._current.read()) - dropped
+        dropped = sum(counter(self._group.path, "memory.stat", key) for key in RECLAIMABLE)
+        return self._number("memory.current") - dropped
 
     def reached(self) -> bool:
         os.pread(self._notice, 512, 0)  # reading arms the next notification
@@ -82,11 +78,11 @@ class Cgroup2Ceiling(CgroupCeiling):
         return True
 
     def used(self) -> tuple[int, str]:
-        return int(self._current.read()), "cgroup"
+        return self._number("memory.current"), "cgroup"
 
     def peak(self) -> tuple[int, str]:
         try:
-            return int(read_once("peak", f"{self._group.path}/memory.peak", 64)), "cgroup"
+            return self._number("memory.peak"), "cgroup"
         except ReadError:  # Linux before 5.19
             return 0, ""
 

@@ -40,30 +40,72 @@ _SETTLE_SECONDS = 0.1
 
 
 class ContainedProcess:
-    """A running command, with the methods of :class:`subprocess.Popen`; made by :func:`popen`.
+    """A command whose whole tree is kept within ``limit``, with the methods of :class:`subprocess.Popen`.
+
+    ``limit``: bytes or ``"512MiB"``; None only watches for the exit. ``ceiling`` is ``"auto"`` (the best that the
+    machine grants) or one kind by name; ``cgroup`` a control group to create ours in. ``adopt``: this process is init
+    or a subreaper and reaps orphans; only for a process that is entirely ours. ``terminate_orphans``: also stop what
+    outlives the command. ``blocked``: signals that the command starts with blocked. ``stdin``, ``stdout`` and
+    ``stderr`` are descriptors. Raises :class:`~memwarden.errors.SettingsError`,
+    :class:`~memwarden.errors.LaunchError`, :class:`~memwarden.errors.CeilingUnavailable`.
 
     ``terminate`` and ``kill`` act on the whole tree, ``send_signal`` on the command's own process. Leaving the
     ``with`` block terminates a tree that still runs.
+
+    ::
+
+        with popen(["make", "-j8"], limit="2GiB") as process:
+            process.wait()
+        print(process.report.reason, process.report.peak)
     """
 
     def __init__(
         self,
         args: Sequence[str],
-        limit: Limit | None,
-        ceiling: Ceiling | None,
-        refused: list[Capability],
-        grace: float,
-        adopt: bool,
-        terminate_orphans: bool,
-        on_exit: Callable[[ExitReport], None] | None,
-        launching: Callable[..., Launched],
+        *,
+        limit: int | str | Limit | None = None,
+        ceiling: str = "auto",
+        cgroup: str | None = None,
+        grace: float | str = GRACE_SECONDS,
+        adopt: bool = False,
+        terminate_orphans: bool = False,
+        on_exit: Callable[[ExitReport], None] | None = None,
+        blocked: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        pass_fds: Sequence[int] = (),
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> None:
-        self.args = tuple(args)
-        self.limit = limit
+        if sys.platform != "linux":
+            raise CeilingUnavailable(
+                f"popen: needs Linux, this is {sys.platform}; `memwarden.watch()` and `Warden` work here"
+            )
+        if isinstance(args, str):  # a sequence of letters
+            raise SettingsError(f"command {args!r}: must be a list of words, such as ['make', '-j8']")
+        self._grace = parse_duration(grace)
+        if isinstance(limit, int | str):
+            limit = Limit(parse_size(limit), "asked")
+        if limit is not None and limit.bytes < LEAST_LIMIT:
+            raise SettingsError(
+                f"limit of {limit.bytes} bytes: no process can start with less than {LEAST_LIMIT // KIB} KiB; write it "
+                "with its unit, such as 512MiB"
+            )
+        resolve(args, env, cwd)  # before a group is made for a command that cannot be started
+        self.args, self.limit = tuple(args), limit
         #: Better ceilings that could not be had, with the reasons.
-        self.refused = refused
-        self._ceiling, self._grace, self._adopt, self._terminate_orphans = ceiling, grace, adopt, terminate_orphans
-        self._on_exit, self._launching = on_exit, launching
+        self.refused: list[Capability] = []
+        self._ceiling: Ceiling | None = None
+        if limit is not None:
+            adopter = os.getpid() if adopt else None
+            self._ceiling, self.refused = obtain(limit.bytes, ceiling, cgroup=cgroup, adopter=adopter)
+        joins = () if self._ceiling is None else self._ceiling.joins
+        self._launch = partial(
+            launch, args, joins=joins, blocked=blocked, env=env, cwd=cwd, pass_fds=pass_fds,
+            stdin=stdin, stdout=stdout, stderr=stderr,
+        )  # fmt: skip
+        self._adopt, self._terminate_orphans, self._on_exit = adopt, terminate_orphans, on_exit
         self._stop_requested = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._started = threading.Event()
@@ -73,16 +115,10 @@ class ContainedProcess:
         self._failure: BaseException | None = None
         self._report: ExitReport | None = None
         self._thread = threading.Thread(target=self._guard, name="memwarden-guard", daemon=True)
-
-    # --- called by the user ---------------------------------------------------------------------------
-
-    def _start(self) -> ContainedProcess:
         self._thread.start()
         self._started.wait()
-        if self._failure is not None:
-            self._thread.join()
-            raise self._failure
-        return self
+        if self._done.is_set():
+            self.wait()  # raises the reason if it could not be started
 
     @property
     def key(self) -> ProcessKey:
@@ -144,7 +180,8 @@ class ContainedProcess:
     def terminate(self) -> None:
         """Send SIGTERM to the whole tree, and SIGKILL after the grace. Does not wait."""
         self._stop_requested.set()
-        self._wake()
+        with contextlib.suppress(OSError):  # the guard thread has ended
+            os.write(self._wake_write, b"x")
 
     def kill(self) -> None:
         """Send SIGKILL to the whole tree, also within the grace of :meth:`terminate`. Does not wait."""
@@ -161,10 +198,6 @@ class ContainedProcess:
             self.terminate()
         self.wait()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"x")
-
     # --- the guard thread -----------------------------------------------------------------------------
 
     def _guard(self) -> None:
@@ -172,17 +205,17 @@ class ContainedProcess:
         try:
             oom_events = OomEvents()
             start = time.monotonic()
-            self._launched = launched = self._launching(joins=ceiling.joins if ceiling is not None else ())
+            self._launched = launched = self._launch()
             self._tree = tree = ContainedTree(launched, ceiling, adopt=self._adopt, grace=self._grace)
             if ceiling is not None:
                 ceiling.attach(self.key)
             evidence = self._watch(launched, tree)
             self._report = self._explain(launched, tree, evidence, oom_events, time.monotonic() - start)
-        except LaunchError as error:
+        except Exception as error:  # noqa: BLE001 - wait() raises it
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - our own fault: wait() raises it, and no tree runs without its limit
-            self._failure = error
-            if self._tree is not None:
+            if self._tree is not None and not isinstance(
+                error, LaunchError
+            ):  # our own fault: no tree without its limit
                 self._tree.kill()
         finally:
             if self._launched is not None:
@@ -217,8 +250,9 @@ class ContainedProcess:
                 if pidfd < 0:
                     timeout = min(timeout, 0.02)  # Linux before 5.3
                 ready = [fd for fd, _ in poller.poll(timeout * 1000)]
-                if pipe in ready and launched.became_command():
+                if pipe in ready:
                     poller.unregister(pipe)
+                    launched.check()
                     self._started.set()
                 if pidfd in ready or pidfd < 0:
                     if launched.poll() is not None:
@@ -290,60 +324,4 @@ class ContainedProcess:
         return tree.measured()
 
 
-def popen(
-    args: Sequence[str],
-    *,
-    limit: int | str | Limit | None = None,
-    ceiling: str = "auto",
-    cgroup: str | None = None,
-    grace: float | str = GRACE_SECONDS,
-    adopt: bool = False,
-    terminate_orphans: bool = False,
-    on_exit: Callable[[ExitReport], None] | None = None,
-    blocked: Sequence[int] = (),
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    pass_fds: Sequence[int] = (),
-    stdin: int | None = None,
-    stdout: int | None = None,
-    stderr: int | None = None,
-) -> ContainedProcess:
-    """Start ``args`` and keep its whole tree within ``limit`` (bytes or ``"512MiB"``; None: only watch for its exit).
-
-    ``ceiling`` is ``"auto"`` (the best that the machine grants) or one kind by name; ``cgroup`` a control group to
-    create ours in. ``adopt``: this process is init or a subreaper and reaps orphans; only for a process that is
-    entirely ours. ``terminate_orphans``: also stop what outlives the command. ``blocked``: signals that the command
-    starts with blocked. ``stdin``, ``stdout`` and ``stderr`` are descriptors. Raises
-    :class:`~memwarden.errors.SettingsError`, :class:`~memwarden.errors.LaunchError`,
-    :class:`~memwarden.errors.CeilingUnavailable`.
-
-    ::
-
-        with popen(["make", "-j8"], limit="2GiB") as process:
-            process.wait()
-        print(process.report.reason, process.report.peak)
-    """
-    if sys.platform != "linux":
-        raise CeilingUnavailable(
-            f"popen: needs Linux, this is {sys.platform}; `memwarden.watch()` and `Warden` work here"
-        )
-    if isinstance(args, str):  # a sequence of letters
-        raise SettingsError(f"command {args!r}: must be a list of words, such as ['make', '-j8']")
-    seconds = parse_duration(grace)
-    if isinstance(limit, int | str):
-        limit = Limit(parse_size(limit), "asked")
-    if limit is not None and limit.bytes < LEAST_LIMIT:
-        raise SettingsError(
-            f"limit of {limit.bytes} bytes: no process can start with less than {LEAST_LIMIT // KIB} KiB; write it "
-            "with its unit, such as 512MiB"
-        )
-    resolve(args, env, cwd)  # before a group is made for a command that cannot be started
-    obtained: Ceiling | None = None
-    refused: list[Capability] = []
-    if limit is not None:
-        adopter = os.getpid() if adopt else None
-        obtained, refused = obtain(limit.bytes, ceiling, cgroup=cgroup, adopter=adopter)
-    start = partial(
-        launch, args, blocked=blocked, env=env, cwd=cwd, pass_fds=pass_fds, stdin=stdin, stdout=stdout, stderr=stderr
-    )
-    return ContainedProcess(args, limit, obtained, refused, seconds, adopt, terminate_orphans, on_exit, start)._start()
+popen = ContainedProcess

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import shutil
 import subprocess
 import sys
@@ -32,19 +31,14 @@ class Launched:
     def pid(self) -> int:
         return self.key.pid
 
-    def became_command(self) -> bool:
-        """Return whether the command runs now, without waiting. Raises :class:`LaunchError` if it cannot be run."""
-        if self.pipe < 0:
-            return True
-        if not select.select([self.pipe], [], [], 0)[0]:
-            return False
+    def check(self) -> None:
+        """Read and close the readable pipe. Raises :class:`LaunchError` if the command cannot be run."""
         failure = os.read(self.pipe, 64).decode()
         self.close()
         if failure:
             self.process.wait()
             stage, _, number = failure.partition(" ")
             raise _failed(self.name, stage, int(number))
-        return True
 
     def close(self) -> None:
         """Close the pipe."""

@@ -24,7 +24,7 @@ except ImportError:  # not a POSIX system
 from memwarden.contain.kernel import key_of, send
 from memwarden.errors import ActionFailed, CeilingUnavailable, ReadError
 from memwarden.model.facts import ProcessKey
-from memwarden.readers.linux.cgroup import CgroupReader, locate
+from memwarden.readers.linux.cgroup import CgroupReader, keyed_number, locate
 from memwarden.readers.linux.files import read_once
 
 PARENT = "memwarden"
@@ -37,6 +37,19 @@ def write(directory: str, name: str, value: str) -> None:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def read(directory: str, name: str) -> bytes:
+    """Return the content of a control file. Raises :class:`ReadError`."""
+    return read_once(name, f"{directory}/{name}")
+
+
+def counter(directory: str, name: str, key: bytes) -> int:
+    """Return the number after ``key`` in a control file; 0 if the group is gone."""
+    try:
+        return keyed_number(read(directory, name), key, f"{directory}/{name}") or 0
+    except ReadError:
+        return 0
 
 
 def parent_for(version: int, given: str | None) -> str:
@@ -91,14 +104,14 @@ def _limits(directory: str) -> bool:
     """Return whether a version 2 group limits memory (``memory.high`` included)."""
     for name in ("memory.max", "memory.high"):
         with contextlib.suppress(ReadError):
-            if not read_once(name, f"{directory}/{name}", 64).startswith(b"max"):
+            if not read(directory, name).startswith(b"max"):
                 return True
     return False
 
 
 def hands_memory_down(directory: str) -> bool:
     """Return whether groups below a version 2 group can have limits. Raises :class:`ReadError` if it is absent."""
-    return b"memory" in read_once("controllers", f"{directory}/cgroup.subtree_control", 512).split()
+    return b"memory" in read(directory, "cgroup.subtree_control").split()
 
 
 def _need_entry(parent: str) -> None:

@@ -12,11 +12,9 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.cgroup1 import Cgroup1Ceiling
-from memwarden.contain.own_cgroup import OwnCgroup, parent_for, write
+from memwarden.contain.own_cgroup import OwnCgroup, counter, parent_for, read, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.units import MIB
-from memwarden.readers.linux.cgroup import keyed_number
-from memwarden.readers.linux.files import KeptFile
 
 #: Between the limit at which version 2 throttles a group (``memory.high``) and the one at which it kills.
 _KILL_MARGIN = 8 * MIB
@@ -65,7 +63,7 @@ class WorkerCgroupV1(WorkerCgroup):
         self._group = Cgroup1Ceiling(limit, given)
         self.joins = self._group.joins
         self.event_fd = next((fd for fd, _ in self._group.watched()), -1)
-        self._most = KeptFile("most", f"{os.path.dirname(self.joins[0])}/memory.max_usage_in_bytes", 64)
+        self._path = os.path.dirname(self.joins[0])
         self._limit = limit
 
     def set_limit(self, limit: int) -> None:
@@ -83,15 +81,14 @@ class WorkerCgroupV1(WorkerCgroup):
     def refused(self) -> bool:
         # A page fault of a task waits for memory; one inside of read() or send() makes that fail.
         try:
-            if int(self._most.read()) < self._limit - _CHARGED_IN_ADVANCE:
+            if int(read(self._path, "memory.max_usage_in_bytes")) < self._limit - _CHARGED_IN_ADVANCE:
                 return False
-            write(os.path.dirname(self._most.path), "memory.max_usage_in_bytes", "0")  # restarts at what is used
+            write(self._path, "memory.max_usage_in_bytes", "0")  # restarts at what is used
         except (OSError, ReadError):
             return False
         return True
 
     def close(self) -> None:
-        self._most.close()
         self._group.close()
 
 
@@ -103,8 +100,6 @@ class WorkerCgroupV2(WorkerCgroup):
     def __init__(self, limit: int, given: str | None = None) -> None:
         self._own = OwnCgroup(parent_for(2, given))
         self._path = path = self._own.path
-        self._events = KeptFile("events", f"{path}/memory.events", 512)
-        self._current = KeptFile("current", f"{path}/memory.current", 64)
         self._notice = -1
         #: memory.events reports by POLLPRI, which selectors do not know: readable when that comes.
         self._poll = select.epoll()
@@ -130,15 +125,12 @@ class WorkerCgroupV2(WorkerCgroup):
     def set_limit(self, limit: int) -> None:
         # Lowering memory.max below what is used would have the kernel kill; high only throttles.
         with contextlib.suppress(OSError, ValueError):
-            if int(self._current.read()) < limit:
+            if int(read(self._path, "memory.current")) < limit:
                 self._write(limit)
                 self._limit = limit
 
     def _count(self, key: bytes) -> int:
-        try:
-            return keyed_number(self._events.read(), key, self._events.path) or 0
-        except ReadError:
-            return 0  # the group is gone
+        return counter(self._path, "memory.events", key)
 
     def stuck(self) -> bool:
         with contextlib.suppress(OSError):
@@ -146,15 +138,13 @@ class WorkerCgroupV2(WorkerCgroup):
         high = self._count(b"high")
         moved, self._high = high != self._high, high
         with contextlib.suppress(OSError, ValueError, ReadError):
-            return moved and int(self._current.read()) >= self._limit - MIB
+            return moved and int(read(self._path, "memory.current")) >= self._limit - MIB
         return False
 
     def kernel_kills(self) -> int:
         return self._count(b"oom_kill")
 
     def close(self) -> None:
-        self._events.close()
-        self._current.close()
         self._poll.close()
         if self._notice >= 0:
             os.close(self._notice)

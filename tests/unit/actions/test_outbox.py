@@ -78,18 +78,6 @@ def test_each_state_change_is_sent_once_and_in_order(box: Callable[..., Outbox])
     assert (out.delivered, out.waiting, out.trouble) == (5, 0, "")
 
 
-def test_reminders_are_sent_on_request(box: Callable[..., Outbox]) -> None:
-    """Each one marked as such."""
-    post, seen = Post(), []
-    out = box(post, reminders=True)
-    out._compose = lambda message: seen.append(message.reminder)
-    for repeat in range(3):
-        out.enqueue(decision(repeat=repeat))
-    assert out.flush(SOON)
-    assert len(post.tries) == 3
-    assert seen == [False, True, True]
-
-
 def test_taking_never_waits_for_the_receiver(box: Callable[..., Outbox]) -> None:
     """Decisions go on, while the thread waits for a receiver that does not answer."""
     post = Post()

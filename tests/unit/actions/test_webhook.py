@@ -25,7 +25,7 @@ def decision(reason: str = "because", **more: Any) -> Decision:
     return Decision(rule="r", action="webhook", reason=reason, wall=1_700_000_000.5, monotonic=5.0, **more)
 
 
-MESSAGE = Message(id="msg_x_1", number=1, rule="r", state="firing", reminder=False, decision=decision())
+MESSAGE = Message(id="msg_x_1", number=1, rule="r", state="firing", decision=decision())
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,13 @@ def test_the_body_has_the_decision_and_the_sender() -> None:
     assert "\n" not in body["text"]
     assert "\x1b" not in body["text"]
     assert "dry run" in body["text"]
-    assert {"host", "pid", "program", "timestamp", "type", "schema", "reminder", "test"} <= set(body)
+    assert {"host", "pid", "program", "timestamp", "type", "schema", "test"} <= set(body)
 
 
 def test_the_line_for_people() -> None:
     """State first; a test is marked as one; a reason without end is cut."""
     assert text_of(MESSAGE).startswith("[FIRING] r: because (")
     assert text_of(replace(MESSAGE, state="resolved")).startswith("[RESOLVED] r:")
-    assert text_of(replace(MESSAGE, reminder=True)).startswith("[STILL FIRING] r:")
     tried = decision(details={"test": True})
     assert text_of(replace(MESSAGE, decision=tried)).startswith("[TEST] r:")
     assert len(text_of(replace(MESSAGE, decision=decision("x" * 5000)))) == 1000

@@ -14,7 +14,6 @@ from typing import Any
 from memwarden.actions.alerting.outbox import (
     FIRST,
     LONGEST,
-    MOST,
     PATIENCE,
     RESOLVED,
     Message,
@@ -45,8 +44,6 @@ class Alerts(OutboxAction):
         retry: float | str = FIRST,
         longest: float | str = LONGEST,
         patience: float | str = PATIENCE,
-        reminders: bool = False,
-        most: int = MOST,
         name: str = "alerts",
     ) -> None:
         try:
@@ -73,10 +70,8 @@ class Alerts(OutboxAction):
                     "memwarden-alerts",
                     text_of,
                     _sender(service, url),
-                    reminders=reminders,
                     first=parse_duration(retry),
                     longest=parse_duration(longest),
-                    most=most,
                 )
             )
         super().__init__(name, outboxes, parse_duration(patience))

@@ -1,9 +1,9 @@
 """The delivery queue of an alert receiver: one thread, strict order, each alert retried until it is accepted.
 
-An alert is a *state change*: a rule starts to fire, or is resolved. Repetitions within an episode are sent only with
-``reminders``. No alert is lost while the process lives, with two bounds that are logged when they are reached: at
-most ``MOST`` alerts wait (then the oldest is dropped), and ``close`` waits ``patience`` seconds. A refused alert
-blocks those behind it, because order is kept.
+An alert is a *state change*: a rule starts to fire, or is resolved. Repetitions within an episode are not sent. No
+alert is lost while the process lives, with two bounds that are logged when they are reached: at most ``MOST`` alerts
+wait (then the oldest is dropped), and ``close`` waits ``patience`` seconds. A refused alert blocks those behind it,
+because order is kept.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ class Message:
     number: int
     rule: str
     state: str
-    #: A repetition within an episode.
-    reminder: bool
     decision: Decision
     #: The content, composed once, when the alert was queued.
     payload: Any = None
@@ -96,7 +94,6 @@ class Outbox:
         compose: Callable[[Message], Any],
         send: Callable[[Message, float | None], None],
         *,
-        reminders: bool = False,
         first: float = FIRST,
         longest: float = LONGEST,
         patience: float = PATIENCE,
@@ -107,7 +104,7 @@ class Outbox:
     ) -> None:
         self.label, self._thread_name = label, thread
         self._compose, self._send, self._abort, self._forget = compose, send, abort, forget
-        self._reminders, self._wait = reminders, wait
+        self._wait = wait
         self._first, self._longest, self._patience, self._most = first, longest, patience, most
         self._reset()
         _alive.add(self)
@@ -146,15 +143,14 @@ class Outbox:
             known = rule in self._firing
             if decision.undo and not known:
                 return Outcome(decision=decision, done=True, message="not sent: its start was not sent either")
-            if known and not decision.undo and not self._reminders:
-                return Outcome(decision=decision, done=True, message="not sent again: reminders are off")
+            if known and not decision.undo:
+                return Outcome(decision=decision, done=True, message="not sent again: its start was sent")
             number = self._number + 1
             message = Message(
                 id=f"msg_{self._sender}_{number}",
                 number=number,
                 rule=rule,
                 state=RESOLVED if decision.undo else FIRING,
-                reminder=known and not decision.undo,
                 decision=decision,
             )
             message = replace(message, payload=self._compose(message))

@@ -31,8 +31,6 @@ def is_test(decision: Decision) -> bool:
 def text_of(message: Message) -> str:
     """Return the alert as one line for people."""
     decision, mark = message.decision, message.state.upper()
-    if message.reminder:
-        mark = f"STILL {mark}"
     if is_test(decision):
         mark = "TEST"
     dry_run = ", dry run" if decision.dry_run else ""
@@ -55,7 +53,6 @@ def body_of(message: Message) -> bytes:
         "text": text_of(message),
         "schema": 1,
         "state": message.state,
-        "reminder": message.reminder,
         "test": is_test(decision),
         "sequence": message.number,
         "host": _host(),

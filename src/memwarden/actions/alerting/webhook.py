@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memwarden.actions.alerting.outbox import FIRST, LONGEST, MOST, PATIENCE, Message, Outbox, OutboxAction, Undelivered
+from memwarden.actions.alerting.outbox import FIRST, LONGEST, PATIENCE, Message, Outbox, OutboxAction, Undelivered
 from memwarden.actions.alerting.payload import body_of, captured_logs
 from memwarden.errors import ExtraMissing, SettingsError
 from memwarden.model.units import parse_duration
@@ -36,9 +36,9 @@ class Webhook(OutboxAction):
 
     ``run`` and ``undo`` only queue; each address has a queue of its own. ``secret`` signs the body: ``whsec_`` and
     base64, or plain text. ``timeout`` bounds one attempt; the wait before a retry starts at ``retry`` seconds and
-    doubles up to ``longest``; ``close`` waits ``patience`` for undelivered alerts. ``reminders`` also sends
-    repetitions. Redirects are not followed; proxies are taken from the environment. Raises :class:`SettingsError`,
-    which shows neither the path of an address nor the secret, and :class:`ExtraMissing` without httpx.
+    doubles up to ``longest``; ``close`` waits ``patience`` for undelivered alerts. Redirects are not followed; proxies
+    are taken from the environment. Raises :class:`SettingsError`, which shows neither the path of an address nor the
+    secret, and :class:`ExtraMissing` without httpx.
     """
 
     def __init__(
@@ -51,8 +51,6 @@ class Webhook(OutboxAction):
         longest: float | str = LONGEST,
         patience: float | str = PATIENCE,
         headers: Mapping[str, str] | None = None,
-        reminders: bool = False,
-        most: int = MOST,
         name: str = "webhook",
     ) -> None:
         from importlib.util import find_spec
@@ -75,10 +73,8 @@ class Webhook(OutboxAction):
                     "memwarden-webhook",
                     body_of,
                     post.send,
-                    reminders=reminders,
                     first=_seconds("retry", retry),
                     longest=_seconds("longest", longest),
-                    most=most,
                     abort=post.abort,
                     forget=post.forget,
                 )

@@ -90,13 +90,17 @@ class MachineOnly(_Wrapper):
 
 
 class WhileAlive(_Wrapper):
-    """Reader whose processes may all be gone: that is no gap."""
+    """Reader whose processes may all be gone: an error for one of the reasons ``gone`` is no gap."""
+
+    def __init__(self, reader: Reader, *gone: str) -> None:
+        super().__init__(reader)
+        self._gone = gone or ("gone",)
 
     def read(self) -> Mapping[str, Any]:
         try:
             return self._reader.read()
         except ReadError as error:
-            if error.why != "gone":
+            if error.why not in self._gone:
                 raise
             return {}
 

@@ -15,6 +15,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TextIO
 
@@ -58,15 +59,7 @@ class Signals:
     @staticmethod
     def wake(_: object = None) -> None:
         """Wake :meth:`wait` up, from another thread."""
-        signal.pthread_kill(_main_thread(), signal.SIGCHLD)
-
-
-def _main_thread() -> int:
-    import threading
-
-    ident = threading.main_thread().ident
-    assert ident is not None
-    return ident
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGCHLD)
 
 
 class Terminal:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memwarden.contain.own_cgroup import PARENT
-from memwarden.errors import ReadError
+from memwarden.faces.cli.live.target import WhileAlive
 from memwarden.model.events import Event, EventKind
 from memwarden.model.exits import Evidence
 from memwarden.model.facts import ProcessMemory, TreeMemory
@@ -18,49 +18,34 @@ from memwarden.protocols import Reader
 _POINTS = 240
 
 
-def read_while_alive(reader: Reader) -> Mapping[str, Any]:
-    """Read; return nothing, and record no gap, once the process has exited."""
-    try:
-        return reader.read()
-    except ReadError as error:
-        if error.why not in ("gone", "absent"):
-            raise
-        return {}
-
-
-class Groups:
+class Groups(WhileAlive):
     """Reader of the control groups of a command, while it runs.
 
     ``limit`` is the requested limit if our group is of version 2: there ``memory.max`` is higher by the parting
     reserve.
     """
 
-    name = "cgroup"
-
     def __init__(self, reader: Reader, limit: Limit | None = None) -> None:
-        self._reader, self._limit = reader, limit
+        super().__init__(reader, "gone", "absent")
+        self._limit = limit
 
     def read(self) -> Mapping[str, Any]:
-        facts = read_while_alive(self._reader)
+        facts = super().read()
         groups = facts.get("cgroups")
         if self._limit is None or not groups or f"/{PARENT}/run-" not in groups[0].path:
             return facts
         return {**facts, "cgroups": (groups[0]._replace(limit=self._limit.bytes), *groups[1:])}
 
-    def close(self) -> None:
-        self._reader.close()
 
-
-class RunHistory:
+class RunHistory(WhileAlive):
     """Reads the tree through ``reader`` at every sample (not only the recorded ones), and keeps a summary.
 
     It is one of the warden's readers, and subscribes to its events.
     """
 
-    name = "tree"
-
     def __init__(self, reader: Reader, monotonic: Callable[[], float]) -> None:
-        self._reader, self._monotonic = reader, monotonic
+        super().__init__(reader, "gone", "absent")
+        self._monotonic = monotonic
         self.start = monotonic()
         self.peak = 0
         self.peak_tree: TreeMemory | None = None
@@ -70,7 +55,7 @@ class RunHistory:
         self.processes: set[Any] = set()
 
     def read(self) -> Mapping[str, Any]:
-        facts = read_while_alive(self._reader)
+        facts = super().read()
         if "tree" not in facts:
             return facts
         tree: TreeMemory = facts["tree"]
@@ -80,9 +65,6 @@ class RunHistory:
             self.peak, self.peak_tree = total, tree
         self.mark(self._monotonic(), total)
         return facts
-
-    def close(self) -> None:
-        self._reader.close()
 
     def receive(self, event: Event) -> None:
         """Store an event of the warden, on its worker thread."""

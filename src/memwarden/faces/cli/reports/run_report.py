@@ -152,7 +152,8 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
     )
     seen = len(report.history.processes)
     if peak:
-        rows.append(("peak", f"{render.size(peak)} ({counted})" + (f", {_plural(seen, 'process')}" if seen else "")))
+        members = f", {seen} process{'' if seen == 1 else 'es'}" if seen else ""
+        rows.append(("peak", f"{render.size(peak)} ({counted}){members}"))
     else:
         rows.append(("peak", "not measured: it exited before the first sample"))
     for process in report.largest:
@@ -217,10 +218,6 @@ def _signal_name(number: int | None) -> str:
         return signal.Signals(number or 0).name
     except ValueError:
         return f"signal {number}"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}es"
 
 
 def _cut(text: str, most: int) -> str:

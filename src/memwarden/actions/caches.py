@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from memwarden.actions.rss_delta import Resident, RssDelta, as_text
 from memwarden.actions.trim import trim_allocator
@@ -26,18 +26,14 @@ class LruCached(Protocol):
     def cache_info(self) -> Any: ...
 
 
-class _Cache:
-    """One registration. ``clear``, ``size`` and ``most`` return the callables, or None if their object is gone."""
+class _Cache(NamedTuple):
+    """One registration. ``clear`` and ``size`` return the callables, or None if there is none (any more)."""
 
-    def __init__(
-        self,
-        name: str,
-        level: PressureLevel,
-        clear: Callable[[], Callable[[], object] | None],
-        size: Callable[[], Callable[[], int] | None] | None,
-        most: Callable[[], int | None] | None = None,
-    ) -> None:
-        self.name, self.level, self.clear, self.size, self.most = name, level, clear, size, most
+    name: str
+    level: PressureLevel
+    clear: Callable[[], Callable[[], object] | None]
+    size: Callable[[], Callable[[], int] | None]
+    most: int | None
 
 
 class Caches:
@@ -82,33 +78,7 @@ class Caches:
         for each in (clear, size):
             if each is not None and not callable(each):
                 raise SettingsError(f"cache {name!r}: {each!r} cannot be called; register the method that clears it")
-        return self._add(
-            _Cache(name, level, _reference(clear), None if size is None else _reference(size), lambda: most)
-        )
-
-    def register_lru(
-        self, function: LruCached, name: str | None = None, *, level: PressureLevel = PressureLevel.HIGH
-    ) -> Callable[[], None]:
-        """Register the cache of a ``functools.lru_cache`` function; return a function that unregisters it."""
-        if not hasattr(function, "cache_clear") or not hasattr(function, "cache_info"):
-            raise SettingsError(f"{function!r} has no cache: it is not wrapped by functools.lru_cache")
-        reference = weakref.ref(function)
-
-        def clear() -> Callable[[], object] | None:
-            alive = reference()
-            return None if alive is None else alive.cache_clear
-
-        def size() -> Callable[[], int] | None:
-            alive = reference()
-            return None if alive is None else lambda: int(alive.cache_info().currsize)
-
-        def most() -> int | None:
-            alive = reference()
-            return None if alive is None else alive.cache_info().maxsize
-
-        return self._add(_Cache(name or str(getattr(function, "__qualname__", function)), level, clear, size, most))
-
-    def _add(self, cache: _Cache) -> Callable[[], None]:
+        cache = _Cache(name, level, _reference(clear), _reference(size), most)
         with self._lock:
             self._caches = sorted([*self._caches, cache], key=lambda each: each.level.rank)
 
@@ -118,6 +88,22 @@ class Caches:
 
         return remove
 
+    def register_lru(
+        self, function: LruCached, name: str | None = None, *, level: PressureLevel = PressureLevel.HIGH
+    ) -> Callable[[], None]:
+        """Register the cache of a ``functools.lru_cache`` function; return a function that unregisters it."""
+        if not hasattr(function, "cache_clear") or not hasattr(function, "cache_info"):
+            raise SettingsError(f"{function!r} has no cache: it is not wrapped by functools.lru_cache")
+        reference = weakref.ref(getattr(function.cache_clear, "__self__", function))
+
+        def size() -> int:
+            alive = reference()
+            return 0 if alive is None else alive.cache_info().currsize
+
+        called = name or str(getattr(function, "__qualname__", function))
+        most = function.cache_info().maxsize or None
+        return self.register(function.cache_clear, called, level=level, size=size, most=most)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Registered caches that still exist, in the order of clearing."""
@@ -125,13 +111,8 @@ class Caches:
 
     def fills(self) -> list[CacheFill]:
         """Return the fill of each cache that has a maximum."""
-        found = []
-        for cache in self._living():
-            most = None if cache.most is None else cache.most()
-            size = None if cache.size is None or not most else cache.size()
-            if size is not None:
-                found.append(CacheFill(size(), most))
-        return found
+        sizes = [(cache.size(), cache.most) for cache in self._living() if cache.most]
+        return [CacheFill(size(), most) for size, most in sizes if size is not None]
 
     def _living(self) -> list[_Cache]:
         with self._lock:
@@ -161,7 +142,7 @@ class Caches:
         return Outcome(decision=decision, done=bool(cleared), message=message, seconds=time.monotonic() - start)
 
     def _clear(self, cache: _Cache, cleared: list[str]) -> None:
-        clear, size = cache.clear(), None if cache.size is None else cache.size()
+        clear, size = cache.clear(), cache.size()
         count = None if size is None else size()
         if clear is not None and count != 0:
             clear()
@@ -180,11 +161,12 @@ def _rank(decision: Decision) -> int:
         return PressureLevel.CRITICAL.rank
 
 
-def _reference(call: Callable[[], Any]) -> Callable[[], Callable[[], Any] | None]:
+def _reference(call: Callable[[], Any] | None) -> Callable[[], Any]:
     """Return a reference to a callable: a weak one to the method of an object."""
-    if isinstance(call, MethodType):
-        try:
+    try:
+        if isinstance(call, MethodType):
             return weakref.WeakMethod(call)
-        except TypeError:
-            pass  # of an object that cannot be weakly referenced
-    return lambda: call
+        owner, name = weakref.ref(call.__self__), call.__name__  # type: ignore[union-attr]
+        return lambda: getattr(owner(), name, None)
+    except (AttributeError, TypeError):
+        return lambda: call  # no method, or one of an object that cannot be weakly referenced

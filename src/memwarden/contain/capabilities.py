@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,43 +85,31 @@ class KernelFeature(NamedTuple):
 
 def survey_kernel_features(proc: str = "/proc") -> list[KernelFeature]:
     """Try each feature."""
-
-    def exists(path: str) -> str:
-        return "" if os.path.exists(path) else f"{path} is absent"
-
-    rows: tuple[tuple[str, Callable[[], str], str], ...] = (
-        ("process descriptors", _pidfd, "signals are checked by start time only (Linux 5.3 has them)"),
+    rows: tuple[tuple[str, Callable[[], object], str], ...] = (
+        (
+            "process descriptors",
+            lambda: os.close(os.pidfd_open(os.getpid())),
+            "signals are checked by start time only (Linux 5.3 has them)",
+        ),
         (
             "children lists",
-            lambda: exists(f"{proc}/self/task/{os.getpid()}/children"),
+            lambda: os.stat(f"{proc}/self/task/{os.getpid()}/children"),
             "trees are found by a slower scan",
         ),
-        ("proportional sizes", lambda: _pss(proc), "shared pages count once for each process"),
-        ("pressure stall information", lambda: exists(f"{proc}/pressure/memory"), "no stall times (Linux 4.20, psi=1)"),
-        ("death signal", _ctypes, "a command outlives a monitor that is killed"),
+        ("proportional sizes", lambda: read_pss(os.getpid(), proc), "shared pages count once for each process"),
+        (
+            "pressure stall information",
+            lambda: os.stat(f"{proc}/pressure/memory"),
+            "no stall times (Linux 4.20, psi=1)",
+        ),
+        ("death signal", lambda: importlib.import_module("ctypes"), "a command outlives a monitor that is killed"),
     )
-    return [KernelFeature(name, probe(), otherwise) for name, probe, otherwise in rows]
+    return [KernelFeature(name, _failure(probe), otherwise) for name, probe, otherwise in rows]
 
 
-def _pidfd() -> str:
+def _failure(probe: Callable[[], object]) -> str:
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError) as error:
+        probe()
+    except (AttributeError, ImportError, OSError, ReadError) as error:
         return str(error)
-    return ""
-
-
-def _pss(proc: str) -> str:
-    try:
-        read_pss(os.getpid(), proc)
-    except ReadError as error:
-        return str(error)
-    return ""
-
-
-def _ctypes() -> str:
-    try:
-        import ctypes  # noqa: F401
-    except ImportError:
-        return "this Python was built without ctypes"
     return ""

@@ -188,16 +188,10 @@ class OwnCgroup:
 
     def close(self, patience: float = 1.0) -> bool:
         """Remove the group; False if it is not empty (a later start removes it)."""
-        gone = False
         until = time.monotonic() + patience
-        while True:
+        while os.path.isdir(self.path):
             try:
                 _remove(self.path)
-                gone = True
-                break
-            except FileNotFoundError:
-                gone = True
-                break
             except OSError:
                 # A killed process leaves its group a moment after its parent could reap it.
                 if time.monotonic() > until or self.pids():
@@ -206,6 +200,7 @@ class OwnCgroup:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        gone = not os.path.isdir(self.path)
         if gone:
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(self.path))  # fails while another monitor has a group there

@@ -1,4 +1,4 @@
-"""What every reader keeps, whichever facts it reads."""
+"""The contract of every reader, whichever facts it reads."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 
 
 def read(case: Case) -> Mapping[str, Any]:
-    """What the reader gives; the kernel that runs the tests may have no memory controller."""
+    """The facts of the reader; the kernel that runs the tests may have no memory controller."""
     try:
         return case.reader.read()
     except ReadError as error:
@@ -135,7 +135,7 @@ def read(case: Case) -> Mapping[str, Any]:
         raise
 
 
-def test_it_can_stand_in_the_room(case: Case) -> None:
+def test_it_has_the_interface_of_a_reader(case: Case) -> None:
     """A name, ``read`` and ``close``."""
     assert isinstance(case.reader, Reader)
     assert case.reader.name.isidentifier()

@@ -226,7 +226,7 @@ def test_closing_in_a_child_does_not_touch_the_parents_record(case: Case, record
 
 @pytest.mark.contract("S2-23")
 def test_a_recorder_serves_a_warden(case: Case, recorder: Recorder, tmp_path: Path) -> None:
-    """A whole run stands in the record, START first and STOP last, as it was told to everybody."""
+    """The record has a whole run, START first and STOP last, as every receiver got it."""
     clock, keeper = FakeClock(), Keeper()
     rule = Rule(name="high", when="level >= HIGH", then="notify")
     with Warden([ScriptedReader([100, 960])], clock=clock, recorders=[recorder, keeper], rules=[rule]) as warden:
@@ -252,7 +252,7 @@ ACTIONS: dict[str, Callable[[], Action]] = {
     "stop-admitting": lambda: StopAdmitting(Gate()),
     "terminate": lambda: Terminate(Targets(PROBE), PROBE),
 }
-#: Where nobody listens: what is told waits, and is named in the log when the action is closed.
+#: Nothing listens there: messages wait, and are named in the log when the action is closed.
 UNREACHABLE = "http://127.0.0.1:9/in"
 
 
@@ -261,7 +261,7 @@ def _alerts() -> Action:
     return Alerts(["json://127.0.0.1:9/a", "json://127.0.0.1:9/b"], patience=0.01)
 
 
-#: Those that tell the world outside, and need an address for it.
+#: Those that report to the outside, and need an address for it.
 TELLING: dict[str, Callable[[], Action]] = {
     "alerts": _alerts,
     "webhook": lambda: Webhook(UNREACHABLE, patience=0.01),
@@ -286,8 +286,8 @@ def test_an_action_has_the_name_that_rules_use(action: Action, request: pytest.F
     assert Warden([], rules=[rule], actions=[action]).rules == (rule,)
 
 
-@pytest.mark.parametrize("target", [None, ProcessKey(2**22 + 1, 1)], ids=["nobody", "a process that is gone"])
-def test_an_action_says_what_came_of_it(action: Action, target: ProcessKey | None) -> None:
+@pytest.mark.parametrize("target", [None, ProcessKey(2**22 + 1, 1)], ids=["no target", "a process that is gone"])
+def test_an_action_reports_its_outcome(action: Action, target: ProcessKey | None) -> None:
     """An outcome for this very decision, in words, with a duration that is none below zero."""
     decision = Decision(
         rule="high", action=action.name, reason="100 %s {} \u00e4\n", wall=1e9, monotonic=5.0, target=target
@@ -307,7 +307,7 @@ def test_an_action_can_be_run_again(action: Action) -> None:
 
 
 def test_what_harms_can_be_rehearsed(action: Action) -> None:
-    """It says so, and in a dry run it does nothing; what does not harm says that, and is done."""
+    """It declares so, and does nothing in a dry run; a harmless one declares that, and is done."""
     decision = Decision(rule="high", action=action.name, reason="dry", wall=1e9, monotonic=5.0, dry_run=True)
     assert action.harms is (action.name in HARMING)  # type: ignore[attr-defined]
     if action.name in HARMING:
@@ -316,7 +316,7 @@ def test_what_harms_can_be_rehearsed(action: Action) -> None:
 
 
 def test_what_is_taken_back_has_an_outcome(action: Action) -> None:
-    """Where it can be: also when nothing was done, or when it was taken back before."""
+    """If it has an undo: also when nothing was done, or when it was undone before."""
     decision = Decision(rule="high", action=action.name, reason="over", wall=1e9, monotonic=5.0)
     action.run(decision)
     for _ in range(2):
@@ -337,7 +337,7 @@ def test_an_action_may_be_closed_at_any_time(action: Action) -> None:
 
 
 def test_a_closed_action_leaves_no_thread(action: Action) -> None:
-    """Though what it was to tell could not be delivered; and it may be used again."""
+    """Though its message could not be delivered; and it may be used again."""
     for number in range(2):
         decision = Decision(rule="high", action=action.name, reason="one", wall=1e9, monotonic=float(number))
         action.run(decision)
@@ -360,7 +360,7 @@ def test_every_warden_has_the_actions_that_ship() -> None:
     assert {each.name for each in made} == set(ACTIONS)
 
 
-def test_notify_tells_the_programs_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_notify_writes_to_the_log_of_the_program(caplog: pytest.LogCaptureFixture) -> None:
     """Rule and reason as a warning; percent signs in a reason are no format."""
     decision = Decision(rule="high", action="notify", reason="100% of %s", wall=1e9, monotonic=5.0)
     assert Notify().run(decision).done

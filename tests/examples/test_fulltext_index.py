@@ -125,7 +125,7 @@ def test_a_query_names_the_line(tree: Path, tmp_path: Path, words: list[str], fi
 
 
 @pytest.mark.parametrize("word", ["a", "zzz", "valves", "valve pump", "", "\udcff"])
-def test_a_word_that_nobody_wrote_is_found_nowhere(tree: Path, tmp_path: Path, word: str) -> None:
+def test_a_word_that_is_in_no_file_is_not_found(tree: Path, tmp_path: Path, word: str) -> None:
     """An answer without files is an answer, and its exit code is 1 as that of grep."""
     built(tree, tmp_path / "index")
     done = program("query", tmp_path / "index", word)

@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def test_every_image_is_done_within_the_budget(run, tmp_path):
-    """In a budget that holds two or three of them; the report says so."""
+    """In a budget that holds two or three of them; the report shows it."""
     done = run("--images", "24", "--budget", "48MiB", "--report", "batch.json")
     assert done.returncode == 0, done.stderr
     assert "in 24 images" in done.stdout
@@ -37,7 +37,7 @@ def test_every_image_is_done_within_the_budget(run, tmp_path):
 
 
 def test_what_cannot_be_is_one_line(run):
-    """A budget that nobody understands."""
+    """A budget that is no size."""
     done = run("--budget", "lots")
     assert done.returncode == 1
     assert done.stderr.startswith("resize_batch: ")

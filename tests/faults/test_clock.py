@@ -1,4 +1,4 @@
-"""Somebody sets the wall clock while we watch: nothing that lasts, rests or ages may notice."""
+"""The wall clock is set during a run: no hold, rest or age may depend on it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Wave(ScriptedReader):
 
 
 def story(jump: float) -> list[tuple[Any, ...]]:
-    """What is told in seven minutes of pressure that comes and goes, with a jump of the wall clock in each phase."""
+    """The events of seven minutes of pressure that comes and goes, with a jump of the wall clock in each phase."""
     clock, keeper = FakeClock(), Keeper()
     warden = Warden([Wave(clock)], clock=clock, recorders=[keeper], rules=RULES, actions=[Jumps()])
     with warden:
@@ -62,13 +62,13 @@ def story(jump: float) -> list[tuple[Any, ...]]:
     return [
         (event.kind, event.monotonic, event.message)
         for event in keeper.events
-        if event.kind is not EventKind.OUTCOME  # told by the other thread, whenever it comes to it
+        if event.kind is not EventKind.OUTCOME  # delivered by the other thread, at a time of its own
     ]
 
 
 @pytest.mark.parametrize("jump", JUMPS)
 def test_levels_rests_and_records_do_not_notice(jump: float) -> None:
-    """The same events at the same moments as on a clock that nobody sets: holds, rests, hysteresis, the grid."""
+    """The same events at the same moments as on a clock that is never set: holds, rests, hysteresis, the grid."""
     expected = story(0.0)
     kinds = [kind for kind, *_ in expected]
     assert kinds.count(EventKind.DECISION) == 8 + 12  # the level is kept for five minutes
@@ -82,7 +82,7 @@ def test_levels_rests_and_records_do_not_notice(jump: float) -> None:
 
 @pytest.mark.parametrize("jump", JUMPS)
 def test_how_long_an_action_took_does_not_notice(jump: float) -> None:
-    """Half a second is half a second, although the wall clock says otherwise."""
+    """Half a second is half a second, although the wall clock disagrees."""
     clock, keeper = FakeClock(), Keeper()
 
     def during() -> None:
@@ -98,7 +98,7 @@ def test_how_long_an_action_took_does_not_notice(jump: float) -> None:
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-def test_samples_tell_the_wall_clock_as_it_is(jump: float) -> None:
+def test_samples_carry_the_wall_clock_as_it_is(jump: float) -> None:
     """The moments on the wall follow the clock that people see; lateness and ages stay what they are."""
     clock, keeper = FakeClock(wall=1_800_000_000.0), Keeper()
     warden = Warden([ScriptedReader([0], VAST)], clock=clock, recorders=[keeper])

@@ -1,6 +1,6 @@
 """A real fork at the worst moments: the child has a stopped, usable warden, and the parent goes on.
 
-Every child runs under an alarm: one that waits for a lock which nobody holds any more is killed by it.
+Every child runs under an alarm: one that waits for a lock whose holder is gone is killed by it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Something of somebody else hangs: it is named, and it alone may outlive `stop()`."""
+"""A receiver, reader or action hangs: it is named, and it alone may outlive `stop()`."""
 
 from __future__ import annotations
 

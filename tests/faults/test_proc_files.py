@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> ProcTree:
 
 
 def right_or_refused(read: Callable[[], Any], whole: Any) -> bool:
-    """Whether it was read; what was read must be what the whole file shows."""
+    """Return True if it was read; it must then equal the whole file."""
     try:
         assert read() == whole
     except ReadError as error:
@@ -80,7 +80,7 @@ def test_meminfo_cut_at_every_length(tree: ProcTree) -> None:
 
 @pytest.mark.contract("S2-58", "W1-10")
 def test_status_cut_at_every_length(tree: ProcTree) -> None:
-    """What is there is right, what is not there is None."""
+    """Fields that are there are right, missing ones are None."""
     tree.process(5, rss=30 * MIB, shared=10 * MIB, start=77)
     data = (tree.folder / "proc/5/status").read_bytes()
     reader = ProcessReader(5, tree.proc)
@@ -132,7 +132,7 @@ def _same_where_known(group: CgroupMemory, whole: CgroupMemory, file: str) -> No
 
 
 def test_children_cut_at_every_length(tree: ProcTree) -> None:
-    """A cut pid names no process, or another process who is met by name and start; none is invented."""
+    """A cut pid names no process, or another one that is identified by name and start; none is invented."""
     tree.process(10, children=[1100, 1200])
     tree.process(1100, ppid=10)
     tree.process(1200, ppid=10)
@@ -149,7 +149,7 @@ def test_children_cut_at_every_length(tree: ProcTree) -> None:
 # --- vanishing between listing and reading ------------------------------------------------------------
 
 
-def test_a_child_that_ends_before_it_is_met_is_left_out(tree: ProcTree) -> None:
+def test_a_child_that_ends_before_it_is_read_is_left_out(tree: ProcTree) -> None:
     """It stood in its parent's list; that is no gap, because it happens all the time."""
     tree.process(10, children=[11, 12])
     tree.process(12, ppid=10)
@@ -159,7 +159,7 @@ def test_a_child_that_ends_before_it_is_met_is_left_out(tree: ProcTree) -> None:
 
 @pytest.mark.parametrize("keep", [0, 8])
 def test_a_member_that_vanishes_in_mid_walk(tree: ProcTree, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Met, and gone before it is measured: the others are measured."""
+    """Listed, and gone before it is measured: the others are measured."""
     tree.process(10, children=[11, 12], rss=MIB)
     tree.process(11, ppid=10, rss=2 * MIB)
     tree.process(12, ppid=10, rss=4 * MIB)
@@ -238,7 +238,7 @@ def test_proc_vanishes_as_a_whole(tree: ProcTree) -> None:
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes opening fail with EACCES for paths that end so. Permissions do not stop root, who may run this."""
+    """Make opening fail with EACCES for paths that end so: permissions do not stop root, which may run the tests."""
     real, ends = os.open, []
 
     def opening(path: Any, *rest: Any, **more: Any) -> int:

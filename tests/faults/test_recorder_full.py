@@ -21,7 +21,7 @@ FULL = RecordError(f"record /var/r.jsonl: {os.strerror(errno.ENOSPC)}; free some
 
 @pytest.mark.contract("S0-14")
 def test_a_full_disk_is_reported_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """The message is the recorder's own, with path and remedy; other receivers miss nothing."""
+    """The message is the recorder's own, with path and way out; other receivers miss nothing."""
     clock, full, other, reader = FakeClock(), Keeper(), Keeper(), ScriptedReader([0], VAST)
     warden = Warden([reader], clock=clock, recorders=[full, other])
     with caplog.at_level(logging.WARNING, "memwarden"), warden:

@@ -17,7 +17,7 @@ from memwarden.guards.resources.managed import managed_temp_directory, managed_t
 
 
 def work(reported, go, folder):
-    """One job: tells its paths, goes on making and removing files until it is let go, and looks after its own."""
+    """One job: report its paths, make and remove files until it is released, and check its own at the end."""
     number = str(os.getpid())
     with resource_scope(number), managed_tempfile(".mp4") as file, managed_temp_directory() as scratch:
         with managed_tempfile(directory=folder) as part:
@@ -27,7 +27,7 @@ def work(reported, go, folder):
             for path in paths:
                 Path(path).write_text(number)
             os.write(reported, (json.dumps([os.getpid(), paths]) + "\n").encode())
-            while not os.read(go, 1):  # b"." lets one go
+            while not os.read(go, 1):  # b"." releases one
                 pass
             with managed_tempfile() as late:
                 intact = all(Path(path).read_text() == number for path in paths) and os.path.exists(late)
@@ -45,7 +45,7 @@ def start():
 
 
 def fork_jobs(count, folder):
-    """The jobs by pid with their paths, when all are at work, and what lets them go."""
+    """Return the jobs by pid with their paths, when all are at work, and the descriptor that releases them."""
     reader, reported = os.pipe()
     go, go_write = os.pipe()
     for _ in range(count):
@@ -61,9 +61,9 @@ def fork_jobs(count, folder):
 
 def main(count, folder):
     tempfile.gettempdir()  # once for all: it costs 10 ms
-    begun = time.monotonic()
+    started = time.monotonic()
     jobs, go = fork_jobs(count, folder)
-    forked = time.monotonic() - begun
+    forked = time.monotonic() - started
     dead = random.Random(7).sample(sorted(jobs), count // 3)
     for pid in dead:
         os.kill(pid, signal.SIGKILL)
@@ -77,10 +77,10 @@ def main(count, folder):
         "left by the kill": sum(map(os.path.exists, orphaned)),
         "expected": len(orphaned),
     }
-    begun = time.monotonic()
+    started = time.monotonic()
     starts = [start() for _ in range(4)]  # at once: they must not hinder each other
     result["starts failed"] = sum(os.waitpid(pid, 0)[1] != 0 for pid in starts)
-    result["reaping took"] = round(time.monotonic() - begun, 3)
+    result["reaping took"] = round(time.monotonic() - started, 3)
     result["left after the next start"] = sum(map(os.path.exists, orphaned))
     result["lost of the living"] = sum(not os.path.exists(path) for path in living)
     os.write(go, b"." * (count - len(dead)))

@@ -96,8 +96,8 @@ def test_gently_at_moderate(scene: Scene) -> None:
 
 
 @pytest.mark.contract("S1-29", "X-25")
-def test_aggressively_at_high_and_nobody_ends(scene: Scene) -> None:
-    """Caches are really cleared and the allocator is trimmed; who is not essential goes on undisturbed."""
+def test_aggressively_at_high_and_no_process_ends(scene: Scene) -> None:
+    """Caches are really cleared and the allocator is trimmed; processes that are not essential continue."""
 
     @functools.lru_cache
     def square(number: int) -> int:
@@ -117,7 +117,7 @@ def test_aggressively_at_high_and_nobody_ends(scene: Scene) -> None:
 
 @pytest.mark.contract("S1-34", "S1-35", "W1-12", "V-12")
 def test_step_by_step_at_critical(scene: Scene) -> None:
-    """The order of the emergency, with a fresh look before each step; when it helped nobody else is ended."""
+    """The order of the emergency, with a fresh sample before each step; when it helped no other process is killed."""
     older = scene.child("older", essential=False)
     newer = scene.child("newer", essential=False)
     essential = scene.child("encode")
@@ -141,7 +141,7 @@ def test_step_by_step_at_critical(scene: Scene) -> None:
 
 
 def test_what_was_paused_runs_on_when_watching_ends(scene: Scene) -> None:
-    """Stopping the monitor leaves nobody stopped and no gate shut."""
+    """Stopping the monitor leaves no process stopped and no gate shut."""
     child = scene.child("preview", essential=False)
     scene.monitor.start_monitoring()
     scene.at(97, 120, until=lambda: ("pause", True) in scene.done)

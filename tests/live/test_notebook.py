@@ -55,7 +55,7 @@ def test_peak_and_growth_of_a_cell(shell, capsys):
 
 
 def test_an_error_of_the_cell_is_its_own(shell, capsys):
-    """Shown once in full, told to whoever runs the notebook, and the figures come all the same."""
+    """Shown once in full, raised to the frontend, and the figures come all the same."""
     result = run(shell, "%%memwarden", "value = 1", "1 / 0")
     out, *_ = reported(capsys)
     assert isinstance(result.error_in_exec, ZeroDivisionError)

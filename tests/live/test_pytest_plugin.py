@@ -45,7 +45,7 @@ def test_kept(): kept.append(bytearray(30 * MIB))
 
 
 @exact
-def test_growth_is_what_stays(run):
+def test_growth_is_memory_that_is_kept(run):
     """A transient peak is no matter; what is kept fails the test, garbage in cycles does not."""
     result = run("""
 @pytest.mark.memory_limit("10MiB", of="growth")
@@ -182,7 +182,7 @@ def test_leaks(no_leaks):
 
 
 def test_without_the_line_nothing_is_there(run):
-    """It is loaded by who asks for it, not because it is installed."""
+    """It is loaded on request, not because it is installed."""
     result = run("def test_it(no_leaks): pass", plugin=False)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'no_leaks' not found*"])

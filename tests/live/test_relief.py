@@ -66,7 +66,7 @@ def large_blocks_leave_at_once() -> None:
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_collects() -> Iterator[None]:
+def only_the_action_collects() -> Iterator[None]:
     """The collector is on, as its action wants it, and never runs by itself: it would take the garbage before."""
     before = gc.get_threshold()
     gc.set_threshold(0)

@@ -85,7 +85,7 @@ def test_500_jobs_of_which_a_third_is_killed(places):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_next_start_removes_what_a_kill_left(places, number):
-    """SIGTERM that nobody handles is a kill, too. In between everything stands: nobody else was there."""
+    """SIGTERM without a handler is a kill, too. In between the files stay: no other process has started."""
     child, paths = holder(places)
     with child:
         child.send_signal(number)

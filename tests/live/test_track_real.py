@@ -39,7 +39,7 @@ def near(measured, size):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_open():
-    """Whatever a test does, afterwards nobody measures, no thread looks, and no descriptor is kept."""
+    """Whatever a test does, afterwards no measurement is open, no thread samples, and no descriptor is kept."""
     peak_scopes.release()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     yield
@@ -279,7 +279,7 @@ def test_a_program_ends_quietly(ending, refused):
 
 
 def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
-    """A thread looks while somebody measures: what is held for a while is seen."""
+    """A thread samples during measurements: memory that is used for a while is seen."""
     monkeypatch.setattr(peak_scopes, "_reset", bool)
     spike(200)
     with track("held") as call:
@@ -293,7 +293,7 @@ def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
 
 @pytest.mark.contract("S3-2")
 def test_a_tracker_knows_the_peak_between_its_points():
-    """Resident and virtual size now, growth, and a peak that nobody looked at."""
+    """Resident and virtual size now, growth, and a peak between two readings."""
     with MemoryTracker() as tracker:
         tracker.set_baseline()
         spike(64)

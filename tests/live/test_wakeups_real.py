@@ -100,7 +100,7 @@ def test_a_child_that_grows_past_a_threshold_wakes_us(make: Callable[[Path], Pat
 
 @NEEDS_V1
 def test_thresholds_that_were_moved_wake_at_their_new_place_only(make: Callable[[Path], Path]) -> None:
-    """The old registration is gone; who polls the same number is woken by the new one."""
+    """The old registration is gone; a poll of the same number is woken by the new one."""
     group = make(V1)
     thresholds = UsageThresholds(str(group), [32 * MIB])
     number = thresholds.fileno()

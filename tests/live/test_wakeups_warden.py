@@ -194,7 +194,7 @@ def test_after_a_stop_no_descriptor_and_no_registration_is_left(group: Path) -> 
             assert took < 0.5
             assert left == []
             assert threads == ["MainThread"]
-        # The kernel keeps a registration as long as its descriptor: none is open, and nobody is told any more.
+        # The kernel keeps a registration as long as its descriptor: none is open, and no wake-up comes any more.
         assert watcher.ask("fill", 98, "CRITICAL", 1)[1] is None
         watcher.ask("free")
 
@@ -210,7 +210,7 @@ def test_a_forked_child_takes_no_wake_up_from_its_parent(group: Path) -> None:
         assert watcher.ask("stop")[1] == []
 
 
-def test_a_warden_of_somebody_elses_time_or_memory_does_not_listen() -> None:
+def test_a_warden_of_other_time_or_memory_does_not_listen() -> None:
     """A clock that a test moves would be woken beside its time; so would readers of another process."""
     for warden in (
         Warden([ScriptedReader([1])], interval=600, clock=FakeClock()),

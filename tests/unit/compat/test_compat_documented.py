@@ -71,7 +71,7 @@ _PARTS = {"due", "over", "rule", "threshold_text", "count_alert", "window", "ale
 
 @pytest.mark.parametrize("name", sorted(set(_offered()) - _PARTS))
 def test_every_name_is_described(name):
-    """A name that is not on the page is one that nobody can find."""
+    """A name that is not on the page cannot be found."""
     assert re.search(rf"\b{name}\b", PAGE), f"{name} does not stand in docs/compat.md"
 
 

@@ -163,7 +163,7 @@ def test_a_callback_can_be_taken_off(monitor, dial, clock):
 
 
 def test_a_callback_that_raises_spares_the_others(monitor, dial, clock, caplog):
-    """The others are called all the same, the watching goes on, and the log names who raised."""
+    """The others are called all the same, the watching goes on, and the log names the one that raised."""
     calls = []
 
     def explode(stats):
@@ -179,8 +179,8 @@ def test_a_callback_that_raises_spares_the_others(monitor, dial, clock, caplog):
     assert "explode raised ValueError('boom')" in caplog.text
 
 
-def test_no_callback_for_a_level_that_nobody_saw(monitor, dial, caplog):
-    """A first look that reads nothing enters no level, and is no fault of the callback."""
+def test_no_callback_for_a_level_that_was_not_read(monitor, dial, caplog):
+    """A first sample that reads nothing enters no level, and is no fault of the callback."""
     calls = []
     dial.percent = gone()
     monitor.register_pressure_callback(MemoryPressureLevel.LOW, calls.append)

@@ -440,7 +440,7 @@ def test_garbage_is_collected_at_the_end(kernel):
 
 @pytest.mark.contract("W4-5", "S4-38")
 def test_small_tasks_do_not_pay_for_it(kernel, monkeypatch):
-    """A collection of 0.1 s is rested from for 10 s, however many tasks end meanwhile; who asks for one gets it."""
+    """A collection of 0.1 s is rested from for 10 s, however many tasks end meanwhile; an explicit request collects."""
     now, collected = [1000.0], []
 
     def collect():

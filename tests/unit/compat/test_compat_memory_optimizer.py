@@ -120,7 +120,7 @@ def test_the_report_has_a_verdict(kernel, old, capsys, size, verdict):
 
 @pytest.mark.contract("S3-26")
 def test_profiling_can_be_switched_by_its_variable(kernel, monkeypatch, caplog):
-    """No: the function stays as it is. Not said: it is profiled, since somebody asked for it. Nonsense is refused."""
+    """No: the function stays as it is. Not set: it is profiled, as the decorator asks. Nonsense is refused."""
     monkeypatch.setattr(profile, "Measurement", lambda *arguments: Measurement(*arguments, scopes=kernel.scopes()))
     caplog.set_level(logging.INFO, "memwarden")
 

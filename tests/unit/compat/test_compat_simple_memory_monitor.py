@@ -186,7 +186,7 @@ def test_how_sure_a_trend_is_stands_beside_it():
 
 @pytest.mark.contract("S2-15", "W2-7")
 def test_a_slow_leak_is_increasing_and_a_load_is_over():
-    """A hundredth of a point a reading, which two averages of the window never see; and a load that came once is
+    """0.01 points a reading, which two averages of the window never see; and a load that came once is
     stable when it has been there for some twenty readings."""
     slow, load = MemoryMetrics(), MemoryMetrics()
     for number in range(600):
@@ -240,7 +240,7 @@ def test_an_alert_needs_more_than_the_threshold(clock):
 
 
 @pytest.mark.contract("S2-9", "S2-12")
-def test_alerts_rest_on_a_clock_that_nobody_sets(clock):
+def test_alerts_rest_on_a_clock_that_is_never_set(clock):
     """More than 60 s lie between two alerts, also when the wall clock jumps in either direction."""
     alert = MemoryAlert(clock=clock)
     assert alert.alert_cooldown_seconds == 60
@@ -341,7 +341,7 @@ def test_a_forked_child_has_a_usable_monitor(make, clock, log):
     """In the child the monitor is stopped and can start again; the parent's goes on."""
     monitor = make(10)
     monitor.start()
-    with monitor.metrics._lock:  # whoever holds it does not exist in the child
+    with monitor.metrics._lock:  # the thread that holds it does not exist in the child
         pid = os.fork()
         if pid == 0:
             try:
@@ -503,7 +503,7 @@ def test_a_log_that_cannot_be_is_reported_at_once(make, tmp_path):
 
 
 def test_a_default_log_that_cannot_be_is_only_logged(dial, clock, tmp_path, monkeypatch, caplog):
-    """Nobody asked for it, so the checks go on without it, with a warning."""
+    """It is a default, so the checks go on without it, with a warning."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monitor = SimpleMemoryMonitor(10, sources=lambda: [dial], clock=clock)
@@ -580,7 +580,7 @@ def test_a_callback_that_hangs_ends_no_check(make, dial, clock, log):
 
 
 @pytest.mark.contract("W2-8")
-def test_an_alert_is_over_once_and_told(make, dial, clock, log):
+def test_the_end_of_an_alert_is_reported_once(make, dial, clock, log):
     """Back by three points it is over, with a line of its own; flapping about the threshold ends nothing."""
     monitor = make(100)
     monitor.start()

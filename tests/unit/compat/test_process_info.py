@@ -1,4 +1,4 @@
-"""Tracked processes: who they are, and what they take now; on a recorded ``/proc``."""
+"""Tracked processes: their identity, and their use now; on a recorded ``/proc``."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ def test_a_process_is_measured_each_time_with_what_it_started(monitor, tree):
 
 
 @pytest.mark.contract("W1-5", "S1-51")
-def test_a_pid_that_changed_hands_is_nobody(monitor, tree):
+def test_a_reused_pid_is_another_process(monitor, tree):
     """Another process with the same pid is neither shown nor measured, and can be tracked anew."""
     monitor.track_process(50, "ffmpeg_encode", is_ffmpeg=True, essential=False)
     tree.end(50)
@@ -70,7 +70,7 @@ def test_ended_ones_are_left_out(monitor, tree):
 
 
 @pytest.mark.contract("V-12", "S1-51")
-def test_nobody_is_expendable_unless_said(monitor, tree):
+def test_no_process_is_expendable_by_default(monitor, tree):
     """FFmpeg or not: only ``essential=False`` makes a process a target of termination."""
     tree.process(60, rss=MIB)
     monitor.track_process(50, "ffmpeg_encode", is_ffmpeg=True)

@@ -108,7 +108,7 @@ def test_alone_the_interval_is_kept_exactly(here, clock):
 
 
 def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):
-    """The first at once when it joins; then at its own pace, with nobody else's samples in between."""
+    """The first at once when it joins; then at its own interval, without the samples of others in between."""
     with Diary(here, 2) as quick:
         clock.advance(5)
         with Diary(here, 300) as slow:
@@ -117,12 +117,12 @@ def test_a_longer_interval_gets_every_so_many_th_sample(here, clock):
         assert here.warden.interval == 2
     assert slow.samples == [5, 305, 605, 905]
     gaps = {after - before for before, after in zip(quick.samples, quick.samples[1:], strict=False)}
-    assert gaps <= {1, 2}  # the grid begins anew when somebody joins
+    assert gaps <= {1, 2}  # the grid starts anew when another one joins
     assert quick.samples[:4] == [0, 2, 4, 5]
 
 
-def test_a_shorter_interval_hurries_nobody_else(here, clock):
-    """Somebody who looks every second comes and goes: the other one's samples stay five minutes apart."""
+def test_a_shorter_interval_does_not_shorten_another(here, clock):
+    """A member that samples every second joins and leaves: the other one's samples stay five minutes apart."""
     with Diary(here, 300) as slow:
         clock.advance(100)
         with Diary(here, 1) as quick:
@@ -136,7 +136,7 @@ def test_a_shorter_interval_hurries_nobody_else(here, clock):
 @pytest.mark.parametrize(("first", "second"), [(300, 300), (10, 25), (10, 19), (60, 900), (7, 30)])
 @pytest.mark.parametrize("later", [1, 0.5, 149, 151])
 def test_no_interval_is_overdrawn(here, clock, first, second, later):
-    """Whoever joins when: a gap is never longer than asked by more than a quarter of the least interval."""
+    """In whatever order they join: a gap is never longer than asked by more than a quarter of the least interval."""
     with Diary(here, first) as one:
         clock.advance(later)
         with Diary(here, second) as other:
@@ -150,7 +150,7 @@ def test_no_interval_is_overdrawn(here, clock, first, second, later):
 
 
 def test_an_owner_joins_once(here, clock):
-    """A second time changes nothing, and who left can leave no more."""
+    """A second time changes nothing, and one that left cannot leave again."""
     with Diary(here, 10) as diary:
         assert not diary.join()
     assert not here.leave(diary)
@@ -179,7 +179,7 @@ def test_many_threads_come_and_go(here, clock):
         assert diary.reported.index("stop") == len(diary.reported) - 1
 
 
-def test_a_receiver_that_hangs_hurts_nobody_else(here, clock):
+def test_a_receiver_that_hangs_delays_no_other(here, clock):
     """It is set aside; the others go on, and it can still leave."""
     release, left = threading.Event(), threading.Event()
     with Diary(here, 100) as diary:
@@ -246,7 +246,7 @@ def test_a_callback_may_stop_its_own_monitor(sources, clock, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_nobody_watches_along_in_a_forked_child(here, clock):
+def test_no_member_is_left_in_a_forked_child(here, clock):
     """The child starts without members, and its samples go to its own alone."""
     with Diary(here, 10) as diary:
         pid = os.fork()
@@ -266,7 +266,7 @@ def test_nobody_watches_along_in_a_forked_child(here, clock):
         assert "stop" not in diary.reported
 
 
-def test_a_warden_that_cannot_start_keeps_nobody(here, monkeypatch):
+def test_a_warden_that_cannot_start_keeps_no_member(here, monkeypatch):
     """Where no thread can be started no member is left behind, and its call is made."""
 
     def refuse(self):

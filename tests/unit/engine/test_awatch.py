@@ -127,8 +127,8 @@ def test_a_stop_that_was_set_before_yields_nothing(warden: Warden) -> None:
     assert no_thread_is_left()
 
 
-def test_a_stop_that_fails_is_heard_of(warden: Warden) -> None:
-    """Its error goes to whoever waits for readings."""
+def test_an_error_of_stop_is_raised(warden: Warden) -> None:
+    """Its error is raised where readings are awaited."""
 
     class Broken:
         async def wait(self) -> None:
@@ -165,7 +165,7 @@ def test_cancelling_the_task_ends_the_watch(warden: Warden) -> None:
 
 
 def test_cancelling_while_it_starts_leaves_no_warden_running(warden: Warden, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that starts it finds that nobody waits any more."""
+    """The thread that starts it finds that its caller was cancelled."""
     starting, go_on, started = threading.Event(), threading.Event(), threading.Event()
     start = warden.start
 
@@ -273,7 +273,7 @@ def test_a_warden_that_ran_runs_on(warden: Warden) -> None:
 
 @pytest.mark.parametrize("reported", [True, False])
 def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.MonkeyPatch, reported: bool) -> None:
-    """Stopped by somebody else, it gives no more readings; also where a hanging receiver kept the word from us."""
+    """Stopped elsewhere, it gives no more readings; also if a hanging receiver held the STOP event up."""
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.02)
 
     async def main() -> list[Reading]:
@@ -305,7 +305,7 @@ def test_the_loop_ends_with_the_warden(warden: Warden, monkeypatch: pytest.Monke
 def test_after_the_loop_is_closed_nothing_raises_and_nothing_runs_on(
     warden: Warden, clock: FakeClock, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """Who closes a loop and never the generator gets no errors from a thread, and the watch ends by itself."""
+    """Closing the loop and never the generator raises no error in a thread, and the watch ends by itself."""
     troubles: list[Event] = []
     warden.subscribe(lambda event: troubles.append(event) if event.kind is EventKind.TROUBLE else None)
     loop = asyncio.new_event_loop()

@@ -27,7 +27,7 @@ def sample(message: str) -> Event:
 
 
 class Hanging:
-    """A receiver that hangs in the first event it gets, until it is let go."""
+    """A receiver that hangs in the first event it gets, until it is released."""
 
     def __init__(self) -> None:
         self.entered, self.release = threading.Event(), threading.Event()
@@ -227,7 +227,7 @@ def test_a_receiver_that_hangs_is_named_and_set_aside(dispatcher: Dispatcher, cl
 
 
 def test_a_sample_that_was_under_way_counts_once(dispatcher: Dispatcher, clock: FakeClock) -> None:
-    """Setting somebody aside gives the rest of the event to the others and upsets no count."""
+    """Setting a receiver aside gives the rest of the event to the others and upsets no count."""
     held, behind = Hanging(), Keeper()
     dispatcher.add(Subscription(held, "held"))
     dispatcher.add(Subscription(behind, "behind"))
@@ -263,7 +263,7 @@ def test_a_slow_receiver_is_not_one_that_hangs(dispatcher: Dispatcher, clock: Fa
 def test_stopping_leaves_behind_only_what_hangs(
     dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture, hands: int
 ) -> None:
-    """Everybody else gets every event and is closed; the ones that hang are named, and closed when they return."""
+    """The other receivers get every event and are closed; hanging ones are named, and closed when they return."""
     keeper = Keeper()
     held = [Hanging() for _ in range(hands)]
     for number, each in enumerate(held):
@@ -288,7 +288,7 @@ def test_stopping_leaves_behind_only_what_hangs(
     assert sorted(caplog.messages) == [f"held {number} answers again" for number in range(hands)]
 
 
-def test_events_that_nobody_takes_in_time_are_counted(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_not_taken_in_time_are_counted(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
     """Stopping ends within its patience, and says what was lost by it."""
     held = Hanging()
     dispatcher.add(Subscription(held, "held"))
@@ -341,7 +341,7 @@ def test_what_still_waits_at_the_end_comes_before_the_last_event(dispatcher: Dis
 
 
 def test_draining_delivers_on_the_callers_thread(dispatcher: Dispatcher) -> None:
-    """Where no thread is at work, what waits can be handed out here, and nobody is closed by it."""
+    """Where no thread is at work, what waits can be delivered here, and no receiver is closed by it."""
     keeper = Keeper()
     dispatcher.add(Subscription(keeper, "keeper", keeper.close))
     dispatcher.send(Message(event(message="waits")))
@@ -373,7 +373,7 @@ def test_a_drain_that_is_interrupted_can_be_repeated(dispatcher: Dispatcher) -> 
 
 
 def test_a_receiver_may_start_the_dispatcher_that_drains(dispatcher: Dispatcher) -> None:
-    """The rest of the event goes to the new thread, and nobody gets it twice."""
+    """The rest of the event goes to the new thread, and no receiver gets it twice."""
     first, behind = Keeper(), Keeper()
 
     def starts(each: Event) -> None:

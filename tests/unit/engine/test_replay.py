@@ -101,7 +101,7 @@ def test_a_start_that_is_no_watch_changes_nothing() -> None:
     assert [moment for moment, *_ in decided(Replay().run(events))] == [1]
 
 
-def test_steps_go_on_where_nobody_answered_then() -> None:
+def test_steps_continue_where_no_action_answered_then() -> None:
     """What was not decided then has no outcome in the record: it is taken to have answered at once."""
     new = Rule(name="new", when="used > 90%", escalate=["collect", "trim"], step=2)
     reported = Replay([new]).run([start(), *[reading(now, 950) for now in range(1, 8)]])
@@ -138,8 +138,8 @@ def test_whether_an_action_can_be_taken_back_is_as_it_was_then(details: dict[str
     assert undos == [False, True] if undone else [False]
 
 
-def test_what_was_told_at_a_look_that_is_not_recorded_is_counted() -> None:
-    """So that nobody takes the difference for one of the rules."""
+def test_a_decision_at_a_sample_that_is_not_recorded_is_counted() -> None:
+    """So that the difference is not taken for one of the rules."""
     replay = Replay()
     level = Event(EventKind.LEVEL, WALL, 1.5, "HIGH", None)
     list(replay.run([start(), reading(1, 100), level, reading(2, 850), Event(EventKind.OVERFLOW, WALL, 2.5)]))
@@ -177,7 +177,7 @@ def test_a_record_holds_the_rules_that_were_in_force() -> None:
     assert again["rules"] == [RULE.to_dict()]
 
 
-def test_every_sample_is_for_those_who_ask_for_it() -> None:
+def test_every_sample_goes_to_those_that_ask_for_it() -> None:
     """Others get the samples alone, at the asked interval."""
     every, asked, heard = Keeper(), Keeper(), Keeper()
     every.every_sample = True  # type: ignore[attr-defined]

@@ -72,8 +72,8 @@ def test_looking_is_not_put_off_by_asking(clock, times, warden, reader):
     assert times == [0]
 
 
-def test_asking_wakes_nobody_who_stands_still(warden, clock, times):
-    """A stopped warden begins with the interval that it was last asked for; stopping and asking cannot cross."""
+def test_a_new_interval_wakes_no_stopped_warden(warden, clock, times):
+    """A stopped warden starts with the interval that was set last; stopping and setting cannot cross."""
     warden.set_interval(10)
     assert not warden.running
     warden.start()

@@ -38,8 +38,8 @@ def events_of(tick: Tick, looks: int, kind: EventKind) -> list[list[str]]:
     return [[event.message for event in tick(0.0)[1] if event.kind is kind] for _ in range(looks)]
 
 
-def test_a_sample_says_when_it_was_taken_and_how_late() -> None:
-    """Lateness is a field: nobody has to guess it from the moments."""
+def test_a_sample_carries_its_time_and_its_lateness() -> None:
+    """Lateness is a field: it need not be guessed from the times."""
     clock = FakeClock(wall=50.0, monotonic=10.0)
     tick = tick_of([ScriptedReader([100])], clock=clock)
     (sample, _), _, _ = tick(10.0)
@@ -67,7 +67,7 @@ def test_a_level_is_reported_when_it_changes() -> None:
 
 
 def test_a_level_event_carries_the_verdict() -> None:
-    """Who hears of a level can say what is near which limit."""
+    """A receiver of a level can report what is near which limit."""
     (event,) = (each for each in tick_of([ScriptedReader([960])])(0.0)[1] if each.kind is EventKind.LEVEL)
     assert isinstance(event.value, Assessment)
     assert event.value.level is PressureLevel.CRITICAL

@@ -85,8 +85,8 @@ def later(call: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_it_rings_until_it_is_cleared(the_waker: Waker) -> None:
-    """Before the wait, during it, and at every wait until somebody clears; then a wait takes its time."""
+def test_it_stays_set_until_it_is_cleared(the_waker: Waker) -> None:
+    """Before the wait, during it, and at every wait until it is cleared; then a wait takes its time."""
     assert not the_waker.is_set()
     assert not the_waker.wait(0.001)
     the_waker.set()
@@ -166,7 +166,7 @@ def test_rings_from_many_threads_are_never_lost_and_break_nothing(the_waker: Wak
     assert early == 0
     if the_waker.is_set():
         the_waker.clear()
-    while the_waker.wait(0.001):  # who rang while another ring was cleared rings once more, and not for ever
+    while the_waker.wait(0.001):  # a wake during a clear wakes once more, and not for ever
         the_waker.clear()
     assert not the_waker.wait(0.001)
 
@@ -272,7 +272,7 @@ def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
 
 @KERNEL
 def test_closing_gives_every_descriptor_back(pipe: Pipe) -> None:
-    """Also twice; a ring or a wait afterwards harms nobody."""
+    """Also twice; a wake or a wait afterwards does nothing."""
     before = descriptors()
     the_waker = Waker()
     the_waker.listen([pipe])  # type: ignore[list-item]
@@ -322,8 +322,8 @@ def test_a_ring_never_reaches_a_descriptor_that_is_anothers_by_now() -> None:
 
 
 @KERNEL
-def test_in_a_child_it_can_be_closed_whoever_held_it(pipe: Pipe) -> None:
-    """A thread that rang when the process forked did not come along; the copies go, the parent's stay."""
+def test_in_a_child_it_can_be_closed_during_a_wake_of_the_parent(pipe: Pipe) -> None:
+    """A thread that set it during the fork does not exist there; the copies are closed, the parent's stay open."""
     before = set(os.listdir("/proc/self/fd"))
     the_waker = Waker()
     the_waker.listen([pipe])  # type: ignore[list-item]
@@ -369,8 +369,8 @@ def test_nothing_to_listen_to_costs_nothing() -> None:
 
 
 @KERNEL
-def test_who_rings_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The descriptor stays the bell's until the ring is over: its number may be another file's a moment later."""
+def test_a_wake_while_it_is_closed_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor stays open until the wake is over: its number may be another file's a moment later."""
     the_waker = Waker()
     the_waker.listen([Pipe()])
     closing = threading.Thread(target=the_waker.close)

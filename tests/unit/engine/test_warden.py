@@ -390,7 +390,7 @@ def test_a_rule_decides_acts_and_tells_what_came_of_it(make: Make, clock: FakeCl
 
 
 @pytest.mark.contract("S1-3")
-def test_nothing_is_done_that_was_not_told(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_nothing_is_done_without_a_rule(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """Without a rule the highest level leads to no decision, whatever actions there are."""
     action = Doing()
     warden = make((1000,), 1000, actions=[action]).start()
@@ -510,7 +510,7 @@ def test_a_broken_detector_is_reported_once_and_looking_goes_on(
 
 
 def test_a_broken_detector_is_asked_at_the_asked_interval(make: Make, clock: FakeClock) -> None:
-    """With the last verdict near the limit: a hundred failures a second would help nobody."""
+    """With the last verdict near the limit: a hundred failures a second would help nothing."""
 
     class Breaks(PressureDetector):
         def assess(self, sample: Sample) -> Assessment:
@@ -541,7 +541,7 @@ def test_a_failing_look_between_two_records_costs_no_record(make: Make, clock: F
 
 
 def test_a_callback_that_hangs_is_named_and_the_others_go_on(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """The looking does not notice; status says who is stuck, and forgets it when it answers again."""
+    """Sampling goes on; status names the one that hangs, and drops it when it answers again."""
     release, entered, behind = threading.Event(), threading.Event(), Keeper()
 
     def hangs(event: Event) -> None:
@@ -555,7 +555,7 @@ def test_a_callback_that_hangs_is_named_and_the_others_go_on(make: Make, clock: 
     warden.start()
     assert entered.wait(SOON)
     clock.advance(3.0)
-    assert warden.flush()  # else the clock would run away from those who are behind, and they would be taken to hang
+    assert warden.flush()  # else the clock would run ahead of the slow ones, and they would be taken to hang
     clock.advance(7.0)
     assert warden.flush()
     assert behind.messages(EventKind.TROUBLE) == [f"{name} hangs and was set aside"]
@@ -645,7 +645,7 @@ def test_a_restart_runs_one_loop_only(make: Make, clock: FakeClock, keeper: Keep
 
 
 def test_a_callback_may_stop_the_warden(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """It does not wait for itself; whoever stands behind it gets the rest, STOP last, and no thread is left."""
+    """It does not wait for itself; the receivers behind it get the rest, STOP last, and no thread is left."""
     behind = Keeper()
     returned = threading.Event()
 
@@ -694,7 +694,7 @@ def test_a_callback_may_restart_the_warden(make: Make, clock: FakeClock, keeper:
 
 
 def test_a_reader_may_stop_the_warden(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """From inside a look: nothing waits for itself, and the look is told to nobody after STOP."""
+    """From inside a sample: nothing waits for itself, and the sample is delivered to no receiver after STOP."""
 
     class Reader(ScriptedReader):
         def read(self) -> Mapping[str, Any]:
@@ -713,7 +713,7 @@ def test_a_reader_may_stop_the_warden(make: Make, clock: FakeClock, keeper: Keep
 
 @pytest.mark.contract("W2-1")
 def test_many_threads_may_start_and_stop_at_once(make: Make, keeper: Keeper) -> None:
-    """Whoever comes first: runs do not overlap, each begins with START and ends with STOP."""
+    """In whatever order: runs do not overlap, each has START first and STOP last."""
     warden = make(interval=1.0)
     problems: list[BaseException] = []
     begin = threading.Barrier(4)
@@ -877,8 +877,8 @@ def test_status_is_one_dict_that_json_can_hold(make: Make, clock: FakeClock) -> 
 
 
 @pytest.mark.contract("S2-8", "S2-14")
-def test_status_has_the_figures_of_who_counts(clock: FakeClock) -> None:
-    """Up to the newest sample, though samples max_delay; the first who counts; nobody counts unless asked to."""
+def test_status_has_the_figures_of_a_counting_recorder(clock: FakeClock) -> None:
+    """Up to the newest sample, though samples are delayed; of the first that counts; without one there are none."""
     counted = Statistics(window=2)
     shares = (0.1, 0.96, 0.96, 0.5)
 

@@ -57,7 +57,7 @@ def test_leaving_the_loop_leaves_no_thread(warden: Warden, clock: FakeClock) -> 
 
 
 def test_leaving_the_loop_ends_its_subscription(warden: Warden, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise readings would pile up for a loop that nobody runs any more."""
+    """Otherwise readings would pile up for a loop that runs no more."""
     ends: list[bool] = []
     subscribe = warden.subscribe
 
@@ -128,7 +128,7 @@ def test_a_warden_that_runs_goes_on_when_the_loop_is_left(warden: Warden, clock:
     warden.flush()
 
     class Advances:
-        """Asked between two waits, when somebody listens: then time moves on."""
+        """Asked between two waits, with a subscriber: then time moves on."""
 
         def is_set(self) -> bool:
             clock.advance(1.0)

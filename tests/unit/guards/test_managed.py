@@ -1,4 +1,4 @@
-"""What is managed: there in the block, gone after it, and cleaned up by force only for whom it belongs to."""
+"""Managed resources: there in the block, gone after it, and cleaned up by force only within their own scope."""
 
 import os
 import threading
@@ -58,7 +58,7 @@ def test_anything_can_be_managed():
 
 
 def test_what_is_registered_goes_with_its_job():
-    """Unless it is let go of before."""
+    """Unless it is released before."""
     closed = []
     with resource_scope("encode"):
         register(object(), lambda: closed.append("early")).release()

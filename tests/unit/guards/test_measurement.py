@@ -129,8 +129,8 @@ def test_a_call_is_measured_once(scopes):
     assert scopes.open_scopes == []
 
 
-def test_what_cannot_be_read_stops_nobody(kernel, scopes):
-    """The block runs; whoever asks hears why, and the stats counts a call without figures."""
+def test_a_failed_reading_stops_no_block(kernel, scopes):
+    """The block runs; asking for figures raises the reason, and the stats count a call without figures."""
     stats = CallStats("load")
     for at_the_end in (False, True):
         kernel.fails = None if at_the_end else unreadable()
@@ -195,7 +195,7 @@ def test_pieces_add_up_without_what_is_between(kernel, scopes):
     assert (memory.before, memory.after) == (100 * MIB, 620 * MIB)
 
 
-def test_someone_is_reported_at_the_end_without_a_lock(scopes):
+def test_a_listener_is_called_at_the_end_without_a_lock(scopes):
     """A listener may measure, too."""
     reported = []
 

@@ -119,8 +119,8 @@ def test_where_the_container_ends_the_budget_does_not_help(scene):
     assert "cgroup /here has 3.0 MiB left of 64.0 MiB, and this block took 45.0 MiB" in str(caught.value)
 
 
-def test_who_took_nothing_is_not_to_blame(scene):
-    """Others have filled the container: a block that holds next to nothing goes on."""
+def test_a_block_that_uses_nothing_is_not_stopped(scene):
+    """Others have filled the container: a block that uses next to nothing continues."""
     scene.left.limit, scene.left.headroom = 64 * MIB, 1 * MIB
     with scene.guard("1GiB") as monitor:
         scene.take(1)
@@ -236,8 +236,8 @@ def test_shared_pages_that_were_written_to_are_found(scene):
 
 
 @pytest.mark.parametrize("where", ["measure", "confirm"])
-def test_a_finalizer_or_a_signal_handler_may_come_by_in_the_midst_of_a_look(scene, where):
-    """On the same thread: it gets the last figure, and nobody waits for himself."""
+def test_a_finalizer_or_a_signal_handler_may_run_during_a_sample(scene, where):
+    """On the same thread: it gets the last figure, and does not wait for itself."""
     seen = []
     with pytest.raises(LimitExceeded), scene.guard() as monitor:
         scene.take(10)

@@ -18,7 +18,7 @@ pytest.importorskip("fcntl", reason="a ledger needs file locks")
 
 @pytest.fixture
 def scene(monkeypatch, tmp_path):
-    """Operations over a scripted process, a ledger of 1 GiB, and footprints that nobody else learns into."""
+    """Operations over a scripted process, a ledger of 1 GiB, and footprints of their own."""
     made = Scene()
 
     def guard(limit, name):
@@ -64,7 +64,7 @@ def test_what_can_never_be_had_is_a_memory_error_before_it_begins(scene):
 
 
 def test_what_is_not_there_now_is_not_admitted(scene):
-    """Somebody holds most of it; by default nobody waits."""
+    """Another reservation has most of it; by default it does not wait."""
     with scene.ledger.reserve("900MiB"), pytest.raises(NotAdmitted):
         scene.run("200MiB")
     scene.run("200MiB")
@@ -133,7 +133,7 @@ def test_bad_arguments_are_refused(scene, estimate, name):
 
 @pytest.mark.contract("S1-75")
 def test_where_no_ledger_can_be_it_goes_by_what_is_left(scene, monkeypatch, caplog):
-    """As on Windows: what fits runs, what does not is a MemoryError; and the log says that nobody else knows."""
+    """As on Windows: what fits runs, the rest is a MemoryError; the log says that other processes do not see it."""
 
     def refuse(*_, **__):
         raise RecordError("no file locks", path="x")

@@ -42,7 +42,7 @@ def test_an_inner_peak_belongs_to_the_outer_one_too(kernel):
     assert scopes.close(first)[0] == 700 * MIB
 
 
-def test_what_was_before_and_between_counts_for_nobody(kernel):
+def test_use_before_and_between_counts_for_no_scope(kernel):
     """A peak of the past is not the next one's."""
     scopes, owner = kernel.scopes(), Owner()
     kernel.spike(900 * MIB)
@@ -76,7 +76,7 @@ def test_the_peak_can_be_asked_for_meanwhile(kernel):
 
 
 def test_one_that_was_forgotten_closes_by_itself(kernel):
-    """An owner that is gone leaves its peak to who is around it, and stands in nobody's way."""
+    """An owner that is gone leaves its peak to the outer scope, and blocks no other."""
     scopes, outer, inner = kernel.scopes(), Owner(), Owner()
     first = scopes.open(outer)
     scopes.open(inner)
@@ -92,7 +92,7 @@ def test_one_that_was_forgotten_closes_by_itself(kernel):
 
 
 def test_closing_twice_changes_nothing(kernel):
-    """What is closed is not in the list, and takes nobody else out of it."""
+    """What is closed is not in the list, and takes no other out of it."""
     scopes, owner = kernel.scopes(), Owner()
     first = scopes.open(owner)
     second = scopes.open(owner)
@@ -131,7 +131,7 @@ def test_a_descriptor_that_was_lost_is_found_again(kernel):
 
 
 def test_own_work_can_be_left_out(kernel):
-    """What is taken inside counts for nobody that measures; what was before still does."""
+    """Memory used inside counts for no scope; what was used before still does."""
     scopes, owner = kernel.scopes(), Owner()
     mark = scopes.open(owner)
     kernel.spike(200 * MIB)
@@ -152,7 +152,7 @@ def test_without_psutil_elsewhere_it_is_a_fact_that_cannot_be_read():
 
 @pytest.fixture
 def slow(monkeypatch):
-    """The sampling thread looks once an hour: who looks in these tests is the test."""
+    """The sampling thread samples once an hour: in these tests the test does."""
     monkeypatch.setattr(module, "SAMPLE_SECONDS", 3600.0)
 
 
@@ -174,7 +174,7 @@ def test_where_the_kernel_refuses_it_is_said_and_looked_at():
 
 
 @pytest.mark.usefixtures("slow")
-def test_the_thread_that_looks_lives_as_long_as_somebody_measures():
+def test_the_sampling_thread_lives_as_long_as_a_measurement():
     """One thread for all, and none afterwards."""
     before = set(threading.enumerate())
     scopes, owner = Kernel(grants=False).scopes(), Owner()

@@ -1,4 +1,4 @@
-"""``@memory_profile``: what is said to the log, what is added up, and who is asked for lines."""
+"""``@memory_profile``: its log lines, its totals, and the choice of a line profiler."""
 
 import asyncio
 import functools
@@ -65,7 +65,7 @@ def test_growth_is_a_warning_once_a_minute(kernel, caplog, monkeypatch):
 
 
 def test_what_was_not_alone_failed_or_was_sampled_is_said(caplog):
-    """In the line, so that nobody takes the figures for more than they are."""
+    """In the line, so that the figures are not taken for more than they are."""
     kernel = Kernel(grants=False)
     log = profile._CallLogger(None)
     caplog.set_level(logging.INFO, "memwarden")
@@ -147,7 +147,7 @@ def test_lines_are_asked_of_tracemalloc(kernel, caplog):
 
 
 def test_lines_of_coroutines_and_of_calls_within_calls(kernel, caplog):
-    """Who began tracing ends it: the outermost, and never one that the program had begun."""
+    """The outermost call that started tracing stops it, and never tracing that the program started."""
     import tracemalloc
 
     @memory_profile(lines="tracemalloc", name="inner")

@@ -1,4 +1,4 @@
-"""Jobs: each lets go of its own, once, in the reverse order, and of nothing of anybody else's."""
+"""Scopes: each releases its own resources once, in the reverse order, and none of another scope."""
 
 import asyncio
 import contextvars
@@ -14,7 +14,7 @@ from memwarden.guards.resources.resource_scope import ResourceScope, current_sco
 
 
 class Thing:
-    """Notes when it is let go of."""
+    """Note when it is released."""
 
     def __init__(self, log, name, raises=None):
         self.log, self.name, self.raises = log, name, raises
@@ -32,18 +32,18 @@ def log():
 
 @pytest.fixture
 def hold(log):
-    """Holds a thing of this name in the current job."""
+    """Holds a thing of this name in the current scope."""
 
-    def hold(name, raises=None, job=None, **options):
+    def hold(name, raises=None, scope=None, **options):
         thing = Thing(log, name, raises)
-        return (job or current_scope()).add(thing, thing.go, name=name, **options)
+        return (scope or current_scope()).add(thing, thing.go, name=name, **options)
 
     return hold
 
 
 @pytest.fixture
 def hold_all(hold):
-    """Holds several, each with what it raises when it is let go of; then raises."""
+    """Hold several, each with the error of its release; then raise."""
 
     def hold_all(*things, then=None):
         for name, raises in things:
@@ -62,15 +62,15 @@ def test_the_last_comes_first(hold, log):
     assert log == ["c", "b", "a"]
 
 
-def test_each_is_let_go_of_once(hold, log):
-    """By whoever comes first: its own block, a clean-up in between, or the end of the job."""
-    with ResourceScope() as job:
+def test_each_is_released_once(hold, log):
+    """By the first of: its own block, a clean-up in between, the end of the scope."""
+    with ResourceScope() as scope:
         held = hold("a")
         held.release()
         held.release()
         hold("b")
-        job.release()
-        assert job.release() == ({}, [])
+        scope.release()
+        assert scope.release() == ({}, [])
     assert log == ["a", "b"]
 
 
@@ -87,21 +87,21 @@ def test_an_inner_job_ends_alone(hold, hold_all, log):
 
 def test_a_job_may_be_entered_again(hold, log):
     """It ends with its outermost block; after that it can be used anew."""
-    job = ResourceScope()
-    with job:
-        with job:
+    scope = ResourceScope()
+    with scope:
+        with scope:
             hold("a")
         assert log == []
-        with ResourceScope("between"), job:
-            assert current_scope() is job
+        with ResourceScope("between"), scope:
+            assert current_scope() is scope
     assert log == ["a"]
-    with job:
+    with scope:
         hold("b")
     assert log == ["a", "b"]
 
 
 def test_one_that_fails_does_not_keep_the_others(hold_all, log, caplog):
-    """All are let go of; the first error is raised, the others are reported."""
+    """All are released; the first error is raised, the others are reported."""
     with pytest.raises(ValueError, match="last"), ResourceScope("encode"):
         hold_all(("a", None), ("b", ValueError("first")), ("c", ValueError("last")))
     assert log == ["c", "b", "a"]
@@ -123,24 +123,24 @@ def test_an_interrupt_in_between_waits(hold_all, log):
 
 
 def test_a_thing_may_clean_up_itself(log):
-    """What is let go of may call the clean-up again, and may hold something new, which goes as well."""
-    with ResourceScope() as job:
+    """A release may call the clean-up again, and may hold something new, which is released as well."""
+    with ResourceScope() as scope:
 
         def again():
             log.append("again")
-            job.release()
-            job.add(None, lambda: log.append("new"))
+            scope.release()
+            scope.add(None, lambda: log.append("new"))
 
-        job.add(None, lambda: log.append("first"))
-        job.add(None, again)
+        scope.add(None, lambda: log.append("first"))
+        scope.add(None, again)
     assert log == ["again", "first", "new"]
 
 
 def test_all_are_asked_before_the_first_is_waited_for(log):
     """Ten commands that each take their grace end in the time of one."""
-    with ResourceScope() as job:
+    with ResourceScope() as scope:
         for name in "ab":
-            job.add(
+            scope.add(
                 None, lambda name=name: log.append(f"end {name}"), request=lambda name=name: log.append(f"ask {name}")
             )
     assert log == ["ask a", "ask b", "end b", "end a"]
@@ -148,7 +148,7 @@ def test_all_are_asked_before_the_first_is_waited_for(log):
 
 @pytest.mark.contract("W1-8")
 def test_threads_do_not_touch_each_other(hold, log):
-    """Outside of any job each thread has its own: the clean-up of one leaves the others' things."""
+    """Outside of any scope each thread has its own: the clean-up of one leaves the others' things."""
     hold("main")
     ready, go = threading.Barrier(3, timeout=10), threading.Event()
 
@@ -173,7 +173,7 @@ def test_threads_do_not_touch_each_other(hold, log):
 
 @pytest.mark.contract("W1-8")
 def test_tasks_do_not_touch_each_other(hold, log):
-    """Two asyncio tasks of one thread, with a job each or without: what one lets go of is its own."""
+    """Two asyncio tasks of one thread, with a scope each or without: each releases its own."""
 
     async def work(name, fails):
         hold(name)
@@ -201,9 +201,9 @@ def test_tasks_begun_in_a_job_belong_to_it(hold, log):
     """And so does what they send to a thread."""
 
     async def main():
-        with ResourceScope("encode") as job:
+        with ResourceScope("encode") as scope:
             tasks = [asyncio.create_task(asyncio.to_thread(current_scope)), asyncio.create_task(part())]
-            assert await asyncio.gather(*tasks) == [job, job]
+            assert await asyncio.gather(*tasks) == [scope, scope]
             assert log == []
 
     async def part():
@@ -215,23 +215,23 @@ def test_tasks_begun_in_a_job_belong_to_it(hold, log):
 
 
 def test_a_pool_s_thread_can_work_for_a_job(hold, log):
-    """By ``job.run``; after that the thread is nobody's again."""
-    with ThreadPoolExecutor(1) as pool, ResourceScope("encode") as job:
-        pool.submit(job.run, hold, "part").result()
-        assert pool.submit(current_scope).result() is not job
+    """By ``scope.run``; after that the thread has no scope again."""
+    with ThreadPoolExecutor(1) as pool, ResourceScope("encode") as scope:
+        pool.submit(scope.run, hold, "part").result()
+        assert pool.submit(current_scope).result() is not scope
         with pytest.raises(KeyError):
-            pool.submit(job.run, {}.__getitem__, "nothing").result()
-        assert pool.submit(current_scope).result() is not job
+            pool.submit(scope.run, {}.__getitem__, "nothing").result()
+        assert pool.submit(current_scope).result() is not scope
     assert log == ["part"]
 
 
 def test_one_job_entered_by_several_threads(hold, log):
     """It ends with the last of them, and each thread is outside of it again."""
-    job, inside, leave = ResourceScope(), threading.Barrier(2, timeout=10), threading.Event()
+    scope, inside, leave = ResourceScope(), threading.Barrier(2, timeout=10), threading.Event()
     outside = []
 
     def work():
-        with job:
+        with scope:
             hold("thread's")
             inside.wait()
             leave.wait(10)
@@ -239,18 +239,18 @@ def test_one_job_entered_by_several_threads(hold, log):
 
     thread = threading.Thread(target=work)
     thread.start()
-    with job:
+    with scope:
         inside.wait()
     assert log == []
-    assert current_scope() is not job
+    assert current_scope() is not scope
     leave.set()
     thread.join()
     assert log == ["thread's"]
-    assert outside[0] is not job
+    assert outside[0] is not scope
 
 
 def test_a_generator_that_is_closed_elsewhere(hold, log):
-    """Its job ends, whatever context it is closed in, and no other job is taken off."""
+    """Its scope ends, whatever context it is closed in, and no other scope is taken off."""
 
     def generator():
         with ResourceScope("inner"):
@@ -271,12 +271,12 @@ def test_a_generator_that_is_closed_elsewhere(hold, log):
 
 
 def test_what_is_held_lives_and_what_is_not_dies(hold, log):
-    """A thread's own job outlives it while it holds something; empty jobs leave nothing behind."""
-    job = ResourceScope()
-    gone = weakref.ref(job)
-    held = hold("a", job=job)
+    """A thread's own scope outlives it while it holds something; empty scopes leave nothing behind."""
+    scope = ResourceScope()
+    gone = weakref.ref(scope)
+    held = hold("a", scope=scope)
     before = open_counts()
-    del job
+    del scope
     gc.collect()
     assert gone() is not None
     held.release()
@@ -289,15 +289,15 @@ def test_what_is_held_lives_and_what_is_not_dies(hold, log):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_s_jobs_are_empty(hold, log):
     """It leaves its parent's blocks without letting go of anything; its own things go as everywhere."""
-    with ResourceScope() as job:
+    with ResourceScope() as scope:
         hold("parent's")
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                with job:
+                with scope:
                     hold("child's")
-                job.__exit__(None, None, None)
+                scope.__exit__(None, None, None)
                 code = 0 if log == ["child's"] and open_counts() == {} else 2
             finally:
                 os._exit(code)
@@ -310,9 +310,9 @@ def test_a_child_s_jobs_are_empty(hold, log):
 def test_a_child_does_not_write_what_its_parent_holds(tmp_path):
     """A file that is only held must not be closed in the child: its buffer would be written twice."""
     path = tmp_path / "out"
-    with ResourceScope() as job:
-        file = open(path, "w")  # noqa: SIM115 - the job closes it
-        job.add(file, file.close)
+    with ResourceScope() as scope:
+        file = open(path, "w")  # noqa: SIM115 - the scope closes it
+        scope.add(file, file.close)
         file.write("once")
         del file
         child = os.fork()

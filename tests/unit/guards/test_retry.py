@@ -91,12 +91,12 @@ def test_other_errors_are_not_tried_again(error):
 
 
 def test_what_the_failed_try_made_is_gone_before_the_next():
-    """Also what only the frames of an error that somebody keeps, a cycle or a registered cache held."""
+    """Also what only the frames of a kept error, a cycle or a registered cache referred to."""
     alive, cache, log = [], [], []
 
     def deeper(local):
         error = MemoryError()
-        log.append(error)  # somebody keeps it, and with it its frames
+        log.append(error)  # kept, and with it its frames
         raise error from ValueError()
 
     def work(mode):
@@ -128,7 +128,7 @@ def test_the_ladder_begins_where_the_level_is():
 
 
 def test_work_that_is_still_to_be_done_is_refused():
-    """A coroutine or a generator would fail after the call, where nobody tries again."""
+    """A coroutine or a generator would fail after the call, where nothing is retried."""
 
     async def work(mode):
         return 1

@@ -84,7 +84,7 @@ def test_it_tells_what_it_saw():
     assert status["statistics"]["readings"] >= 30
 
 
-def test_somebody_is_reported_when_it_is_over():
+def test_the_end_of_pressure_is_reported():
     """The same rule, with ``undo``."""
     clock, reported = FakeClock(), []
     script = [look(100), *[look(900)] * 5, look(100)]
@@ -105,7 +105,7 @@ def test_somebody_is_reported_when_it_is_over():
 
 @pytest.mark.contract("W3-8", "S3-21")
 def test_stop_leaves_no_thread_and_it_starts_again():
-    """Also on a clock that nobody moves: it sleeps on something that wakes it."""
+    """Also on a clock that never moves: it sleeps on something that wakes it."""
     watching = MemoryMonitoringService(3600, readers=[ScriptedReader([look(1)])], clock=FakeClock())
     for _ in range(2):
         assert watching.start() is watching.start()
@@ -147,6 +147,6 @@ def test_with_the_setting_it_starts_once(isolated, more, interval, limit):
 
 
 def test_a_share_is_no_limit_of_a_service(isolated):
-    """Of what it would be a share nobody knows by then; the message has the way out."""
+    """There is no limit yet that it could be a share of; the message has the way out."""
     with pytest.raises(SettingsError, match="512MiB"):
         autostart(environment={"MEMWARDEN_MONITOR": "on", "MEMWARDEN_LIMIT": "50%"})

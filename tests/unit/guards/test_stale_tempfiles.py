@@ -31,7 +31,7 @@ def locked(folder):
 
 
 def test_those_of_the_dead_go(tmp_path):
-    """No lock, and nobody of that identity."""
+    """No lock, and no process of that identity."""
     folder = run_directory(tmp_path)
     assert stale_tempfiles.reap(str(tmp_path)) == [str(folder)]
     assert list(tmp_path.iterdir()) == []
@@ -62,7 +62,7 @@ def test_a_pid_alone_does_not(tmp_path):
 
 
 def test_of_the_program_that_this_process_was_before(tmp_path):
-    """An exec keeps pid and start; the lock went with the old program, whose files nobody else would ever remove."""
+    """An exec keeps pid and start; the lock went with the old program, and nothing else would ever remove its files."""
     before = run_directory(tmp_path, stale_tempfiles.own_key())
     own = run_directory(tmp_path, stale_tempfiles.own_key(), word="11111111")
     assert stale_tempfiles.reap(str(tmp_path), [str(own)]) == [str(before)]
@@ -103,7 +103,7 @@ def test_what_was_made_elsewhere_goes_too(tmp_path):
 
 
 def test_what_cannot_be_removed_stays_for_the_next(tmp_path, monkeypatch):
-    """And nothing is raised: a start is not the moment to fail for somebody else's leavings."""
+    """And nothing is raised: a start is not the moment to fail for the files of another process."""
     folder = run_directory(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", lambda path: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
@@ -129,7 +129,7 @@ def test_one_that_was_replaced_between_opening_and_locking_stays(tmp_path, monke
 
 
 def test_a_killed_process_leaves_its_lock(tmp_path):
-    """The kernel drops it, and only then is the directory anybody's."""
+    """The kernel drops it, and only then may any process remove the directory."""
     program = (
         "import sys; from memwarden.guards.resources import stale_tempfiles as reaper\n"
         "fd = reaper.lock(sys.argv[1], wait=True); print('held', flush=True); sys.stdin.read()"

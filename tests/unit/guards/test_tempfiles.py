@@ -1,4 +1,4 @@
-"""Temporary files: made for one user, removed by who made them, whatever the file system does."""
+"""Temporary files: made for one user, removed by their maker, whatever the file system does."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def runs(temporary):
 
 
 def test_a_file_is_new_private_and_empty(temporary):
-    """Nobody else can read it, and its name has what was asked for."""
+    """No other user can read it, and its name has what was asked for."""
     made = make_file(".mp4", "part-")
     facts = os.stat(made.path)
     assert stat.S_IMODE(facts.st_mode) == 0o600
@@ -155,7 +155,7 @@ def test_one_that_others_may_write_to_is_made_private(temporary):
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_somebody_empties_the_temporary_directory(temporary):
+def test_the_temporary_directory_is_emptied(temporary):
     """The next file has a place again; removing the lost one is no fault."""
     import shutil
 
@@ -182,7 +182,7 @@ def test_a_descriptor_that_another_file_has_since_is_not_closed(temporary):
 
 
 def test_without_locks_files_are_removed_all_the_same(temporary, monkeypatch):
-    """Only what a kill leaves stays: nobody could know that it is nobody's."""
+    """Only the files that a kill leaves stay: nothing shows that they are unused."""
 
     def refuse(*_, **__):
         raise OSError(95, "Operation not supported")

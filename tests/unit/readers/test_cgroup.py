@@ -148,7 +148,7 @@ def test_swap_without_a_limit_on_version_2(tree: ProcTree) -> None:
 
 
 def test_paths_are_named_as_the_kernel_names_them(tree: ProcTree) -> None:
-    """A limit's source must be found by who reads it."""
+    """A user must find the source of a limit by its path."""
     assert [group.path for group in groups(nested(tree))] == ["/kubepods/pod1/app", "/kubepods/pod1", "/kubepods"]
 
 

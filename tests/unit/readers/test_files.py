@@ -55,7 +55,7 @@ def test_a_kept_file_is_read_from_its_start_each_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 15, 16, 17, 32, 33, 100])
-def test_a_file_longer_than_foreseen_is_read_whole(tmp_path: Path, length: int) -> None:
+def test_a_file_longer_than_expected_is_read_whole(tmp_path: Path, length: int) -> None:
     """The first guess of its size is only a guess, at its very edge too."""
     path = tmp_path / "f"
     path.write_bytes(bytes(range(100))[:length])

@@ -124,7 +124,7 @@ def test_a_name_is_found_in_names_and_command_lines(world: ProcTree) -> None:
 
 
 @of_linux
-def test_a_process_that_comes_joins_and_who_ends_leaves(world: ProcTree) -> None:
+def test_a_new_process_joins_and_an_ended_one_leaves(world: ProcTree) -> None:
     """Also under a number that was given out again, and by becoming another program within three seconds."""
     clock = FakeClock()
     named = ProcessesByName("worker", world.proc, monotonic=clock.monotonic)

@@ -47,7 +47,7 @@ class Process:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_process_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portable, "_known", {})
 
 
@@ -126,7 +126,7 @@ def test_a_machine_that_is_not_reported_is_an_error(mac: type[Process], monkeypa
 
 
 def test_a_clock_that_is_set_makes_no_other_process(mac: type[Process]) -> None:
-    """psutil's start time moves with the wall clock; who is met again keeps the identity of the first time."""
+    """psutil's start time moves with the wall clock; a process seen again keeps its first identity."""
     probe = PortableProbe()
     key = probe.key_of(7)
     mac.begun += 3600

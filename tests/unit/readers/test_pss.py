@@ -154,7 +154,7 @@ def test_the_budget_is_kept_whatever_there_is_to_read(world: World, interval: fl
         assert len(costs[this]) == 1 or sum(costs[this]) <= 0.0041
 
 
-def test_asking_who_is_there_is_on_the_budget_too(world: World) -> None:
+def test_listing_processes_is_on_the_budget_too(world: World) -> None:
     """A dear function is called as rarely as its cost demands: a tenth of the budget is for it."""
     world.process(10)
     calls = []
@@ -233,7 +233,7 @@ def test_a_pid_that_changes_hands_between_the_census_and_the_walk(world: World) 
     assert [pid for _, pid, _ in world.walks] == [11, 10]
 
 
-def test_those_who_end_are_forgotten(world: World) -> None:
+def test_ended_processes_are_forgotten(world: World) -> None:
     """A zombie too: it holds nothing."""
     for pid in (10, 11, 12):
         world.process(pid)

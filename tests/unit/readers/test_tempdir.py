@@ -1,4 +1,4 @@
-"""A directory that fills: what is counted, what is not, and that nobody ever waits for it."""
+"""A directory that fills: what is counted, what is not, and that nothing ever waits for it."""
 
 import os
 import shutil
@@ -201,7 +201,7 @@ def test_a_hole_without_a_bottom_takes_few_descriptors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb", b"\x1b[2J", b" ", b"-rf", "naïve".encode()])
-def test_hostile_names_are_counted_and_told_harmlessly(
+def test_hostile_names_are_counted_and_reported_harmlessly(
     tmp_path: Path, name: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name is any bytes; in a gap it can be printed anywhere."""
@@ -241,11 +241,11 @@ def test_it_says_what_an_alert_needs(folder: Path, readers: list[TempdirReader])
     before = sorted((path, os.lstat(path)[:7], os.lstat(path).st_mtime) for path in folder.rglob("*"))
     reader = TempdirReader(folder, budget=1.0, wall=lambda: 1_700_000_000.0)
     readers.append(reader)
-    usage, room = whole(reader), os.statvfs(folder)
+    usage, volume = whole(reader), os.statvfs(folder)
     assert (usage.path, usage.files, usage.oldest) == (str(folder), 8, 1000.0)
     assert usage.used == sum(map(blocks, [folder, *folder.rglob("*")]))
-    assert usage.total == room.f_blocks * room.f_frsize
-    assert usage.free == pytest.approx(room.f_bavail * room.f_frsize, abs=1 << 30)
+    assert usage.total == volume.f_blocks * volume.f_frsize
+    assert usage.free == pytest.approx(volume.f_bavail * volume.f_frsize, abs=1 << 30)
     assert sorted((path, os.lstat(path)[:7], os.lstat(path).st_mtime) for path in folder.rglob("*")) == before
 
 
@@ -295,7 +295,7 @@ def test_figures_so_far_are_reported_with_the_first_look(tmp_path: Path, readers
     assert usage.files < 3000
 
 
-def test_a_file_system_that_hangs_holds_up_nobody(
+def test_a_file_system_that_hangs_delays_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, readers: list[TempdirReader]
 ) -> None:
     """The look returns at once, the gap names the thread, close returns, no second thread is put beside it; and when

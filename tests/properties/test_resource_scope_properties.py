@@ -1,4 +1,4 @@
-"""Jobs, nested in every way, with exceptions in every place: everything is let go of once, by its own job."""
+"""Scopes, nested in every way, with exceptions in every place: each thing is released once, by its own scope."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ class Trouble(Exception):
     """What blocks and things raise."""
 
 
-#: A block: a fresh job or one of three that are entered again and again, what is done in it, and whether it raises.
-#: What is done: a thing is held (True: it raises when it is let go of), a clean-up is forced (None), a block follows.
+#: A block: a fresh scope or one of three that are entered again and again, what is done in it, and whether it raises.
+#: What is done: a thing is held (True: its release raises), a clean-up is forced (None), a block follows.
 blocks = st.deferred(
     lambda: st.tuples(
         st.one_of(st.none(), st.integers(0, 2)), st.lists(st.one_of(st.booleans(), st.none(), blocks), max_size=4),
@@ -24,16 +24,16 @@ blocks = st.deferred(
 
 
 @given(block=blocks)
-def test_each_thing_is_let_go_of_once_by_its_own_job(block):
-    """At the outermost end of its job or at a clean-up within it, in the reverse order, and at no other moment."""
+def test_each_thing_is_released_once_by_its_own_scope(block):
+    """At the outermost end of its scope or at a clean-up within it, in the reverse order, and at no other moment."""
     known = [ResourceScope(f"known {number}") for number in range(3)]
     depth = dict.fromkeys(known, 0)
     holding: dict[ResourceScope, list[int]] = {}
     gone: list[int] = []
     number = 0
 
-    def let_go(thing, raises):
-        owner = next(job for job, things in holding.items() if thing in things)
+    def release(thing, raises):
+        owner = next(scope for scope, things in holding.items() if thing in things)
         assert owner is ending[-1]
         assert holding[owner].pop() == thing  # the last one comes first
         gone.append(thing)
@@ -45,45 +45,45 @@ def test_each_thing_is_let_go_of_once_by_its_own_job(block):
     def enter(block):
         nonlocal number
         which, steps, raises = block
-        job = ResourceScope("fresh") if which is None else known[which]
-        holding.setdefault(job, [])
-        depth[job] = depth.get(job, 0) + 1
+        scope = ResourceScope("fresh") if which is None else known[which]
+        holding.setdefault(scope, [])
+        depth[scope] = depth.get(scope, 0) + 1
         with contextlib.suppress(Trouble):
             try:
-                with job:
+                with scope:
                     for step in steps:
-                        assert current_scope() is job
+                        assert current_scope() is scope
                         if step is None:
-                            ending.append(job)
-                            job.release()
+                            ending.append(scope)
+                            scope.release()
                             ending.pop()
-                            assert holding[job] == []
+                            assert holding[scope] == []
                         elif isinstance(step, bool):
                             number += 1
-                            holding[job].append(number)
-                            job.add(None, lambda thing=number, raises=step: let_go(thing, raises))
+                            holding[scope].append(number)
+                            scope.add(None, lambda thing=number, raises=step: release(thing, raises))
                         else:
                             enter(step)
-                    depth[job] -= 1
-                    if depth[job] == 0:
-                        ending.append(job)
+                    depth[scope] -= 1
+                    if depth[scope] == 0:
+                        ending.append(scope)
                     if raises:
                         raise Trouble
             finally:
-                if depth[job] == 0:
+                if depth[scope] == 0:
                     ending.pop()
-                    assert holding[job] == []
+                    assert holding[scope] == []
 
     outside = current_scope()
     enter(block)
     assert current_scope() is outside
     assert sorted(gone) == list(range(1, number + 1))
-    assert all(not job.counts for job in holding)
+    assert all(not scope.counts for scope in holding)
 
 
 @given(names=st.lists(st.sampled_from("abc"), max_size=6), at=st.integers(0, 6))
 def test_a_fork_in_any_place(names, at):
-    """The child leaves all blocks without letting go of anything of its parent's; the parent lets go of all."""
+    """The child leaves all blocks and releases nothing of its parent's; the parent releases all."""
     if not hasattr(os, "fork"):
         return
     gone = []

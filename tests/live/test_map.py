@@ -99,7 +99,9 @@ def processes_with(word):
 
 
 def left_behind(tmp_path):
-    return os.listdir(tmp_path / "tmp")
+    """Return all files and folders but the user's own folder for temporary files, which stays for the next program."""
+    home = tmp_path / "tmp" / f"memwarden-{os.getuid()}"
+    return [each for each in (tmp_path / "tmp").rglob("*") if each != home]
 
 
 def test_each_input_is_one_run_of_the_command(tmp_path):

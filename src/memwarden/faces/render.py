@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
@@ -65,26 +64,18 @@ def cells(text: str) -> int:
     """Return the width of a text on a terminal: East Asian wide characters take two columns, combining ones none."""
     if text.isascii():
         return len(text)
-    return sum(_cells(each) for each in text)
+    from rich.cells import cell_len
 
-
-def _cells(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return cell_len(text)
 
 
 def fit(text: str, width: int) -> str:
     """Return the text cut or padded to a width in columns."""
-    if cells(text) > width:
-        kept, used = [], 0
-        for each in text:
-            used += _cells(each)
-            if used > width:
-                break
-            kept.append(each)
-        text = "".join(kept)
-    return text + " " * (width - cells(text))
+    if text.isascii():
+        return text[:width].ljust(width)
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width)
 
 
 def bar(share: float, width: int, *, blocks: bool = True) -> tuple[str, str]:

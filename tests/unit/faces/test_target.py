@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memwarden.errors import ReadError
-from memwarden.faces.cli.live.target import Following, Largest, MachineOnly, WhileAlive
+from memwarden.faces.cli.live.target import Adapted, Following
 from memwarden.model.facts import ProcessKey, TopProcesses
 from memwarden.testing import ScriptedReader, gone
 
@@ -42,24 +42,24 @@ def test_a_file_that_is_gone_with_its_process_is_no_gap(error: ReadError, alive:
 
 def test_shares_of_ended_processes_are_no_gap() -> None:
     """A missing file of the kernel is one."""
-    assert WhileAlive(ScriptedReader([gone()])).read() == {}
+    assert Adapted(ScriptedReader([gone()])).read() == {}
     with pytest.raises(ReadError):
-        WhileAlive(ScriptedReader([ABSENT])).read()
+        Adapted(ScriptedReader([ABSENT])).read()
 
 
 def test_the_keys_of_the_largest_processes_are_kept() -> None:
     """There are none before the first reading, and after one that failed."""
     top = TopProcesses(1, (ProcessKey(1, 1),), ("x",), (1,), (0,))
     script: list[Any] = [{"top": top}, ABSENT]
-    largest = Largest(ScriptedReader(script))
-    assert largest.keys() is None
+    largest = Adapted(ScriptedReader(script))
+    assert largest.keys is None
     largest.read()
-    assert largest.keys() == top.keys
+    assert largest.keys == top.keys
     with pytest.raises(ReadError):
         largest.read()
-    assert largest.keys() is None
+    assert largest.keys is None
 
 
 def test_our_own_process_is_not_the_machine() -> None:
     """The portable reader reads both."""
-    assert set(MachineOnly(ScriptedReader([{"system": None, "process": None}])).read()) == {"system"}
+    assert set(Adapted(ScriptedReader([{"system": None, "process": None}]), without="process").read()) == {"system"}

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -27,7 +26,7 @@ from memwarden.contain.launcher import resolve as resolve_command
 from memwarden.errors import ActionFailed, RecordError, SettingsError
 from memwarden.faces import render
 from memwarden.faces.cli.live.batch_progress import BatchProgress
-from memwarden.faces.cli.staging import StagingDirectory
+from memwarden.guards.resources.managed import managed_temp_directory
 from memwarden.settings import resolve
 
 _PART = 1 << 16
@@ -67,7 +66,7 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], options: MapOption
     tally = Tally(inputs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals())
-        staging = stack.enter_context(StagingDirectory(_staging_parent(options.output_dir)))
+        staging = _staging(stack, options.output_dir)
         manifest = None
         if options.results is not None:
             manifest = stack.enter_context(Manifest(options.results, command, resume=options.resume))
@@ -92,7 +91,7 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], options: MapOption
             executor=executor,
             manifest=manifest,
             output=options.output_dir,
-            staging=staging.path,
+            staging=staging,
             kind=options.kind,
             reserve=options.reserve,
             size_of=_SIZES[options.size_of],
@@ -260,15 +259,15 @@ def _number(text: str) -> float | None:
 _SIZES: dict[str, Callable[[str], float | None]] = {"bytes": input_bytes, "number": _number, "none": lambda text: None}
 
 
-def _staging_parent(output: str | None) -> str:
-    """Return the folder for incomplete output."""
-    if output is None:
-        return tempfile.gettempdir()
+def _staging(stack: contextlib.ExitStack, output: str | None) -> str:
+    """Return a temporary folder for incomplete output, in the folder of the complete one."""
     try:
-        os.makedirs(output, exist_ok=True)
+        if output is not None:
+            os.makedirs(output, exist_ok=True)
+        return stack.enter_context(managed_temp_directory(prefix=".memwarden-map-", directory=output))
     except OSError as error:
-        raise RecordError(f"--output-dir {output}: {error.strerror or error}", path=output) from None
-    return output
+        where = "temporary folder" if output is None else f"--output-dir {output}"
+        raise RecordError(f"{where}: {error.strerror or error}; no output can be written", path=output or "") from None
 
 
 # --- output ---------------------------------------------------------------------------------------

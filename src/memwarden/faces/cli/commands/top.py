@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from memwarden.engine.warden import Warden
 from memwarden.faces import render
@@ -16,14 +16,12 @@ from memwarden.faces.cli.live.target import machine
 from memwarden.faces.cli.live.tui import Inbox, Output, Screen
 from memwarden.faces.cli.live.watch_state import shares
 from memwarden.model.events import Event, EventKind
-from memwarden.model.facts import ProcessMemory
+from memwarden.model.facts import ProcessKey, ProcessMemory, ShareMemory, TopProcesses
 from memwarden.model.sample import Sample
 from memwarden.model.serialize import to_json
 from memwarden.model.verdicts import Reading
 from memwarden.readers.command_lines import CommandLines
 from memwarden.settings import resolve
-
-T = TypeVar("T")
 
 INTERVAL = 1.0
 #: CPU budget of PSS in the live list, as a share of one core.
@@ -82,30 +80,18 @@ def listing(reading: Reading, rows: list[ProcessMemory], width: int, commands: C
 
 def _only(sample: Sample, rows: list[ProcessMemory]) -> Sample:
     """Return the sample with these processes only, in this order."""
-    top, facts = sample.top, sample.shares
-    if top is not None:
-        at = {key: number for number, key in enumerate(top.keys)}
-        order = [at[row.key] for row in rows]
-        top = top._replace(
-            keys=_pick(top.keys, order),
-            names=_pick(top.names, order),
-            rss=_pick(top.rss, order),
-            shared=_pick(top.shared, order),
-        )
-    if facts is not None:
-        listed = {row.key for row in rows}
-        order = [number for number, key in enumerate(facts.keys) if key in listed]
-        facts = facts._replace(
-            keys=_pick(facts.keys, order),
-            pss=_pick(facts.pss, order),
-            uss=_pick(facts.uss, order),
-            ages=_pick(facts.ages, order),
-        )
+    keys = [row.key for row in rows]
+    top = None if sample.top is None else sample.top._replace(**_columns(sample.top, keys))
+    facts = None if sample.shares is None else sample.shares._replace(**_columns(sample.shares, keys))
     return sample._replace(top=top, shares=facts)
 
 
-def _pick(column: tuple[T, ...], order: list[int]) -> tuple[T, ...]:
-    return tuple([column[number] for number in order]) if column else ()
+def _columns(facts: TopProcesses | ShareMemory, keys: list[ProcessKey]) -> dict[str, Any]:
+    """Return the columns of the facts with the rows of these keys."""
+    at = {key: number for number, key in enumerate(facts.keys)}
+    order = [at[key] for key in keys if key in at]
+    columns = ((name, column) for name, column in facts._asdict().items() if isinstance(column, tuple) and column)
+    return {name: tuple([column[number] for number in order]) for name, column in columns}
 
 
 def _once(most: int) -> Reading:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memwarden.errors import ReadError, SettingsError
-from memwarden.model.facts import ProcessKey, TopProcesses
+from memwarden.model.facts import ProcessKey
 from memwarden.protocols import Reader
 from memwarden.readers.factory import MAX_AGE
 from memwarden.readers.multi_tree import MultiTreeReader
@@ -57,52 +57,27 @@ class Following:
             self._reader = None
 
 
-class _Wrapper:
-    """Base of the readers that change another reader's facts."""
+class Adapted:
+    """Reader of another reader's facts, less those of ``without``; an error for a reason of ``gone`` is no gap."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.name, self._reader = reader.name, reader
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-class Largest(_Wrapper):
-    """Reader of the largest processes that keeps their keys for the PSS reader."""
-
-    _top: TopProcesses | None = None
-
-    def keys(self) -> tuple[ProcessKey, ...] | None:
-        return None if self._top is None else self._top.keys
+    def __init__(self, reader: Reader, *gone: str, without: str = "") -> None:
+        self.name, self._reader, self._without, self._gone = reader.name, reader, without, gone or ("gone",)
+        #: Keys of the largest processes in the last reading, for the PSS reader.
+        self.keys: tuple[ProcessKey, ...] | None = None
 
     def read(self) -> Mapping[str, Any]:
-        self._top = None
-        facts = self._reader.read()
-        self._top = facts["top"]
-        return facts
-
-
-class MachineOnly(_Wrapper):
-    """Reader of the machine, without the facts about our own process."""
-
-    def read(self) -> Mapping[str, Any]:
-        return {name: fact for name, fact in self._reader.read().items() if name != "process"}
-
-
-class WhileAlive(_Wrapper):
-    """Reader whose processes may all be gone: an error for one of the reasons ``gone`` is no gap."""
-
-    def __init__(self, reader: Reader, *gone: str) -> None:
-        super().__init__(reader)
-        self._gone = gone or ("gone",)
-
-    def read(self) -> Mapping[str, Any]:
+        self.keys = None
         try:
-            return self._reader.read()
+            facts = self._reader.read()
         except ReadError as error:
             if error.why not in self._gone:
                 raise
             return {}
+        self.keys = facts["top"].keys if "top" in facts else None
+        return {name: fact for name, fact in facts.items() if name != self._without}
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class Target:
@@ -117,15 +92,15 @@ def machine(top: int = TOP, budget: float = SHARES_BUDGET, longest: float = 0.1)
     if sys.platform != "linux":
         from memwarden.readers.portable import PortableMachine, PortableReader
 
-        return Target([MachineOnly(PortableReader()), PortableMachine(top)])
+        return Target([Adapted(PortableReader(), without="process"), PortableMachine(top)])
     from memwarden.readers.linux.cgroup import CgroupReader
     from memwarden.readers.linux.machine import MachineReader
     from memwarden.readers.linux.meminfo import MeminfoReader
     from memwarden.readers.linux.psi import PsiReader
     from memwarden.readers.linux.pss import PssReader
 
-    largest = Largest(MachineReader(top))
-    shares = WhileAlive(PssReader(largest.keys, budget=budget, longest=longest))
+    largest = Adapted(MachineReader(top))
+    shares = Adapted(PssReader(lambda: largest.keys, budget=budget, longest=longest))
     return Target([MeminfoReader(), CgroupReader(max_age=MAX_AGE), PsiReader(), largest, shares])
 
 
@@ -168,7 +143,7 @@ def _of(trees: MultiTreeReader, *, ends: bool) -> Target:
         ),
         Following("cgroup", lambda pid: CgroupReader(pid, max_age=MAX_AGE), first),
         Following("psi", lambda pid: PsiReader(pid), first),
-        WhileAlive(PssReader(lambda: trees.tree, budget=SHARES_BUDGET)),
+        Adapted(PssReader(lambda: trees.tree, budget=SHARES_BUDGET)),
     ]
     return Target(readers, trees, ends=ends)
 

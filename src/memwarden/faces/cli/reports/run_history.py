@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memwarden.contain.own_cgroup import PARENT
-from memwarden.faces.cli.live.target import WhileAlive
+from memwarden.faces.cli.live.target import Adapted
 from memwarden.model.events import Event, EventKind
 from memwarden.model.exits import Evidence
 from memwarden.model.facts import ProcessMemory, TreeMemory
@@ -18,7 +18,7 @@ from memwarden.protocols import Reader
 _POINTS = 240
 
 
-class Groups(WhileAlive):
+class Groups(Adapted):
     """Reader of the control groups of a command, while it runs.
 
     ``limit`` is the requested limit if our group is of version 2: there ``memory.max`` is higher by the parting
@@ -37,7 +37,7 @@ class Groups(WhileAlive):
         return {**facts, "cgroups": (groups[0]._replace(limit=self._limit.bytes), *groups[1:])}
 
 
-class RunHistory(WhileAlive):
+class RunHistory(Adapted):
     """Reads the tree through ``reader`` at every sample (not only the recorded ones), and keeps a summary.
 
     It is one of the warden's readers, and subscribes to its events.

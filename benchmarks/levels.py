@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from memwarden.assess.pressure import bare_level, levels
+from memwarden.assess import hysteresis
+from memwarden.assess.pressure import bare_level
 
 FIGURES = Path(".cache/benchmarks/levels.json")
 DEVELOPMENT, EVALUATION = (*range(1, 17), *range(7001, 7017)), tuple(range(9001, 9033))
@@ -220,7 +221,7 @@ RULES: dict[str, Callable[[], Rule]] = {
     "hysteresis, 3 points": Hysteresis,
     "EWMA, 10 s": Ewma,
     "up at once, down after 300 s": DownAfter,
-    "memwarden": levels,
+    "memwarden": hysteresis.Hysteresis,
 }
 
 
@@ -315,7 +316,7 @@ def interval(families: dict[str, list[Count]], figure: Callable[[Count], float])
 def cost() -> float:
     """Microseconds of CPU that one reading takes, near an edge, where most is to be done."""
     read = series("edge", 1).read
-    rule = levels()
+    rule = hysteresis.Hysteresis()
     started = time.process_time()
     for second, percent in enumerate(read):
         rule.update(float(second), percent)

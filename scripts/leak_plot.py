@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from memwarden.admission.batch import figure as plot
-from memwarden.assess.leak import detector
+from memwarden.assess.leak import LeakDetector
 
 READINGS, STEP, LIMIT = 1000, 30.0, 1000.0
 SEEN_UP_TO = 800
@@ -23,7 +23,7 @@ def series() -> list[float]:
 
 def main() -> None:
     values = series()
-    found, marks, stage, left = detector(), [], 0, None
+    found, marks, stage, left = LeakDetector(), [], 0, None
     for i, value in enumerate(values[:SEEN_UP_TO]):
         now, left = found.update(i * STEP, value, LIMIT)
         if now != stage:

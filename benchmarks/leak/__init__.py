@@ -17,7 +17,7 @@ from benchmarks.leak.baselines import BASELINES
 from benchmarks.leak.families import APART, DEVELOPMENT, EVALUATION, WATCHED, Series, series
 from benchmarks.leak.recorded import recordings
 from benchmarks.leak.scoring import Table, score
-from memwarden.assess.leak import detector
+from memwarden.assess.leak import LeakDetector
 
 COUNT, COUNT_APART = 20, 15
 FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures" / "leak"
@@ -61,7 +61,7 @@ def _cost(all_series: list[Series]) -> tuple[float, float]:
     for _ in range(5):
         begin, count = time.thread_time(), 0
         for each in all_series:
-            found = detector()
+            found = LeakDetector()
             update = found.update
             for t, value, limit in zip(each.times, each.values, each.limits, strict=True):
                 update(t, value, limit)
@@ -94,8 +94,8 @@ def main(seed: int = EVALUATION, baselines: bool = True) -> bool:
     hours = sum(each.hours for each in watched)
     print(f"{len(watched)} series of {len(WATCHED)} families, {hours:.0f} h, seeds from {seed} on; 95 % intervals\n")
     print(f"{'':28}", *(f"{each:>22}" for each in head))
-    first, second = score(detector, watched)
-    inside = score(detector, watched, inside=True)[1]
+    first, second = score(LeakDetector, watched)
+    inside = score(LeakDetector, watched, inside=True)[1]
     _row("suspected", first, head, intervals=True)
     _row("confirmed", second, head, intervals=True)
     _row("confirmed, seen from inside", inside, head, intervals=True)
@@ -104,7 +104,7 @@ def main(seed: int = EVALUATION, baselines: bool = True) -> bool:
         for name, make in BASELINES.items():
             _row(name, score(make, watched)[0], head)
     for name, others in (("shapes set apart", apart), ("own recordings", list(recordings(FIXTURES)))):
-        made = score(detector, others)
+        made = score(LeakDetector, others)
         _row(f"{name}: suspected", made[0], head)
         _row(f"{name}: confirmed", made[1], head)
         if name == "own recordings":

@@ -5,7 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memwarden.assess.leak import detector
+from memwarden.assess.leak import LeakDetector
 from memwarden.assess.trend import DECREASING, INCREASING, STABLE, TrendDetector
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
@@ -27,7 +27,7 @@ def course(made: list[tuple[int, int]]) -> list[int]:
 @given(calls)
 def test_no_float_breaks_it(made: list[tuple[float, float | None, float | None]]) -> None:
     """Whatever is read at whatever time: a stage, and an ordered range of seconds or none."""
-    found, trend = detector(), TrendDetector()
+    found, trend = LeakDetector(), TrendDetector()
     for t, value, limit in made:
         stage, left = found.update(t, value, limit)
         assert stage in (0, 1, 2)
@@ -42,7 +42,7 @@ def test_no_float_breaks_it(made: list[tuple[float, float | None, float | None]]
 @given(st.lists(st.tuples(st.floats(1e-300, 1e300), st.integers(1, 40)), max_size=60), st.floats(1e-300, 1e300))
 def test_no_scale_breaks_it(made: list[tuple[float, int]], limit: float) -> None:
     """Runs of equal readings of any size, under any limit."""
-    found, now = detector(), 0.0
+    found, now = LeakDetector(), 0.0
     for value, count in made:
         for k in range(count):
             now += 1
@@ -54,7 +54,7 @@ def test_no_scale_breaks_it(made: list[tuple[float, int]], limit: float) -> None
 @given(runs, st.sampled_from([0.25, 4.0, 1024.0]))
 def test_the_unit_does_not_matter(made: list[tuple[int, int]], factor: float) -> None:
     """All is a share of the headroom: the same series in other units, and in other time, gets the same verdicts."""
-    plain, other = detector(), detector()
+    plain, other = LeakDetector(), LeakDetector()
     for i, value in enumerate(course(made)):
         stage, left = plain.update(float(i), float(value), 2048.0)
         again, later = other.update(4.0 * i, value * factor, 2048.0 * factor)
@@ -68,7 +68,7 @@ def test_the_unit_does_not_matter(made: list[tuple[int, int]], factor: float) ->
 @given(runs, st.integers(0, 4096))
 def test_only_the_headroom_counts(made: list[tuple[int, int]], more: int) -> None:
     """The same course on a higher level under a limit that is higher by as much gets the same verdicts."""
-    plain, other = detector(), detector()
+    plain, other = LeakDetector(), LeakDetector()
     for i, value in enumerate(course(made)):
         assert plain.update(float(i), float(value), 2048.0)[0] == other.update(float(i), value + more, 2048.0 + more)[0]
 
@@ -77,7 +77,7 @@ def test_only_the_headroom_counts(made: list[tuple[int, int]], more: int) -> Non
 @given(runs)
 def test_the_same_readings_give_the_same_verdicts(made: list[tuple[int, int]]) -> None:
     """At any time of day: a recording can be judged again."""
-    plain, other = detector(), detector()
+    plain, other = LeakDetector(), LeakDetector()
     for i, value in enumerate(course(made)):
         now = plain.update(float(i), float(value), 2048.0)
         assert other.update(1024.0 * 1024 + i, float(value), 2048.0) == now
@@ -88,6 +88,6 @@ def test_the_same_readings_give_the_same_verdicts(made: list[tuple[int, int]]) -
 @given(runs)
 def test_what_never_rises_is_never_held_to_leak(made: list[tuple[int, int]]) -> None:
     """A course that only falls or stands has no leak, and no time left."""
-    found = detector()
+    found = LeakDetector()
     for i, value in enumerate(course([(count, -abs(change)) for count, change in made])):
         assert found.update(float(i), float(value), 2048.0) == (0, None)

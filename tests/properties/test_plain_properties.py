@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memwarden.errors import SettingsError
-from memwarden.model.serialize import from_dict, iso, to_dict, types_by_name
+from memwarden.model.serialize import TYPES, from_dict, iso, to_dict
 
 #: From 1970 to 2100.
 walls = st.floats(0, 4_102_444_800, allow_nan=False)
@@ -31,7 +31,7 @@ def strategy(hint: Any, field: str = "") -> st.SearchStrategy[Any]:
     if field == "wall":
         return walls
     if hint is Any:
-        return st.none() | st.sampled_from(sorted(types_by_name())).flatmap(lambda name: of_type(types_by_name()[name]))
+        return st.none() | st.sampled_from(sorted(TYPES)).flatmap(lambda name: of_type(TYPES[name]))
     if origin in (types.UnionType, typing.Union):
         (inner,) = (each for each in args if each is not type(None))
         return st.none() | strategy(inner)
@@ -67,11 +67,11 @@ def rounded(value: Any) -> Any:
     return type(value)(**made)
 
 
-@pytest.mark.parametrize("name", sorted(types_by_name()))
+@pytest.mark.parametrize("name", sorted(TYPES))
 @given(st.data())
 def test_every_type_survives_json(name: str, data: st.DataObject) -> None:
     """Any value of it, through the text of a line, with the wall clock to the microsecond."""
-    value = data.draw(of_type(types_by_name()[name]))
+    value = data.draw(of_type(TYPES[name]))
     text = json.dumps(to_dict(value), allow_nan=False, ensure_ascii=False)
     assert "\n" not in text
     assert from_dict(json.loads(text)) == rounded(value)
@@ -87,7 +87,7 @@ def test_a_time_is_exact_to_the_microsecond(wall: float) -> None:
 
 KEYS = ("time", "value", "system", "process", "gaps", "kind", "bytes", "level", "cgroups", "key")
 near_records = st.fixed_dictionaries(
-    {"schema": st.just(1) | plain_values, "type": st.sampled_from(sorted(types_by_name())) | plain_values},
+    {"schema": st.just(1) | plain_values, "type": st.sampled_from(sorted(TYPES)) | plain_values},
     optional=dict.fromkeys(KEYS, plain_values),
 )
 
@@ -99,4 +99,4 @@ def test_any_json_is_a_value_or_a_settings_error(plain: Any) -> None:
         value = from_dict(plain)
     except SettingsError:
         return
-    assert type(value) in types_by_name().values()
+    assert type(value) in TYPES.values()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from memwarden.assess.leak import LeakDetector, Left, detector
+from memwarden.assess.leak import LeakDetector, Left
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "leak"
 
@@ -32,7 +32,7 @@ def watched(
     values: Sequence[float | None], limit: float | None = 1000.0, step: float = 10.0, found: LeakDetector | None = None
 ) -> list[Verdict]:
     """One detector over evenly spaced readings."""
-    found = detector() if found is None else found
+    found = LeakDetector() if found is None else found
     return [Verdict(*found.update(i * step, value, limit)) for i, value in enumerate(values)]
 
 

@@ -20,8 +20,6 @@ TRUST = 10.0
 MEMORY, STALE = 0.05, 0.35
 #: No forecast is shorter than this share of the segment: the last reading may be that old.
 SHORTEST = 0.02
-#: Factor on the quantiles of the development series, for series unlike them.
-SLACK = 1.0
 
 
 class Forecaster:
@@ -66,8 +64,8 @@ class Forecaster:
         near = max(0.0, 0.5 - self._mid / self._span)
         low = 0.02 + 0.9 / self._steps + 2.1 * bend
         high = 0.02 + 0.8 / self._steps + 0.85 * sqrt(self._spread) + 1.4 * bend + 3.0 * near
-        self._wide_low = exp(-min(SLACK * low, 2.0))
-        self._wide_high = exp(min(SLACK * high, 2.0))
+        self._wide_low = exp(-min(low, 2.0))
+        self._wide_high = exp(min(high, 2.0))
 
     def left(self, now: float) -> tuple[float, float, float] | None:
         """Return the seconds left (low, mid, high); None where nothing rises, or not for long enough."""

@@ -244,13 +244,3 @@ class Hysteresis:
         self._mean += (share - self._mean) * weight
         self._last = share
         return self.level
-
-
-def levels() -> Hysteresis:
-    """Return the levels of the used share of a limit."""
-    return Hysteresis(USED)
-
-
-def stall_levels() -> Hysteresis:
-    """Return the levels of the time in which all tasks wait for memory (PSI ``full``)."""
-    return Hysteresis(STALLED)

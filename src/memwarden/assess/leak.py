@@ -188,7 +188,7 @@ class LeakDetector:
 
     @property
     def forecast(self) -> Forecast | None:
-        """Seconds to the limit at this rate; None where nothing rising_segments."""
+        """Seconds to the limit at this rate; None where nothing rises."""
         left = self._forecaster.left(self._now)
         return None if left is None else Forecast(*left, COVERAGE)
 
@@ -303,8 +303,3 @@ def _reach(segment: Segment) -> float:
     # The last two thirds count, too, where they slow down less: a power of time does, a filling cache does not.
     late = 0.0 if middle <= 0 else inf if last >= middle else last * last / (middle - last)
     return segment.size * max(reach, min(late, 2 * reach))
-
-
-def detector() -> LeakDetector:
-    """Return a new detector, the same that the engine uses."""
-    return LeakDetector()

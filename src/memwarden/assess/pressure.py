@@ -9,22 +9,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from memwarden.assess.hysteresis import USED, levels, stall_levels
+from memwarden.assess.hysteresis import STALLED, USED, Hysteresis
 from memwarden.model.facts import PsiStats
 from memwarden.model.limits import Constraint, Limit
 from memwarden.model.sample import Sample
 from memwarden.model.verdicts import Assessment, PressureLevel
-
-__all__ = [
-    "AT_ONCE_ABOVE",
-    "CRITICAL_ABOVE",
-    "HIGH_AT",
-    "MODERATE_AT",
-    "PressureDetector",
-    "bare_level",
-    "constraints",
-    "levels",
-]
 
 MODERATE_AT, HIGH_AT, CRITICAL_ABOVE, AT_ONCE_ABOVE, *_ = USED
 _LEVELS = tuple(PressureLevel)
@@ -66,7 +55,7 @@ class PressureDetector:
     """Judges samples in order. Time is the sample's own, so the same samples give the same verdicts."""
 
     def __init__(self) -> None:
-        self._levels = levels()
+        self._levels = Hysteresis(USED)
         self._stalls = _Stalls()
         self._level = PressureLevel.LOW
         self._since = 0.0
@@ -90,7 +79,7 @@ class _Stalls:
     """Level of the time in which all tasks wait for memory, or some where the kernel does not count all."""
 
     def __init__(self) -> None:
-        self._levels = stall_levels()
+        self._levels = Hysteresis(STALLED)
         self._source = ""
         self._then = self._waited = 0.0
 

@@ -21,17 +21,11 @@ MERGE_SECONDS = 0.01
 LONGEST_SECONDS = 86400.0
 
 
-class Waker:
-    """Like :class:`threading.Event`, for one waiter: a wait is one system call and allocates nothing.
-
-    (An event's wait makes a lock, takes two and runs three Python frames: at a hundred samples a second a tenth of the
-    cost of a sample.)
-    """
+class Waker(threading.Event):
+    """An event, for one waiter, that the kernel can end the wait for, too: by a poll of descriptors."""
 
     def __init__(self) -> None:
-        self._set = False
-        self._closed = threading.Lock()  # open: it was set, and not waited for since
-        self._closed.acquire()
+        super().__init__()
         #: Whether the kernel ended the last wait.
         self.woken = False
         self._wakeups: dict[int, Wakeup] = {}
@@ -42,11 +36,7 @@ class Waker:
 
     def set(self) -> None:
         """End the wait, and each further one until it is cleared."""
-        self._set = True
-        try:
-            self._closed.release()
-        except RuntimeError:
-            pass  # it is set already
+        super().set()
         if sys.platform == "linux" and self._event >= 0:
             with self._writing:
                 if self._event >= 0:
@@ -54,28 +44,21 @@ class Waker:
 
     def clear(self) -> None:
         """Clear it; for the waiting thread."""
-        self._set = False
-        self._closed.acquire(blocking=False)
+        super().clear()
         if sys.platform == "linux" and self._event >= 0:
             try:
                 os.eventfd_read(self._event)
             except BlockingIOError:
                 pass
 
-    def is_set(self) -> bool:
-        """True while it is set."""
-        return self._set
-
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float = LONGEST_SECONDS) -> bool:  # type: ignore[override]
         """Wait for it, or for the kernel, ``timeout`` seconds at most; returns whether it is set."""
         self.woken = False
-        if self._set:
-            return True
-        if self._poll is None:
-            return self._wait_for_set(min(timeout, threading.TIMEOUT_MAX))
+        if self._poll is None or self.is_set():
+            return super().wait(min(timeout, threading.TIMEOUT_MAX))
         pause = self._woken_at + MERGE_SECONDS - monotonic()
         if pause > 0:
-            if self._wait_for_set(min(timeout, pause)):
+            if super().wait(min(timeout, pause)):
                 return True
             timeout -= pause
         while timeout > 0 and not self.woken:
@@ -83,10 +66,6 @@ class Waker:
                 return True
             timeout -= LONGEST_SECONDS
         return False
-
-    def _wait_for_set(self, timeout: float) -> bool:
-        # One set while another is cleared leaves the lock open, and counts, too.
-        return self._closed.acquire(timeout=timeout) or self._set
 
     def _wait_for_kernel(self, timeout: float) -> bool:
         is_set = False
@@ -100,7 +79,7 @@ class Waker:
                 self._poll.unregister(fd)
                 del self._wakeups[fd]
                 wakeup.close()
-        return is_set or self._set
+        return is_set or self.is_set()
 
     # --- the kernel ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ but not a newer *schema*.
 from __future__ import annotations
 
 import math
-import time
 import types
 import typing
 from collections.abc import Callable
@@ -19,40 +18,18 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from memwarden.errors import SettingsError
-from memwarden.model import events, facts, limits, sample, verdicts
+from memwarden.model import decisions, events, exits, facts, limits, sample, verdicts
 
 SCHEMA = 1
 
-_BYTES = frozenset(
-    [
-        "total",
-        "available",
-        "free",
-        "cached",
-        "swap_total",
-        "swap_free",
-        "rss",
-        "vms",
-        "vms_limit",
-        "anon",
-        "shared",
-        "swap",
-        "peak",
-        "usage",
-        "limit",
-        "reclaimable",
-        "swap_limit",
-        "used",
-        "pss",
-        "uss",
-        "base",
-        "floor",
-        "retained",
-    ]
-)
+_BYTES = frozenset((
+    "total", "available", "free", "cached", "swap_total", "swap_free", "rss", "vms", "vms_limit", "anon", "shared",
+    "swap", "peak", "usage", "limit", "reclaimable", "swap_limit", "used", "pss", "uss", "base", "floor", "retained",
+))  # fmt: skip
 _SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited", "lasted", "low", "mid", "high"))
 
-_TYPES: dict[str, type] = {
+#: The types that can be written, by the name they are written under.
+TYPES: dict[str, type] = {
     "reading": verdicts.Reading,
     "sample": sample.Sample,
     "assessment": verdicts.Assessment,
@@ -72,62 +49,24 @@ _TYPES: dict[str, type] = {
     "directory": facts.DirectoryUsage,
     "program": facts.ProgramMemory,
     "limit": limits.Limit,
+    "decision": decisions.Decision,
+    "outcome": decisions.Outcome,
+    "clearing": decisions.Clearing,
+    "exit": exits.ExitReport,
 }
-#: Where further types are, of what a plain watch never makes.
-_RARE = ("memwarden.model.decisions", "memwarden.model.exits")
-_NAMES: dict[type, str] = {cls: name for name, cls in _TYPES.items()}
-
-
-@cache
-def types_by_name() -> dict[str, type]:
-    """The types that can be written, by the name they are written under."""
-    from memwarden.model import decisions, exits
-
-    rare = {
-        "decision": decisions.Decision,
-        "outcome": decisions.Outcome,
-        "clearing": decisions.Clearing,
-        "exit": exits.ExitReport,
-    }
-    _NAMES.update({cls: name for name, cls in rare.items()})
-    return {**_TYPES, **rare}
-
-
-def name_of(cls: type) -> str | None:
-    """The name that a type is written under; None where it has none."""
-    found = _NAMES.get(cls)
-    if found is None and cls.__module__ in _RARE:
-        types_by_name()
-        found = _NAMES.get(cls)
-    return found
-
-
-_second: tuple[float, object, str, str] = (math.nan, None, "", "")
+_NAMES: dict[type, str] = {cls: name for name, cls in TYPES.items()}
 
 
 def iso(wall: float) -> str:
     """Seconds since the epoch as ISO 8601 local time with microseconds and the offset of that moment."""
-    global _second
-    known, zone, start, offset = _second
-    fraction, second = math.modf(wall)
-    microseconds = round(fraction * 1e6)
-    if not 0 <= microseconds < 1_000_000:  # rounded up into the next second, or before 1970
-        second += microseconds // 1_000_000
-        microseconds %= 1_000_000
-    if second != known or zone is not time.tzname:  # all moments of a second share this; time.tzset makes new names
-        local = time.localtime(second)
-        minutes, seconds = divmod(abs(local.tm_gmtoff), 60)
-        offset = f"{'-' if local.tm_gmtoff < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
-        if seconds:
-            offset += f":{seconds:02}"
-        start = f"{local.tm_year:04}-{time.strftime('%m-%dT%H:%M:%S', local)}"
-        _second = second, time.tzname, start, offset
-    return f"{start}.{microseconds:06d}{offset}"
+    from datetime import datetime  # a millisecond, which a watch without a record does not pay
+
+    return datetime.fromtimestamp(wall).astimezone().isoformat(timespec="microseconds")
 
 
 def to_dict(value: Any) -> dict[str, Any]:
     """Return one of :data:`TYPES` as a dict that JSON can hold."""
-    return _add_fields({"schema": SCHEMA, "type": name_of(type(value))}, value)
+    return _add_fields({"schema": SCHEMA, "type": _NAMES.get(type(value))}, value)
 
 
 def from_dict(plain: Any) -> Any:
@@ -139,29 +78,22 @@ def from_dict(plain: Any) -> Any:
         raise SettingsError("record: it names no schema")
     if schema > SCHEMA:
         raise SettingsError(f"record: schema {schema!r} is newer than this memwarden reads ({SCHEMA}); upgrade it")
-    if not isinstance(name, str) or name not in types_by_name():
+    if not isinstance(name, str) or name not in TYPES:
         raise SettingsError(f"record: type {name!r} is not known")
     try:
-        return _read(types_by_name()[name], plain)
+        return _read(TYPES[name], plain)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SettingsError(f"record: a {name} that cannot be read: {error!r}") from error
 
 
-def key_of(field: str, value: Any) -> str:
-    """The name that a field is written under: with its unit. ``value`` is one of its values, or their type."""
-    if field == "wall":
-        return "time"
-    if field in _SECONDS and field != "seconds":
-        return field + "_seconds"
-    if field in _BYTES and not hasattr(value, "_fields"):  # a limit in bytes, or a Limit
-        return field + "_bytes"
-    return field
-
-
 @cache
 def _keys(cls: Any) -> tuple[tuple[str, str], ...]:
-    """The key of each field of a type: for a plain value, and for one of our types."""
-    return tuple((key_of(field, 0), key_of(field, cls)) for field in cls._fields)
+    """The key of each field of a type, with its unit: for a plain value, and for one of our types (a Limit)."""
+    found = []
+    for field in cls._fields:
+        key = "time" if field == "wall" else field + "_seconds" if field in _SECONDS else field
+        found.append((field + "_bytes" if field in _BYTES else key, key))
+    return tuple(found)
 
 
 def _add_fields(plain: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -189,7 +121,7 @@ def _write(item: Any) -> Any:
         return item
     if hasattr(item, "_fields"):
         # The name lets a field of any type (an event's value) be read back.
-        name = name_of(type(item))
+        name = _NAMES.get(type(item))
         return _add_fields({"type": name} if name else {}, item)
     if isinstance(item, tuple | list):
         return [_write(each) for each in item]
@@ -210,18 +142,14 @@ def to_json(value: Any) -> str:
     return _encode()(to_dict(value))
 
 
-@cache
-def fields_of(cls: Any) -> dict[str, Any]:
-    """The fields of a type and the type of each, in order."""
-    hints = get_type_hints(cls)
-    return {name: hints[name] for name in cls._fields}
+_fields_of = cache(get_type_hints)
 
 
 def _read(hint: Any, plain: Any) -> Any:
     origin = get_origin(hint)
     if hint is Any:
-        named = isinstance(plain, dict) and plain.get("type") in types_by_name()
-        return _read(types_by_name()[plain["type"]], plain) if named else plain
+        named = isinstance(plain, dict) and plain.get("type") in TYPES
+        return _read(TYPES[plain["type"]], plain) if named else plain
     if origin in (types.UnionType, Union):
         if plain is None:
             return None
@@ -235,7 +163,7 @@ def _read(hint: Any, plain: Any) -> Any:
     if issubclass(hint, Enum):
         return hint(plain)
     made = {}
-    for field, each in fields_of(hint).items():
+    for field, each in _fields_of(hint).items():
         for key in (field, field + "_bytes", field + "_seconds"):
             if key in plain:
                 made[field] = _read(each, plain[key])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from memwarden.assess.leak import LeakDetector, detector
+from memwarden.assess.leak import LeakDetector
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import LeakStage
 from support.leaks import Recording, cache, leaking, noisy, recordings, sawtooth, warmup, watched
@@ -95,7 +95,7 @@ def test_a_leak_of_each_task_is_found_though_it_rests_in_between() -> None:
 
 def test_a_verdict_ends_when_growth_is_freed() -> None:
     """The minimum has come down by half of its growth."""
-    found = detector()
+    found = LeakDetector()
     values = [leaking(i) for i in range(900)] + [150.0] * 200
     verdicts = watched(values, found=found)
     assert verdicts[890].stage == 2
@@ -105,7 +105,7 @@ def test_a_verdict_ends_when_growth_is_freed() -> None:
 
 def test_a_verdict_ends_when_growth_stops() -> None:
     """After twice as long as it lasted, and the reason shows that it stopped."""
-    found = detector()
+    found = LeakDetector()
     verdicts = watched([leaking(min(i, 900)) for i in range(3000)], found=found)
     assert verdicts[890].stage == 2
     assert verdicts[-1].stage == 0
@@ -114,7 +114,7 @@ def test_a_verdict_ends_when_growth_stops() -> None:
 
 def test_the_reason_can_be_checked_on_a_plot() -> None:
     """It names from where to where the minimum rose, for how long, in how many steps, and the share of the headroom."""
-    found = detector()
+    found = LeakDetector()
     watched([float(leaking(i)) for i in range(900)], found=found)
     verdict = found.verdict
     assert verdict.stage is LeakStage.CONFIRMED
@@ -128,7 +128,7 @@ def test_the_reason_can_be_checked_on_a_plot() -> None:
 
 def test_without_a_rise_there_is_a_reason_too() -> None:
     """And no figures are made up."""
-    found = detector()
+    found = LeakDetector()
     watched([100.0] * 50, found=found)
     verdict = found.verdict
     assert (verdict.stage, verdict.base, verdict.floor, verdict.lasted) == (LeakStage.NONE, None, None, None)
@@ -139,7 +139,7 @@ def test_without_a_rise_there_is_a_reason_too() -> None:
 def test_the_clock_may_be_set(clock: str) -> None:
     """An hour back, a day ahead, or samples that are anything but even: a flat series stays flat, a leak is found."""
     for shape, expected in ((lambda i: 100.0, 0), (leaking, 2)):
-        found, worst, last = detector(), 0, 0
+        found, worst, last = LeakDetector(), 0, 0
         for i, value in enumerate(noisy(shape, 1000, noise=2)):
             t = 10.0 * i
             if clock == "back" and i > 450:
@@ -155,7 +155,7 @@ def test_the_clock_may_be_set(clock: str) -> None:
 
 def test_what_could_not_be_read_is_passed_over() -> None:
     """None, NaN and infinity change nothing: the same verdicts as without those samples."""
-    plain, holed = detector(), detector()
+    plain, holed = LeakDetector(), LeakDetector()
     for i in range(900):
         now = plain.update(10.0 * i, float(leaking(i)), 1000.0)
         for nothing in (None, math.nan, math.inf, -math.inf):
@@ -174,7 +174,7 @@ def test_another_process_starts_afresh_but_a_known_leak_is_known_again_sooner() 
         values = [100.0 + i for i in range(800)]
         return first([type(verdicts)(*verdicts) for verdicts in watched(values, found=found)], 1) or 999
 
-    assert grown(detector(), known=True) < grown(detector(), known=False)
+    assert grown(LeakDetector(), known=True) < grown(LeakDetector(), known=False)
 
 
 def test_a_higher_limit_is_more_headroom() -> None:
@@ -186,7 +186,7 @@ def test_a_higher_limit_is_more_headroom() -> None:
 
 def test_a_lower_limit_makes_no_leak_of_a_flat_series() -> None:
     """The limit falls to just above what is in use."""
-    found = detector()
+    found = LeakDetector()
     values = noisy(lambda i: 100.0, 1000, noise=1)
     stages = {found.update(10.0 * i, v, 1000.0 if i < 500 else 115.0)[0] for i, v in enumerate(values)}
     assert stages == {0}
@@ -218,7 +218,7 @@ def test_a_flat_series_has_no_time_left() -> None:
 
 def test_a_cache_that_is_known_to_be_bounded_is_not_suspected() -> None:
     """Evidence from inside acquits: it fills, and what is still to come fits."""
-    found, stages = detector(), set()
+    found, stages = LeakDetector(), set()
     for i, value in enumerate(noisy(cache, 1500)):
         found.evidence(caches=[(min(300, max(0, i - 300)), 300)])
         stages.add(found.update(10.0 * i, value, 1000.0)[0])
@@ -227,7 +227,7 @@ def test_a_cache_that_is_known_to_be_bounded_is_not_suspected() -> None:
 
 def test_evidence_from_inside_confirms_early() -> None:
     """No cache filled, nothing in flight, garbage collected: confirmed before its size would do, with the reason."""
-    found, when = detector(), None
+    found, when = LeakDetector(), None
     for i in range(900):
         found.evidence(caches=[(50, 300)], active=i % 3, collections=i // 20, calls=4 * i, retained_mib=leaking(i) - 50)
         stage, _ = found.update(10.0 * i, float(leaking(i)), 1000.0)
@@ -249,7 +249,7 @@ def test_evidence_from_inside_confirms_early() -> None:
 )
 def test_evidence_from_inside_acquits(known: Callable[[int], dict[str, int]]) -> None:
     """A rise that one job explains, or that no full collection has seen yet, is not held against the process."""
-    found, stages = detector(), set()
+    found, stages = LeakDetector(), set()
     for i in range(800):
         found.evidence(**known(i))
         stages.add(found.update(10.0 * i, float(leaking(i)), 1000.0)[0])
@@ -260,7 +260,7 @@ def test_fragments_are_not_confirmed_early_as_python_objects() -> None:
     """Where Python's objects do not grow with the rolling minimum, evidence from inside does not hasten the verdict."""
 
     def when(grows: bool) -> int:
-        found = detector()
+        found = LeakDetector()
         for i in range(1000):
             found.evidence(caches=[], retained_mib=leaking(i) if grows else 50.0)
             if found.update(10.0 * i, float(leaking(i)), 1000.0)[0] == 2:
@@ -272,7 +272,7 @@ def test_fragments_are_not_confirmed_early_as_python_objects() -> None:
 
 def test_it_stays_small() -> None:
     """After hundreds of thousands of readings, with evidence for each, it holds less than 20 kB."""
-    found = detector()
+    found = LeakDetector()
     for i in range(200_000):
         found.evidence(caches=[(i, 1e6), (i, None)], active=i % 2, collections=i, calls=i, retained_mib=float(i))
         found.update(float(i), 100 + i / 200 + i % 7, 10_000.0)
@@ -284,7 +284,7 @@ def test_it_stays_small() -> None:
 def test_no_healthy_recording_is_confirmed(recording: Recording, every: float) -> None:
     """Real processes that do not leak, under a limit of twice what they need."""
     seen = recording.at(every)
-    found, limit = detector(), 2 * max(seen.values)
+    found, limit = LeakDetector(), 2 * max(seen.values)
     assert 2 not in {found.update(t, value, limit)[0] for t, value in zip(seen.times, seen.values, strict=True)}
 
 
@@ -294,7 +294,7 @@ def test_no_healthy_recording_is_confirmed(recording: Recording, every: float) -
 )
 def test_every_recorded_leak_is_confirmed_before_its_memory_is_exhausted(recording: Recording) -> None:
     """Real processes that leak, under a limit that they reach: confirmed after the leak began, and in time."""
-    found = detector()
+    found = LeakDetector()
     limit = max(recording.values[: int(0.95 * len(recording.values))])
     end = recording.values.index(limit)
     confirmed = [

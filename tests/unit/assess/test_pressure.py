@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memwarden.assess import pressure
+from memwarden.assess.hysteresis import Hysteresis
 from memwarden.assess.pressure import PressureDetector, bare_level, constraints
 from memwarden.model.facts import CgroupMemory, ProcessKey, ProcessMemory, PsiLine, PsiStats, SystemMemory
 from memwarden.model.limits import Limit
@@ -219,7 +219,7 @@ def test_a_mean_over_the_edge_enters_however_noisy() -> None:
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_number_harms_nothing(odd: float) -> None:
     """Neither as a time nor as a figure: afterwards everything goes on as before."""
-    judge = pressure.levels()
+    judge = Hysteresis()
     assert [judge.update(now, 75.0) for now in range(5)] == [1] * 5
     judge.update(5.0, odd)
     judge.update(odd, 75.0)
@@ -230,7 +230,7 @@ def test_what_is_no_number_harms_nothing(odd: float) -> None:
 
 def test_time_that_steps_back_stands_still() -> None:
     """The wait neither ends nor lasts for ever; time that jumps on counts."""
-    judge = pressure.levels()
+    judge = Hysteresis()
     judge.update(1000.0, 75.0)
     assert [judge.update(now, 10.0) for now in (1001.0, 5.0, 20.0, 34.0)] == [1, 1, 1, 1]
     assert judge.update(36.0, 10.0) == 0
@@ -238,8 +238,8 @@ def test_time_that_steps_back_stands_still() -> None:
 
 
 def test_the_engine_uses_the_very_same_levels() -> None:
-    """What the judge of samples shows is what ``levels()`` shows of their share."""
-    chance, judge, detector = random.Random(9), pressure.levels(), PressureDetector()
+    """What the judge of samples shows is what ``Hysteresis`` shows of their share."""
+    chance, judge, detector = random.Random(9), Hysteresis(), PressureDetector()
     for now in range(3000):
         used = round(min(1000.0, max(0.0, 780 + 130 * math.sin(now / 90) + chance.gauss(0, 15))))
         assert detector.assess(at(used, now)).level.rank == judge.update(now, used / 10)

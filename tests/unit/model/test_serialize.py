@@ -9,7 +9,7 @@ import pytest
 
 from memwarden.errors import SettingsError
 from memwarden.model.events import Event, EventKind
-from memwarden.model.serialize import SCHEMA, from_dict, iso, to_dict, types_by_name
+from memwarden.model.serialize import SCHEMA, TYPES, from_dict, iso, to_dict
 from memwarden.model.verdicts import PressureLevel
 from support.values import ASSESSMENT, BARE, EVENT, FULL, GAP, OUTCOME, SAMPLE, WALL
 
@@ -34,7 +34,7 @@ def test_every_type_comes_back_as_it_was(value: Any) -> None:
 
 def test_no_type_is_left_out_of_these_tests() -> None:
     """Each type that can be written is tried in full."""
-    assert {type(value) for value in FULL} == set(types_by_name().values())
+    assert {type(value) for value in FULL} == set(TYPES.values())
 
 
 @pytest.mark.parametrize("value", FULL, ids=lambda value: type(value).__name__)

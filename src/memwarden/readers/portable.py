@@ -13,7 +13,7 @@ import contextlib
 import heapq
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -201,7 +201,7 @@ class PortableReader:
 class PortableTree:
     """Reads :class:`TreeMemory` of the process ``pid`` and everything that it started.
 
-    As :class:`~memwarden.readers.linux.tree.TreeReader` (also for ``adopter`` and ``strangers``), by psutil: each
+    As :class:`~memwarden.readers.linux.tree.TreeReader`, by psutil: each
     sample goes through all processes of the machine, and a process that was forked and orphaned between two samples is
     not found. On Windows the pid of an ended parent stays with its children; a process that is older than the present
     process with that pid is no child of it.
@@ -209,9 +209,9 @@ class PortableTree:
 
     name = "portable_tree"
 
-    def __init__(self, pid: int, *, adopter: int | None = None, strangers: Collection[int] = ()) -> None:
+    def __init__(self, pid: int) -> None:
         self._psutil = _need_psutil()
-        self._root_pid, self._adopter, self._strangers = pid, adopter, frozenset(strangers)
+        self._root_pid = pid
         self._root: ProcessKey | None = None
         self._members: dict[int, Known] = {}
 
@@ -245,8 +245,6 @@ class PortableTree:
     def _walk(self, gaps: list[Gap]) -> list[Known]:
         children = self._children_of_all()
         todo = [self._root_pid]
-        if self._adopter is not None:
-            todo += [pid for pid in children.get(self._adopter, ()) if pid not in self._strangers]
         found: dict[int, Known] = {}
         lost = iter(list(self._members.items()))
         while True:

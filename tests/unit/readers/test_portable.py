@@ -280,12 +280,6 @@ def test_members_that_cannot_be_measured_are_gaps_or_zombies(world: World) -> No
     assert (memory.rss, memory.zombies, [(gap.where, gap.why) for gap in gaps]) == ((100,), 1, [("pid 11", "denied")])
 
 
-def test_an_adopters_children_belong(world: World) -> None:
-    """But for those that are strangers."""
-    world.rows[21] = (1, 21.0, 1)
-    assert _held(PortableTree(10, adopter=1, strangers=[20])) == {10: 100, 11: 200, 12: 300, 21: 1}
-
-
 @pytest.mark.parametrize("windows", [True, False])
 def test_a_process_that_is_older_than_its_parent_is_no_child(windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """There the number of a dead parent stays, and may be another process's by now."""

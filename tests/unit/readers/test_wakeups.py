@@ -87,32 +87,6 @@ def test_a_trigger_shows_how_long_in_which_window(tmp_path: Path, writes: list[b
 
 
 @pytest.mark.parametrize(
-    ("asked", "granted"),
-    [
-        pytest.param((0.15, 1.0), b"some 300000 2000000\0", id="one second"),
-        pytest.param((0.15, 3.0), b"some 200000 4000000\0", id="three"),
-        pytest.param((1.2, 12.0), b"some 1000000 10000000\0", id="more than the kernel takes"),
-    ],
-)
-def test_a_window_that_is_not_granted_is_rounded_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[float, float], granted: bytes
-) -> None:
-    """Without CAP_SYS_RESOURCE: whole multiples of 2 s; the share of the window stays."""
-    (tmp_path / "memory").touch()
-    seen = []
-
-    def write(fd: int, data: bytes) -> int:
-        seen.append(data)
-        if int(data.split()[2].rstrip(b"\0")) % 2_000_000 or b" 12000000" in data:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return len(data)
-
-    monkeypatch.setattr(os, "write", write)
-    StallTrigger(str(tmp_path / "memory"), "s", *asked).close()
-    assert seen[1:] == [granted]
-
-
-@pytest.mark.parametrize(
     ("number", "why"),
     [(errno.EPERM, "denied"), (errno.EOPNOTSUPP, "absent"), (errno.EINVAL, "broken"), (errno.ENODEV, "gone")],
 )

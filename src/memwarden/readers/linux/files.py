@@ -76,11 +76,13 @@ class KeptFile:
             raise read_error(self.what, self.path, error) from None
         return data
 
-    def close(self) -> None:
-        """Close the descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+    def close(self) -> bool:
+        """Close the descriptor; returns False if there was none."""
+        if self.fd < 0:
+            return False
+        os.close(self.fd)
+        self.fd = -1
+        return True
 
     def __del__(self) -> None:
         try:
@@ -89,14 +91,14 @@ class KeptFile:
             pass
 
 
-def read_once(what: str, path: str, size: int = 4096) -> bytes:
+def read_once(what: str, path: str, size: int = 4096, *, dir_fd: int | None = None) -> bytes:
     """Return the whole content of a file that is not kept open. Raises :class:`ReadError`.
 
     Reads until nothing comes: a file of many records (``mountinfo``, ``children``, ``vmstat``) gives at most a page a
-    read.
+    read. ``path`` may be relative to the open directory ``dir_fd``.
     """
     try:
-        fd = os.open(path, _READ_ONLY)
+        fd = os.open(path, _READ_ONLY, dir_fd=dir_fd)
         try:
             data = b""
             while part := os.read(fd, size):
@@ -106,3 +108,12 @@ def read_once(what: str, path: str, size: int = 4096) -> bytes:
     except (OSError, ValueError) as error:
         raise read_error(what, path, error) from None
     return data
+
+
+def kilobytes(data: bytes, key: bytes) -> int | None:
+    """Return the bytes after ``key``, the beginning of a line with a number of kB; None without such a line.
+
+    Raises ValueError for a line without a whole number.
+    """
+    at = data.find(key)
+    return None if at < 0 else int(data[at + len(key) : data.index(b" kB", at)]) << 10

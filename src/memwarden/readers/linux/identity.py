@@ -8,6 +8,7 @@ import time
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey
+from memwarden.readers.linux.files import read_once
 from memwarden.readers.linux.process import Stat, read_stat
 
 #: Start times of processes are in ticks of this rate.
@@ -45,7 +46,9 @@ class ProcProbe:
             if stat.start != key.start or stat.state not in "TtZ":
                 return False
             threads = self._threads(key.pid)
-            states = [stat.state] if len(threads) == 1 else [self._state(key.pid, thread) for thread in threads]
+            states = [stat.state]
+            if len(threads) != 1:
+                states = [read_stat(f"{key.pid}/task/{thread}", self._proc).state for thread in threads]
         except ReadError:
             return False
         return bool(set(states) & set("Tt")) and set(states) <= set("TtZX")
@@ -109,8 +112,8 @@ class ProcProbe:
             return []
         try:
             for thread in os.listdir(tasks):
-                with contextlib.suppress(OSError):  # a thread that has just ended
-                    pids += map(int, _read(f"{thread}/children", tasks).split())
+                with contextlib.suppress(ReadError):  # a thread that has just ended
+                    pids += map(int, read_once("children", f"{thread}/children", dir_fd=tasks).split())
                     lists = True
         finally:
             os.close(tasks)
@@ -125,8 +128,8 @@ class ProcProbe:
 
     def _start(self, folder: int) -> int | None:
         try:
-            return Stat(_read("stat", folder), "stat").start
-        except (OSError, ReadError):
+            return Stat(read_once("stat", "stat", dir_fd=folder), "stat").start
+        except ReadError:
             return None
 
     def _threads(self, pid: int) -> list[str]:
@@ -135,24 +138,9 @@ class ProcProbe:
         except OSError:
             return []
 
-    def _state(self, pid: int, thread: str) -> str:
-        return read_stat(f"{pid}/task/{thread}", self._proc).state
-
 
 def _in_session(pid: int, leader: int) -> bool:
     try:
         return os.getsid(pid) == leader
     except OSError:
         return False
-
-
-def _read(name: str, folder: int) -> bytes:
-    """Return a small file below an open directory; ``children`` gives a page a read."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        data = b""
-        while part := os.read(fd, 4096):
-            data += part
-        return data
-    finally:
-        os.close(fd)

@@ -18,7 +18,7 @@ except ImportError:  # not a POSIX system
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, ProcessMemory
-from memwarden.readers.linux.files import KeptFile, pread, read_once
+from memwarden.readers.linux.files import KeptFile, kilobytes, pread, read_once
 from memwarden.readers.peak import recorded_peak
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -77,7 +77,7 @@ def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
     """
     path = f"{proc}/{pid}/smaps_rollup"
     data = read_once("smaps_rollup", path)
-    return _kilobytes("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
+    return _size("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
 
 
 def read_shmem(pid: int, proc: str = "/proc") -> int:
@@ -86,17 +86,17 @@ def read_shmem(pid: int, proc: str = "/proc") -> int:
     Raises :class:`ReadError`.
     """
     path = f"{proc}/{pid}/status"
-    return _kilobytes("status", path, read_once("status", path), "RssShmem")
+    return _size("status", path, read_once("status", path), "RssShmem")
 
 
-def _kilobytes(what: str, path: str, data: bytes, field: str) -> int:
-    at = data.find(f"\n{field}:".encode())
+def _size(what: str, path: str, data: bytes, field: str) -> int:
     try:
-        if at < 0:
-            raise ValueError
-        return int(data[at + len(field) + 2 : data.index(b" kB", at)]) * 1024
+        size = kilobytes(data, f"\n{field}:".encode())
     except ValueError:
-        raise ReadError(what, path, "malformed", f"{data[:60]!r}") from None
+        size = None
+    if size is None:
+        raise ReadError(what, path, "malformed", f"{data[:60]!r}")
+    return size
 
 
 class ProcessReader:
@@ -222,16 +222,11 @@ class ProcessReader:
         return stat
 
     def _number(self, data: bytes, key: bytes) -> int | None:
-        at = data.find(key)
-        if at < 0:
-            return None
         try:
-            return int(data[at + len(key) : data.index(b" kB", at)]) * 1024
+            return kilobytes(data, key)
         except ValueError:
-            line = key.strip().decode()
-            raise ReadError(
-                "status", f"{self._proc}/{self._pid}/status", "malformed", f"no number after {line}"
-            ) from None
+            where, line = f"{self._proc}/{self._pid}/status", key.strip().decode()
+            raise ReadError("status", where, "malformed", f"no number after {line}") from None
 
     def close(self) -> None:
         """Close the descriptors; the next read resolves the process again."""

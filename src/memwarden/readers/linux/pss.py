@@ -17,7 +17,7 @@ from typing import Any
 from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, ShareMemory, TreeMemory
 from memwarden.readers.collect import gap_of
-from memwarden.readers.linux.files import read_error
+from memwarden.readers.linux.files import kilobytes, read_error
 from memwarden.readers.linux.process import read_stat
 
 Keys = Iterable[ProcessKey | int] | TreeMemory
@@ -30,8 +30,6 @@ _BATCH_SECONDS = 0.002
 _HEAD_START = 60.0
 #: Share of the budget for listing the processes, and the least time between two listings.
 _LIST_SHARE, _LIST_SECONDS = 0.1, 0.25
-#: Samples without a walk delay the next one by at most this share of the time, so that walks go on.
-_MAX_DELAY_SHARE = 0.5
 #: Share of a sample's cost that can be measured from inside of it.
 _MEASURED = 0.9
 
@@ -88,38 +86,24 @@ class PssReader:
         self._monotonic, self._cpu = monotonic, cpu
         self._budget = budget
         #: When the processes are listed again, and when the next walk may be made.
-        self._list_due = self._walk_due = self._sampled = float("-inf")
+        self._list_due = self._walk_due = float("-inf")
         self._members: dict[ProcessKey, _Member] = {}
         self._list_error: ReadError | None = None
-        self._result: tuple[list[_Member], tuple[Gap, ...]] | None = None
 
     def read(self) -> dict[str, Any]:
         """Return ``{"shares": ShareMemory, "gaps": (…)}``; raises :class:`ReadError` when none could be measured."""
         now, start = self._monotonic(), self._cpu()
-        walks = False
-        try:
-            if now >= self._list_due:
-                self._result = None
-                self._list()
-                cost = self._cpu() - start
-                self._list_due = now + max(_LIST_SECONDS, cost / (self._budget * _LIST_SHARE))
-            if walks := now >= self._walk_due and bool(self._members):
-                self._result = None
-                self._walk()
-            return self._facts()
-        finally:
-            rest = (self._cpu() - start) / (self._budget * _MEASURED)
-            if walks:
-                self._walk_due = self._monotonic() + rest
-            else:
-                self._walk_due += min(rest, (now - self._sampled) * _MAX_DELAY_SHARE)
-            self._sampled = now
-
-    def _facts(self) -> dict[str, Any]:
-        if self._result is None:
-            known = [each for each in self._members.values() if each.measured is not None]
-            self._result = sorted(known, key=lambda each: -each.pss), self._gaps()
-        measured, gaps = self._result
+        if now >= self._list_due:
+            self._list()
+            cost = self._cpu() - start
+            self._list_due = now + max(_LIST_SECONDS, cost / (self._budget * _LIST_SHARE))
+        if now >= self._walk_due and self._members:
+            self._walk()
+            self._walk_due = self._monotonic() + (self._cpu() - start) / (self._budget * _MEASURED)
+        measured = sorted(
+            [each for each in self._members.values() if each.measured is not None], key=lambda each: -each.pss
+        )
+        gaps = self._gaps()
         if not measured and gaps:
             raise ReadError(*gaps[0])
         if not self._members:
@@ -204,10 +188,12 @@ class PssReader:
             data = self._rollup(member.key, path)
             if not data.endswith(b"\n"):  # truncated: missing lines would count as 0
                 raise ValueError
-            pss = _sum(data, b"\nPss:")
-            uss = _sum(data, b"\nPrivate_Clean:", b"\nPrivate_Dirty:")
-            if b"\nPrivate_Hugetlb:" in data:  # Linux 4.4 to now; PSS leaves these pages out
-                uss += _sum(data, b"\nPrivate_Hugetlb:")
+            sizes = [kilobytes(data, key) for key in (b"\nPss:", b"\nPrivate_Clean:", b"\nPrivate_Dirty:")]
+            # Linux 4.4 to now; PSS leaves these pages out.
+            sizes.append(kilobytes(data, b"\nPrivate_Hugetlb:") or 0)
+            pss, *private = [-1 if size is None else size for size in sizes]
+            if min(pss, *private) < 0:
+                raise ValueError
         except ReadError as error:
             if error.why == "gone":
                 self._members.pop(member.key, None)
@@ -216,7 +202,7 @@ class PssReader:
             member.error = ReadError("shares", path, "malformed", f"{data[:60]!r}")
         member.rank = self._monotonic()
         if member.error is None:
-            member.pss, member.uss, member.measured = pss, uss, member.rank
+            member.pss, member.uss, member.measured = pss, sum(private), member.rank
 
     def _rollup(self, key: ProcessKey, path: str) -> bytes:
         """Read the file. Raises :class:`ReadError` (``gone`` where the pid is another process's now)."""
@@ -261,17 +247,5 @@ class PssReader:
 
     def close(self) -> None:
         """Forget the figures; the next read starts afresh (in a child after fork: with the child)."""
-        self._members, self._list_error, self._result = {}, None, None
-        self._list_due = self._walk_due = self._sampled = float("-inf")
-
-
-def _sum(data: bytes, *keys: bytes) -> int:
-    """Return the bytes after these keys. Raises ValueError where one is missing or has no number."""
-    total = 0
-    for key in keys:
-        at = data.index(key) + len(key)
-        kibibytes = int(data[at : data.index(b" kB\n", at)])
-        if kibibytes < 0:
-            raise ValueError
-        total += kibibytes
-    return total * 1024
+        self._members, self._list_error = {}, None
+        self._list_due = self._walk_due = float("-inf")

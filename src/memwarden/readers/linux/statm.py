@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 
+from memwarden.readers.linux.files import KeptFile
 from memwarden.readers.linux.process import parse_statm
 
 #: More than any statm has.
 SIZE = 256
 
 
-class StatmFile:
+class StatmFile(KeptFile):
     """Resident and shared size of one process. A read costs 0.7 µs with a descriptor, 2.5 µs without (Linux 6.18)."""
 
-    __slots__ = ("data", "fd", "path", "rss", "shared")
+    __slots__ = ("data", "rss", "shared")
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.fd = -1
+        super().__init__("statm", path, SIZE)
         #: The bytes that were parsed last; equal ones need no parsing.
         self.data: bytes | None = None
         self.rss = self.shared = 0
@@ -29,20 +29,6 @@ class StatmFile:
         except OSError:
             return False
         return True
-
-    def close(self) -> bool:
-        """Close the descriptor; returns False if there was none."""
-        if self.fd < 0:
-            return False
-        os.close(self.fd)
-        self.fd = -1
-        return True
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except (AttributeError, OSError):  # the interpreter is exiting, or other code closed the descriptor
-            pass
 
     def fetch(self) -> bytes:
         """Read the file. Raises OSError."""

@@ -12,7 +12,6 @@ the figures. Registering changes nothing in a group and needs no group of our ow
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import sys
@@ -24,8 +23,8 @@ from memwarden.model.facts import CgroupMemory, Gap
 from memwarden.readers.linux.cgroup import CgroupReader, locate, locate_unified
 from memwarden.readers.linux.files import read_error
 
-#: Seconds of waiting within a window (seconds) that wake. A thrashing group reaches 0.15 after about a second.
-STALL, WINDOW = 0.15, 2.0
+#: Seconds of waiting within 2 s that wake; a thrashing group reaches them after about a second.
+STALL = 0.15
 #: Shares of a limit at which the pressure level may change (see :mod:`memwarden.assess.pressure`).
 SHARES = (0.70, 0.80, 0.90, 0.95)
 #: Thresholds are registered again when they have moved by this share of the limit.
@@ -63,25 +62,15 @@ class Wakeup(ABC):
 
 
 class StallTrigger(Wakeup):
-    """Wakes when tasks waited for memory for ``stall`` seconds within ``window``. Raises :class:`ReadError`."""
+    """Wakes when tasks waited for memory for ``stall`` seconds within 2 s. Raises :class:`ReadError`."""
 
-    def __init__(self, path: str, name: str = "stalls", stall: float = STALL, window: float = WINDOW) -> None:
+    def __init__(self, path: str, name: str = "stalls", stall: float = STALL) -> None:
         super().__init__(name, path, _open(name, path, os.O_RDWR | os.O_NONBLOCK), _POLLPRI)
         try:
-            try:
-                self._arm(stall, window)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                even = min(10.0, -(-window // 2) * 2)  # the only windows without CAP_SYS_RESOURCE
-                self._arm(stall * even / window, even)
+            os.write(self._fd, b"some %d 2000000\0" % round(stall * 1e6))
         except OSError as error:
             self.close()
-            failed = read_error(name, path, error)
-            raise ReadError(name, path, failed.why, failed.detail) from None
-
-    def _arm(self, stall: float, window: float) -> None:
-        os.write(self._fd, b"some %d %d\0" % (round(stall * 1e6), round(window * 1e6)))
+            raise read_error(name, path, error) from None
 
     def clear(self) -> bool:
         return not _state(self._fd, self.events) & _DEAD
@@ -105,19 +94,19 @@ class EventsFile(Wakeup):
 
 
 class GroupEvent(Wakeup):
-    """Wakes by a version 1 group's ``cgroup.event_control``: for ``file`` with ``argument``.
+    """Wakes by a version 1 group's ``cgroup.event_control``: for ``file`` with each of ``arguments``.
 
     Raises :class:`ReadError`.
     """
 
-    def __init__(self, directory: str, file: str, argument: str = "", name: str = "") -> None:
+    def __init__(self, directory: str, file: str, *arguments: str, name: str = "") -> None:
         super().__init__(name or file, f"{directory}/{file}", -1, _POLLIN)
-        self._directory, self._file = directory, file
-        self._fd = self._register((argument,))
+        self._directory = directory
+        self._fd = self._register(arguments or ("",))
 
     def _register(self, arguments: Iterable[str]) -> int:
         """Return a descriptor that counts the events of these arguments."""
-        control = _open(self.name, f"{self._directory}/{self._file}", os.O_RDONLY)
+        control = _open(self.name, self.where, os.O_RDONLY)
         try:
             event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             try:
@@ -156,9 +145,7 @@ class UsageThresholds(GroupEvent):
     def __init__(self, directory: str, values: Sequence[int], path: str = "", name: str = "usage") -> None:
         self.values = tuple(sorted(values))
         self._path = path
-        Wakeup.__init__(self, name, f"{directory}/memory.usage_in_bytes", -1, _POLLIN)
-        self._directory, self._file = directory, "memory.usage_in_bytes"
-        self._fd = self._register(map(str, self.values))
+        super().__init__(directory, "memory.usage_in_bytes", *map(str, self.values), name=name)
 
     def move(self, values: Sequence[int]) -> None:
         """Replace the values under the same descriptor. Raises :class:`ReadError`."""
@@ -180,14 +167,14 @@ class UsageThresholds(GroupEvent):
                         self.move(values)
 
 
-def thresholds(group: CgroupMemory, shares: Sequence[float] = SHARES) -> list[int]:
-    """Return the usages at which the working set reaches these shares of the limit.
+def thresholds(group: CgroupMemory) -> list[int]:
+    """Return the usages at which the working set reaches :data:`SHARES` of the limit.
 
     Usages above the limit are left out: there the kernel drops cache, and crosses the limit back and forth.
     """
     if not group.limit:
         return []
-    return [value for share in shares if (value := int(group.limit * share) + group.reclaimable) < group.limit]
+    return [value for share in SHARES if (value := int(group.limit * share) + group.reclaimable) < group.limit]
 
 
 def own_wakeups(
@@ -200,9 +187,9 @@ def own_wakeups(
     granted: list[Wakeup] = []
     refused: list[Gap] = []
 
-    def ask(make: Callable[..., Wakeup], *arguments: object) -> None:
+    def ask(make: Callable[..., Wakeup], *arguments: object, **options: str) -> None:
         try:
-            granted.append(make(*arguments))
+            granted.append(make(*arguments, **options))
         except ReadError as error:
             refused.append(Gap(error.what, error.where, error.why, _detail(error)))
 
@@ -228,8 +215,8 @@ def own_wakeups(
         else:
             detail = "the group has no limit, and a threshold is a share of one"
             refused.append(Gap(f"usage of {path}", f"{directory}/memory.usage_in_bytes", "absent", detail))
-        ask(GroupEvent, directory, "memory.oom_control", "", f"out of memory in {path}")
-        ask(GroupEvent, directory, "memory.pressure_level", PRESSURE_LEVEL, f"hard reclaim in {path}")
+        ask(GroupEvent, directory, "memory.oom_control", name=f"out of memory in {path}")
+        ask(GroupEvent, directory, "memory.pressure_level", PRESSURE_LEVEL, name=f"hard reclaim in {path}")
     return tuple(granted), tuple(refused)
 
 

@@ -38,7 +38,7 @@ lint: setup  ## style, the import contract, retired words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
-	@$(BIN)/python scripts/vocabulary.py src benchmarks examples scripts docs README.md CONTRIBUTING.md CHANGELOG.md
+	@$(BIN)/python scripts/vocabulary.py
 
 types: setup  ## strict type checks on src/, and of what is portable against macOS' and Windows' own Python
 	@$(BIN)/mypy

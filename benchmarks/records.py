@@ -79,10 +79,10 @@ def main() -> bool:
                 value = reading._replace(sample=sample)
                 events.append(Event(kind=EventKind.SAMPLE, wall=now[0], monotonic=now[0], value=value))
             for name, record in ways.items():
-                begun = time.thread_time()
+                started = time.thread_time()
                 for event in events:
                     record(event)
-                costs[name].append((time.thread_time() - begun) / SAMPLES * 1e6)
+                costs[name].append((time.thread_time() - started) / SAMPLES * 1e6)
         size = os.path.getsize(f"{folder}/record.jsonl") / (ROUNDS * SAMPLES)
     medians = {name: statistics.median(values) for name, values in costs.items()}
     print(f"CPU of one sample that is kept ({size:.0f} bytes as a line): median of {ROUNDS} rounds")

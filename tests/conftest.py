@@ -1,4 +1,4 @@
-"""Fixtures for every room, what is skipped on systems other than Linux, and tests in processes of their own."""
+"""Fixtures for all tests, what is skipped on systems other than Linux, and tests in processes of their own."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ POSIX_ONLY = {
         "unit/faces/test_settings.py::test_a_file_that_was_skipped_is_shown",
         "unit/settings/test_files.py::test_a_planted_file_is_skipped_and_reported",
     ),
-    "Windows keeps a directory that somebody is in": (
+    "Windows keeps a directory that a process is in": (
         "unit/settings/test_files.py::test_a_working_directory_that_is_gone",
     ),
     "Windows has another home and other paths": (

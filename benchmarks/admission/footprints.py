@@ -277,10 +277,10 @@ def _costs() -> bool:
 
 def _seconds(do: Callable[[Run], object], runs: list[Run]) -> float:
     """CPU time of one, in the mean of all."""
-    begun = time.thread_time()
+    started = time.thread_time()
     for run in runs:
         do(run)
-    return (time.thread_time() - begun) / len(runs)
+    return (time.thread_time() - started) / len(runs)
 
 
 def main(arguments: tuple[str, ...] = ()) -> bool:

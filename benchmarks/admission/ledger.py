@@ -47,12 +47,12 @@ print("there", flush=True)
 def cpu():
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-before, begun = cpu(), time.monotonic()
+before, started = cpu(), time.monotonic()
 try:
     ledger.reserve("900MiB", timeout=float(sys.argv[2]))
 except Exception:
     pass
-print((cpu() - before) / (time.monotonic() - begun), flush=True)
+print((cpu() - before) / (time.monotonic() - started), flush=True)
 """
 
 _RIVALS = """
@@ -62,10 +62,10 @@ ledger = Ledger("1GiB", path=sys.argv[1])
 ledger.try_reserve(1)
 print("there", flush=True)
 sys.stdin.readline()
-begun = time.monotonic()
+started = time.monotonic()
 for _ in range(int(sys.argv[2])):
     ledger.reserve(sys.argv[3]).release()
-print(time.monotonic() - begun, flush=True)
+print(time.monotonic() - started, flush=True)
 """
 
 
@@ -106,10 +106,10 @@ def _costs(folder: str) -> dict[str, float]:
     costs: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for _ in range(CALLS):
                 way()
-            costs[name].append((time.perf_counter() - begun) / CALLS * 1e6)
+            costs[name].append((time.perf_counter() - started) / CALLS * 1e6)
     os.close(lock)
     for each in others:
         each.release()

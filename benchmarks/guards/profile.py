@@ -167,9 +167,9 @@ def _there() -> Iterator[tuple[str, Wrap]]:
 
 
 def _cpu(function: Callable[..., Any], *arguments: Any) -> float:
-    begun = time.process_time()
+    started = time.process_time()
     function(*arguments)
-    return time.process_time() - begun
+    return time.process_time() - started
 
 
 def _many(function: Callable[[], Any], times: int) -> None:

@@ -57,17 +57,17 @@ def run(interval):
 life = run(0.02)
 for _ in range(2 if case == "both" else 1):
     next(life)
-first, begun = Counting.seen, time.process_time()
+first, started = Counting.seen, time.process_time()
 while Counting.seen - first < looks:
     time.sleep(0.2)
-cost = (time.process_time() - begun) / (Counting.seen - first)
+cost = (time.process_time() - started) / (Counting.seen - first)
 weight = private()
 next(life)
 life = run(1000.0)
 next(life)
-begun, wall = time.process_time(), time.monotonic()
+started, wall = time.process_time(), time.monotonic()
 time.sleep(2)
-idle = (time.process_time() - begun) / (time.monotonic() - wall)
+idle = (time.process_time() - started) / (time.monotonic() - wall)
 print(json.dumps([cost, idle, weight - imported, weight - empty]))
 """
 

@@ -118,11 +118,11 @@ def private():
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
 weigh = sys.argv[2] == "weigh"
 before = private() if weigh else 0
-begun = time.process_time()
+started = time.process_time()
 {imports}
 imported = private() if weigh else 0
 {watch}
-took = time.process_time() - begun
+took = time.process_time() - started
 time.sleep(0.3)
 print(took, imported - before, private() - before)
 """
@@ -165,11 +165,11 @@ def running(interval: float, seconds: float, rounds: int) -> dict[str, dict[str,
         try:
             time.sleep(WARM_UP)
             for _ in range(rounds):
-                begun = {name: (cpu_seconds(host.pid), time.monotonic()) for name, host in hosts.items()}
+                started = {name: (cpu_seconds(host.pid), time.monotonic()) for name, host in hosts.items()}
                 time.sleep(seconds)
                 for name, host in hosts.items():
-                    spent = cpu_seconds(host.pid) - begun[name][0]
-                    share = spent / (time.monotonic() - begun[name][1])
+                    spent = cpu_seconds(host.pid) - started[name][0]
+                    share = spent / (time.monotonic() - started[name][1])
                     found[name].append((share, private_bytes(host.pid)))
         finally:
             for host in hosts.values():

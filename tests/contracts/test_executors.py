@@ -120,7 +120,7 @@ def test_map_keeps_the_order_and_ends_with_the_shortest(executor: Executor) -> N
 def test_map_begins_before_anybody_asks(executor: Executor, tmp_path: Path) -> None:
     """The work is under way when ``map`` returns, not when its results are read."""
     results = executor.map(chores.attend, [str(tmp_path)], ["eager"])
-    assert chores.begun(tmp_path, "eager")
+    assert chores.started(tmp_path, "eager")
     chores.go(tmp_path)
     assert len(list(results)) == 1
 
@@ -197,7 +197,7 @@ def test_a_pending_task_can_be_cancelled(executor: Executor, tmp_path: Path) -> 
     """Waiters notice it, and the others are done. (With Dask it may run all the same.)"""
     busy = [executor.submit(chores.attend, str(tmp_path), f"busy-{each}") for each in range(WORKERS)]
     for each in range(WORKERS):
-        chores.begun(tmp_path, f"busy-{each}")
+        chores.started(tmp_path, f"busy-{each}")
     time.sleep(0.05)  # Celery and Dask may prefetch
     waits = executor.submit(chores.attend, str(tmp_path), "never")
     assert waits.cancel()

@@ -114,7 +114,7 @@ def test_a_fork_in_the_midst_of_a_tick() -> None:
 
 
 def test_a_fork_in_the_midst_of_a_tick_that_returns(tmp_path: Path) -> None:
-    """A child that goes on in the look it was born in neither looks again nor tells: its thread ends."""
+    """A child that continues in the sample of its fork neither samples again nor delivers: its thread ends."""
     record = tmp_path / "record.jsonl"
 
     def child() -> None:
@@ -130,7 +130,7 @@ def test_a_fork_in_the_midst_of_a_tick_that_returns(tmp_path: Path) -> None:
 
 
 def test_a_fork_inside_a_callback() -> None:
-    """On the thread that tells, while it is at work on an event."""
+    """On the delivering thread, while it is at work on an event."""
     pids, keeper = [], Keeper()
 
     def forks(event: Event) -> None:
@@ -193,7 +193,7 @@ def test_a_fork_while_a_lock_is_held() -> None:
     entered, release, parent = threading.Event(), threading.Event(), os.getpid()
 
     class Held(SystemClock):
-        """Asked by the thread that tells, which holds the lock meanwhile."""
+        """Asked by the delivering thread, which holds the lock meanwhile."""
 
         def monotonic(self) -> float:  # type: ignore[override]
             me = threading.current_thread().name
@@ -345,7 +345,7 @@ def test_a_pool_of_forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident sizes are read from /proc")
 def test_what_came_back_is_measured_on_the_child() -> None:
-    """A cache that a child fills and clears is told in the child's own memory, though the parent measured before."""
+    """A cache that a child fills and clears counts in the child's own memory, though the parent measured before."""
     warden = Warden([ScriptedReader([0], VAST)], rules=[Rule(name="full", when="machine.used >= 1B", then="caches")])
     store: list[bytes] = []
     warden.caches.register(store.clear, "store", size=store.__len__)

@@ -50,9 +50,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seconds_to_stop(warden: Warden) -> float:
     """How long `stop()` takes, in real time."""
-    begun = time.monotonic()
+    started = time.monotonic()
     warden.stop()
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 def test_stopping_takes_no_time_where_nothing_hangs() -> None:
@@ -175,7 +175,7 @@ class Hangs(ScriptedReader):
 
 
 def test_a_reader_that_hangs_does_not_hold_stop_up(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
-    """Its thread is left behind; it closes the readers when it returns, and nothing is told after STOP."""
+    """Its thread is left behind; it closes the readers when it returns, and nothing is delivered after STOP."""
     clock, recorder, reader = FakeClock(), Keeper(), Hangs(gate)
     clock.PATIENCE = 0.1
     warden = Warden([reader], clock=clock, recorders=[recorder]).start()
@@ -206,9 +206,9 @@ def test_a_reader_that_hangs_in_the_first_look_holds_start_up_only_so_long(gate:
     reader.reads = 2
     recorder = Keeper()
     warden = Warden([reader], interval=3600.0, recorders=[recorder], patience=0.2)
-    begun = time.monotonic()
+    started = time.monotonic()
     warden.start()
-    assert 0.1 < time.monotonic() - begun < 2.0
+    assert 0.1 < time.monotonic() - started < 2.0
     assert warden.last is None
     gate.release.set()
     assert recorder.wait_for(lambda: bool(recorder.of(EventKind.SAMPLE)))

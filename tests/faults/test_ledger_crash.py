@@ -65,11 +65,11 @@ def test_whatever_the_step_nothing_is_lost_and_nothing_stays(tmp_path, fresh):
                 finally:
                     os._exit(3)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            begun = time.monotonic()
+            started = time.monotonic()
             after = Ledger("1GiB", path=path)
             with after.reserve("1000MiB", timeout=5):
                 state = after.state()
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - started < 1.0
             assert sum(row["label"] == "ours" for row in state["holders"]) == 1
             assert len(state["holders"]) == 2
             assert os.listdir(tmp_path) == ["ledger"]

@@ -93,11 +93,11 @@ def test_nothing_is_open_in_a_child(recorder: SqliteRecorder) -> None:
 def test_the_child_has_the_kernels_locks_and_not_the_memory_of_others(path: Path, recorder: SqliteRecorder) -> None:
     """While the child holds the file, the last one else to close it does not take the log away."""
     recorder.record(event("one"))
-    reported, tell = os.pipe()
+    reported, report = os.pipe()
 
     def check() -> None:
         recorder.record(event("child one"))
-        os.write(tell, b"x")
+        os.write(report, b"x")
         time.sleep(0.3)
         recorder.record(event("child two"))
         recorder.close()
@@ -108,7 +108,7 @@ def test_the_child_has_the_kernels_locks_and_not_the_memory_of_others(path: Path
     assert path.with_name(path.name + "-wal").exists()
     assert ended_well(pid)
     os.close(reported)
-    os.close(tell)
+    os.close(report)
     assert messages(path) == ["one", "child one", "child two"]
 
 

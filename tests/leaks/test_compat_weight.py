@@ -95,10 +95,10 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
             return [*default_readers(), Counting()]
 
         def cost(looks):
-            first, begun = Counting.looks, time.process_time()
+            first, started = Counting.looks, time.process_time()
             while Counting.looks - first < looks:
                 time.sleep(0.1)
-            return (time.process_time() - begun) / (Counting.looks - first)
+            return (time.process_time() - started) / (Counting.looks - first)
 
         simple = SimpleMemoryMonitor(0.01, 0.0, sys.argv[1], sources=sources).start()
         simple.alert.alert_cooldown_seconds = 0.0  # every check alerts: the dearest case, with its flush to the disk

@@ -93,7 +93,7 @@ def figures():
     return {"resident": resident, "threads": len(threading.enumerate()),
             "descriptors": len(os.listdir("/proc/self/fd")), "disk": disk}
 
-begun = time.monotonic()
+started = time.monotonic()
 before_all = len(os.listdir("/proc/self/fd"))
 with warden:
     until(looks * 3 // 10)  # files rotate, caches fill
@@ -106,7 +106,7 @@ with warden:
     stuck = warden.status()["stuck_receivers"]
 after = figures()
 print(json.dumps({"seen": seen, "after": after, "before": before_all, "stuck": stuck, "looks": counting.looks,
-                  "ran": undoing.ran, "undone": undoing.undone, "took": time.monotonic() - begun}))
+                  "ran": undoing.ran, "undone": undoing.undone, "took": time.monotonic() - started}))
 """
 
 
@@ -131,7 +131,7 @@ def check(reported: Any, kind: str) -> None:
         assert each["resident"] - first["resident"] <= TOLERANCE, reported
         assert (each["threads"], each["descriptors"]) == (first["threads"], first["descriptors"]), reported
         assert each["disk"] <= (8 if kind == "rules" else 3) << 20, reported
-    assert first["threads"] == 3  # the program's, the one that looks, and the one that tells
+    assert first["threads"] == 3  # the program's, the one that samples, and the one that delivers
     assert reported["after"]["threads"] == 1
     assert reported["after"]["descriptors"] == reported["before"]
     assert reported["stuck"] == []

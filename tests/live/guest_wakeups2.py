@@ -42,14 +42,14 @@ def woken(events: EventsFile, seconds: float) -> bool:
 
 @pytest.mark.parametrize("name", ["memory.events", "memory.events.local"])
 def test_a_kill_at_the_limit_wakes_us(group: Path, name: str) -> None:
-    """Nothing before it; once noted, nothing more; and the end of the group is told apart from an event."""
+    """Nothing before it; once noted, nothing more; and the end of the group is distinct from an event."""
     (group / "memory.max").write_text(str(48 * MIB))
     events = EventsFile(str(group / name))
     assert not woken(events, 0)
     assert run(group, HOG, 1, 0, 200).returncode == -9
     assert woken(events, 5)
     assert events.clear()
-    time.sleep(0.1)  # the kernel tells of quick changes 10 ms late
+    time.sleep(0.1)  # the kernel reports quick changes 10 ms late
     events.clear()
     assert not woken(events, 0)
     os.rmdir(group)
@@ -61,13 +61,13 @@ def test_a_kill_at_the_limit_wakes_us(group: Path, name: str) -> None:
 def test_everything_for_the_own_group(group: Path) -> None:
     """Events are granted, stalls refused with the way out: this kernel counts none."""
     (group / "memory.max").write_text(str(200 * MIB))
-    said = run(
+    done = run(
         group,
         "import json; from memwarden.readers.linux.wakeups import own_wakeups; granted, refused = own_wakeups()\n"
         "print(json.dumps([[each.name for each in granted], refused]))",
     )
-    assert '"events of /mw-test"' in said.stdout, said
-    assert "CONFIG_PSI" in said.stdout
+    assert '"events of /mw-test"' in done.stdout, done
+    assert "CONFIG_PSI" in done.stdout
 
 
 def test_a_kernel_that_counts_no_stalls_is_absent() -> None:

@@ -16,7 +16,7 @@ from memwarden.model.events import EventKind
 from memwarden.model.facts import SystemMemory
 from memwarden.testing import FakeClock
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are identified by /proc")
 
 TOTAL = 1 << 40
 

@@ -55,7 +55,7 @@ def offered(environment: dict[str, str], *words: str) -> list[str]:
         pytest.param(["settings", "s"], ["show", "schema"], id="commands below a command"),
         pytest.param(["run", "--ce"], ["--ceiling"], id="options"),
         pytest.param(["run", "--ceiling", ""], ["auto", "cgroup2", "cgroup1", "polling"], id="choices"),
-        pytest.param(["run", "--ceiling", "cg"], ["cgroup2", "cgroup1"], id="choices, begun"),
+        pytest.param(["run", "--ceiling", "cg"], ["cgroup2", "cgroup1"], id="choices, started"),
         pytest.param(["run", "--limit", ""], [], id="a size is not guessed"),
         pytest.param(["run", "--record", "x"], ["compopt -o default"], id="files"),
         pytest.param(["run", "--config", "x"], ["compopt -o default"], id="settings files"),

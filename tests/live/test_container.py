@@ -25,7 +25,7 @@ def python(code: str, *arguments: object) -> list[str]:
 
 @pytest.mark.contract("V-28", "W1-11")
 def test_levels_and_percentages_are_the_containers(docker: Docker) -> None:
-    """Taking 45, 70, 85 and 92 % of 64 MiB is LOW, MODERATE, HIGH and CRITICAL, though the host has room."""
+    """Taking 45, 70, 85 and 92 % of 64 MiB is LOW, MODERATE, HIGH and CRITICAL, though the host has free memory."""
     code = """
 import json
 from memwarden.engine.warden import Warden
@@ -150,9 +150,9 @@ def test_docker_stop_reaches_the_command(docker: Docker, prepare: str, code_of_i
     with docker.start([*MEMWARDEN, "run", "--quiet", "--", *python(code)], memory=LIMIT * 2, env=STATE) as container:
         container.wait_for_output("up")
         container.kill(signal.SIGTERM)
-        begun = time.monotonic()
+        started = time.monotonic()
         assert container.wait(30).returncode == code_of_it
-        assert time.monotonic() - begun < 8, "ended by itself, not by docker's patience"
+        assert time.monotonic() - started < 8, "ended by itself, not by docker's patience"
 
 
 def test_the_verdict_is_left_for_the_supervisor(docker: Docker, tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def test_a_chunk_is_one_task(executor: BudgetedExecutor) -> None:
     assert executor.report().submitted == 2
     results = executor.map(chores.rest, range(2), (0.0, 60.0), chunksize=1, timeout=0.5)
     assert next(results) == 0
-    begun = time.monotonic()
+    begin = time.monotonic()
     with pytest.raises(TimeoutError):
         next(results)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begin < 5
     executor._close(False, True, kill=True)
 
 
@@ -82,8 +82,8 @@ def test_an_error_in_a_chunk_comes_in_its_place(executor: BudgetedExecutor) -> N
 def test_the_rest_of_a_map_that_is_not_read_is_cancelled(executor: BudgetedExecutor, tmp_path: Path) -> None:
     """Pending tasks are cancelled when the generator closes."""
     results = executor.map(chores.attend, [str(tmp_path)] * 6, list("abcdef"))
-    chores.begun(tmp_path, "a")
-    chores.begun(tmp_path, "b")
+    chores.started(tmp_path, "a")
+    chores.started(tmp_path, "b")
     time.sleep(0.05)
     chores.go(tmp_path)
     assert next(results)
@@ -100,7 +100,7 @@ def test_what_was_cancelled_never_runs(executor: BudgetedExecutor, tmp_path: Pat
     """A running one cannot be cancelled; a waiting one can, and is not run when its turn comes."""
     running = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
     for name in "ab":
-        chores.begun(tmp_path, name)
+        chores.started(tmp_path, name)
     waiting = [executor.submit(chores.attend, str(tmp_path), name) for name in "cde"]
     assert not running[0].cancel()
     assert waiting[0].cancel()
@@ -108,8 +108,8 @@ def test_what_was_cancelled_never_runs(executor: BudgetedExecutor, tmp_path: Pat
     chores.go(tmp_path)
     assert waiting[2].result(60) > 0
     assert wait(waiting, 60).not_done == set()
-    assert not (tmp_path / "c.begun").exists()
-    assert not (tmp_path / "d.begun").exists()
+    assert not (tmp_path / "c.started").exists()
+    assert not (tmp_path / "d.started").exists()
     executor.shutdown()
     assert (executor.report().finished, executor.report().cancelled) == (3, 2)
 
@@ -131,7 +131,7 @@ def test_waiters_notice_a_cancelled_future(executor: BudgetedExecutor, tmp_path:
     """``wait`` returns for a future that is cancelled while it waits, though no worker is free."""
     for name in "ab":
         executor.submit(chores.attend, str(tmp_path), name)
-        chores.begun(tmp_path, name)
+        chores.started(tmp_path, name)
     future = executor.submit(chores.same, 1)
     threading.Timer(0.1, future.cancel).start()
     with pytest.raises(CancelledError):
@@ -195,10 +195,10 @@ def test_shutdown_need_not_wait(tmp_path: Path) -> None:
     """It returns at once, what was submitted is done, and then the workers go."""
     executor = make(1)
     futures = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
-    pid = chores.begun(tmp_path, "a")
-    begun = time.monotonic()
+    pid = chores.started(tmp_path, "a")
+    begin = time.monotonic()
     executor.shutdown(wait=False)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begin < 0.5
     with pytest.raises(RuntimeError):
         executor.submit(chores.same, 1)
     chores.go(tmp_path)
@@ -213,7 +213,7 @@ def test_shutdown_may_cancel_what_waits(tmp_path: Path, waiting: bool) -> None:
     executor = make(2)
     running = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
     for name in "ab":
-        chores.begun(tmp_path, name)
+        chores.started(tmp_path, name)
     time.sleep(0.05)
     left = [executor.submit(chores.same, each) for each in range(500)]
     threading.Timer(0.2, chores.go, [tmp_path]).start()
@@ -273,35 +273,35 @@ def test_one_that_was_never_used_shuts_down() -> None:
 def test_ctrl_c_inside_with_ends_what_runs(tmp_path: Path) -> None:
     """A user does not wait for tasks after Ctrl-C: running ones are killed, pending ones cancelled."""
     futures: list[Future[int]] = []
-    begun = 0.0
+    begin = 0.0
 
     def batch() -> None:
-        nonlocal begun
+        nonlocal begin
         with make(2) as executor:
             futures.extend(executor.submit(chores.attend, str(tmp_path), name) for name in "abcdef")
-            chores.begun(tmp_path, "a")
-            chores.begun(tmp_path, "b")
-            begun = time.monotonic()
+            chores.started(tmp_path, "a")
+            chores.started(tmp_path, "b")
+            begin = time.monotonic()
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         batch()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begin < 5
     assert all(future.done() for future in futures)
     assert isinstance(futures[0].exception(), WorkerLost)
     assert sum(future.cancelled() for future in futures) == 4
-    assert chores.is_gone(chores.begun(tmp_path, "a"))
+    assert chores.is_gone(chores.started(tmp_path, "a"))
 
 
 def test_ctrl_c_while_the_end_of_with_waits_ends_what_runs(tmp_path: Path) -> None:
     """Most batches are interrupted there: everything is submitted, and the block waits for it."""
     futures: list[Future[int]] = []
-    begun = 0.0
+    begin = 0.0
 
     def interrupt() -> None:
-        nonlocal begun
-        chores.begun(tmp_path, "a")
-        begun = time.monotonic()
+        nonlocal begin
+        chores.started(tmp_path, "a")
+        begin = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def batch() -> None:
@@ -312,11 +312,11 @@ def test_ctrl_c_while_the_end_of_with_waits_ends_what_runs(tmp_path: Path) -> No
     thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt):
         batch()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begin < 5
     thread.join()
     assert [future.cancelled() for future in futures] == [False, True, True]
     assert isinstance(futures[0].exception(0), WorkerLost)
-    assert chores.is_gone(chores.begun(tmp_path, "a"))
+    assert chores.is_gone(chores.started(tmp_path, "a"))
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
@@ -478,7 +478,7 @@ def test_a_long_task_does_not_hold_up_others_of_its_kind(tmp_path: Path) -> None
 
 def test_workers_that_are_stopped_at_any_moment_cost_no_task(tmp_path: Path) -> None:
     """A stopped worker delays its own task alone, also where it was stopped before it had started it."""
-    folder = tmp_path / "begun"
+    folder = tmp_path / "begin"
     folder.mkdir()
     with make(3) as executor:
         tasks = executor.with_options(kind="short", size=1)

@@ -193,7 +193,7 @@ def test_what_a_killed_worker_started_goes_with_it(tmp_path: Path, own_session: 
         future = executor.submit(chores.start_sleepers, str(tmp_path), own_session=own_session)
         pids = chores.sleepers(tmp_path)
         time.sleep(0.1)  # seen once
-        os.kill(chores.begun(tmp_path), signal.SIGKILL)
+        os.kill(chores.started(tmp_path), signal.SIGKILL)
         assert isinstance(future.exception(60), WorkerLost)
         chores.until(lambda: all(chores.is_gone(pid) for pid in pids), 5)
 
@@ -228,7 +228,7 @@ def test_a_fork_of_the_program_is_harmless(method: str, tmp_path: Path) -> None:
     with make(2, method) as executor:
         futures = [executor.submit(chores.attend, str(tmp_path), name) for name in "ab"]
         for name in "ab":
-            chores.begun(tmp_path, name)
+            chores.started(tmp_path, name)
         waiting = [executor.submit(chores.same, each) for each in range(20)]
         child = os.fork()
         if not child:

@@ -155,7 +155,7 @@ def test_a_task_that_fails_by_itself_is_not_repeated(tmp_path: Path) -> None:
     with BudgetedExecutor(1, budget="48MiB") as executor:
         with pytest.raises(ValueError, match="not what it should be"):
             executor.submit(chores.read_and_fail, str(path), str(tmp_path)).result(60)
-    assert len(list(tmp_path.glob("*.begun"))) == 1
+    assert len(list(tmp_path.glob("*.started"))) == 1
 
 
 @pytest.mark.parametrize(("cgroup", "budget", "times"), [(None, "48MiB", 2), (None, "480MiB", 1), (False, "48MiB", 1)])
@@ -169,7 +169,7 @@ def test_a_failed_program_is_retried_once_where_memory_is_used_up(
         with pytest.raises(subprocess.CalledProcessError):
             executor.submit(chores.hold_and_start, 43, 0.1, str(tmp_path)).result(60)
     report = executor.report()
-    assert (len(list(tmp_path.glob("*.begun"))), report.failed) == (times, 1)
+    assert (len(list(tmp_path.glob("*.started"))), report.failed) == (times, 1)
     assert [each.reason for each in report.incidents] == [
         "a program that it started failed while the memory was used up"
     ] * (times - 1)
@@ -269,7 +269,7 @@ sys.stdin.readline()
 with BudgetedExecutor(6) as executor:
     futures = [executor.submit(chores.hold, 40, 0.2) for _ in range(16)]
     futures[3].result()
-    print("begun", flush=True)
+    print("started", flush=True)
     results = [future.result() for future in futures]
 report = executor.report()
 lowered = next(point.seconds for point in report.points if point.budget < 160 << 20)
@@ -329,7 +329,7 @@ def test_a_group_whose_limit_is_lowered_in_the_middle() -> None:
         Path(path, "cgroup.procs").write_text(str(process.pid))
         process.stdin.write("\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
 
         def lower() -> bool:
             try:
@@ -414,13 +414,13 @@ def test_nothing_new_begins_while_the_emergency_gate_is_shut(tmp_path: Path) -> 
     decision = Decision(rule="emergency", action=stop.name, reason="level CRITICAL", wall=1e9, monotonic=1.0)
     with BudgetedExecutor(3, budget="1GiB", gate=gate) as executor:
         running = executor.submit(chores.attend, str(tmp_path), "a")
-        chores.begun(tmp_path, "a")
+        chores.started(tmp_path, "a")
         stop.run(decision)
         waiting = [executor.submit(chores.attend, str(tmp_path), name) for name in "bc"]
         chores.go(tmp_path)
         assert running.result(60)
         time.sleep(0.3)
-        assert sorted(each.name for each in tmp_path.glob("*.begun")) == ["a.begun"]
+        assert sorted(each.name for each in tmp_path.glob("*.started")) == ["a.started"]
         assert not any(future.done() for future in waiting)
         stop.undo(decision)
         assert all(future.result(60) for future in waiting)
@@ -462,7 +462,7 @@ def test_busy_workers_finish_when_there_shall_be_fewer(tmp_path: Path) -> None:
     with BudgetedExecutor(4, budget="1GiB") as executor:
         futures = [executor.submit(chores.attend, str(tmp_path), name) for name in "abcd"]
         for name in "abcd":
-            chores.begun(tmp_path, name)
+            chores.started(tmp_path, name)
         executor.max_workers = 1
         rest = [executor.submit(chores.pid, each) for each in range(10)]
         chores.go(tmp_path)

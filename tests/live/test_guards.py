@@ -128,11 +128,11 @@ import os, signal, time
 from memwarden import LimitExceeded, memory_guard
 before = b"x" * (60 << 20)
 def child(size):
-    ready, told = os.pipe()
+    ready, ready_write = os.pipe()
     pid = os.fork()
     if not pid:
         kept = b"y" * (size << 20)
-        os.write(told, b".")
+        os.write(ready_write, b".")
         signal.pause()
     os.read(ready, 1)
     return pid

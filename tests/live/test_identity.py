@@ -52,18 +52,18 @@ class Unlisted(ProcProbe):
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts programs that show a line, in sessions of their own, and ends whatever is left of them."""
-    begun: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str]] = []
 
     def start(*command: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        begun.append(process)
+        started.append(process)
         process.stdout.readline()
         return process
 
     yield start
-    for process in begun:
+    for process in started:
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:

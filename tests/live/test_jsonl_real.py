@@ -37,14 +37,14 @@ def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
     """SIGKILL in mid-writing, five times on the same file: every line is JSON and none is missing."""
     path = tmp_path / "record.jsonl"
     for _ in range(5):
-        begun = path.stat().st_size if path.exists() else 0
+        started = path.stat().st_size if path.exists() else 0
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=ENVIRONMENT
         ) as one:
             assert one.stdout is not None
             assert one.stdout.readline() == b"writing\n"
             one.send_signal(signal.SIGKILL)
-        data = path.read_bytes()[begun:]
+        data = path.read_bytes()[started:]
         assert data.endswith(b"\n")
         numbers = [json.loads(line)["monotonic_seconds"] for line in data.splitlines()]
         assert numbers == [float(number) for number in range(1, len(numbers) + 1)]
@@ -59,33 +59,33 @@ from memwarden.records.jsonl import JsonlRecorder, read_lines
 folder = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
 open(f"{folder}/ballast", "wb").write(b"x" * 16384)
-recorder, path, said, written = JsonlRecorder(f"{folder}/record.jsonl"), f"{folder}/record.jsonl", 0, []
+recorder, path, logged, written = JsonlRecorder(f"{folder}/record.jsonl"), f"{folder}/record.jsonl", 0, []
 
 def record(name):
-    global said
+    global logged
     try:
         recorder.record(Event(kind=EventKind.LEVEL, wall=1.7e9, monotonic=1.0, message=name + "x" * 700))
     except RecordError as error:
         assert "No space left" in str(error) and error.path == path, error
-        said += 1
+        logged += 1
     else:
         written.append(name)
 
 for number in range(200):
     record(f"a{number}-")
-full = said
+full = logged
 os.unlink(f"{folder}/ballast")
 for number in range(10):
     record(f"b{number}-")
 read = [event.message.rstrip("x") for event in read_lines(path)]
-print(json.dumps([full, recorder.lost == said, read == written, [name for name in written if name[0] == "b"]]))
+print(json.dumps([full, recorder.lost == logged, read == written, [name for name in written if name[0] == "b"]]))
 """
 
 
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk in a namespace of its own")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """Each lost line is reported and counted; with room again recording goes on, and every kept line can be read."""
+    """Each lost line is reported and counted; with free space recording goes on, and every kept line can be read."""
     command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert result.returncode == 0, result.stderr
@@ -118,7 +118,7 @@ recorder.max_delay = float(sys.argv[2])
 warden = Warden(interval=0.02, recorders=[recorder])
 warden.start()
 for line in sys.stdin:
-    if line == "tell\\n":
+    if line == "report\\n":
         event = Event(kind=EventKind.TROUBLE, wall=time.time(), monotonic=time.monotonic(), message="ours")
         warden.publish(event)
         warden.flush()
@@ -156,7 +156,7 @@ def test_a_killed_warden_loses_the_samples_that_lingered_and_nothing_else(
     tmp_path: Path, recorded: subprocess.Popen[str]
 ) -> None:
     """The event that was reported last is there; of samples at most those of twice the time that they may wait."""
-    ask(recorded, "tell")
+    ask(recorded, "report")
     time.sleep(2.5 * MAX_DELAY)
     at_end = ask(recorded, "time")
     recorded.kill()
@@ -176,7 +176,7 @@ def test_a_killed_warden_loses_no_event(tmp_path: Path, recorded: subprocess.Pop
     """Killed the moment that the event was reported: with it come the samples that waited before it."""
     ask(recorded, "time")
     time.sleep(MAX_DELAY / 2)
-    reported = ask(recorded, "tell")
+    reported = ask(recorded, "report")
     recorded.kill()
     recorded.wait(10)
     events = list(read_lines(tmp_path / "record.jsonl"))

@@ -97,9 +97,9 @@ def test_a_killed_waiter_blocks_none(path):
         assert ledger.try_reserve("100MiB") is None
         waiter.kill()
         waiter.wait()
-        begun = time.monotonic()
+        started = time.monotonic()
         with ledger.reserve("100MiB", timeout=5):
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - started < 1.0
     first.release()
     assert only_the_file(path)
 
@@ -243,7 +243,7 @@ def test_waiting_can_be_interrupted(path):
 
 
 def test_a_holder_whose_pid_means_nothing_here_returns_when_it_is_killed(path):
-    """In another pid namespace only the kernel's lock can tell; and it does."""
+    """In another pid namespace only the kernel's lock shows it; and it does."""
     text = HOLDER.replace(
         "import sys\n",
         "import sys, memwarden.admission.ledger.reservation_file as module\nmodule.namespace = lambda kind: 12345\n",
@@ -254,18 +254,18 @@ def test_a_holder_whose_pid_means_nothing_here_returns_when_it_is_killed(path):
         (row,) = ledger.state()["holders"]
         assert (row["reserved_bytes"], row["used_bytes"]) == (900 * MIB, None)
         threading.Timer(0.1, holder.kill).start()
-        begun = time.monotonic()
+        started = time.monotonic()
         with ledger.reserve("900MiB", timeout=5):
-            assert time.monotonic() - begun < 1.1
+            assert time.monotonic() - started < 1.1
 
 
 def test_what_can_never_fit_is_refused_at_once(path):
     """More than the machine has: a MemoryError that says so, and nothing waits."""
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(DoesNotFit, match="can never fit") as caught:
         Ledger(path=path).reserve("4000GiB")
     assert isinstance(caught.value, MemoryError)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - started < 0.5
 
 
 #: Holds MIB mebibytes, and uses the ledger once more for each line of its input.

@@ -183,7 +183,7 @@ def test_a_signal_is_reported_as_in_a_shell():
 
 
 def test_fail_fast_begins_no_more():
-    """What has begun may end."""
+    """A command that was started may finish."""
     _, err = run("--fail-fast", "--results", "results", "--", "sh", "-c", "sleep 0.1; exit 1", given=lines(50), code=1)
     assert 1 <= len(results()) <= 20
     assert "not done" in err
@@ -225,7 +225,7 @@ def test_a_command_that_cannot_be_started_is_one_line(command, code, words):
 )
 def test_what_cannot_be_is_said_before_anything_begins(arguments, given, words, tmp_path):
     """In one line, with exit code 2, and nothing is left."""
-    _, err = run(*arguments, "--", "touch", "begun", given=given, code=2)
+    _, err = run(*arguments, "--", "touch", "started", given=given, code=2)
     assert words in err
     assert err.count("\n") == 1
     assert os.listdir(".") == []

@@ -102,5 +102,5 @@ def test_lines_are_understood():
 
 
 def test_help_is_there(shell):
-    """``%%memwarden?`` tells how it is used."""
+    """``%%memwarden?`` shows its usage."""
     assert "--limit" in shell.find_cell_magic("memwarden").__doc__

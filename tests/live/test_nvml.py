@@ -33,9 +33,9 @@ reader = NvidiaReader()
 for line in sys.stdin:
     try:
         read = reader.read()
-        told = [[gpu.number, gpu.name, gpu.total, gpu.used, gpu.free] for gpu in read["gpus"]]
+        gpus = [[gpu.number, gpu.name, gpu.total, gpu.used, gpu.free] for gpu in read["gpus"]]
         gaps = [[gap.where, gap.why, gap.detail] for gap in read["gaps"]]
-        print(json.dumps([told, gaps]), flush=True)
+        print(json.dumps([gpus, gaps]), flush=True)
     except ReadError as error:
         print(json.dumps([error.where, error.why, error.detail]), flush=True)
 """

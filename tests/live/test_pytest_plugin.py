@@ -108,7 +108,7 @@ class TestMore:
 
 
 @pytest.mark.parametrize(
-    ("mark", "said"),
+    ("mark", "message"),
     [
         ("'50 stones'", "*test_it: size '50 stones': not understood*"),
         ("'5MiB', of='heap'", "*test_it: memory_limit: write @pytest.mark.memory_limit('50MiB')*"),
@@ -116,11 +116,11 @@ class TestMore:
         ("'5MiB', size=3", "*test_it: memory_limit: write*"),
     ],
 )
-def test_a_mark_that_cannot_be_understood_ends_the_run(run, mark, said):
+def test_a_mark_that_cannot_be_understood_ends_the_run(run, mark, message):
     """Before the first test: a limit that is silently not there would be worse."""
     result = run(f"@pytest.mark.memory_limit({mark})\ndef test_it(): pass")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
+    result.stderr.fnmatch_lines([message])
 
 
 @exact
@@ -209,7 +209,7 @@ def test_a_limit_is_what_may_be_taken():
 
 
 def test_marks_are_understood():
-    """A size in bytes or in words, of the peak where nothing is said."""
+    """A size in bytes or in words, of the peak where nothing is message."""
     assert limit_of(SimpleNamespace(args=("1MiB",), kwargs={})) == (MIB, "peak")
     assert limit_of(SimpleNamespace(args=(1000,), kwargs={"of": "growth"})) == (1000, "growth")
     with pytest.raises(SettingsError):

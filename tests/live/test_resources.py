@@ -242,9 +242,9 @@ def test_forced_cleanup_ends_the_own_processes_together():
                 process = manager.__enter__()
                 assert process.stdout.readline() == b"ready\n"
                 mine.append((manager, process))
-            begun = time.monotonic()
+            begin = time.monotonic()
             done = force_memory_cleanup()
-            assert time.monotonic() - begun < 2.5
+            assert time.monotonic() - begin < 2.5
             assert (done.processes, done.failed) == (3, ())
             assert [process.returncode for _, process in mine] == [-signal.SIGKILL] * 3
         assert others.poll() is None

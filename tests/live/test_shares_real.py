@@ -95,7 +95,7 @@ def test_a_tree_of_real_processes(hog: subprocess.Popen[str]) -> None:
     assert 500 << 20 < shares.uss[largest] <= shares.pss[largest] < memory.total
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to become another user")
 def test_another_users_processes_are_one_gap() -> None:
     """As a user without rights, of all processes: its own are read, everything else is one gap that shows denied."""
     code = (

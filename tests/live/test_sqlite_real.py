@@ -145,7 +145,7 @@ print(json.dumps([full, sorted(set(said)), recorder.lost == full == len(said), r
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a disk in a namespace of its own")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """Each lost event is reported and counted; with room again recording goes on, and every kept one can be read."""
+    """Each lost event is reported and counted; with free space recording goes on, and every kept one can be read."""
     command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert result.returncode == 0, result.stderr

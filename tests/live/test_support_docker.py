@@ -28,7 +28,7 @@ def test_a_container_reads_its_own_limit(docker: Docker) -> None:
 
 
 def test_a_container_that_outgrows_its_limit_is_reported(docker: Docker) -> None:
-    """The kernel kills it, and the result tells that from any other kill."""
+    """The kernel kills it, and the result separates that from any other kill."""
     result = docker.run([sys.executable, "-c", "b'x' * 200_000_000; print('survived')"])
     assert (result.returncode, result.stdout, result.oom_killed) == (137, "", True)
 

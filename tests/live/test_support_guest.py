@@ -63,7 +63,7 @@ def test_a_guest_needs_no_fixture(guest: Guest) -> None:
 
 
 def processes(guest: Guest) -> set[str]:
-    """The processes of this machine in which guests run; a zombie's program cannot be told."""
+    """The processes of this machine in which guests run; a zombie's program is not known."""
     found = set()
     for path in glob.glob("/proc/[0-9]*/exe"):
         with contextlib.suppress(OSError):

@@ -44,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def du(path: str) -> int:
-    said = subprocess.run(["du", "-sx", "--block-size=1", path], capture_output=True, text=True, check=True)
-    return int(said.stdout.split()[0])
+    done = subprocess.run(["du", "-sx", "--block-size=1", path], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[0])
 
 
 def test_it_counts_what_du_counts(folder: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_file_system_that_is_mounted_in_it_is_not_counted(folder: Path) -> Non
     (folder / "mounted").mkdir()
     script = 'mount -t tmpfs none "$2/mounted" && echo x >"$2/mounted/inside" && "$1" -c "$3" "$2"; du -sx -B1 "$2"'
     argv = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, str(folder), COUNT]
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    used, files, gaps = json.loads(said.stdout.splitlines()[0])
-    assert (files, gaps) == (303, []), said
-    assert used == int(said.stdout.splitlines()[1].split()[0])
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    used, files, gaps = json.loads(done.stdout.splitlines()[0])
+    assert (files, gaps) == (303, []), done
+    assert used == int(done.stdout.splitlines()[1].split()[0])
 
 
 @ROOT
@@ -88,7 +88,7 @@ def test_folders_of_another_user_are_a_gap_and_the_rest_is_counted() -> None:
             os.mkdir(f"{folder}/{name}", mode)
             Path(f"{folder}/{name}/file").write_bytes(b"x" * 5000)
         argv = [sys.executable, "-c", COUNT, folder, "65534"]
-        said = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-        used, files, gaps = json.loads(said.stdout)
-        assert (files, gaps) == (1, ["denied"]), said
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        used, files, gaps = json.loads(done.stdout)
+        assert (files, gaps) == (1, ["denied"]), done
         assert 0 < used < du(folder)

@@ -51,7 +51,7 @@ def nothing_is_left_open():
 
 @pytest.mark.parametrize("size", [16, 64, 256])
 def test_a_peak_that_came_and_went_is_seen(size):
-    """No look at the beginning or the end could have seen it."""
+    """No sample at the start or the end could have seen it."""
     with track("spike") as call:
         spike(size)
     near(call.rise, size)
@@ -72,7 +72,7 @@ def test_nested_ones_each_have_their_own():
 
 
 def test_the_processs_own_peak_outlives_every_reset():
-    """Every reader of memwarden still tells the most that this process ever held."""
+    """Every reader of memwarden still has the most that this process ever used."""
     spike(200)
     before = process_peak()
     for _ in range(3):
@@ -177,9 +177,9 @@ def test_a_fork_inside():
                 os._exit(0)
         os.close(write)
         _, status = os.waitpid(child, 0)
-        said = os.read(read, 200)
+        output = os.read(read, 200)
         os.close(read)
-    assert (status, said) == (0, b"True () 0")
+    assert (status, output) == (0, b"True () 0")
     near(outer.rise, 64)
 
 

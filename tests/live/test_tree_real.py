@@ -55,7 +55,7 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.communicate()
 
 
-def said(process: "subprocess.Popen[str]") -> str:
+def next_line(process: "subprocess.Popen[str]") -> str:
     """The next line of its output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -73,7 +73,7 @@ def until(condition: Callable[[], object], patience: float = 30.0) -> None:
 def test_a_thousand_children(start: Callable[..., "subprocess.Popen[str]"], keep: int) -> None:
     """More than one read of ``children`` gives, all of them found, and their sum is psutil's."""
     process = start(PARENT, "1000")
-    assert said(process) == "ready"
+    assert next_line(process) == "ready"
     listed = open(f"/proc/{process.pid}/task/{process.pid}/children", "rb")  # noqa: SIM115 - one bare read
     with listed:
         one_read = os.pread(listed.fileno(), 1 << 20, 0).split()
@@ -104,7 +104,7 @@ def test_a_child_that_a_thread_forked(start: Callable[..., "subprocess.Popen[str
         "    child.wait()\n"
         "threading.Thread(target=work).start()\n"
     )
-    child = int(said(process))
+    child = int(next_line(process))
     with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as main:
         assert str(child) not in main.read().split()
     memory, gaps = TreeReader(process.pid, keep=0).sample()
@@ -123,7 +123,7 @@ def test_a_zombie_counts_apart_until_it_is_reaped(start: Callable[..., "subproce
         "print('reaped', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    zombie = int(said(process))
+    zombie = int(next_line(process))
     reader = TreeReader(process.pid)
     for _ in range(3):
         memory, gaps = reader.sample()
@@ -132,7 +132,7 @@ def test_a_zombie_counts_apart_until_it_is_reaped(start: Callable[..., "subproce
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
-    assert said(process) == "reaped"
+    assert next_line(process) == "reaped"
     memory, _ = reader.sample()
     assert (len(memory.keys), memory.zombies) == (1, 0)
     reader.close()
@@ -166,17 +166,17 @@ def test_a_daemon_that_forked_twice_stays_a_member(start: Callable[..., "subproc
     """The middle one ends and the daemon has another parent: it is kept by its identity, and so is its child."""
     process = start(DAEMON)
     assert process.stdin is not None
-    daemon = int(said(process))
+    daemon = int(next_line(process))
     reader = TreeReader(process.pid, keep=keep)
     assert len(reader.sample()[0].keys) == 3
     process.stdin.write("\n")
     process.stdin.flush()
-    assert said(process) == "orphaned"
+    assert next_line(process) == "orphaned"
     assert read_stat(daemon).ppid not in {process.pid, daemon}
     assert {key.pid for key in reader.sample()[0].keys} == {process.pid, daemon}
     process.stdin.write("\n")
     process.stdin.flush()
-    child = int(said(process))
+    child = int(next_line(process))
     assert {key.pid for key in reader.sample()[0].keys} == {process.pid, daemon, child}
     reader.close()
 
@@ -184,7 +184,7 @@ def test_a_daemon_that_forked_twice_stays_a_member(start: Callable[..., "subproc
 def test_a_tree_that_ends_is_gone(start: Callable[..., "subprocess.Popen[str]"]) -> None:
     """And its descriptors are given back."""
     process = start(PARENT, "3")
-    assert said(process) == "ready"
+    assert next_line(process) == "ready"
     before, reader = descriptors(), TreeReader(process.pid)
     assert len(reader.sample()[0].keys) == 4
     os.killpg(process.pid, signal.SIGKILL)

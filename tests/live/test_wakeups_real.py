@@ -72,9 +72,9 @@ def running(code: str, *arguments: object, groups: tuple[Path, ...] = ()) -> Ite
 
 def woken(wakeup: object, seconds: float) -> float | None:
     """Seconds until it wakes."""
-    poll, begun = select.poll(), time.monotonic()
+    poll, started = select.poll(), time.monotonic()
     poll.register(wakeup.fileno(), wakeup.events)  # type: ignore[attr-defined]
-    return time.monotonic() - begun if poll.poll(seconds * 1000) else None
+    return time.monotonic() - started if poll.poll(seconds * 1000) else None
 
 
 def usage(group: Path) -> int:
@@ -205,8 +205,8 @@ def test_the_machines_stalls_can_be_waited_for_as_an_ordinary_user() -> None:
         "granted, refused = own_wakeups()\n"
         "print(json.dumps([[each.name for each in granted], refused]))\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    granted, refused = json.loads(said.stdout)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    granted, refused = json.loads(done.stdout)
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     assert ("stalls of the machine" in granted) is (release >= (6, 5)), refused
     assert all(why in ("absent", "denied") and detail for _, _, why, detail in refused)

@@ -18,20 +18,20 @@ peaks = st.integers(0, 1 << 50)
 tasks = st.lists(st.tuples(sizes, peaks, st.booleans()), min_size=1, max_size=60)
 
 
-def learned(course: list[tuple[float | None, int, bool]]) -> Footprints:
+def learned(history: list[tuple[float | None, int, bool]]) -> Footprints:
     footprints = Footprints(budget=GIB, slots=8)
-    for size, peak, killed in course:
+    for size, peak, killed in history:
         footprints.observe("k", size, peak, 1.0, "killed_at" if killed else "finished")
     return footprints
 
 
 @given(tasks, sizes, peaks)
 def test_a_prediction_can_always_be_reserved(
-    course: list[tuple[float | None, int, bool]], size: float | None, seen: int
+    history: list[tuple[float | None, int, bool]], size: float | None, seen: int
 ) -> None:
     """It is a whole number of pages above zero that no system call refuses; a repeat gets what it had, and half as much
     again where that was all that it would have been given."""
-    footprints = learned(course)
+    footprints = learned(history)
     for at_least in (0, seen):
         prediction = footprints.predict("k", size, at_least=at_least)
         assert 0 < prediction.reserve < 1 << 63
@@ -44,12 +44,12 @@ def test_a_prediction_can_always_be_reserved(
 
 
 @given(tasks)
-def test_never_below_what_a_task_of_that_size_was_killed_at(course: list[tuple[float | None, int, bool]]) -> None:
+def test_never_below_what_a_task_of_that_size_was_killed_at(history: list[tuple[float | None, int, bool]]) -> None:
     """As long as none of its size has finished."""
-    footprints = learned(course)
+    footprints = learned(history)
     bounds: dict[float | None, int] = {}
     finished = set()
-    for size, peak, killed in course:
+    for size, peak, killed in history:
         size = None if size is None or not size >= 0 else min(size, 1e18)
         if not killed:
             finished.add(size)
@@ -69,10 +69,10 @@ rising = st.lists(
 
 @given(rising, st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), st.lists(st.floats(0, 5000), min_size=2, max_size=10))
 def test_what_rises_is_learned_to_rise(
-    course: list[tuple[float, float, int]], power: float, asked: list[float]
+    history: list[tuple[float, float, int]], power: float, asked: list[float]
 ) -> None:
     """A curve that was learned to rise gives a larger task no less, within what was seen and beyond it."""
-    curve = fit([size for size, _, _ in course], [(50 + size**power) * noise * out for size, noise, out in course])
+    curve = fit([size for size, _, _ in history], [(50 + size**power) * noise * out for size, noise, out in history])
     if curve.slope >= 0:
         reported = [curve.at(size) for size in sorted(asked)]
         assert reported == sorted(reported)
@@ -84,15 +84,15 @@ def test_what_rises_is_learned_to_rise(
 def test_the_order_of_tasks_matters_little(seed: int, shape: str) -> None:
     """The same hundred tasks in another order give a median within a twentieth, and a like reservation."""
     rng = random.Random(seed)
-    course = []
+    history = []
     for _ in range(100):
         size = rng.uniform(20, 160)
         peak = {"constant": 120.0, "linear": 24 + 2 * size, "squared": 32 + 0.012 * size**2}[shape]
-        course.append((size, int(peak * rng.lognormvariate(0, 0.05) * MIB), False))
+        history.append((size, int(peak * rng.lognormvariate(0, 0.05) * MIB), False))
     reported = []
     for _ in range(3):
-        rng.shuffle(course)
-        footprints = learned(course)  # type: ignore[arg-type]
+        rng.shuffle(history)
+        footprints = learned(history)  # type: ignore[arg-type]
         if footprints.describe("k")["drifts"]:
             return  # chance put all small ones last: that does look like a change
         reported.append(footprints.predict("k", 90.0))
@@ -105,10 +105,10 @@ def test_the_order_of_tasks_matters_little(seed: int, shape: str) -> None:
 @given(
     st.lists(st.tuples(st.just(math.nan) | st.floats(0, 1e18), peaks, st.booleans()), max_size=40), st.integers(1, 30)
 )
-def test_what_is_remembered_is_bounded(course: list[tuple[float, int, bool]], times: int) -> None:
+def test_what_is_remembered_is_bounded(history: list[tuple[float, int, bool]], times: int) -> None:
     """However many there were."""
     footprint = Footprint()
-    for size, peak, killed in course * times:
+    for size, peak, killed in history * times:
         footprint.add(size, max(1.0, peak), 1.0, killed=killed)
     footprint.learn_now(0.0, Costs())
     assert len(footprint.peaks) == len(footprint.sizes) == len(footprint.seconds) <= KEPT

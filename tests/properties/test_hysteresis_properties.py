@@ -1,4 +1,4 @@
-"""Levels over any course of figures."""
+"""Levels over any series of figures."""
 
 from itertools import pairwise
 
@@ -19,13 +19,13 @@ EDGES = {
 #: Seconds since the last sample, and thousandths used (None: nothing could be read).
 step = st.tuples(st.sampled_from([0.001, 0.5, 1.0, 5.0, 31.0, 400.0, 4000.0]), st.none() | st.integers(0, 1100))
 near_an_edge = st.tuples(st.just(1.0), st.sampled_from([669, 670, 700, 769, 800, 869, 870, 900, 901, 951]))
-courses = st.lists(step | near_an_edge, min_size=1, max_size=120)
+many_series = st.lists(step | near_an_edge, min_size=1, max_size=120)
 
 
-def samples(course: list[tuple[float, int | None]]) -> list[Sample]:
-    """The course as samples of a machine of 1000 bytes."""
+def samples(series: list[tuple[float, int | None]]) -> list[Sample]:
+    """The series as samples of a machine of 1000 bytes."""
     made, now = [], 100.0
-    for wait, used in course:
+    for wait, used in series:
         now += wait
         system = None if used is None else SystemMemory(1000, 1000 - used, 0, 0, 0, 0)
         made.append(Sample(0.0, now, system=system))
@@ -38,26 +38,26 @@ def judged(made: list[Sample]) -> list[Assessment]:
     return [detector.assess(sample) for sample in made]
 
 
-@given(courses, st.floats(0, 1e6))
-def test_the_same_samples_give_the_same_verdicts(course: list[tuple[float, int | None]], wall: float) -> None:
+@given(many_series, st.floats(0, 1e6))
+def test_the_same_samples_give_the_same_verdicts(series: list[tuple[float, int | None]], wall: float) -> None:
     """At any time of day: a record can be judged again."""
-    made = samples(course)
+    made = samples(series)
     again = [sample._replace(wall=wall, late=3.0) for sample in made]
     assert judged(made) == judged(again)
 
 
-@given(courses)
-def test_the_first_figure_gives_the_bare_level(course: list[tuple[float, int | None]]) -> None:
+@given(many_series)
+def test_the_first_figure_gives_the_bare_level(series: list[tuple[float, int | None]]) -> None:
     """Nothing is known yet that could contradict it."""
-    first = next((each for each in judged(samples(course)) if each.ratio is not None), None)
+    first = next((each for each in judged(samples(series)) if each.ratio is not None), None)
     assert first is None or (first.level is first.raw and first.raw is bare_level(first.ratio or 0.0))
 
 
-@given(courses)
-def test_a_level_has_a_reason(course: list[tuple[float, int | None]]) -> None:
+@given(many_series)
+def test_a_level_has_a_reason(series: list[tuple[float, int | None]]) -> None:
     """Higher than before: this figure is at the new level's edge or within three points of it. Lower: it is
     under the edge of the level that was left."""
-    for before, after in pairwise(judged(samples(course))):
+    for before, after in pairwise(judged(samples(series))):
         if after.ratio is None:
             assert after.level is before.level
         elif after.level.rank > before.level.rank and before.ratio is not None:
@@ -69,10 +69,10 @@ def test_a_level_has_a_reason(course: list[tuple[float, int | None]]) -> None:
             assert after.ratio <= EDGES[before.level]
 
 
-@given(courses)
-def test_critical_is_there_whenever_it_must_be(course: list[tuple[float, int | None]]) -> None:
+@given(many_series)
+def test_critical_is_there_whenever_it_must_be(series: list[tuple[float, int | None]]) -> None:
     """Above 95 %, or above 90 % twice in a row: CRITICAL, whatever happened before."""
-    verdicts = judged(samples(course))
+    verdicts = judged(samples(series))
     seen = [each for each in verdicts if each.ratio is not None]
     for before, after in pairwise(seen):
         both = before.ratio is not None and before.ratio > CRITICAL_ABOVE
@@ -86,11 +86,11 @@ def test_critical_is_there_whenever_it_must_be(course: list[tuple[float, int | N
     st.booleans(),
 )
 def test_inside_the_band_nothing_flaps(
-    band: tuple[int, int], course: list[tuple[float, int]], from_above: bool
+    band: tuple[int, int], series: list[tuple[float, int]], from_above: bool
 ) -> None:
     """A figure that stays within three points under an edge is not reported above it again, once it has left it."""
     begin = [(1.0, band[1] + 2 if from_above else band[0] - 40)]
-    verdicts = judged(samples([*begin, *((wait, band[0] + offset) for wait, offset in course)]))
+    verdicts = judged(samples([*begin, *((wait, band[0] + offset) for wait, offset in series)]))
     ranks = [verdict.level.rank for verdict in verdicts]
     below = bare_level(band[0] / 1000).rank
     if from_above:
@@ -100,20 +100,20 @@ def test_inside_the_band_nothing_flaps(
         assert max(ranks) <= below
 
 
-@given(courses, st.integers(0, 1100))
-def test_a_steady_figure_ends_at_its_bare_level(course: list[tuple[float, int | None]], used: int) -> None:
+@given(many_series, st.integers(0, 1100))
+def test_a_steady_figure_ends_at_its_bare_level(series: list[tuple[float, int | None]], used: int) -> None:
     """However wild the past was; only inside a band may the higher level stay."""
-    verdicts = judged(samples([*course, *[(30.0, used)] * 50]))
+    verdicts = judged(samples([*series, *[(30.0, used)] * 50]))
     last, bare = verdicts[-1].level, bare_level(used / 1000)
     if last is not bare:
         assert last.rank == bare.rank + 1
         assert EDGES[last] - 0.03 <= used / 1000 <= EDGES[last]
 
 
-@given(courses)
-def test_since_is_the_moment_of_the_last_change(course: list[tuple[float, int | None]]) -> None:
+@given(many_series)
+def test_since_is_the_moment_of_the_last_change(series: list[tuple[float, int | None]]) -> None:
     """It never lies in the future, and changes only with the level."""
-    made = samples(course)
+    made = samples(series)
     verdicts = judged(made)
     for sample, verdict in zip(made, verdicts, strict=True):
         assert verdict.since <= sample.monotonic

@@ -45,12 +45,12 @@ def run(course, flood=0):
             entered[claim.ticket] = now
         assert sum(size for _, size in running) <= BUDGET
         now += STEP
-        assert now < 100_000, "somebody starves"
+        assert now < 100_000, "one starves"
     return entered
 
 
 @given(arrivals)
-def test_everybody_comes_in_and_the_budget_is_kept(course):
+def test_all_are_admitted_and_the_budget_is_kept(course):
     """Whatever comes in whatever order: no claim waits for ever, and never more than the budget is out."""
     assert len(run(course)) == len(course)
 

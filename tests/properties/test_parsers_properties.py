@@ -43,10 +43,10 @@ def facts_or_read_error(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except ReadError as error:
-        said = error
-    assert said.why in ReadError.REASONS
-    assert said.what
-    assert said.where
+        raised = error
+    assert raised.why in ReadError.REASONS
+    assert raised.what
+    assert raised.where
     return None
 
 

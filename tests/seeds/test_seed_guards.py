@@ -166,7 +166,7 @@ def test_what_another_program_holds_is_a_memory_error_too():
     from memwarden.guards.budget.guard_monitor import guard_context
 
     free = guard_context().headroom().nearest.headroom
-    with admit(free * 3 // 4, "somebody"), pytest.raises(MemoryError, match="not admitted"):
+    with admit(free * 3 // 4, "another"), pytest.raises(MemoryError, match="not admitted"):
         with memory_constrained_operation(free // 2 / MIB, "custom_processing"):
             pytest.fail("entered")
 

@@ -54,27 +54,27 @@ from memwarden.compat.resource_manager import (
     estimate_processing_memory, ffmpeg_process_manager, managed_process, managed_temp_directory, managed_tempfile,
 )
 
-said = {{"early": success, "watching": get_memory_status()["initialized"]}}
-said["mode"] = get_safe_processing_config()["processing_mode"]
+facts = {{"early": success, "watching": get_memory_status()["initialized"]}}
+facts["mode"] = get_safe_processing_config()["processing_mode"]
 monitor = get_memory_monitor()
-said["stats"] = monitor.get_current_stats().available_mb > 0
+facts["stats"] = monitor.get_current_stats().available_mb > 0
 found = threading.Event()
 for level in MemoryPressureLevel:
     monitor.register_pressure_callback(level, lambda stats: found.set())
 monitor.start_monitoring()
-said["level"] = found.wait(20)
+facts["level"] = found.wait(20)
 with memory_guard(max_memory_mb=1024), managed_tempfile(suffix=".mp4") as file, managed_temp_directory():
-    said["estimate"] = estimate_processing_memory(file, "custom") >= 0
+    facts["estimate"] = estimate_processing_memory(file, "custom") >= 0
 with memory_constrained_operation(10, "custom_processing"):
-    said["optimized"] = memory_optimized(512)(lambda: 7)()
+    facts["optimized"] = memory_optimized(512)(lambda: 7)()
 with managed_process([sys.executable, "-c", ""], "child") as process:
-    said["process"] = process.wait()
+    facts["process"] = process.wait()
 with ffmpeg_process_manager([sys.executable, "-c", ""]) as process:
-    said["ffmpeg"] = process.wait()
-said["freed"] = force_memory_cleanup()["failed"]
+    facts["ffmpeg"] = process.wait()
+facts["freed"] = force_memory_cleanup()["failed"]
 shutdown_memory_management_system()
-said["threads"] = [each.name for each in threading.enumerate() if each.name.startswith("memwarden")]
-print(json.dumps(said))
+facts["threads"] = [each.name for each in threading.enumerate() if each.name.startswith("memwarden")]
+print(json.dumps(facts))
 """,
         tmp_path,
     )

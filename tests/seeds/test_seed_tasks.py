@@ -20,8 +20,8 @@ LINE = re.compile(
 
 
 @pytest.fixture(autouse=True)
-def heard(caplog, monkeypatch):
-    """What the log was told; no descriptor is kept, for other tests count them."""
+def logged(caplog, monkeypatch):
+    """The messages of the log; no descriptor is kept, for other tests count them."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(memory_monitor, "_next_collection", float("-inf"))
     yield caplog
@@ -30,7 +30,7 @@ def heard(caplog, monkeypatch):
 
 @pytest.mark.own_process
 @pytest.mark.contract("S4-40", "S4-56", "S4-57", "S4-58", "S4-60")
-def test_memory_monitor_class(heard):
+def test_memory_monitor_class(logged):
     """Lines at the start, at the point and at the end, in the seed's words; a summary; a peak that was gone before."""
     from memwarden.compat.memory_monitor import MemoryMonitor
 
@@ -53,7 +53,7 @@ def test_memory_monitor_class(heard):
     # Finish and get summary
     summary = monitor.finish_monitoring()
 
-    lines = [LINE.fullmatch(message) for message in heard.messages if message.startswith(("Memory", "HIGH"))]
+    lines = [LINE.fullmatch(message) for message in logged.messages if message.startswith(("Memory", "HIGH"))]
     assert [line[1].partition(" ")[0] for line in lines] == ["START", "checkpoint:processing_phase", "FINISH"]
     assert float(lines[1][3]) - float(lines[0][2]) == pytest.approx(96, abs=4)
     assert summary["peak_mb"] - summary["start_mb"] == pytest.approx(96, abs=4)
@@ -62,7 +62,7 @@ def test_memory_monitor_class(heard):
 
 
 @pytest.mark.contract("S4-41", "S4-40")
-def test_manual_gc(heard):
+def test_manual_gc(logged):
     """What was freed, for the log."""
     logger = logging.getLogger("tasks")
     from memwarden.compat.memory_monitor import MemoryMonitor
@@ -71,12 +71,12 @@ def test_manual_gc(heard):
     gc_stats = monitor.force_garbage_collection()
     logger.info(f"Freed {gc_stats['freed_mb']}MB")
 
-    assert re.fullmatch(r"Freed \d+\.\d+MB", heard.messages[-1])
+    assert re.fullmatch(r"Freed \d+\.\d+MB", logged.messages[-1])
 
 
 @pytest.mark.own_process
 @pytest.mark.contract("S4-47")
-def test_cleanup_pattern(heard):
+def test_cleanup_pattern(logged):
     """The two lines of the pattern show what the clean-up gave back."""
     from memwarden.compat.memory_monitor import MemoryMonitor
 
@@ -104,13 +104,13 @@ def test_cleanup_pattern(heard):
 
     Task().cleanup_large_objects()
 
-    before, after = [LINE.fullmatch(message) for message in heard.messages]
+    before, after = [LINE.fullmatch(message) for message in logged.messages]
     assert (before[1], after[1]) == ("checkpoint:before_cleanup", "checkpoint:after_cleanup")
     assert float(before[2]) - float(after[2]) == pytest.approx(96, abs=4)
 
 
 @pytest.mark.contract("S4-51")
-def test_alert_thresholds(heard):
+def test_alert_thresholds(logged):
     """Nothing is said below the threshold; above it the program's own words come, too."""
     logger = logging.getLogger("tasks")
     from memwarden.compat.memory_monitor import check_memory_threshold
@@ -118,17 +118,17 @@ def test_alert_thresholds(heard):
     if not check_memory_threshold(threshold_mb=3000):
         # Send alert (email, Slack, etc.)
         logger.critical("Memory threshold exceeded!")
-    assert not heard.messages
+    assert not logged.messages
 
     kept = bytearray(64 * MIB)
     if not check_memory_threshold(threshold_mb=len(kept) / MIB):
         logger.critical("Memory threshold exceeded!")
-    assert heard.messages[-1] == "Memory threshold exceeded!"
+    assert logged.messages[-1] == "Memory threshold exceeded!"
 
 
 @pytest.mark.contract("S4-61", "S4-62")
-def test_utility_functions(heard):
-    """The three can be imported as the reference does, and tell of this process and system."""
+def test_utility_functions(logged):
+    """The three can be imported as the reference does, and describe this process and system."""
     from memwarden.compat.memory_monitor import (
         check_memory_threshold,  # Check if memory exceeds limit
         get_system_memory_summary,  # Get system-wide memory info
@@ -138,7 +138,7 @@ def test_utility_functions(heard):
     log_worker_memory_summary()
     assert re.fullmatch(
         r"Worker memory summary: PID=\d+, RSS=[\d.]+MB, Process%=[\d.]+%, System=[\d.]+% \(available=[\d.]+MB\)",
-        heard.messages[0],
+        logged.messages[0],
     )
     summary = get_system_memory_summary()
     assert summary["virtual_memory"]["total_gb"] > summary["virtual_memory"]["available_gb"] > 0

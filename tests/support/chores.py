@@ -1,6 +1,6 @@
 """What tests give to executors: calls that a worker process of any start method can import.
 
-A call that must still run when the test looks at it writes ``NAME.begun`` into a folder, with its pid, and waits for
+A call that must still run when the test looks at it writes ``NAME.started`` into a folder, with its pid, and waits for
 ``go`` there (:func:`attend`); so no test waits for a clock where it can wait for an event.
 """
 
@@ -82,17 +82,17 @@ def pid(*_: Any) -> int:
 
 
 def attend(folder: str, name: str = "task") -> int:
-    """Say that it has begun, wait for ``go`` in the folder; gives the pid."""
+    """Say that it has started, wait for ``go`` in the folder; gives the pid."""
     part = Path(folder, f"{name}.part")
     part.write_text(str(os.getpid()))
-    part.rename(Path(folder, f"{name}.begun"))
+    part.rename(Path(folder, f"{name}.started"))
     until(Path(folder, "go").exists, 60)
     return os.getpid()
 
 
-def begun(folder: str | os.PathLike[str], name: str = "task") -> int:
-    """Wait until that call has begun; the pid of its worker."""
-    return int(until(lambda: text(Path(folder, f"{name}.begun"))))
+def started(folder: str | os.PathLike[str], name: str = "task") -> int:
+    """Wait until that call has started; the pid of its worker."""
+    return int(until(lambda: text(Path(folder, f"{name}.started"))))
 
 
 def go(folder: str | os.PathLike[str]) -> None:
@@ -161,7 +161,7 @@ def read_in_parts(path: str) -> int:
 
 def read_and_fail(path: str, folder: str) -> None:
     """Read a file, and find fault with it; each begin leaves a file behind."""
-    Path(folder, f"{time.monotonic_ns()}.begun").touch()
+    Path(folder, f"{time.monotonic_ns()}.started").touch()
     with open(path, "rb") as file:
         while file.read(MIB):
             pass
@@ -170,7 +170,7 @@ def read_and_fail(path: str, folder: str) -> None:
 
 def hold_and_start(mib: int, seconds: float, folder: str) -> None:
     """Hold so much, and then start a program that fails; each begin leaves a file behind."""
-    Path(folder, f"{time.monotonic_ns()}.begun").touch()
+    Path(folder, f"{time.monotonic_ns()}.started").touch()
     kept = b"x" * (mib * MIB)
     time.sleep(seconds)
     subprocess.run(["false"], check=True)

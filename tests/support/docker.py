@@ -327,7 +327,7 @@ class Docker:
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
-            # An engine told to end gives each container ten seconds; ours need no farewell.
+            # An engine that is stopped gives each container ten seconds; ours need no farewell.
             with contextlib.suppress(OSError, http.client.HTTPException, DockerError):
                 for container in self.call("GET", "/containers/json?all=1"):
                     self.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")

@@ -198,7 +198,7 @@ class Guest:
         if without_xstate.is_needed():
             argv = [sys.executable, "-I", without_xstate.__file__, *argv]
         if shutil.which("setpriv"):
-            # When this process is killed, the guest is told to end; KILL would orphan its programs.
+            # When this process is killed, the guest gets TERM; KILL would orphan its programs.
             argv = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
         with open(folder / "console", "wb") as console:
             process = subprocess.Popen(
@@ -214,7 +214,7 @@ class Guest:
                 ended = _ended(process.pid, timeout_s)
             finally:
                 # The guest's programs run in processes of this machine, which the guest's kernel
-                # holds by ptrace: told to end, it ends them; killed, it would leave them running.
+                # holds by ptrace: on TERM it ends them; killed, it would leave them running.
                 if not ended:
                     process.terminate()
                     _ended(process.pid, 5)

@@ -79,8 +79,8 @@ from memwarden.records.jsonl import read_lines
 path = os.path.join(tempfile.gettempdir(), "deep", "record.jsonl")
 readers = [*default_readers(), tree_reader(os.getpid()), PortableMachine()]
 log = logging.getLogger("memwarden")
-heard = []
-log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: heard.append(record.levelname)}})())
+logged = []
+log.addHandler(type("Ear", (logging.Handler,), {{"emit": lambda _, record: logged.append(record.levelname)}})())
 rules = [Rule(name="here", when="process.rss >= 1MiB", then="notify")]
 with Warden(readers, interval=0.01, rules=rules, recorders=[JsonlRecorder(path)]) as warden:
     looks = [reading for reading, _ in zip(warden.watch(), range(4))]
@@ -89,16 +89,16 @@ json.dumps(status)
 kinds = [event.kind.value for event in read_lines(path)]
 sample = looks[-1].sample
 print(json.dumps([kinds, sample.tree.total, sample.process.rss, sample.top.rss[0],
-                  [list(gap) for gap in sample.gaps], heard]))
+                  [list(gap) for gap in sample.gaps], logged]))
 """,
         TMPDIR=str(tmp_path),
     )
-    kinds, tree, process, largest, gaps, heard = result
+    kinds, tree, process, largest, gaps, logged = result
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert kinds.count("sample") >= 4
     assert kinds.count("level") == 1
     assert kinds.count("decision") == kinds.count("outcome") == 1
-    assert "WARNING" in heard
+    assert "WARNING" in logged
     assert min(tree, process, largest) > 1 << 20
     assert gaps == []
 
@@ -145,13 +145,13 @@ print(json.dumps([*seen, probe.alive(key)]))
 COMMANDS = """
 import contextlib, io
 from memwarden.faces.cli import main
-told = []
+messages = []
 for arguments in ARGUMENTS:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(arguments)
-    told.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(told))
+    messages.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(messages))
 """
 
 
@@ -205,13 +205,13 @@ def test_limiting_a_command_is_refused_there_with_a_reason(platform):
     words = run(f"""PLATFORM = {platform!r}
 {POOR}
 from memwarden import CeilingUnavailable, popen
-told = []
+messages = []
 for limit in (None, "1GiB"):
     try:
         popen([sys.executable, "-c", "pass"], limit=limit)
     except CeilingUnavailable as error:
-        told.append(str(error))
-print(json.dumps(told))
+        messages.append(str(error))
+print(json.dumps(messages))
 """)
     assert len(words) == 2
     assert all("Linux" in each for each in words)

@@ -167,7 +167,7 @@ def test_a_file_without_results_is_removed(tmp_path):
 
 
 def test_what_is_no_file_of_results_is_left_alone(tmp_path):
-    """A full disk is told; so are a device, another's file, and another command's results."""
+    """A full disk is reported; so are a device, another's file, and another command's results."""
     path = tmp_path / "other"
     path.write_text("{}\n")
     for where, error in [(str(path), SettingsError), ("/dev/null", SettingsError), (str(tmp_path), RecordError)]:

@@ -93,7 +93,7 @@ def test_a_repeat_gets_more() -> None:
 
 
 def test_a_victim_gets_what_it_had() -> None:
-    """Killed to make room while it was still growing, a task has shown nothing of what it needs."""
+    """Killed to free memory while it was still growing, a task has shown nothing of what it needs."""
     footprints = learned(noisy(lambda size: 120.0, 100, outliers=0.1), budget=600 * MIB)
     assert footprints.predict("k", 50.0, at_least=20 * MIB) == footprints.predict("k", 50.0)
     footprints.observe("k", 50.0, 20 * MIB, 0.1, "killed_at")
@@ -239,10 +239,10 @@ def test_a_prediction_is_quick() -> None:
     footprints = learned(noisy(lambda size: 24 + 2 * size, 250, outliers=0.1))
     rounds = []
     for _ in range(5):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for size in range(200):
             footprints.predict("k", float(size))
-        rounds.append((time.perf_counter() - begun) / 200)
+        rounds.append((time.perf_counter() - started) / 200)
     assert min(rounds) < 20e-6
 
 

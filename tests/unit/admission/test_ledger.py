@@ -166,11 +166,11 @@ def test_a_process_that_takes_more_than_it_reserved_delays_others(make, machine)
     machine.holds = {os.getpid(): 450 * MIB}
     assert ledger.try_reserve("51MiB") is None
     assert not held.grow("500MiB")
-    assert held.grow("250MiB"), "what it has taken already needs no room"
+    assert held.grow("250MiB"), "what it has taken already needs no headroom"
 
 
 def test_growing_and_shrinking(make):
-    """What a plateaued task returns is there for others; growth is granted while there is room, and never waits."""
+    """What a plateaued task returns is there for others; growth is granted while there is headroom, and never waits."""
     ledger = make("500MiB")
     with ledger.reserve("400MiB") as held:
         held.shrink("150MiB")

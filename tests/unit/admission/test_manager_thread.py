@@ -114,7 +114,7 @@ def test_pending_tasks_are_cancelled(manager: ExecutorManager, tmp_path: Any) ->
     """The running ones finish."""
     running = [submit(manager, chores.attend, str(tmp_path), name) for name in "ab"]
     for name in "ab":
-        chores.begun(tmp_path, name)
+        chores.started(tmp_path, name)
     pending = [submit(manager, chores.same, each) for each in range(20)]
     manager.close(cancel=True)
     wait(pending, 10)

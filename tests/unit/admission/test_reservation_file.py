@@ -225,7 +225,7 @@ def test_a_cut_file_is_replaced(file, size):
 
 
 def another_process(file, tree):
-    """The file as process 77 has it. (Locks are this process's, so that only its identity tells them apart.)"""
+    """The file as process 77 has it. (Locks are this process's, so that only its identity separates them.)"""
     tree.process(77, start=6)
     other = ReservationFile(file.path, ProcProbe(tree.proc))
     other._key = ProcessKey(77, 6)

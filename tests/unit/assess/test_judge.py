@@ -159,7 +159,7 @@ def test_a_container_is_judged_where_it_has_a_limit() -> None:
 
 @pytest.mark.contract("V-18")
 def test_cards_have_the_same_verdict_and_time_left() -> None:
-    """Against their own memory; and what a card leaves is no room of the process."""
+    """Against their own memory; and what a card leaves is no headroom of the process."""
     judge = Judge()
     for minute in range(430):
         used = leaking(minute) * MIB

@@ -64,7 +64,7 @@ def test_the_edges(used: int, level: PressureLevel) -> None:
 
 @pytest.mark.parametrize("total", [10, 1000, 24684096 * 1024, (1 << 44) * 10])
 def test_edges_are_exact_at_any_size(total: int) -> None:
-    """A tenth of a number that floats round is still met."""
+    """A tenth of a number that floats round is still reached."""
     for tenths, level in ((7, MODERATE), (8, HIGH), (9, HIGH)):
         assert PressureDetector().assess(at(total * tenths // 10, total=total)).level is (
             level if total * tenths % 10 == 0 else bare_level(total * tenths // 10 / total)
@@ -164,7 +164,7 @@ def waits(
     ],
 )
 def test_the_wait_is_learned_from_the_pauses(pause: int, first: float, then: float) -> None:
-    """The first is not known; each further one is met by the wait that would have cost least."""
+    """The first is not known; each further one is reached by the wait that would have cost least."""
     found, _ = waits(pause, 4)
     assert found == [first, then, then, then]
 

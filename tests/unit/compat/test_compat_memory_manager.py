@@ -173,7 +173,7 @@ def test_a_callback_that_raises_spares_the_others(monitor, dial, clock, caplog):
     monitor.register_pressure_callback(MemoryPressureLevel.LOW, calls.append)
     monitor.start_monitoring()
     assert monitor.flush()
-    assert monitor.flush()  # the trouble is told behind what caused it
+    assert monitor.flush()  # the trouble is delivered behind its cause
     assert len(calls) == 1
     assert monitor.monitoring
     assert "explode raised ValueError('boom')" in caplog.text
@@ -186,7 +186,7 @@ def test_no_callback_for_a_level_that_was_not_read(monitor, dial, caplog):
     monitor.register_pressure_callback(MemoryPressureLevel.LOW, calls.append)
     monitor.start_monitoring()
     assert monitor.flush()
-    assert monitor.flush()  # trouble would be told behind what caused it
+    assert monitor.flush()  # trouble would be delivered behind its cause
     assert calls == []
     assert "append" not in caplog.text
 

@@ -32,8 +32,8 @@ TASK = "fileintel.tasks.document_tasks.process_document"
 
 
 @pytest.fixture(autouse=True)
-def heard(caplog, monkeypatch):
-    """What the log was told; no collection of another test is rested from."""
+def logged(caplog, monkeypatch):
+    """The messages of the log; no collection of another test is rested from."""
     caplog.set_level(logging.INFO, "memwarden")
     monkeypatch.setattr(memory_monitor, "_next_collection", float("-inf"))
     return caplog
@@ -62,11 +62,11 @@ def made(kernel, *found, **options):
 
 
 @pytest.mark.contract("S4-5", "S4-9", "S4-17", "X-31", "V-29")
-def test_the_first_line_is_the_seeds(kernel, heard):
+def test_the_first_line_is_the_seeds(kernel, logged):
     """Letter by letter; shares are of the container's 4 GiB, and the record says so."""
     kernel.hold(256 * MIB)
     made(kernel).start_monitoring()
-    (record,) = heard.records
+    (record,) = logged.records
     assert record.getMessage() == (
         f"Memory [{TASK}] START: RSS=256.0MB (peak=256.0MB), Process%=6.2%, System=25.0%, GC objects=127,453"
     )
@@ -77,7 +77,7 @@ def test_the_first_line_is_the_seeds(kernel, heard):
 
 
 @pytest.mark.contract("S4-6", "S4-7", "S4-10", "S4-11", "S4-14")
-def test_later_lines_are_the_seeds(kernel, heard):
+def test_later_lines_are_the_seeds(kernel, logged):
     """A checkpoint with its label, and the end with a signed delta and the peak of the whole task."""
     monitor = made(kernel)
     monitor.start_monitoring()
@@ -86,7 +86,7 @@ def test_later_lines_are_the_seeds(kernel, heard):
     kernel.hold(381 * MIB)
     monitor.finish_monitoring()
     tail = "Process%=12.5%, System=25.0%, GC objects=127,453"
-    assert heard.messages[1:] == [
+    assert logged.messages[1:] == [
         f"Memory [{TASK}] checkpoint:after_chunking: RSS=512.0MB (peak=512.0MB), {tail}",
         f"Memory [{TASK}] FINISH (delta=+125.0MB, peak=512.0MB): "
         f"RSS=381.0MB (peak=512.0MB), {tail.replace('12.5', '9.3')}",
@@ -96,13 +96,13 @@ def test_later_lines_are_the_seeds(kernel, heard):
 @pytest.mark.parametrize(
     ("after", "shown"), [(256.0, "+0.0"), (252.8, "-3.2"), (255.97, "+0.0"), (256.04, "+0.0"), (380.4, "+124.4")]
 )
-def test_a_delta_is_signed_and_never_minus_nothing(kernel, heard, after, shown):
+def test_a_delta_is_signed_and_never_minus_nothing(kernel, logged, after, shown):
     """One that shrank has a minus; what rounds to nothing is +0.0."""
     monitor = made(kernel)
     monitor.start_monitoring()
     kernel.hold(int(after * MIB))
     monitor.finish_monitoring()
-    assert f"FINISH (delta={shown}MB, " in heard.messages[-1]
+    assert f"FINISH (delta={shown}MB, " in logged.messages[-1]
 
 
 @pytest.mark.contract("S4-13", "X-30", "W4-2")
@@ -133,7 +133,7 @@ def test_tasks_within_tasks_have_their_own_peaks(kernel):
     kernel.spike(300 * MIB)
     assert inner.finish_monitoring()["peak_mb"] == 300.0
     assert outer.finish_monitoring()["peak_mb"] == 800.0
-    assert not scopes.open_scopes, "nobody measures any longer"
+    assert not scopes.open_scopes, "no measurement is open any longer"
 
 
 @pytest.mark.contract("S4-59", "S4-12", "S4-15", "S4-16")
@@ -169,7 +169,7 @@ def test_the_limit_is_the_machines_only_where_no_container_has_one(kernel):
 
 
 @pytest.mark.contract("W4-4", "S4-17")
-def test_objects_are_counted_on_a_ration(kernel, heard):
+def test_objects_are_counted_on_a_ration(kernel, logged):
     """A count that took 0.1 s stands for 100 s, with its age; then there is another."""
     times, counts = [0.0], iter([1000, 2000])
 
@@ -181,14 +181,14 @@ def test_objects_are_counted_on_a_ration(kernel, heard):
     monitor.start_monitoring()
     times[0] += 90
     monitor.checkpoint("later")
-    assert heard.records[-1].memwarden["gc"] == {
-        "collections": heard.records[-1].memwarden["gc"]["collections"],
+    assert logged.records[-1].memwarden["gc"] == {
+        "collections": logged.records[-1].memwarden["gc"]["collections"],
         "objects": 1000,
         "objects_age_seconds": 90.0,
     }
     times[0] += 20
     monitor.checkpoint("again")
-    assert [line.rpartition("=")[2] for line in heard.messages] == ["1,000", "1,000", "2,000"]
+    assert [line.rpartition("=")[2] for line in logged.messages] == ["1,000", "1,000", "2,000"]
 
 
 # --- what cannot be read ------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def blind(kernel, **options):
 
 
 @pytest.mark.contract("W4-1", "S4-57")
-def test_what_cannot_be_read_is_reported_in_the_line(kernel, heard):
+def test_what_cannot_be_read_is_reported_in_the_line(kernel, logged):
     """No KeyError and no figure that was made up: question marks, and what failed where."""
     monitor = blind(kernel)
     monitor.start_monitoring()
@@ -214,11 +214,11 @@ def test_what_cannot_be_read_is_reported_in_the_line(kernel, heard):
         "peak_mb": None,
         "delta_mb": None,
     }
-    for line in heard.messages:
+    for line in logged.messages:
         assert "RSS=? (peak=?), Process%=?, System=?, GC objects=" in line
         assert "[not read: meminfo: denied at /proc/meminfo" in line
         assert "status: absent at /proc/self/status]" in line
-    assert "FINISH (delta=?, peak=?): " in heard.messages[-1]
+    assert "FINISH (delta=?, peak=?): " in logged.messages[-1]
 
 
 @pytest.mark.contract("W4-1", "S4-59")
@@ -235,53 +235,53 @@ def test_the_shape_is_whole_whatever_fails(kernel):
 
 
 @pytest.mark.contract("W4-1")
-def test_a_part_that_fails_leaves_the_others(kernel, heard):
+def test_a_part_that_fails_leaves_the_others(kernel, logged):
     """Without the kernel's mark there is no peak, and the resident size is still there."""
     kernel.fails = unreadable()
     monitor = made(kernel)
     monitor.start_monitoring()
-    assert "RSS=256.0MB (peak=?), Process%=6.2%, System=25.0%" in heard.messages[0]
+    assert "RSS=256.0MB (peak=?), Process%=6.2%, System=25.0%" in logged.messages[0]
     kernel.fails = None
     assert monitor.finish_monitoring()["delta_mb"] == 0.0
 
 
-def test_a_system_without_readers_is_reported(kernel, heard):
+def test_a_system_without_readers_is_reported(kernel, logged):
     """Where an optional package is missing the line says which."""
 
     def sources():
         raise ExtraMissing("memory on this system", "portable")
 
     MemoryMonitor("t", sources=sources, scopes=kernel.scopes()).start_monitoring()
-    assert "RSS=256.0MB" in heard.messages[0]
-    assert "pip install 'memwarden[portable]'" in heard.messages[0]
+    assert "RSS=256.0MB" in logged.messages[0]
+    assert "pip install 'memwarden[portable]'" in logged.messages[0]
     assert check_memory_threshold(1, sources=sources)
-    assert "was not checked" in heard.messages[-1]
+    assert "was not checked" in logged.messages[-1]
 
 
 # --- misuse -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.contract("S4-60")
-def test_an_end_without_a_beginning_and_a_second_end(kernel, heard):
+def test_an_end_without_a_beginning_and_a_second_end(kernel, logged):
     """Nothing is raised; a second end is the first one's summary and no second line."""
     monitor = made(kernel)
     summary = monitor.finish_monitoring()
     assert (summary["start_mb"], summary["finish_mb"], summary["delta_mb"]) == (None, 256.0, None)
     summary["finish_mb"] = 0
     assert monitor.finish_monitoring()["finish_mb"] == 256.0
-    assert len(heard.records) == 1
+    assert len(logged.records) == 1
 
 
-def test_a_name_and_a_label_cannot_forge_a_line(kernel, heard):
+def test_a_name_and_a_label_cannot_forge_a_line(kernel, logged):
     """Line breaks, escapes and percent signs are text."""
     monitor = MemoryMonitor("a\nb %s", False, sources=lambda: [ScriptedReader([container()])], scopes=kernel.scopes())
     monitor.start_monitoring()
     monitor.checkpoint("x\r\nMemory [a] FINISH\x1b[2J %d")
     monitor.checkpoint(7)
-    assert [line.count("\n") for line in heard.messages] == [0, 0, 0]
-    assert heard.messages[0].startswith("Memory [a b %s] START: ")
-    assert "checkpoint:x  Memory [a] FINISH [2J %d: RSS=" in heard.messages[1]
-    assert "checkpoint:7: " in heard.messages[2]
+    assert [line.count("\n") for line in logged.messages] == [0, 0, 0]
+    assert logged.messages[0].startswith("Memory [a b %s] START: ")
+    assert "checkpoint:x  Memory [a] FINISH [2J %d: RSS=" in logged.messages[1]
+    assert "checkpoint:7: " in logged.messages[2]
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "3000", None, True])
@@ -301,24 +301,24 @@ def test_a_bad_threshold_is_refused(bad):
 
 @pytest.mark.contract("S4-42")
 @pytest.mark.parametrize(("peak", "warns"), [(999 * MIB, False), (1000 * MIB, False), (1000 * MIB + 4096, True)])
-def test_a_peak_above_1000_mb_is_a_warning(kernel, heard, peak, warns):
+def test_a_peak_above_1000_mb_is_a_warning(kernel, logged, peak, warns):
     """Strictly above; with the task's name and number, its peak and its delta."""
     monitor = made(kernel, task_id="42")
     monitor.start_monitoring()
     kernel.spike(peak)
     monitor.finish_monitoring()
-    reported = [record.getMessage() for record in heard.records if record.levelname == "WARNING"]
+    reported = [record.getMessage() for record in logged.records if record.levelname == "WARNING"]
     expected = f"Task {TASK}[42] used significant memory: peak=1000.0MB, delta=+0.0MB"
     assert reported == ([expected] if warns else [])
 
 
 @pytest.mark.contract("S4-43", "W4-9")
 @pytest.mark.parametrize(("rss", "high"), [(799, False), (800, False), (801, True)])
-def test_more_than_80_percent_of_the_container_is_a_warning(kernel, heard, rss, high):
+def test_more_than_80_percent_of_the_container_is_a_warning(kernel, logged, rss, high):
     """Strictly above, of the container's limit on a machine that is 60 times as large."""
     kernel.hold(rss * MIB)
     made(kernel, container(limit=1000 * MIB)).start_monitoring()
-    (record,) = heard.records
+    (record,) = logged.records
     assert record.levelname == ("WARNING" if high else "INFO")
     assert record.getMessage().startswith(
         f"{'HIGH MEMORY USAGE: ' if high else ''}Memory [{TASK}] START: RSS={rss}.0MB"
@@ -326,13 +326,13 @@ def test_more_than_80_percent_of_the_container_is_a_warning(kernel, heard, rss, 
 
 
 @pytest.mark.contract("S4-44")
-def test_thresholds_can_be_set(kernel, heard):
+def test_thresholds_can_be_set(kernel, logged):
     """By argument; and the same as a rule that a settings file can hold."""
     monitor = made(kernel, peak_warning_mb=300, percent_warning=5)
     monitor.start_monitoring()
     kernel.spike(301 * MIB)
     monitor.finish_monitoring()
-    assert [record.levelname for record in heard.records] == ["WARNING"] * 3
+    assert [record.levelname for record in logged.records] == ["WARNING"] * 3
     rule = Rule.from_dict({"name": "threshold", "when": "process.rss > 3000MiB", "then": "notify", "rest": 0})
     policy, judge = Policy([rule]), PressureDetector()
     fired = []
@@ -344,26 +344,26 @@ def test_thresholds_can_be_set(kernel, heard):
 
 @pytest.mark.contract("S4-51")
 @pytest.mark.parametrize(("rss", "holds"), [(2999 * MIB, True), (3000 * MIB, True), (3000 * MIB + 1, False)])
-def test_the_threshold_is_checked(heard, rss, holds):
+def test_the_threshold_is_checked(logged, rss, holds):
     """False when the process holds more; 3000 when nothing is said; a warning says both figures."""
     sources = [ScriptedReader([container(rss=rss)])]
     assert check_memory_threshold(sources=lambda: sources) is holds
     assert check_memory_threshold(threshold_mb=3000, sources=lambda: sources) is holds
     reported = "Memory threshold exceeded: RSS=3000.0MB, threshold=3000.0MB"
-    assert heard.messages == ([] if holds else [reported, reported])
+    assert logged.messages == ([] if holds else [reported, reported])
 
 
 @pytest.mark.contract("S4-51", "W4-1")
-def test_a_threshold_that_cannot_be_checked_is_reported(heard):
+def test_a_threshold_that_cannot_be_checked_is_reported(logged):
     """True, since nothing is known against it, and an error in the log."""
     failing = ScriptedReader([ReadError("statm", "/proc/self/statm", "denied")])
     assert check_memory_threshold(threshold_mb=1, sources=lambda: [failing])
-    (record,) = heard.records
+    (record,) = logged.records
     assert record.levelname == "ERROR"
     assert "1.0MB was not checked: statm: denied at /proc/self/statm" in record.getMessage()
-    heard.clear()
+    logged.clear()
     assert check_memory_threshold(sources=list)
-    assert "no reader covers this process" in heard.text
+    assert "no reader covers this process" in logged.text
 
 
 # --- the whole process and system ---------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_the_system_has_its_summary():
     }
     boxed = CgroupMemory("/box", 2, GIB, 4 * GIB, 0, swap=GIB // 2, swap_limit=2 * GIB)
     own = get_system_memory_summary(sources=lambda: [ScriptedReader([found | {"cgroups": (boxed,)}])])["swap_memory"]
-    assert own == {"total_gb": 2.0, "used_gb": 0.5, "percent": 25.0}, "where the group tells of its own"
+    assert own == {"total_gb": 2.0, "used_gb": 0.5, "percent": 25.0}, "where the group reports its own"
     none = get_system_memory_summary(sources=lambda: [ScriptedReader([container()])])["swap_memory"]
     assert none == {"total_gb": 0.0, "used_gb": 0.0, "percent": 0.0}
     failing = ScriptedReader([ReadError("meminfo", "/proc/meminfo", "denied")])
@@ -398,14 +398,14 @@ def test_the_system_has_its_summary():
 
 
 @pytest.mark.contract("S4-61")
-def test_the_worker_has_one_line(heard):
+def test_the_worker_has_one_line(logged):
     """In the old words, of the container; question marks where nothing could be read."""
     log_worker_memory_summary(sources=lambda: [ScriptedReader([container()])])
     log_worker_memory_summary(sources=list)
-    reported, bare = (re.sub(r"PID=\d+", "PID=7", message) for message in heard.messages)
+    reported, bare = (re.sub(r"PID=\d+", "PID=7", message) for message in logged.messages)
     assert reported == ("Worker memory summary: PID=7, RSS=256.0MB, Process%=6.2%, System=25.0% (available=3072.0MB)")
     assert bare == "Worker memory summary: PID=7, RSS=?, Process%=?, System=? (available=?)"
-    assert {record.levelname for record in heard.records} == {"INFO"}
+    assert {record.levelname for record in logged.records} == {"INFO"}
 
 
 # --- collecting ---------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_small_tasks_do_not_pay_for_it(kernel, monkeypatch):
 
 @pytest.mark.contract("S4-41", "S4-39")
 @pytest.mark.parametrize(("freed", "reported"), [(10 * MIB, False), (10 * MIB + 1, True), (None, False), (0, False)])
-def test_what_was_freed_has_its_keys_and_is_reported(kernel, heard, monkeypatch, freed, reported):
+def test_what_was_freed_has_its_keys_and_is_reported(kernel, logged, monkeypatch, freed, reported):
     """Above 10 MB, as what really left the process; what could not be measured is None."""
     monkeypatch.setattr(memory_monitor, "_collect", lambda: Freed((1, 2, 3), 900 * MIB, 800 * MIB, freed, "", 0.0))
     assert made(kernel).force_garbage_collection() == {
@@ -476,11 +476,11 @@ def test_what_was_freed_has_its_keys_and_is_reported(kernel, heard, monkeypatch,
         "objects_collected": 6,
         "collections_by_generation": {"gen0": 1, "gen1": 2, "gen2": 3},
     }
-    assert heard.messages == (["Garbage collection freed 10.0MB (6 objects)"] if reported else [])
+    assert logged.messages == (["Garbage collection freed 10.0MB (6 objects)"] if reported else [])
 
 
 @pytest.mark.contract("S4-45")
-def test_the_greps_of_the_investigation_find_their_lines(kernel, heard):
+def test_the_greps_of_the_investigation_find_their_lines(kernel, logged):
     """The four patterns of the seed: ends, those that kept something, those that kept ten MB or more, peaks."""
     for kept in (3, 64):
         monitor = made(kernel)
@@ -489,9 +489,9 @@ def test_the_greps_of_the_investigation_find_their_lines(kernel, heard):
         monitor.finish_monitoring()
 
     def grep(pattern):
-        return [line for line in heard.messages if re.search(pattern, line)]
+        return [line for line in logged.messages if re.search(pattern, line)]
 
     assert len(grep(r"Memory.*FINISH")) == 2
     assert len(grep(r"delta=\+")) == 2
-    assert [line for line in grep(r"delta=\+") if not re.search(r"delta=\+[0-9]\.", line)] == [heard.messages[3]]
+    assert [line for line in grep(r"delta=\+") if not re.search(r"delta=\+[0-9]\.", line)] == [logged.messages[3]]
     assert len(grep("peak=")) == 4

@@ -329,7 +329,7 @@ def test_defaults_are_those_of_the_original(clock, dial, log):
 
 
 def test_nonsense_is_refused():
-    """An interval or a threshold that cannot be is told at once."""
+    """An interval or a threshold that cannot be is refused at once."""
     with pytest.raises(SettingsError):
         SimpleMemoryMonitor(0)
     with pytest.raises(SettingsError):
@@ -387,7 +387,7 @@ def test_a_check_is_one_line_of_strings(clock, log):
 
 @pytest.mark.contract("S2-17", "S2-7")
 def test_each_line_is_an_object_with_its_time(make, dial, clock, log):
-    """Whatever the line tells: checks with percentage and trend, alerts, beginning and end; in the order of time."""
+    """Whatever the line has: checks with percentage and trend, alerts, start and end; in the order of time."""
     monitor = make(10)
     monitor.start()
     for _ in range(12):

@@ -66,7 +66,7 @@ def test_ended_ones_are_left_out(monitor, tree):
     tree.process(50, name="ffmpeg", rss=0, start=7, state="Z")
     assert monitor.get_ffmpeg_processes() == []
     with pytest.raises(ReadError, match="gone"):
-        monitor.track_process(4711, "nobody")
+        monitor.track_process(4711, "absent")
 
 
 @pytest.mark.contract("V-12", "S1-51")

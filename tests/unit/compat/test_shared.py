@@ -71,7 +71,7 @@ def our_threads():
 
 @pytest.mark.contract("X-6", "S2-6")
 def test_two_monitors_use_the_threads_of_one(sources, clock, reader, tmp_path):
-    """However many monitors watch, one thread looks and one tells; the last to leave takes both along."""
+    """However many monitors watch, one thread samples and one delivers; the last to leave takes both along."""
     simple = SimpleMemoryMonitor(300, log_file=tmp_path / "a.log", sources=sources, clock=clock)
     second = SimpleMemoryMonitor(300, log_file=tmp_path / "b.log", sources=sources, clock=clock)
     pressure = MemoryMonitor(sources=sources, clock=clock)
@@ -93,7 +93,7 @@ def test_two_monitors_use_the_threads_of_one(sources, clock, reader, tmp_path):
 
 
 def test_everybody_of_the_process_shares(monkeypatch, tmp_path):
-    """Monitors made by default meet at one warden; one with its own readers has its own."""
+    """Monitors made by default share one warden; one with its own readers has its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monitors = [SimpleMemoryMonitor(), MemoryMonitor(), MemoryMonitor(5.0)]
     assert len({id(each._shared) for each in monitors}) == 1

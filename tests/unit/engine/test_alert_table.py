@@ -1,4 +1,4 @@
-"""The table of alerts that a long-lived worker has, from figures as the kernel writes them to what is told."""
+"""The table of alerts that a long-lived worker has, from figures as the kernel writes them to the alerts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.contract("S3-46", "W3-7")
 def test_usage_growth_and_pressure_are_warned_of_in_two_steps_each(world: World) -> None:
-    """Each once when it comes, by its own rule, with warning and critical; and each is told to be over."""
+    """Each once when it comes, by its own rule, with warning and critical; and the end of each is reported."""
     with world.warden:
         assert world.reported(5) == []
         world.be(left=1500)  # 81.25 %

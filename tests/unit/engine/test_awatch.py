@@ -147,14 +147,14 @@ def test_cancelling_the_task_ends_the_watch(warden: Warden) -> None:
     """While it waits for a reading; the cancellation goes through."""
 
     async def main() -> None:
-        begun = asyncio.Event()
+        entered = asyncio.Event()
 
         async def loop() -> None:
             async for _ in awatch(warden=warden):
-                begun.set()
+                entered.set()
 
         task = asyncio.ensure_future(loop())
-        await asyncio.wait_for(begun.wait(), SOON)
+        await asyncio.wait_for(entered.wait(), SOON)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

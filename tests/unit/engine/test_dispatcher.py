@@ -1,4 +1,4 @@
-"""The thread that tells: in order, bounded, and not held up by a receiver that hangs."""
+"""The dispatcher thread: in order, bounded, and not held up by a receiver that hangs."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_receiver_may_take_another_one_off(dispatcher: Dispatcher) -> None:
 
 
 def test_overflow_drops_the_oldest_samples_and_never_an_event(dispatcher: Dispatcher) -> None:
-    """The newest samples stay, every event stays, and how many were dropped is told."""
+    """The newest samples stay, every event stays, and how many were dropped is reported."""
     held, keeper = Hanging(), Keeper()
     dispatcher.add(Subscription(held, "held"))
     dispatcher.add(Subscription(keeper, "keeper"))
@@ -162,7 +162,7 @@ def test_a_receiver_that_raises_is_reported_once_and_once_when_it_works_again(
         bad.broken = broken
         dispatcher.send(Message(event()))
         assert dispatcher.flush(SOON)
-        assert dispatcher.flush(SOON)  # what is told of the first is queued behind it
+        assert dispatcher.flush(SOON)  # the report on the first is queued behind it
     dispatcher.stop(SOON)
     assert keeper.messages(EventKind.TROUBLE) == [reported, "bad works again"]
     assert len(keeper.of(EventKind.LEVEL)) == 6
@@ -189,7 +189,7 @@ def test_telling_of_trouble_does_not_feed_itself(dispatcher: Dispatcher, raises:
     dispatcher.add(Subscription(moody, "moody"))
     dispatcher.add(Subscription(keeper, "keeper"))
     dispatcher.start()
-    dispatcher.send(Message(event(EventKind.TROUBLE, "somebody else's")))
+    dispatcher.send(Message(event(EventKind.TROUBLE, "another one's")))
     for _ in range(10):
         dispatcher.send(Message(event()))
         assert dispatcher.flush(SOON)

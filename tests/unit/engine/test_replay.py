@@ -95,7 +95,7 @@ def test_a_record_that_begins_in_the_middle() -> None:
 
 
 def test_a_start_that_is_no_watch_changes_nothing() -> None:
-    """Others tell such events, too: a command that is run, a member of a service."""
+    """Others send such events, too: a command that is run, a member of a service."""
     other = Event(EventKind.START, WALL, 2.0, "running python", None, {"command": ["python"]})
     events = [start([RULE]), reading(1, 850), other, reading(2, 850)]
     assert [moment for moment, *_ in decided(Replay().run(events))] == [1]
@@ -179,16 +179,16 @@ def test_a_record_holds_the_rules_that_were_in_force() -> None:
 
 def test_every_sample_goes_to_those_that_ask_for_it() -> None:
     """Others get the samples alone, at the asked interval."""
-    every, asked, heard = Keeper(), Keeper(), Keeper()
+    every, asked, subscribed = Keeper(), Keeper(), Keeper()
     every.every_sample = True  # type: ignore[attr-defined]
     clock = FakeClock()
     script = [VAST // 100 * 20, *[VAST // 100 * 82] * 100]
     warden = Warden([ScriptedReader(script, VAST)], clock=clock, interval=10, shortest=1, recorders=[every, asked])
-    warden.subscribe(heard)
+    warden.subscribe(subscribed)
     warden.start()
     clock.advance(30)
     warden.stop()
-    assert asked.moments() == heard.moments() == [1000.0, 1010.0, 1020.0, 1030.0]
+    assert asked.moments() == subscribed.moments() == [1000.0, 1010.0, 1020.0, 1030.0]
     assert set(asked.moments()) < set(every.moments())
     [_, entered] = every.of(EventKind.LEVEL)
     assert entered.value.level is PressureLevel.HIGH

@@ -34,7 +34,7 @@ def warden(clock, reader):
 
 @pytest.fixture
 def times(warden, clock):
-    """When samples were told, counted from the start."""
+    """The times of the samples, counted from the start."""
     reported = []
     warden.subscribe(lambda event: reported.append(event.monotonic - 1000) if event.kind is EventKind.SAMPLE else None)
     return reported

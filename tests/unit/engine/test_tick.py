@@ -1,4 +1,4 @@
-"""One tick: look, judge, decide, and tell what has changed."""
+"""One tick: sample, assess, decide, and report what has changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tick_of(
 
 
 def events_of(tick: Tick, looks: int, kind: EventKind) -> list[list[str]]:
-    """What each of so many looks tells of one kind."""
+    """Return the messages of one kind for each of so many samples."""
     return [[event.message for event in tick(0.0)[1] if event.kind is kind] for _ in range(looks)]
 
 
@@ -97,7 +97,7 @@ def test_a_reader_that_raises_anything_is_a_gap_and_the_others_are_read(error: E
 
 
 def test_a_gap_is_reported_once_and_so_is_its_end() -> None:
-    """However many looks it lasts; when it comes again it is told again."""
+    """However many samples it lasts; when it comes again it is reported again."""
     tick = tick_of([ScriptedReader([100, DENIED, DENIED, DENIED, 100, 100, DENIED])])
     reported: list[list[EventKind]] = []
     for _ in range(7):
@@ -116,14 +116,14 @@ def test_a_gap_for_another_reason_is_another_gap() -> None:
 
 
 def test_words_that_change_are_no_new_gap() -> None:
-    """A detail that counts something would otherwise be told on every look."""
+    """A detail that counts something would otherwise be reported on every sample."""
     script = [ReadError("statm", "/proc/7", "malformed", f"line {n}") for n in range(5)]
     reported = events_of(tick_of([ScriptedReader(script)]), 5, EventKind.GAP)
     assert [len(each) for each in reported] == [1, 0, 0, 0, 0]
 
 
 def test_where_nothing_can_be_read_the_level_stays() -> None:
-    """Missing facts are no relief: CRITICAL stays, and no level is told."""
+    """Missing facts are no relief: CRITICAL stays, and no level is reported."""
     tick = tick_of([ScriptedReader([960, DENIED])])
     tick(0.0)
     reading, events, _ = tick(0.0)

@@ -1,4 +1,4 @@
-"""The bell: rings, the kernel's wake-ups (pipes stand for them), and the descriptors behind them."""
+"""The waker: wakes from threads, the kernel's wake-ups (pipes stand for them), and the descriptors behind them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.engine import SOON
 from support.trees import descriptors
 
 LINUX = sys.platform == "linux"
-KERNEL = pytest.mark.skipif(not LINUX, reason="only Linux wakes those who wait for memory")
+KERNEL = pytest.mark.skipif(not LINUX, reason="only Linux has wake-ups for memory")
 
 
 class Pipe:
@@ -70,7 +70,7 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture(params=["deaf to the kernel", pytest.param("listening", marks=KERNEL)])
 def the_waker(request: pytest.FixtureRequest) -> Iterator[Waker]:
-    """A bell; with a wake-up that never fires, and without."""
+    """A waker; with a wake-up that never fires, and without."""
     made = Waker()
     if request.param == "listening":
         made.listen([Pipe()])  # type: ignore[list-item]
@@ -96,9 +96,9 @@ def test_it_stays_set_until_it_is_cleared(the_waker: Waker) -> None:
     assert the_waker.wait(SOON)
     the_waker.clear()
     assert not the_waker.is_set()
-    begun = time.monotonic()
+    started = time.monotonic()
     assert not the_waker.wait(0.02)
-    assert time.monotonic() - begun >= 0.019
+    assert time.monotonic() - started >= 0.019
     ringing = later(the_waker.set)
     assert the_waker.wait(SOON)
     assert not the_waker.woken
@@ -108,9 +108,9 @@ def test_it_stays_set_until_it_is_cleared(the_waker: Waker) -> None:
 def test_a_ring_ends_a_wait_of_a_year(the_waker: Waker) -> None:
     """However long the interval, stop() is prompt: a poll by itself takes no more than 24 days."""
     ringing = later(the_waker.set)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert the_waker.wait(365 * 86400.0)
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - started < SOON
     ringing.join()
 
 
@@ -213,14 +213,14 @@ def test_a_ring_from_before_it_listened_still_rings(pipe: Pipe) -> None:
 
 @KERNEL
 def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that thrashes tells without end: looks come a hundred times a second at most, yet a ring is heard."""
+    """A group that thrashes fires without end: at most a hundred samples a second, yet a wake is noticed."""
     the_waker = Waker()
     the_waker.listen([pipe])  # type: ignore[list-item]
     pipe.fire()
     assert not the_waker.wait(SOON)
     wakes = 0
-    begun = time.monotonic()
-    while time.monotonic() - begun < 10 * MERGE_SECONDS:
+    started = time.monotonic()
+    while time.monotonic() - started < 10 * MERGE_SECONDS:
         pipe.fire()
         assert not the_waker.wait(SOON)
         wakes += the_waker.woken
@@ -228,9 +228,9 @@ def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest
     # A clock that stands still keeps it deaf: a ring ends the wait all the same, and a short time-out is kept.
     monkeypatch.setattr(wakers, "monotonic", lambda: the_waker._woken_at)
     pipe.fire()
-    begun = time.monotonic()
+    started = time.monotonic()
     assert not the_waker.wait(MERGE_SECONDS / 2)
-    assert time.monotonic() - begun >= MERGE_SECONDS / 2 - 0.001
+    assert time.monotonic() - started >= MERGE_SECONDS / 2 - 0.001
     assert not the_waker.woken
     the_waker.set()
     assert the_waker.wait(MERGE_SECONDS / 2)
@@ -239,7 +239,7 @@ def test_after_a_wake_up_it_is_deaf_for_a_moment(pipe: Pipe, monkeypatch: pytest
 
 @KERNEL
 def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
-    """It wakes for the last time, is given back and told of no more; the others stay."""
+    """It wakes for the last time, is closed and reported no more; the others stay."""
     other = Pipe("other")
     the_waker = Waker()
     the_waker.listen([pipe, other])  # type: ignore[list-item]

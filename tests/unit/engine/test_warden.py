@@ -1,4 +1,4 @@
-"""The Warden: what it tells when, and what does not stop it. Time is the test's, threads are real."""
+"""The Warden: its events and their times, and what does not stop it. Time is the test's, threads are real."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_an_eager_warden_looks_before_its_age_doubles(make: Make, clock: FakeClo
 
 
 def test_an_unconfirmed_crossing_is_confirmed_a_second_later(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """HIGH is told three seconds after it was first seen although a look is asked for every five minutes."""
+    """HIGH is reported three seconds after it was first seen although the interval is five minutes."""
     big = 1 << 60  # half of a tenth of it lasts for months at the assumed rate
     warden = make([ScriptedReader([0, 0, big * 85 // 100], big)], interval=300.0).start()
     clock.advance(610.0)
@@ -245,7 +245,7 @@ def test_a_warden_that_starts_again_assumes_a_rate_again(make: Make, clock: Fake
     assert reader.reads == 15 + 12
 
 
-# --- what is told --------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.contract("S2-22", "W2-1")
@@ -321,7 +321,7 @@ def test_starting_twice_changes_nothing(make: Make, clock: FakeClock, keeper: Ke
 
 @pytest.mark.contract("S2-6", "S2-57")
 def test_the_warden_works_in_the_background(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """A daemon thread looks, a second one tells; further subscribers cost no further thread."""
+    """A daemon thread samples, a second one delivers; further subscribers cost no further thread."""
     action = Doing()
     warden = make((960,), 1000, rules=[HIGH_RULE], actions=[action])
     subscribers = [Keeper() for _ in range(5)]
@@ -909,7 +909,7 @@ def test_status_has_the_figures_of_a_counting_recorder(clock: FakeClock) -> None
 
 
 def test_status_does_not_wait_for_a_receiver_that_hangs(clock: FakeClock) -> None:
-    """Half a second at most, then it tells what is counted; inside a receiver it does not wait at all."""
+    """Half a second at most, then it reports what is counted; inside a receiver it does not wait at all."""
     hold, counted, reported = threading.Event(), Statistics(), []
     warden = Warden([ScriptedReader([100])], clock=clock, recorders=[counted])
     end = warden.subscribe(lambda event: reported.append(warden.status()["statistics"]["readings"]))

@@ -123,7 +123,7 @@ def test_for_a_machine(before: str, after: str, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["no.jsonl"], "No such file"),
         (["BEFORE", "BEFORE", "BEFORE"], "3 records; name one or two"),
@@ -136,7 +136,7 @@ def test_for_a_machine(before: str, after: str, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_bad_input(
-    before: str, tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    before: str, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line with the way out, and 2."""
     (tmp_path / "empty").touch()
@@ -147,5 +147,5 @@ def test_bad_input(
     assert main(["compare", *(places.get(word, word) for word in words)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert said in captured.err
+    assert message in captured.err
     assert len(captured.err.splitlines()) == 1

@@ -60,7 +60,7 @@ def record(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["run.jsonl", "run.db"])
 def test_a_record_as_it_was(record: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each event that was told then and is told now, and that nothing differs."""
+    """Each event that was reported then and is reported now, and that nothing differs."""
     assert main(["replay", str(record / name)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[:2] for line in lines[:3]] == ["= ", "= ", "= "]
@@ -156,7 +156,7 @@ def torn(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         pytest.param(lambda folder: folder / "none", "No such file or directory; name a record", id="there is none"),
         pytest.param(lambda folder: folder, "is not a regular file; name a record", id="a folder"),
@@ -175,19 +175,19 @@ def torn(folder: Path) -> Path:
         pytest.param(torn, "malformed", id="a torn history"),
     ],
 )
-def test_what_cannot_be_replayed(record: Path, make: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_replayed(record: Path, make: Any, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that names the file, and 2."""
     file = make(record)
     assert main(["replay", str(file)]) == 2
     output = capsys.readouterr()
     assert output.err.count("\n") == 1
     assert output.err.startswith(f"memwarden: record {file}: ")
-    assert said in output.err
+    assert message in output.err
     assert output.out == ""
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         pytest.param(None, "new.toml", id="there is none"),
         pytest.param("interval = 5\n", "holds no rule and no preset", id="no rules"),
@@ -195,7 +195,7 @@ def test_what_cannot_be_replayed(record: Path, make: Any, said: str, capsys: pyt
     ],
 )
 def test_rules_that_cannot_be_used(
-    record: Path, content: str | None, said: str, capsys: pytest.CaptureFixture[str]
+    record: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line, and 2, before anything is printed."""
     if content is not None:
@@ -203,7 +203,7 @@ def test_rules_that_cannot_be_used(
     assert main(["replay", str(record / "run.jsonl"), "--rules", str(record / "new.toml")]) == 2
     output = capsys.readouterr()
     assert (output.out, output.err.count("\n")) == ("", 1)
-    assert said in output.err
+    assert message in output.err
 
 
 def test_a_preset_may_stand_in_the_file_of_rules(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def test_check_lists_every_fault_on_a_line(here: Path, capsys: pytest.CaptureFix
 
 
 def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A measure that does not exist is told with its rule's line."""
+    """A measure that does not exist is reported with its rule's line."""
     (here / "memwarden.toml").write_text("#\n[[rules]]\nname = 'x'\nwhen = 'process.rsss > 80%'\nthen = 'notify'\n")
     assert main(["settings", "check"]) == 1
     output = capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_check_understands_conditions(here: Path, capsys: pytest.CaptureFixture[
 def test_check_looks_at_the_environment_too(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where no file is named; a misspelled variable is told nowhere else."""
+    """Without a named file, too; a misspelled variable is reported nowhere else."""
     monkeypatch.setenv("MEMWARDEN_LIMT", "2G")
     monkeypatch.setenv("MEMWARDEN_CONFIG", str(here / "mine.toml"))
     (here / "mine.toml").write_text("live = 3")

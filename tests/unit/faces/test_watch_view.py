@@ -309,7 +309,7 @@ def test_a_bar_shows_a_share(share: float, filled: str) -> None:
 
 
 def test_each_level_has_a_sign_of_its_own() -> None:
-    """With and without block characters, so that no colour is needed to tell them apart."""
+    """With and without block characters, so that no colour is needed to distinguish them."""
     for blocks in (True, False):
         assert len({render.glyph(level, blocks=blocks) for level in PressureLevel}) == 4
 
@@ -344,7 +344,7 @@ def test_cards_are_shown_and_one_may_be_the_nearest_limit() -> None:
 
 
 def test_a_leak_is_shown_with_its_reason_and_the_time_left() -> None:
-    """In words, on as many lines as there is room for; a card's name too, and nothing where there is nothing to say."""
+    """In words, on as many lines as fit; a card's name too, and nothing where there is nothing to say."""
     forecast = Forecast(6900.0, 8000.0, 10900.0, 0.8, "serve[4242]")
     reason = (
         "the rolling minimum rose 250 MiB in 2.1 h (from 200 MiB to 450 MiB) in about 125 steps, the largest 1% of it"

@@ -76,7 +76,7 @@ def test_memory_is_bounded_and_all_calls_are_covered():
 
 
 def test_calls_beside_others_are_no_evidence():
-    """What stayed of them cannot be told from what stayed of the others."""
+    """Memory that they kept cannot be separated from what the others kept."""
     stats = CallStats("load")
     for _ in range(50):
         stats.add(call(MIB, shared=("other",)))

@@ -34,7 +34,7 @@ def test_gone_after_the_block_however_it_ends(temporary, manager, error):
 
 
 def test_a_file_that_cannot_be_removed_costs_no_result(temporary, monkeypatch, caplog):
-    """The block ends well, and the log tells."""
+    """The block ends well, and it is logged."""
     with monkeypatch.context() as patch, managed_tempfile() as path:
         patch.setattr(os, "unlink", lambda path: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
     assert path in caplog.text

@@ -71,7 +71,7 @@ def test_what_is_not_there_now_is_not_admitted(scene):
 
 
 def test_the_next_estimate_is_checked_against_what_its_like_took(scene, caplog):
-    """After three that took 300 MiB an estimate of 100 is told to be wrong, and 300 and more are reserved."""
+    """After three that took 300 MiB an estimate of 100 is reported to be wrong, and 300 and more are reserved."""
     for _ in range(3):
         scene.run("100MiB", take=300)
     assert scene.reserved == 100 * MIB

@@ -22,7 +22,7 @@ from support.kernel import MIB, Kernel
 
 @pytest.fixture
 def kernel(monkeypatch, caplog):
-    """Memory is the test's, and so are the tallies; the log is heard."""
+    """Memory is the test's, and so are the statistics; the log is captured."""
     kernel = Kernel()
     monkeypatch.setattr(profile, "Measurement", functools.partial(Measurement, scopes=kernel.scopes()))
     monkeypatch.setattr(call_stats, "_all_stats", {})
@@ -50,7 +50,7 @@ def test_a_bare_decorator_tells_of_each_call(kernel, caplog, capsys):
 
 
 def test_growth_is_a_warning_once_a_minute(kernel, caplog, monkeypatch):
-    """Above the threshold; in between it is told all the same, as information."""
+    """Above the threshold; in between it is logged all the same, as information."""
     now = [0.0]
     monkeypatch.setattr(profile, "monotonic", lambda: now[0])
 

@@ -288,7 +288,7 @@ def test_what_is_held_lives_and_what_is_not_dies(hold, log):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_s_jobs_are_empty(hold, log):
-    """It leaves its parent's blocks without letting go of anything; its own things go as everywhere."""
+    """It leaves its parent's blocks and releases nothing; its own things are released as everywhere."""
     with ResourceScope() as scope:
         hold("parent's")
         child = os.fork()

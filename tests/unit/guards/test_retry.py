@@ -54,7 +54,7 @@ def test_attempts_are_bounded_further():
 
     def work(mode):
         tried.append(mode)
-        raise NotAdmitted("no room")
+        raise NotAdmitted("no memory")
 
     with pytest.raises(NotAdmitted):
         retry_with_smaller(work, Profile.FULL_QUALITY, attempts=2)

@@ -9,7 +9,7 @@ import pytest
 from memwarden.guards.resources import stale_tempfiles
 from memwarden.model.facts import ProcessKey
 
-fcntl = pytest.importorskip("fcntl", reason="the dead are told by locks, which POSIX systems have")
+fcntl = pytest.importorskip("fcntl", reason="dead owners are known by locks, which POSIX systems have")
 
 DEAD = ProcessKey(2**22 + 1, 5)  # no kernel gives such a pid
 

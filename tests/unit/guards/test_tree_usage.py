@@ -91,7 +91,7 @@ def test_a_command_is_counted_whole_where_the_process_shares_with_its_own_parent
 
 
 def test_what_cannot_be_divided_counts_whole(scene):
-    """A child of another user does not tell its share; one that has just ended has none."""
+    """A child of another user does not show its share; one that has just ended has none."""
     usage = scene.usage()
     scene.tree.sizes[200] = 90, 10
     usage.measure()

@@ -297,8 +297,8 @@ def test_tasks_beside_one_another_say_so(bench):
     """Two at once; each has the peak of its own time."""
 
     @bench
-    async def first(begun, may_end):
-        begun.set()
+    async def first(started, may_end):
+        started.set()
         await may_end.wait()
 
     @bench
@@ -306,9 +306,9 @@ def test_tasks_beside_one_another_say_so(bench):
         bench.kernel.spike(300 * MIB)
 
     async def main():
-        begun, may_end = asyncio.Event(), asyncio.Event()
-        task = asyncio.create_task(first(begun, may_end))
-        await begun.wait()
+        started, may_end = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(first(started, may_end))
+        await started.wait()
         await second()
         bench.kernel.spike(500 * MIB)
         may_end.set()

@@ -27,14 +27,14 @@ def carried(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def run(caplog: pytest.LogCaptureFixture, **more: Any) -> list[logging.LogRecord]:
-    """What a watch logs in which pressure comes and goes, a reader fails, and a rule tells of it."""
+    """The log of a watch in which pressure comes and goes, a reader fails, and a rule reports it."""
     clock = FakeClock()
     script = [100, 960, gone(), 960, *[100] * 40]
     rules = [Rule(name="high", when="used >= 90%", then="notify")]
     with caplog.at_level(logging.DEBUG, "memwarden"):
         with Warden([ScriptedReader(script)], clock=clock, rules=rules, **more) as warden:
             clock.advance(40.0)
-            warden.publish(Event(EventKind.TROUBLE, 1e9, 1.0, "somebody's"))
+            warden.publish(Event(EventKind.TROUBLE, 1e9, 1.0, "another's"))
             assert warden.flush()
     return caplog.records
 

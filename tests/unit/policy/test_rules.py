@@ -363,12 +363,14 @@ def test_what_can_be_taken_back_is() -> None:
 
 def test_nothing_is_held_for_longer_than_the_rule_shows() -> None:
     """A pause that does not help is taken back after its time, though the rule still holds."""
-    policy = Policy([rule(then=("tell", "pause"), hold=30, rest=1000)], reversible=("tell", "pause"), brief=("pause",))
+    policy = Policy(
+        [rule(then=("report", "pause"), hold=30, rest=1000)], reversible=("report", "pause"), brief=("pause",)
+    )
     policy.decide(Sample(0.0, 0.0), verdict(HIGH))
     assert policy.decide(Sample(0.0, 29.9), verdict(HIGH)).decisions == []
     undone = policy.decide(Sample(0.0, 30.0), verdict(HIGH)).decisions
     assert [(each.action, each.undo) for each in undone] == [("pause", True)]
-    assert [each.action for each in policy.decide(Sample(0.0, 31.0), verdict(LOW)).decisions] == ["tell"]
+    assert [each.action for each in policy.decide(Sample(0.0, 31.0), verdict(LOW)).decisions] == ["report"]
 
 
 # --- escalation ---------------------------------------------------------------------------------------

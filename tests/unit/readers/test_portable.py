@@ -18,7 +18,7 @@ class Process:
     """A process as psutil shows it on macOS: no shared part, no peak."""
 
     pid = 7
-    begun = 1_700_000_000.25
+    started = 1_700_000_000.25
     runs = True
     failure: Exception | None = None
 
@@ -26,7 +26,7 @@ class Process:
         assert pid == 7
 
     def create_time(self) -> float:
-        return self.begun
+        return self.started
 
     def is_running(self) -> bool:
         return self.runs
@@ -129,7 +129,7 @@ def test_a_clock_that_is_set_makes_no_other_process(mac: type[Process]) -> None:
     """psutil's start time moves with the wall clock; a process seen again keeps its first identity."""
     probe = PortableProbe()
     key = probe.key_of(7)
-    mac.begun += 3600
+    mac.started += 3600
     assert probe.key_of(7) == key
     assert probe.alive(key)
     mac.runs = False  # the pid went to another process

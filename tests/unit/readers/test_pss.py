@@ -137,12 +137,12 @@ def test_the_budget_is_kept_whatever_there_is_to_read(world: World, interval: fl
     for pid, size in enumerate(sizes, 100):
         world.process(pid, size)
     reader = world.reader(lambda: range(100, 100 + chance.randrange(50, 101)), budget=budget)
-    begun, before, dearest = world.now, world.cpu, 0.0
+    started, before, dearest = world.now, world.cpu, 0.0
     for _ in range(2000):
         spent = world.cpu
         reader.read()
         dearest = max(dearest, world.cpu - spent)
-        assert world.cpu - before - dearest <= budget * (world.now - begun)
+        assert world.cpu - before - dearest <= budget * (world.now - started)
         world.now += interval * chance.uniform(0.5, 1.5)
     costs: dict[float, list[float]] = {}
     for when, _, cost in world.walks:

@@ -182,7 +182,7 @@ def test_denied_folders_are_one_gap(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_hole_without_a_bottom_takes_few_descriptors(tmp_path: Path) -> None:
-    """Folders in folders, a hundred deep: counted down to a depth, the rest is said."""
+    """Folders in folders, a hundred deep: counted down to a depth, the rest is reported."""
     here, fd = descriptors(), os.open(tmp_path, os.O_RDONLY)
     for _ in range(100):
         os.mkdir("d", dir_fd=fd)
@@ -265,7 +265,7 @@ def test_a_file_from_the_future_is_not_younger_than_now(tmp_path: Path, readers:
 
 
 def test_the_last_complete_count_stands_and_grows_old(folder: Path, readers: list[TempdirReader]) -> None:
-    """Until the next one is complete its figures are told, with their age; a new one begins after ``every``."""
+    """Until the next one is complete its figures are given, with their age; a new one starts after ``every``."""
     now = [1000.0]
     reader = TempdirReader(folder, budget=1.0, every=30.0, monotonic=lambda: now[0])
     readers.append(reader)
@@ -318,9 +318,9 @@ def test_a_file_system_that_hangs_delays_nothing(
     now[0] += 4.0
     assert reader.read()["gaps"] == ()
     now[0] += 2.0
-    begun = time.monotonic()
+    started = time.monotonic()
     read = reader.read()
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - started < 0.5
     assert [(gap.why, gap.where) for gap in read["gaps"]] == [("slow", str(folder))]
     assert tempdir.THREAD in read["gaps"][0].detail
     assert [(each.files, each.age) for each in read["directories"]] == [(7, 8.0)]
@@ -392,7 +392,7 @@ def test_a_fault_of_the_counting_itself_is_reported(
 
 
 def test_several_directories_are_reported_one_by_one(folder: Path, readers: list[TempdirReader]) -> None:
-    """One that is not there costs a gap, and the other is told."""
+    """One that is not there costs a gap, and the other is reported."""
     reader = TempdirReader([str(folder), str(folder / "one"), str(folder / "none")], budget=1.0)
     readers.append(reader)
     whole(reader)

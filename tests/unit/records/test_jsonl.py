@@ -303,7 +303,7 @@ def test_after_a_torn_line_the_next_one_stays_whole(path: Path, torn: bytes) -> 
 
 
 class Disk:
-    """A disk with so much room left; stands in for ``os.write``."""
+    """A disk with so much free space; stands in for ``os.write``."""
 
     def __init__(self, headroom: int) -> None:
         self.headroom, self._write = headroom, os.write
@@ -319,7 +319,7 @@ class Disk:
 @pytest.mark.contract("S2-59", "W2-5")
 @pytest.mark.parametrize("headroom", [0, 1, 30, 100])
 def test_a_full_disk_is_reported_and_recovered_from(path: Path, headroom: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each lost line is an error and counted; when there is room again whole lines follow."""
+    """Each lost line is an error and counted; when there is free space again whole lines follow."""
     recorder = JsonlRecorder(path)
     recorder.record(event(1))
     disk = Disk(headroom)

@@ -438,7 +438,7 @@ def test_a_locked_database_is_waited_for_and_then_reported(
 
 
 def test_a_full_database_is_reported(path: Path, recorder: Fed) -> None:
-    """Nothing of an event stands there, and recording goes on when there is room."""
+    """Nothing of an event stands there, and recording goes on when there is free space."""
     recorder.at(kind=EventKind.START, message="start")
     db = recorder._database.connection()
     db.execute("PRAGMA max_page_count = 1")  # the least is what there is
@@ -618,7 +618,7 @@ def bytes_of(path: Path) -> int:
 
 
 def test_the_size_is_bounded(path: Path, clock: FakeClock) -> None:
-    """However much comes in. Samples make room first, so that events stay; the sums stay right."""
+    """However much comes in. Samples are removed first, so that events stay; the sums stay right."""
     most = 4 << 20
     recorder = Fed(path, clock, max_bytes=most)
     recorder.at(kind=EventKind.START, message="first")

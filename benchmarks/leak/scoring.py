@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchmarks.leak.families import Series
+from memwarden.model.facts import CacheFill, ProgramMemory
 
 SHARES = (0.25, 0.5, 0.75)
 Eta = tuple[float, float, float] | None
@@ -33,12 +34,13 @@ class Scored(NamedTuple):
     phantom: float = 0.0
 
 
-def known(series: Series, i: int) -> dict[str, Any]:
+def known(series: Series, i: int) -> ProgramMemory:
     """What is known inside at a reading, as the detector takes it."""
     assert series.caches is not None
     assert series.active is not None
     assert series.collections is not None
-    return {"caches": series.caches[i], "active": series.active[i], "collections": series.collections[i]}
+    caches = tuple(CacheFill(*each) for each in series.caches[i])
+    return ProgramMemory(caches=caches, active=series.active[i], collections=series.collections[i])
 
 
 def run(make: Callable[[], Any], series: Series, inside: bool = False) -> tuple[Scored, Scored]:
@@ -51,7 +53,7 @@ def run(make: Callable[[], Any], series: Series, inside: bool = False) -> tuple[
         if i in restarts:
             detector.restarted(t)
         if inside:
-            detector.evidence(**known(series, i))
+            detector.evidence(known(series, i))
         stage, eta = detector.update(t, value, limit)
         stages.append(stage)
         etas.append(eta)

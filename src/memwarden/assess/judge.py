@@ -9,74 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from math import inf
-from typing import TYPE_CHECKING
 
+from memwarden.assess.forecast import COVERAGE
+from memwarden.assess.leak import LeakDetector
 from memwarden.assess.pressure import PressureDetector, constraints
-from memwarden.assess.reasons import NO_RISE
 from memwarden.assess.trend import TrendDetector
 from memwarden.model.facts import ProcessMemory, ProgramMemory, TreeMemory
 from memwarden.model.sample import Sample
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Assessment, Forecast, LeakStage, LeakVerdict, Trend
 
-if TYPE_CHECKING:
-    from memwarden.assess.leak import LeakDetector
-
 #: Leaks are judged every two seconds at most (a timer may be a little early): a sample without it costs half as much.
 #: Leaks that fill the headroom in a quarter of an hour are then suspected at 0.26 of the way, at 0.24 when judged each
 #: second, at 0.34 every five seconds.
 LEAST_SECONDS = 1.9
 
-_Fed = tuple[float, int, int | None, ProgramMemory | None]
 _Verdicts = tuple[Trend, LeakVerdict, Forecast | None]
 #: A figure that may leak: key, present owner, description, bytes, and the bytes at its limit.
 _Figure = tuple[Hashable, Hashable, str, int, int | None]
 
 
 class _Series:
-    """One figure that may leak, and its owner.
+    """One figure that may leak, and its owner."""
 
-    The detector is created (and imported: 4 ms) at the second reading: one alone gives no verdict.
-    """
-
-    __slots__ = ("_first", "_leak", "left", "owner", "stage", "what")
+    __slots__ = ("leak", "left", "owner", "stage", "what")
 
     def __init__(self, owner: Hashable, what: str) -> None:
-        self._first: _Fed | None = None
-        self._leak: LeakDetector | None = None
+        self.leak = LeakDetector()
         self.owner, self.what = owner, what
         self.stage = 0
         self.left: tuple[float, float, float] | None = None
 
-    @property
-    def leak(self) -> LeakDetector:
-        """The detector, with all readings so far."""
-        if self._leak is None:
-            from memwarden.assess.leak import LeakDetector
-
-            self._leak = LeakDetector()
-            if self._first is not None:
-                self._update(self._leak, *self._first)
-        return self._leak
-
-    @property
-    def reason(self) -> str:
-        """The reason of the verdict."""
-        return NO_RISE if self._leak is None else self._leak.reason
-
     def feed(self, now: float, value: int, full: int | None, program: ProgramMemory | None) -> None:
         """Add a reading, and the program's evidence."""
-        if self._leak is None and self._first is None:
-            self._first = now, value, full, program
-        else:
-            self._update(self.leak, now, value, full, program)
-
-    def _update(
-        self, leak: LeakDetector, now: float, value: int, full: int | None, program: ProgramMemory | None
-    ) -> None:
         if program is not None:
-            _evidence(leak, program)
-        self.stage, self.left = leak.update(now, value / MIB, None if full is None else full / MIB)
+            self.leak.evidence(program)
+        self.stage, self.left = self.leak.update(now, value / MIB, None if full is None else full / MIB)
 
 
 class Judge:
@@ -164,27 +132,13 @@ class Judge:
         forecast = None
         for series in every:
             if series.left is not None and (forecast is None or series.left[0] < forecast.low):
-                from memwarden.assess.forecast import COVERAGE
-
                 forecast = Forecast(*series.left, COVERAGE, series.what)
         if worst_stage:
             return self._trend.trend, worst.leak.verdict._replace(what=worst.what), forecast
-        reason, before = worst.reason, self._last
+        reason, before = worst.leak.reason, self._last
         if before is not None and before[1].stage is LeakStage.NONE and before[1].reason is reason:
             return self._trend.trend, before[1], forecast  # the same value is written faster
         return self._trend.trend, LeakVerdict(LeakStage.NONE, reason, None, None, None, None), forecast
-
-
-def _evidence(leak: LeakDetector, program: ProgramMemory) -> None:
-    retained = None if program.retained is None else program.retained / MIB
-    leak.evidence(
-        caches=program.caches,
-        all_caches=program.all_caches,
-        active=program.active,
-        collections=program.collections,
-        calls=program.calls,
-        retained_mib=retained,
-    )
 
 
 def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:

@@ -19,7 +19,6 @@ quantities are shares of the headroom and of the series' own time, so there is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import inf
 
 from memwarden.assess.forecast import COVERAGE, Forecaster
@@ -27,6 +26,7 @@ from memwarden.assess.program_evidence import ProgramEvidence
 from memwarden.assess.reasons import NO_RISE, duration_text, size_text
 from memwarden.assess.rolling_min import RollingMin
 from memwarden.assess.segments import PARTS, Segment, flat_before, rising_segments
+from memwarden.model.facts import ProgramMemory
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import Forecast, LeakStage, LeakVerdict
 
@@ -129,28 +129,11 @@ class LeakDetector:
         self._stage, self._segment = 0, None
         self._none_reason = "the process was replaced"
 
-    def evidence(
-        self,
-        *,
-        caches: Iterable[tuple[float, float | None]] | None = None,
-        all_caches: bool = True,
-        active: int | None = None,
-        collections: int | None = None,
-        calls: int | None = None,
-        retained_mib: float | None = None,
-    ) -> None:
-        """Add evidence from the process itself, before the reading of the same moment.
-
-        ``caches``: for each cache its entries and its bound (None: without a bound it explains nothing). If they are
-        ``all_caches`` that matter, growth during which none of them filled is no cache's.
-        ``active``: tasks or requests in flight.
-        ``collections``: full garbage collections so far.
-        ``calls``: tasks or requests done so far; the reason then has the growth for each call.
-        ``retained_mib``: MiB used by Python objects, as tracemalloc counts them.
-        """
+    def evidence(self, program: ProgramMemory) -> None:
+        """Add evidence from the process itself, before the reading of the same moment."""
         if self._evidence is None:
             self._evidence = ProgramEvidence()
-        self._evidence.add(self._now, caches, all_caches, active, collections, calls, retained_mib)
+        self._evidence.add(self._now, program)
 
     @property
     def reason(self) -> str:

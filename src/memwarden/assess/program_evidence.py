@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from math import isfinite
 from typing import NamedTuple
 
 from memwarden.assess.reasons import size_text
 from memwarden.assess.segments import Segment
+from memwarden.model.facts import ProgramMemory
+from memwarden.model.units import MIB
 
 #: Records that are kept; at twice as many every second one is dropped.
 MAX_RECORDS = 12
@@ -20,44 +21,30 @@ IDLE_SHARE = 0.35
 
 class _Record(NamedTuple):
     at: float
+    #: Of each cache with a bound; None where no caches are known.
     fills: tuple[float, ...] | None
-    all_caches: bool
-    calls: float | None
-    retained: float | None
-    collections: float | None
+    program: ProgramMemory
 
 
 class ProgramEvidence:
     """Evidence of one process over time, in the detector's seconds."""
 
-    __slots__ = ("_every", "_idle", "_idle_known", "_last", "_records", "_skipped")
+    __slots__ = ("_every", "_idle", "_last", "_records", "_skipped")
 
     def __init__(self) -> None:
         self._records: list[_Record] = []
         self._every, self._skipped = 1, 0
         self._last: _Record | None = None
-        self._idle = -1.0
-        self._idle_known = False
+        self._idle = -1.0  # when nothing was in flight last
 
-    def add(
-        self,
-        now: float,
-        caches: Iterable[tuple[float, float | None]] | None,
-        all_caches: bool,
-        active: int | None,
-        collections: int | None,
-        calls: int | None,
-        retained: float | None,
-    ) -> None:
+    def add(self, now: float, program: ProgramMemory) -> None:
         """Add the evidence of this moment."""
         fills = None
-        if caches is not None:
-            fills = tuple(_share(held, most) for held, most in caches if most is not None and most > 0)
-        if active is not None:
-            self._idle_known = True
-            if active <= 0:
-                self._idle = now
-        self._last = record = _Record(now, fills, all_caches, calls, retained, collections)
+        if program.caches is not None:
+            fills = tuple(_share(held, most) for held, most in program.caches if most is not None and most > 0)
+        if program.active is not None and program.active <= 0:
+            self._idle = now
+        self._last = record = _Record(now, fills, program._replace(caches=None))
         self._skipped += 1
         if self._skipped >= self._every:
             self._skipped = 0
@@ -68,34 +55,34 @@ class ProgramEvidence:
 
     def explains(self, segment: Segment, headroom: float, now: float) -> tuple[str, bool]:
         """Return the signs of a leak in a segment ("" for none), and whether the evidence explains its growth."""
-        last = self._last
-        if last is None:
+        if self._last is None:
             return "", False
         begin = self._record_at(segment.begin)
+        before, present = begin.program, self._last.program
         signs: list[str] = []
-        if last.fills is not None:
-            filling, left = _filling(begin.fills, last.fills)
+        if self._last.fills is not None:
+            filling, left = _filling(begin.fills, self._last.fills)
             if filling:
                 # The growth still to come if the caches cause all of it; too much for the headroom explains nothing.
                 return "", segment.size * left <= headroom
-            if last.all_caches:
-                signs.append("no bounded cache filled meanwhile" if last.fills else "there is no bounded cache")
-        if self._idle_known and self._idle >= 0:
+            if present.all_caches:
+                signs.append("no bounded cache filled meanwhile" if self._last.fills else "there is no bounded cache")
+        if self._idle >= 0:
             if self._idle < now - IDLE_SHARE * (now - segment.begin):
                 return "", True
             signs.append("it remains with nothing in flight")
-        if last.collections is not None and begin.collections is not None:
-            middle = self._record_at(now - IDLE_SHARE * (now - segment.begin))
-            if middle.collections is not None and last.collections <= middle.collections:
+        if present.collections is not None and before.collections is not None:
+            middle = self._record_at(now - IDLE_SHARE * (now - segment.begin)).program.collections
+            if middle is not None and present.collections <= middle:
                 return "", True
             signs.append("it outlived full garbage collections")
-        if last.retained is not None and begin.retained is not None:
-            held = last.retained - begin.retained
+        if present.retained is not None and before.retained is not None:
+            held = (present.retained - before.retained) / MIB
             if held < 0.3 * segment.size:
                 return "", False  # fragmentation or native memory, not Python objects
             signs.append(f"Python objects hold {size_text(held)} more")
-        if last.calls is not None and begin.calls is not None and last.calls > begin.calls:
-            signs.append(f"{1024 * segment.size / (last.calls - begin.calls):.1f} KiB for each call")
+        if present.calls is not None and before.calls is not None and present.calls > before.calls:
+            signs.append(f"{1024 * segment.size / (present.calls - before.calls):.1f} KiB for each call")
         return ", ".join(signs), False
 
     def _record_at(self, at: float) -> _Record:

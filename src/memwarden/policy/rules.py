@@ -226,18 +226,12 @@ class _RuleState:
             self._next = now + self._step_seconds
         return now >= self._next
 
+    def _plain(self, action: str, sample: Sample, reason: str) -> Decision:
+        rule = self.rule
+        return Decision(rule.name, action, reason, sample.wall, sample.monotonic, rule.severity, dry_run=self._dry_run)
+
     def _decision(self, action: str, sample: Sample, reason: str, level: str) -> Decision:
-        decision = Decision(
-            rule=self.rule.name,
-            action=action,
-            reason=reason,
-            wall=sample.wall,
-            monotonic=sample.monotonic,
-            severity=self.rule.severity,
-            repeat=self._repeats,
-            dry_run=self._dry_run,
-            details={"level": level},
-        )
+        decision = self._plain(action, sample, reason)._replace(repeat=self._repeats, details={"level": level})
         if self.rule.escalate:
             self._waiting.append((decision, sample.monotonic))
             self._next = None
@@ -268,36 +262,16 @@ class _RuleState:
         if self._episode_since is None:
             return
         decided.decisions.extend(self._undo(sample, reason, list(self._done)))
-        decided.cleared.append(
-            Clearing(
-                rule=self.rule.name,
-                reason=reason,
-                wall=sample.wall,
-                monotonic=sample.monotonic,
-                seconds=sample.monotonic - self._episode_since,
-            )
-        )
+        seconds = sample.monotonic - self._episode_since
+        decided.cleared.append(Clearing(self.rule.name, reason, sample.wall, sample.monotonic, seconds))
         self._since = self._episode_since = self._back = self._next = None
         self._repeats = self._steps = 0
         self._waiting.clear()
 
     def _undo(self, sample: Sample, reason: str, names: Sequence[str]) -> list[Decision]:
-        made = []
-        for action in reversed(names):  # in reverse order
+        for action in names:
             del self._done[action]
-            made.append(
-                Decision(
-                    rule=self.rule.name,
-                    action=action,
-                    reason=reason,
-                    wall=sample.wall,
-                    monotonic=sample.monotonic,
-                    severity=self.rule.severity,
-                    undo=True,
-                    dry_run=self._dry_run,
-                )
-            )
-        return made
+        return [self._plain(action, sample, reason)._replace(undo=True) for action in reversed(names)]
 
 
 class Policy:

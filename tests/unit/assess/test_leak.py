@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from memwarden.assess.leak import LeakDetector
+from memwarden.model.facts import CacheFill, ProgramMemory
 from memwarden.model.units import MIB
 from memwarden.model.verdicts import LeakStage
 from support.leaks import Recording, cache, leaking, noisy, recordings, sawtooth, warmup, watched
@@ -220,7 +221,7 @@ def test_a_cache_that_is_known_to_be_bounded_is_not_suspected() -> None:
     """Evidence from inside acquits: it fills, and what is still to come fits."""
     found, stages = LeakDetector(), set()
     for i, value in enumerate(noisy(cache, 1500)):
-        found.evidence(caches=[(min(300, max(0, i - 300)), 300)])
+        found.evidence(ProgramMemory(caches=(CacheFill(min(300, max(0, i - 300)), 300),)))
         stages.add(found.update(10.0 * i, value, 1000.0)[0])
     assert stages == {0}
 
@@ -229,7 +230,8 @@ def test_evidence_from_inside_confirms_early() -> None:
     """No cache filled, nothing in flight, garbage collected: confirmed before its size would do, with the reason."""
     found, when = LeakDetector(), None
     for i in range(900):
-        found.evidence(caches=[(50, 300)], active=i % 3, collections=i // 20, calls=4 * i, retained_mib=leaking(i) - 50)
+        retained = int((leaking(i) - 50) * MIB)
+        found.evidence(ProgramMemory((CacheFill(50, 300),), True, i % 3, 4 * i, i // 20, retained))
         stage, _ = found.update(10.0 * i, float(leaking(i)), 1000.0)
         if stage == 2 and when is None:
             when = i
@@ -251,7 +253,7 @@ def test_evidence_from_inside_acquits(known: Callable[[int], dict[str, int]]) ->
     """A rise that one job explains, or that no full collection has seen yet, is not held against the process."""
     found, stages = LeakDetector(), set()
     for i in range(800):
-        found.evidence(**known(i))
+        found.evidence(ProgramMemory(**known(i)))
         stages.add(found.update(10.0 * i, float(leaking(i)), 1000.0)[0])
     assert stages == {0}
 
@@ -262,7 +264,7 @@ def test_fragments_are_not_confirmed_early_as_python_objects() -> None:
     def when(grows: bool) -> int:
         found = LeakDetector()
         for i in range(1000):
-            found.evidence(caches=[], retained_mib=leaking(i) if grows else 50.0)
+            found.evidence(ProgramMemory(caches=(), retained=int((leaking(i) if grows else 50.0) * MIB)))
             if found.update(10.0 * i, float(leaking(i)), 1000.0)[0] == 2:
                 return i
         return 1000
@@ -274,7 +276,7 @@ def test_it_stays_small() -> None:
     """After hundreds of thousands of readings, with evidence for each, it holds less than 20 kB."""
     found = LeakDetector()
     for i in range(200_000):
-        found.evidence(caches=[(i, 1e6), (i, None)], active=i % 2, collections=i, calls=i, retained_mib=float(i))
+        found.evidence(ProgramMemory((CacheFill(i, 1e6), CacheFill(i, None)), True, i % 2, i, i, i * MIB))
         found.update(float(i), 100 + i / 200 + i % 7, 10_000.0)
     assert 5_000 < size_of(found) < 20_000
 

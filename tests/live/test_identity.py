@@ -12,6 +12,7 @@ import pytest
 
 from memwarden.model.facts import ProcessKey
 from memwarden.readers.linux.identity import ProcProbe
+from memwarden.readers.linux.process import read_stat
 from support.engine import soon
 from support.trees import descriptors
 
@@ -111,7 +112,7 @@ def test_a_process_whose_first_thread_has_ended_is_alive(start) -> None:
     """It samples like one that waits to be reaped, holds all its memory, and can be stopped."""
     process = start(sys.executable, "-c", HEADLESS)
     key = PROBE.key_of(process.pid)
-    assert soon(lambda: PROBE._state(key.pid, str(key.pid)) == "Z")
+    assert soon(lambda: read_stat(f"{key.pid}/task/{key.pid}").state == "Z")
     assert PROBE.alive(key)
     process.send_signal(signal.SIGSTOP)
     assert soon(lambda: PROBE.stopped(key))

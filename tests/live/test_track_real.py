@@ -288,7 +288,7 @@ def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
         held.close()
     near(call.rise, 48)
     assert call.memory.method == "sampled"
-    assert peak_scopes._sampler is None
+    assert peak_scopes._sampling is None
 
 
 @pytest.mark.contract("S3-2")

@@ -10,7 +10,7 @@ from memwarden.admission.ledger import locked_file as module
 from memwarden.admission.ledger.ledger import Ledger
 
 #: The calls by which a process changes what others see.
-CALLS = ["pwrite", "open", "mkfifo", "unlink", "close", "posix_fallocate", "lockf"]
+CALLS = ["pwrite", "open", "unlink", "close", "posix_fallocate", "lockf"]
 
 
 def _deadly(step):
@@ -51,7 +51,7 @@ def _life(path, step):
 @pytest.mark.parametrize("fresh", [True, False], ids=["new file", "old file"])
 def test_whatever_the_step_nothing_is_lost_and_nothing_stays(tmp_path, fresh):
     """Killed before each of its calls in turn: the whole budget is free at once, what another process holds
-    still counts, and no pipe stays behind."""
+    still counts, and no file stays behind."""
     path = str(tmp_path / "ledger")
     step, killed = 0, 0
     with Ledger("1GiB", path=path).reserve("1MiB", label="ours") as ours:

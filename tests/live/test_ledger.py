@@ -88,7 +88,7 @@ def test_a_holder_that_ends_without_releasing_returns_too(path):
 
 
 def test_a_killed_waiter_blocks_none(path):
-    """Its request and its pipe are gone; a later request is admitted."""
+    """Its request is gone; a later request is admitted."""
     ledger = Ledger("1GiB", path=path, patience=0)  # a waiting request blocks those behind it
     first = ledger.reserve("600MiB")
     with program(HOLDER, path, 900) as waiter:
@@ -232,7 +232,7 @@ def test_a_waiter_is_woken_at_once_and_costs_next_to_nothing(path):
 
 
 def test_waiting_can_be_interrupted(path):
-    """Ctrl-C ends the waiting; request and pipe are gone."""
+    """Ctrl-C ends the waiting; the request is gone."""
     ledger = Ledger("1GiB", path=path)
     with ledger.reserve("900MiB"):
         threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()

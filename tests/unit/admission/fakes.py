@@ -14,7 +14,6 @@ from memwarden.admission.executor.task_queue import TaskQueue
 from memwarden.admission.executor.task_scheduler import Limits, TaskScheduler
 from memwarden.admission.footprints.predictors import FunctionPredictor
 from memwarden.admission.pool.connection import READY, RESULT, ResultItem
-from memwarden.admission.pool.event_loop import EventLoop
 from memwarden.admission.pool.task import WorkItem
 from memwarden.admission.pool.worker_handle import WorkerHandle
 from memwarden.admission.pool.worker_pool import WorkerPool
@@ -58,9 +57,6 @@ class FakePending:
 
     def __init__(self, ledger: FakeLedger, size: int) -> None:
         self._ledger, self._size, self.left = ledger, size, False
-
-    def fileno(self) -> int:
-        return -1
 
     def poll(self) -> FakeReservation | None:
         return FakeReservation(self._ledger, self._size) if self._ledger.grant else None
@@ -219,7 +215,7 @@ class Machine:
         self.queue = TaskQueue(FunctionPredictor(predict))
         group = self.cgroup if enforced else WorkerCgroup()
         ledger: Any = self.ledger
-        self.reservations = ReservationClient(ledger, "test", EventLoop(), enforced=enforced)
+        self.reservations = ReservationClient(ledger, "test", enforced=enforced)
         self.memory = MemoryControl(self.pool, self.reservations, group, self.stats)
         outcomes: Any = self.outcomes
         self.scheduler = TaskScheduler(

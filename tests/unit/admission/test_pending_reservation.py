@@ -1,7 +1,6 @@
 """Pending reservations, and growing in turn."""
 
 import os
-import select
 
 import pytest
 
@@ -48,32 +47,23 @@ def ledger(tmp_path, clock):
     return Ledger("500MiB", path=path, clock=clock, probe=ProcProbe(tree.proc), headroom=Machine(), patience=5)
 
 
-def is_woken(pending):
-    """Return whether a wake-up has come."""
-    return bool(select.select([pending.fileno()], [], [], 0)[0])
-
-
 def test_a_request_is_admitted_when_memory_is_free(ledger):
-    """The release wakes it, and the reservation is then there."""
+    """A release changes the file, so that the next poll judges again."""
     held = ledger.reserve("400MiB")
     pending = ledger.enqueue("300MiB", label="big")
     assert pending.poll() is None
-    assert not is_woken(pending)
     assert ledger.contended
     held.release()
-    assert is_woken(pending)
     granted = pending.poll()
     assert granted is not None
     assert granted.bytes == 300 * MIB
     assert granted.label == "big"
-    assert pending.fileno() == -1
     assert not ledger.contended
 
 
 def test_a_request_that_fits_is_admitted_at_once(ledger):
-    """There is no pipe, and the first poll returns the reservation."""
+    """The first poll returns the reservation."""
     pending = ledger.enqueue("300MiB")
-    assert pending.fileno() == -1
     granted = pending.poll()
     assert granted is not None
     pending.cancel()  # it was taken, so this changes nothing
@@ -82,7 +72,7 @@ def test_a_request_that_fits_is_admitted_at_once(ledger):
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_cancelled_request_leaves_nothing(ledger, tmp_path, busy):
-    """Neither a record nor a pipe, whether it was admitted or not."""
+    """No record, whether it was admitted or not."""
     held = ledger.reserve("400MiB") if busy else None
     pending = ledger.enqueue("300MiB")
     pending.cancel()
@@ -119,3 +109,23 @@ def test_the_account_says_what_is_left(ledger):
     account = ledger.account()
     assert (account.committed, account.free, account.capacity) == (200 * MIB, 300 * MIB, 500 * MIB)
     assert held.bytes
+
+
+def test_a_request_is_judged_again_when_the_file_has_changed_or_a_check_is_due(ledger, clock, monkeypatch):
+    """Not at each poll: that costs 50 times as much as to read the file."""
+    held = ledger.reserve("400MiB")
+    pending = ledger.enqueue("300MiB")
+    checks = []
+    check = pending._admission.check
+    monkeypatch.setattr(pending._admission, "check", lambda own: checks.append(own) or check(own))
+    for _ in range(5):
+        assert pending.poll() is None
+    assert len(checks) == 1
+    held.shrink("10MiB")
+    assert pending.poll() is None
+    assert len(checks) == 2
+    clock.advance(1)
+    assert pending.poll() is None
+    assert len(checks) == 3
+    held.release()
+    assert pending.poll() is not None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
 from memwarden.admission.executor.reservations import CHECK_SECONDS, MARGIN_SHARE, ReservationClient
-from memwarden.admission.pool.event_loop import EventLoop
 from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.errors import NotAdmitted, RecordError
 from memwarden.model.footprints import TaskKey
@@ -17,7 +15,7 @@ from .fakes import MIB, FakeLedger, FakePending, FakeReservation, FakeWorker
 
 
 def client(ledger: Any, *, enforced: bool = True) -> ReservationClient:
-    return ReservationClient(ledger, "test", EventLoop(), enforced=enforced)
+    return ReservationClient(ledger, "test", enforced=enforced)
 
 
 def worker(used: float = 0) -> FakeWorker:
@@ -145,35 +143,6 @@ def test_a_request_is_withdrawn(granted: bool) -> None:
     assert ledger.reservations == []
     assert ledger.pending[0].left is not granted
     assert not own.granted
-
-
-def test_a_wakeup_makes_the_next_check_due() -> None:
-    """The descriptor is watched until the request is granted."""
-    reading, writing = os.pipe()
-
-    class WithPipe(FakePending):
-        def fileno(self) -> int:
-            return reading
-
-    class Waking(FakeLedger):
-        def enqueue(self, size: int, *, label: str) -> FakePending:
-            return WithPipe(self, size)
-
-    ledger: Any = Waking(100, others=95)
-    loop = EventLoop()
-    own = ReservationClient(ledger, "test", loop, enforced=True)
-    own.refresh(0)
-    own.enqueue(pending(40), 1.0)
-    ledger.grant = True
-    own.check(1.01)
-    assert not own.granted
-    os.write(writing, b"x")
-    assert loop.run_once(1)
-    own.check(1.02)
-    assert own.granted
-    assert not loop.run_once(0)
-    os.close(reading)
-    os.close(writing)
 
 
 def test_contention_is_read_every_so_often() -> None:

@@ -39,6 +39,7 @@ def test_results_and_errors_arrive_in_order(results: ResultThread) -> None:
             results.put_error(each, ValueError(number))
         else:
             results.put_result(each, pickle.dumps(number))
+    results.flush()
     assert [each.exception(10) is not None if n % 2 else each.result(10) == n for n, each in enumerate(futures)]
     results.stop()
     assert order == [(number, "memwarden-results") for number in range(20)]
@@ -51,6 +52,7 @@ def test_a_pickled_error_has_the_traceback_as_its_cause(results: ResultThread) -
         chores.inverse(0)
     except ZeroDivisionError as error:
         results.put_error(failed, pickle_error(error))
+        results.flush()
     error = failed.exception(10)
     assert isinstance(error, ZeroDivisionError)
     assert "return 1 / value" in str(error.__cause__)
@@ -70,6 +72,7 @@ def test_a_result_that_cannot_be_unpickled_is_an_error(
     failed, good = future(), future()
     results.put_result(failed, payload)
     results.put_result(good, pickle.dumps(1))
+    results.flush()
     assert isinstance(failed.exception(10), error)
     assert good.result(10) == 1
 
@@ -78,6 +81,7 @@ def test_an_error_that_is_no_exception_is_one(results: ResultThread) -> None:
     """An exception that pickles as something else."""
     failed = future()
     results.put_error(failed, pickle.dumps((pickle.dumps("words"), "lines")))
+    results.flush()
     error = failed.exception(10)
     assert isinstance(error, pickle.UnpicklingError)
     assert "str" in str(error)
@@ -93,6 +97,7 @@ def test_a_callback_may_raise_anything(results: ResultThread) -> None:
     first.add_done_callback(leave)
     results.put_result(first, pickle.dumps(1))
     results.put_result(second, pickle.dumps(2))
+    results.flush()
     assert second.result(10) == 2
 
 
@@ -102,6 +107,7 @@ def test_a_future_that_is_done_already_is_left_alone(results: ResultThread) -> N
     done.set_result("first")
     results.put_result(done, pickle.dumps("second"))
     results.put_result(other, pickle.dumps(2))
+    results.flush()
     assert other.result(10) == 2
     assert done.result() == "first"
 
@@ -113,5 +119,6 @@ def test_stopping_from_a_callback_does_not_wait_for_itself() -> None:
     done = future()
     done.add_done_callback(lambda _: results.stop())
     results.put_result(done, pickle.dumps(1))
+    results.flush()
     results.thread.join(10)
     assert not results.thread.is_alive()

@@ -72,7 +72,7 @@ class ExecutorManager:
         if cgroup.event_fd >= 0:
             self._loop.register(cgroup.event_fd, lambda _: self._memory.on_limit_reached(time.monotonic()))
         self._pool = WorkerPool(spawner, self._loop, ProcProbe())
-        self._reservations = ReservationClient(ledger, name, self._loop, enforced=cgroup.event_fd >= 0)
+        self._reservations = ReservationClient(ledger, name, enforced=cgroup.event_fd >= 0)
         self._memory = MemoryControl(self._pool, self._reservations, cgroup, self._stats)
         self._results, self._footprints = ResultThread(), FootprintThread(predictor, owned=owns_predictor)
         self._scheduler = TaskScheduler(
@@ -196,6 +196,7 @@ class ExecutorManager:
         if self._killing:
             self._scheduler.kill_all()
         self._scheduler.tick()
+        self._results.flush()
         if self._scheduler.broken is not None and self.broken is None:
             self.broken = self._broken(*self._scheduler.broken)
 

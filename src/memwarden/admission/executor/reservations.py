@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
     from memwarden.admission.ledger.ledger import Ledger
     from memwarden.admission.ledger.reservation import PendingReservation, Reservation
-    from memwarden.admission.pool.event_loop import EventLoop
     from memwarden.admission.pool.task import WorkItem
     from memwarden.admission.pool.worker_handle import WorkerHandle
 
 #: Share of the budget that is not given out where only sampling holds the workers: growth between two samples.
 MARGIN_SHARE = 0.03
-#: A request in the queue is checked so often, if it is not woken.
-CHECK_SECONDS = 0.5
+#: Seconds between two checks of a request in the queue.
+CHECK_SECONDS = 0.03
 #: A worker that finishes a task returns memory when others wait; that is read this often (20 µs a time).
 CONTENDED_SECONDS = 0.02
 _PAGE = 4096
@@ -30,8 +29,8 @@ _PAGE = 4096
 class ReservationClient:
     """Reservations for the workers of one executor. Used by its manager thread alone."""
 
-    def __init__(self, ledger: Ledger, label: str, loop: EventLoop, *, enforced: bool) -> None:
-        self._ledger, self._label, self._loop = ledger, label, loop
+    def __init__(self, ledger: Ledger, label: str, *, enforced: bool) -> None:
+        self._ledger, self._label = ledger, label
         self._margin_share = 0.0 if enforced else MARGIN_SHARE
         #: Bytes that all workers together may use now, and one without others.
         self.budget = self.alone = 0
@@ -121,19 +120,12 @@ class ReservationClient:
         except MemwardenError as error:
             debug("executor: no request could be queued: %s", error)
             return
-        self._checked_at = now
-        if self._pending.fileno() >= 0:
-            self._loop.register(self._pending.fileno(), self._on_wake)
-
-    def _on_wake(self, _: int) -> None:
-        self._checked_at = 0.0
 
     def check(self, now: float) -> None:
         """Check whether the request is granted."""
         if self._pending is None or now - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = now
-        fd = self._pending.fileno()
         try:
             self._granted = self._pending.poll()
         except MemwardenError as error:
@@ -142,8 +134,6 @@ class ReservationClient:
             return
         if self._granted is not None:
             self._pending = None
-            if fd >= 0:
-                self._loop.unregister(fd)
 
     def transfer(self, handle: WorkerHandle) -> None:
         """Give the granted reservation to a worker."""
@@ -154,8 +144,6 @@ class ReservationClient:
     def withdraw(self) -> None:
         """Withdraw the request and release what was granted."""
         if self._pending is not None:
-            if self._pending.fileno() >= 0:
-                self._loop.unregister(self._pending.fileno())
             self._pending.cancel()
             self._pending = None
         if self._granted is not None:

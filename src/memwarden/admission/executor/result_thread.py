@@ -13,6 +13,8 @@ from typing import Any
 
 from memwarden.model.log import warn
 
+_Entry = tuple[Future[Any], bytes | None, bytes | BaseException | None]
+
 
 class RemoteTraceback(Exception):
     """Traceback in the worker, as text; the ``__cause__`` of the exception that ``Future.result()`` raises."""
@@ -26,11 +28,11 @@ class RemoteTraceback(Exception):
 
 
 class ResultThread:
-    """Sets results and exceptions in the order in which they came."""
+    """Sets results and exceptions in the order in which they came, after :meth:`flush`."""
 
     def __init__(self) -> None:
-        self._results: SimpleQueue[tuple[Future[Any], bytes | None, bytes | BaseException | None] | None]
-        self._results = SimpleQueue()
+        self._pending: list[_Entry] = []
+        self._batches = SimpleQueue[list[_Entry] | None]()
         self.thread = threading.Thread(target=self._run, name="memwarden-results", daemon=True)
 
     def start(self) -> None:
@@ -39,39 +41,52 @@ class ResultThread:
 
     def put_result(self, future: Future[Any], payload: bytes) -> None:
         """Set a pickled result."""
-        self._results.put((future, payload, None))
+        self._pending.append((future, payload, None))
 
     def put_error(self, future: Future[Any], error: BaseException | bytes) -> None:
         """Set an exception, or one pickled by :func:`memwarden.admission.pool.worker.pickle_error`."""
-        self._results.put((future, None, error))
+        self._pending.append((future, None, error))
+
+    def flush(self) -> None:
+        """Pass on what was put. Once in a round of the manager, after workers got their next tasks: the two threads
+        then do not compete for the interpreter while a worker waits."""
+        if self._pending:
+            self._batches.put(self._pending)
+            self._pending = []
 
     def stop(self) -> None:
         """Set what is left, and end. Called from a future's callback it does not wait."""
-        self._results.put(None)
+        self.flush()
+        self._batches.put(None)
         if threading.current_thread() is not self.thread:
             self.thread.join()
 
     def _run(self) -> None:
-        while (entry := self._results.get()) is not None:
-            future, payload, error = entry
-            result = None
-            try:
-                if payload is not None:
-                    result = pickle.loads(payload)
-                else:
-                    error = _exception(error)
-            except BaseException as trouble:  # noqa: BLE001 - unpickling may run any code
-                error = trouble
-            try:
-                if isinstance(error, BaseException):
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-            except InvalidStateError:
-                warn("executor: a result was dropped: its future was already done")
-            except BaseException as trouble:  # noqa: BLE001 - what a callback may raise beside Exception
-                warn("executor: a callback of a future raised %s: %s", type(trouble).__name__, trouble)
-            del entry, future, payload, error, result  # not kept alive until the next one comes
+        while (batch := self._batches.get()) is not None:
+            batch.reverse()
+            while batch:
+                _set(*batch.pop())  # not kept alive until the next one comes
+            del batch
+
+
+def _set(future: Future[Any], payload: bytes | None, error: BaseException | bytes | None) -> None:
+    result = None
+    try:
+        if payload is not None:
+            result = pickle.loads(payload)
+        else:
+            error = _exception(error)
+    except BaseException as trouble:  # noqa: BLE001 - unpickling may run any code
+        error = trouble
+    try:
+        if isinstance(error, BaseException):
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+    except InvalidStateError:
+        warn("executor: a result was dropped: its future was already done")
+    except BaseException as trouble:  # noqa: BLE001 - what a callback may raise beside Exception
+        warn("executor: a callback of a future raised %s: %s", type(trouble).__name__, trouble)
 
 
 def _exception(error: BaseException | bytes | None) -> BaseException:

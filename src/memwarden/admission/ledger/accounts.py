@@ -45,31 +45,19 @@ class Accounts:
         ``budget_only`` the headroom is not read: it can refuse, and cannot admit.
         """
         with self._lock:
-            return self._account(entries, quick, budget_only)
-
-    def account_if_idle(self, entries: list[Entry]) -> Account | None:
-        """Return the account; None while another call measures (this may be a finalizer inside of that call)."""
-        if not self._lock.acquire(blocking=False):
-            return None
-        try:
-            return self._account(entries, False, False)[0]
-        finally:
-            self._lock.release()
-
-    def _account(self, entries: list[Entry], quick: bool, budget_only: bool) -> tuple[Account, Constraint | None]:
-        nearest, smallest = (None, None) if budget_only else self._headroom.read(quick)
-        held = [entry.record for entry in entries if entry.record.state == HELD]
-        budget = None
-        if not (budget_only and isinstance(self._budget, str)) and (given := self.budget(smallest)) is not None:
-            budget = Limit(given, "the given budget")
-        for _, record in entries:
-            if record.budget and (budget is None or record.budget < budget.bytes):
-                budget = Limit(record.budget, f"the budget given by process {record.owner.pid}")
-        if budget is None and nearest is None and not budget_only:
-            raise NotAdmitted("no memory limit of this machine is known; give the ledger a budget")
-        account = compute(held, budget, nearest, self._measure)
-        self._headroom.keep_only({self._file.key, *(record.worker for record in held)})
-        return account, smallest
+            nearest, smallest = (None, None) if budget_only else self._headroom.read(quick)
+            held = [entry.record for entry in entries if entry.record.state == HELD]
+            budget = None
+            if not (budget_only and isinstance(self._budget, str)) and (given := self.budget(smallest)) is not None:
+                budget = Limit(given, "the given budget")
+            for _, record in entries:
+                if record.budget and (budget is None or record.budget < budget.bytes):
+                    budget = Limit(record.budget, f"the budget given by process {record.owner.pid}")
+            if budget is None and nearest is None and not budget_only:
+                raise NotAdmitted("no memory limit of this machine is known; give the ledger a budget")
+            account = compute(held, budget, nearest, self._measure)
+            self._headroom.keep_only({self._file.key, *(record.worker for record in held)})
+            return account, smallest
 
     def _measure(self, record: Record) -> int | None:
         if (reported := self.reported.get(record.worker)) is not None:

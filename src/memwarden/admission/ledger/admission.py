@@ -10,21 +10,18 @@ import contextlib
 import time
 from typing import Any
 
-from memwarden.admission.ledger import fifo
 from memwarden.admission.ledger.accounting import Account
 from memwarden.admission.ledger.accounts import Accounts
 from memwarden.admission.ledger.fairness import Request, admitted
 from memwarden.admission.ledger.record import HELD, WAITING, Entry, OwnRecord, Record
 from memwarden.admission.ledger.reservation_file import ReservationFile
-from memwarden.errors import DoesNotFit, NotAdmitted, SettingsError
+from memwarden.errors import DoesNotFit, NotAdmitted
 from memwarden.model.limits import Constraint
 from memwarden.model.units import size_text
 from memwarden.protocols import Clock, IdentityProbe
 
 #: A waiting process does not insist on the lock, seconds.
 _CHECK_LOCK_SECONDS = 0.05
-#: So many of the first waiters are woken where it is not known which of them fits.
-_FIRST_WAITERS = 3
 
 
 class Admission:
@@ -130,24 +127,6 @@ class Admission:
         """Make a record one for another process. Raises :class:`ReadError` where there is no such process."""
         worker = self._probe.key_of(pid)
         self.file.update(own, worker=worker, baseline=self.accounts.baseline(worker))
-
-    def release(self, own: OwnRecord) -> None:
-        """Remove a record, and wake the requests that fit now."""
-        self.file.remove(own)
-        self.wake_next()
-
-    def wake_next(self) -> None:
-        """Wake the requests that fit now. Without the lock: each judges again for itself."""
-        if not self.file.has_waiters():
-            return
-        entries = self.file.peek()
-        turn = sorted(requests(entries), key=lambda each: each.rank)[:_FIRST_WAITERS]
-        with contextlib.suppress(NotAdmitted, SettingsError):  # no limit is known just now
-            account = self.accounts.account_if_idle(entries)
-            if account is not None:
-                turn = self._admitted(entries, account)
-        for request in turn:
-            fifo.wake(self.file.path, request.ticket)
 
     def too_late(self, record: Record, account: Account) -> NotAdmitted:
         """Return the error of a request that has timed out."""

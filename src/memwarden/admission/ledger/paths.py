@@ -17,8 +17,8 @@ from memwarden.readers.linux.cgroup import locate
 from memwarden.records.paths import make_private, state_directory
 
 _PREFIX = "ledger-"
-#: A ledger's name, its host or container, and the ticket of a named pipe.
-_FILE = re.compile(r"ledger-(.+)-([0-9a-f]{8})(\.[0-9a-f]+)?")
+#: A ledger's name, and its host or container.
+_FILE = re.compile(r"ledger-(.+)-([0-9a-f]{8})")
 
 
 def runtime_directory(environment: Mapping[str, str] | None = None) -> str:
@@ -64,16 +64,13 @@ def ledger_path(name: str) -> str:
 
 
 def tidy(folder: str) -> None:
-    """Remove files of other boots and containers: those that no process uses, and named pipes without a file."""
+    """Remove files of other boots and containers: those that no process uses."""
     host = host_id()
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):
             match = _FILE.fullmatch(name)
-            if match is None or match[2] == host:
-                continue
             path = os.path.join(folder, name)
-            ticket = match[3]
-            if is_abandoned(path) if ticket is None else not os.path.exists(path.removesuffix(ticket)):
+            if match is not None and match[2] != host and is_abandoned(path):
                 os.unlink(path)
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import os
-import select
+import time
 
-from memwarden.admission.ledger import fifo
 from memwarden.admission.ledger.accounting import Account
 from memwarden.admission.ledger.admission import Admission
 from memwarden.admission.ledger.record import WAITING, OwnRecord
@@ -15,9 +12,10 @@ from memwarden.admission.ledger.reservation_file import LockBusy
 from memwarden.errors import NotAdmitted, SettingsError
 from memwarden.model.units import parse_size, size_text
 
-#: Seconds between two checks of the first request in the queue: memory comes back without a wake-up when a holder is
-#: killed. The second checks half as often, and so on, down to a quarter. (A check costs 0.3 to 0.6 ms.)
-CHECK_SECONDS, _MAX_FACTOR = 0.8, 4
+#: Seconds between two readings of the file by the first request in the queue (10 µs), and between two checks of an
+#: unchanged one: memory comes back without a change when a holder is killed. The second request does both half as
+#: often, and so on, down to a quarter. (A check costs 0.3 to 0.6 ms.)
+POLL_SECONDS, CHECK_SECONDS, _MAX_FACTOR = 0.03, 0.8, 4
 
 
 class Reservation:
@@ -55,7 +53,6 @@ class Reservation:
         if count > self._own.record.bytes:
             raise SettingsError(f"shrink by {size_text(count)}: only {size_text(self.bytes)} are reserved")
         self._admission.file.update(self._own, bytes=self._own.record.bytes - count)
-        self._admission.wake_next()
 
     def grow(self, size: int | str, *, in_turn: bool = False) -> bool:
         """Reserve so many bytes more, before all waiting requests; False when they are not free now.
@@ -84,7 +81,7 @@ class Reservation:
         """Release it; a second call does nothing. It never waits, and never fails."""
         if self._admission.file.owns(self._own):
             self._admission.accounts.reported.pop(self._own.record.worker, None)
-            self._admission.release(self._own)
+            self._admission.file.remove(self._own)
 
     def _need(self) -> None:
         if not self._admission.file.owns(self._own):
@@ -108,38 +105,30 @@ class Reservation:
 
 
 class PendingReservation:
-    """A queued request, for callers that cannot block: :meth:`poll` when ``fileno()`` is readable, and every half
-    second, too (memory may be freed without a wake-up).
-    """
+    """A queued request, for callers that cannot block: call :meth:`poll` some times a second."""
 
     def __init__(self, admission: Admission, own: OwnRecord, account: Account) -> None:
         self._admission, self._own, self._account = admission, own, account
-        self._pipe, self._position, self._done = -1, 0, False
-        if own.record.state == WAITING:
-            try:
-                self._pipe = admission.file.create_fifo(own.record.ticket)
-            except BaseException:  # an interrupt, too: the record would stay
-                self.cancel()
-                raise
-
-    def fileno(self) -> int:
-        """Return a descriptor that becomes readable when the request may be admitted; -1 if it is already."""
-        return self._pipe
+        self._position, self._done = 0, False
+        self._checked, self._due = b"", 0.0
 
     def poll(self) -> Reservation | None:
-        """Return the reservation if it is admitted. Raises :class:`DoesNotFit` as :meth:`Ledger.reserve` does."""
-        if self._pipe >= 0:
-            fifo.drain(self._pipe)
+        """Return the reservation if it is admitted. Raises :class:`DoesNotFit` as :meth:`Ledger.reserve` does.
+
+        It takes some 10 µs while the ledger's file does not change and no check is due.
+        """
         if self._own.record.state == WAITING:
+            now, content = self._admission.clock.monotonic(), self._admission.file.content()
+            if content == self._checked and now < self._due:
+                return None
             try:
                 self._position, self._account = self._admission.check(self._own)
             except LockBusy:
                 return None
             if self._position >= 0:
+                self._checked, self._due = content, now + CHECK_SECONDS * min(self._position + 1, _MAX_FACTOR)
                 return None
-            self._admission.wake_next()
         reservation = Reservation(self._admission, self._own)  # first: it releases itself after an interrupt
-        self._close_pipe()
         self._done = True
         return reservation
 
@@ -150,15 +139,13 @@ class PendingReservation:
         """
         try:
             while (reservation := self.poll()) is None:
-                seconds = CHECK_SECONDS * min(self._position + 1, _MAX_FACTOR)
+                seconds = POLL_SECONDS * min(self._position + 1, _MAX_FACTOR)
                 if until is not None:
                     now = self._admission.clock.monotonic()
                     if now >= until:
                         raise self._admission.too_late(self._own.record, self._account)
                     seconds = min(seconds, until - now)
-                waker = select.poll()
-                waker.register(self._pipe, select.POLLIN)
-                waker.poll(math.ceil(seconds * 1000))
+                time.sleep(seconds)
         except BaseException:  # an interrupt, too: the record would stay
             self.cancel()
             raise
@@ -166,14 +153,6 @@ class PendingReservation:
 
     def cancel(self) -> None:
         """Withdraw the request; nothing if it was admitted."""
-        self._close_pipe()  # first: a pipe without a record would stay for ever
         if not self._done:
             self._done = True
-            self._admission.release(self._own)
-
-    def _close_pipe(self) -> None:
-        if not self._done:
-            fifo.remove_fifo(self._admission.file.path, self._own.record.ticket)
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+            self._admission.file.remove(self._own)

@@ -11,8 +11,7 @@ The file has a header (a magic word and the boot that it belongs to), then recor
   after its memory is free; children do not inherit them. They are also dropped when the process closes any descriptor
   of the file. So a process opens the file once, and a *held* record is removed only if its owner is dead by identity,
   too (pid and start time), as far as that can be seen from here.
-* A waiting process is woken through a named pipe beside the file. A lost wake-up costs a little time (see
-  :mod:`memwarden.admission.ledger.reservation`), never more.
+* A waiting process reads the file some times a second, and judges its request again when the file has changed.
 * A damaged file is deleted and replaced by a new one, with a warning. Each process adds its records to the new file
   when it next uses the ledger, as it does when a user deletes the file (ADR 0020).
 """
@@ -26,7 +25,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from memwarden.admission.ledger.fifo import create_fifo, remove_fifo
 from memwarden.admission.ledger.locked_file import MAX_LOCKS, LockedFile
 from memwarden.admission.ledger.record import FREE, FREE_RECORD, RECORD_BYTES, WAITING, Entry, OwnRecord, Record, unpack
 from memwarden.errors import ReadError, RecordError
@@ -264,26 +262,16 @@ class ReservationFile:
                 return record
         return None
 
-    def peek(self) -> list[Entry]:
-        """Return, without the lock, every record that can be read; none if the file is not open."""
-        if not self._is_current():
-            return []
+    def content(self) -> bytes:
+        """Return, without the lock, what the file holds; nothing if it is not open."""
         try:
-            data = self._file.read()
+            return self._file.read() if self._is_current() else b""
         except OSError:
-            return []
-        if data[:HEADER_BYTES] != self._header:
-            return []
-        return [Entry(slot, record) for slot, piece in _pieces(data).items() if (record := unpack(piece)) is not None]
+            return b""
 
     def has_waiters(self) -> bool:
-        """Return, without the lock, whether a request waits; cheaper than :meth:`peek`."""
-        if not self._is_current():
-            return False
-        try:
-            return WAITING in self._file.read()[HEADER_BYTES::RECORD_BYTES]
-        except OSError:
-            return False
+        """Return, without the lock, whether a request waits."""
+        return WAITING in self.content()[HEADER_BYTES::RECORD_BYTES]
 
     def add(self, record: Record, entries: list[Entry]) -> OwnRecord:
         """Under the lock: write a new record in a free slot. Raises :class:`RecordError` (the disk is full)."""
@@ -330,7 +318,7 @@ class ReservationFile:
                 self._warn(f"a reservation could not be released: {error.strerror}")
 
     def sweep(self, entries: list[Entry]) -> list[Entry]:
-        """Under the lock: return the records of living owners; the others are removed, with their pipes."""
+        """Under the lock: return the records of living owners; the others are removed."""
         self._sweep_due = time.monotonic() + SWEEP_SECONDS
         dead: dict[tuple[int, ProcessKey, int], bool] = {}
         alive = []
@@ -341,17 +329,9 @@ class ReservationFile:
                 dead[owner] = self.is_dead(record)
             if dead[owner]:
                 self._write(entry.slot, FREE_RECORD)
-                remove_fifo(self.path, record.ticket)
             else:
                 alive.append(entry)
         return alive
-
-    def create_fifo(self, ticket: int) -> int:
-        """Return the descriptor of a waiter's named pipe. Raises :class:`RecordError`."""
-        try:
-            return create_fifo(self.path, ticket)
-        except OSError as error:
-            raise self._file.error(error) from None
 
     def _free_slot(self, entries: list[Entry]) -> int:
         """Return a slot with space for it. Raises :class:`RecordError` when the disk or the file is full."""

@@ -1,4 +1,4 @@
-"""Start and reaping of workers, by a fork server and directly."""
+"""Start and reaping of workers, by a fork server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import pytest
 
 from memwarden.admission.pool.connection import NOT_STARTED, READY, ResultItem, WorkerConnection
-from memwarden.admission.pool.fork_server import DirectSpawner, ForkServer, create_spawner
+from memwarden.admission.pool.fork_server import ForkServer
 from memwarden.admission.pool.worker import WorkerConfig
 from support import chores
 
@@ -21,13 +21,13 @@ CONFIG = WorkerConfig(None, (), (), 1 << 20, 0)
 
 
 @pytest.fixture(params=METHODS)
-def spawner(request: pytest.FixtureRequest) -> Iterator[DirectSpawner | ForkServer]:
-    made = create_spawner(get_context(request.param), CONFIG)
+def spawner(request: pytest.FixtureRequest) -> Iterator[ForkServer]:
+    made = ForkServer(get_context(request.param), CONFIG)
     yield made
     made.close()
 
 
-def start(spawner: DirectSpawner | ForkServer) -> tuple[WorkerConnection, ResultItem]:
+def start(spawner: ForkServer) -> tuple[WorkerConnection, ResultItem]:
     """A started worker's connection and its first message."""
     connection, sock = WorkerConnection.open()
     spawner.start(sock)
@@ -35,16 +35,8 @@ def start(spawner: DirectSpawner | ForkServer) -> tuple[WorkerConnection, Result
     return connection, chores.until(connection.read)[0]
 
 
-def test_the_context_decides() -> None:
-    """Only ``fork`` needs a server."""
-    for method, kind in [("fork", ForkServer), ("spawn", DirectSpawner)]:
-        made = create_spawner(get_context(method), CONFIG)
-        assert type(made) is kind
-        made.close()
-
-
 @pytest.mark.parametrize("number", [0, signal.SIGKILL])
-def test_a_worker_is_started_and_reaped(spawner: DirectSpawner | ForkServer, number: int) -> None:
+def test_a_worker_is_started_and_reaped(spawner: ForkServer, number: int) -> None:
     """It reports its pid, and its exit code is returned once."""
     connection, message = start(spawner)
     assert message.kind == READY
@@ -59,7 +51,7 @@ def test_a_worker_is_started_and_reaped(spawner: DirectSpawner | ForkServer, num
     connection.close()
 
 
-def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: DirectSpawner | ForkServer) -> None:
+def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: ForkServer) -> None:
     """And the server goes on."""
     assert spawner.reap(os.getpid()) is None
     connection, message = start(spawner)
@@ -67,7 +59,7 @@ def test_a_pid_that_is_not_a_worker_has_no_exit_code(spawner: DirectSpawner | Fo
     connection.close()
 
 
-def test_a_worker_exits_when_its_connection_closes(spawner: DirectSpawner | ForkServer) -> None:
+def test_a_worker_exits_when_its_connection_closes(spawner: ForkServer) -> None:
     """As it does when the program is killed."""
     connection, message = start(spawner)
     connection.close()
@@ -75,12 +67,11 @@ def test_a_worker_exits_when_its_connection_closes(spawner: DirectSpawner | Fork
     assert spawner.reap(message.number) == 0
 
 
-def test_closing_a_fork_server_kills_what_is_left() -> None:
+def test_closing_a_fork_server_kills_what_is_left(spawner: ForkServer) -> None:
     """Workers that are stopped cannot exit by themselves."""
-    server = ForkServer(get_context("fork"), CONFIG)
-    connection, message = start(server)
+    connection, message = start(spawner)
     os.kill(message.number, signal.SIGSTOP)
-    server.close()
+    spawner.close()
     chores.until(lambda: chores.is_gone(message.number))
     connection.close()
 

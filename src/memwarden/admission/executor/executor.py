@@ -26,7 +26,7 @@ from memwarden.admission.footprints.input_size import usual_size
 from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.footprints.task_key import task_key_of
 from memwarden.admission.ledger.ledger import Ledger
-from memwarden.admission.pool.fork_server import create_spawner
+from memwarden.admission.pool.fork_server import ForkServer
 from memwarden.admission.pool.task import WorkItem
 from memwarden.admission.pool.worker import WorkerConfig
 from memwarden.contain.worker_cgroup import WorkerCgroup, worker_cgroup
@@ -125,7 +125,7 @@ class BudgetedExecutor(Executor):
         if self._cgroup is not False:
             group = worker_cgroup(max(self._alone, MIB), self._cgroup if isinstance(self._cgroup, str) else None)
         try:
-            workers = create_spawner(self._context, self._config._replace(cgroup_procs=tuple(group.joins)))
+            workers = ForkServer(self._context, self._config._replace(cgroup_procs=tuple(group.joins)))
         except BaseException:
             group.close()
             raise

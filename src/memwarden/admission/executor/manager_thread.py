@@ -32,7 +32,7 @@ from memwarden.readers.linux.identity import ProcProbe
 if TYPE_CHECKING:
     from memwarden.actions.gate import Gate
     from memwarden.admission.ledger.ledger import Ledger
-    from memwarden.admission.pool.fork_server import DirectSpawner, ForkServer
+    from memwarden.admission.pool.fork_server import ForkServer
     from memwarden.admission.pool.task import WorkItem
     from memwarden.contain.worker_cgroup import WorkerCgroup
     from memwarden.protocols import Predictor
@@ -50,7 +50,7 @@ class ExecutorManager:
         predictor: Predictor,
         owns_predictor: bool,
         cgroup: WorkerCgroup,
-        spawner: DirectSpawner | ForkServer,
+        spawner: ForkServer,
         gate: Gate,
         name: str,
         progress: bool | ProgressCallback = False,

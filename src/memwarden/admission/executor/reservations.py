@@ -120,6 +120,7 @@ class ReservationClient:
         except MemwardenError as error:
             debug("executor: no request could be queued: %s", error)
             return
+        self._checked_at = now
 
     def check(self, now: float) -> None:
         """Check whether the request is granted."""

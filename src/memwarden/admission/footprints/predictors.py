@@ -109,27 +109,13 @@ class Footprints:
             known = self._footprint(key)
             valid = _valid_size(size)
             number = math.nan if valid is None else valid
-            killed = outcome == "killed_at"
-            forgot = self._learn(known, number, max(1.0, float(peak)), seconds, killed=killed)
+            killed, drifts = outcome == "killed_at", known.drifts
+            known.add(number, max(1.0, float(peak)), seconds, killed=killed)
+            known.learn(self._free(known), self._costs)
             if self._store is not None:
                 self._store.add(key, PastTask(number, int(peak), seconds, killed))
-                if forgot:
+                if known.drifts > drifts:  # a change was noticed, and older tasks forgotten
                     self._store.forget(key, len(known.peaks))
-                self._learn_news()
-
-    def _learn(self, known: Footprint, size: float, peak: float, seconds: float, *, killed: bool) -> bool:
-        """Add a task; return whether a change was noticed, and older tasks forgotten."""
-        known.add(size, peak, seconds, killed=killed)
-        drifts = known.drifts
-        known.learn(self._free(known), self._costs)
-        return known.drifts > drifts
-
-    def _learn_news(self) -> None:
-        """Learn from the tasks of other processes."""
-        assert self._store is not None
-        for kind, task in self._store.news():
-            if (known := self._kinds.get(kind)) is not None:
-                self._learn(known, task.size, max(1.0, task.peak), task.seconds, killed=task.killed)
 
     def _free(self, known: Footprint) -> float:
         """Return the bytes that such a task may reserve at no cost, because the slots run out before the memory."""
@@ -174,11 +160,10 @@ class Footprints:
         return "" if self._store is None else self._store.trouble
 
     def save(self) -> None:
-        """Write new tasks to the store, and learn from those of other processes. Raises :class:`RecordError`."""
+        """Write new tasks to the store. Raises :class:`RecordError`."""
         if self._store is not None:
             with self._locked():
                 self._store.save()
-                self._learn_news()
 
     def close(self) -> None:
         """Save, and close the store's descriptors. Raises :class:`RecordError`."""

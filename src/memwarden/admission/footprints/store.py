@@ -2,8 +2,7 @@
 
 Tables: ``kinds`` holds each kind with its code version and host class, ``tasks`` the newest tasks of each, ``size``
 NULL where it was not known. A task is one row, written once and never changed, so that
-the rows of two processes need no merging: each reads the others' when it writes its own. ``user_version`` is the
-schema's.
+the rows of two processes need no merging. ``user_version`` is the schema's.
 """
 
 from __future__ import annotations
@@ -88,17 +87,11 @@ class FootprintStore:
         self.host = host if host is not None else host_class()
         #: What is wrong; empty where nothing is.
         self.trouble = ""
-        #: Tasks that could not be kept.
-        self.lost = 0
         self._behind, self._wall, self._monotonic = behind, wall, monotonic
         self._database = SqliteConnection(self.path, _prepare, writes=True)
         self._generation = 0
         #: Rows, and how many finished tasks to keep of what is there by then.
         self._pending: list[tuple[TaskKey, tuple[Any, ...] | int]] = []
-        #: The last row that was taken in: of each kind that was loaded, and of all; None before any was.
-        self._known: dict[TaskKey, int] = {}
-        self._seen: int | None = None
-        self._news: list[tuple[TaskKey, PastTask]] = []
         self._tried = -math.inf
 
     def add(self, kind: TaskKey, task: PastTask) -> None:
@@ -109,7 +102,6 @@ class FootprintStore:
         self._pending.append((_encodable(kind), row))
         if len(self._pending) > _MOST_PENDING:
             del self._pending[0]
-            self.lost += 1
         now = self._monotonic()
         if now - self._tried >= (REST_SECONDS if self.trouble else self._behind):
             try:
@@ -124,7 +116,6 @@ class FootprintStore:
         self._drop_parents_tasks()
         kind = _encodable(kind)
         if not os.path.exists(self.path):
-            self._known[kind] = self._seen = 0
             return [], []
         try:
             found = self._read(kind)
@@ -138,15 +129,10 @@ class FootprintStore:
         """Delete all but the newest finished tasks of a kind, of those that were added: it has changed."""
         self._pending.append((_encodable(kind), keep))
 
-    def news(self) -> list[tuple[TaskKey, PastTask]]:
-        """Return tasks of other processes that were found when writing; each once."""
-        news, self._news = self._news, []
-        return news
-
     def save(self) -> None:
-        """Write pending tasks, and read those of other processes. Raises :class:`RecordError`; nothing is lost then."""
+        """Write pending tasks. Raises :class:`RecordError`; nothing is lost then."""
         self._drop_parents_tasks()
-        if self._pending or (self._known and os.path.exists(self.path)):
+        if self._pending:
             self._write()
         self.trouble = ""
 
@@ -169,8 +155,6 @@ class FootprintStore:
     def _read(self, kind: TaskKey) -> tuple[list[PastTask], list[PastTask]]:
         with self._database.locked():
             db = self._database.connection()
-            if self._seen is None:
-                self._seen = _last(db)
             select = f"{_SELECT} WHERE kind = ({{}}) ORDER BY id DESC LIMIT {KEPT_TASKS}"
             own = "SELECT id FROM kinds WHERE name = ? AND version = ? AND host = ?"
             rows = db.execute(select.format(own), (*kind, self.host)).fetchall()
@@ -178,43 +162,21 @@ class FootprintStore:
             if len(rows) < LEAST_POINTS:
                 last = "SELECT id FROM kinds WHERE name = ? AND version <> ? AND host = ? ORDER BY seen DESC LIMIT 1"
                 former = db.execute(select.format(last), (*kind, self.host)).fetchall()
-        self._known[kind] = rows[0][0] if rows else 0
         return _tasks(rows), _tasks(former)
-
-    def _others(self, db: sqlite3.Connection) -> list[tuple[TaskKey, PastTask]]:
-        """Return the tasks written since the last time, of the kinds that are loaded here."""
-        if self._seen is None:
-            return []
-        found = db.execute(
-            "SELECT name, version, tasks.id, size, peak_bytes, run_seconds, killed "
-            "FROM tasks JOIN kinds ON kinds.id = tasks.kind WHERE tasks.id > ? AND host = ? ORDER BY tasks.id",
-            (self._seen, self.host),
-        )
-        news = []
-        for name, version, number, *row in found:
-            kind, task = TaskKey(name, version), _task(*row)
-            if task is not None and number > self._known.get(kind, number):
-                news.append((kind, task))
-        return news
 
     def _write(self) -> None:
         self._tried = self._monotonic()
         with self._database.locked():
             db = self._database.connection()
             retry_while_locked(lambda: db.execute("BEGIN IMMEDIATE"))
-            news = self._others(db)
             ids = {kind: self._id(db, kind) for kind in {kind: None for kind, _ in self._pending}}
             for kind, row in self._pending:
                 if isinstance(row, int):
                     _forget(db, ids[kind], row)
                 else:
                     db.execute(_INSERT, (ids[kind], *row))
-            last = _last(db)
             _trim(db, list(ids.values()))
             db.execute("COMMIT")
-        self._seen = last
-        self._known.update(dict.fromkeys(self._known, last))
-        self._news += news
         self._pending = []
 
     def _id(self, db: sqlite3.Connection, kind: TaskKey) -> int:
@@ -280,10 +242,6 @@ def _prepare(db: sqlite3.Connection) -> None:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(STEPS)}")
         db.execute("COMMIT")
-
-
-def _last(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'").fetchone()[0])
 
 
 def _forget(db: sqlite3.Connection, kind: int, keep: int) -> None:

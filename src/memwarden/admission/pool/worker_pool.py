@@ -17,7 +17,7 @@ from memwarden.process.signals import KILL
 
 if TYPE_CHECKING:
     from memwarden.admission.pool.connection import ResultItem
-    from memwarden.admission.pool.fork_server import DirectSpawner, ForkServer
+    from memwarden.admission.pool.fork_server import ForkServer
     from memwarden.protocols import IdentityProbe
 
 #: Seconds that all workers together have to exit after they were stopped.
@@ -31,7 +31,7 @@ class WorkerPool:
     reaped, with its exit code, a negative signal, or None where it is unknown.
     """
 
-    def __init__(self, spawner: DirectSpawner | ForkServer, loop: EventLoop, probe: IdentityProbe) -> None:
+    def __init__(self, spawner: ForkServer, loop: EventLoop, probe: IdentityProbe) -> None:
         self._spawner, self._loop, self._probe = spawner, loop, probe
         self._handles: list[WorkerHandle] = []
         self.on_message: Callable[[WorkerHandle, ResultItem], None] = lambda handle, item: None

@@ -11,7 +11,7 @@ import pytest
 
 from memwarden.admission.footprints.footprint import DRIFT_WINDOW, KEPT, Footprint
 from memwarden.admission.footprints.predictors import RETRY_FACTOR, Footprints, FunctionPredictor
-from memwarden.admission.footprints.regression import Costs, cheapest, fit, with_censored
+from memwarden.admission.footprints.regression import Costs, cheapest, fit
 from memwarden.errors import SettingsError
 from memwarden.model.footprints import TaskKey
 from memwarden.model.units import GIB, MIB
@@ -275,15 +275,6 @@ def test_a_function_predicts() -> None:
         FunctionPredictor(lambda kind, size: -1).predict("k")
 
 
-def test_shares_of_what_was_killed_go_up() -> None:
-    """A bound says nothing of where above it the task would have ended: its share goes to all of those."""
-    assert with_censored([1.0, 2.0], []) == [(1.0, 0.5), (2.0, 0.5)]
-    shares = dict(with_censored([1.0, 2.0, 4.0], [1.5]))
-    assert shares[1.0] == pytest.approx(0.25)
-    assert shares[2.0] == shares[4.0] == pytest.approx(0.375)
-    assert with_censored([1.0], [3.0])[-1] == (4.5, pytest.approx(0.5))
-
-
 def test_the_cheapest_is_the_least_of_the_formula() -> None:
     """Reckoned out at length for every candidate, it is the one that was chosen."""
     rng = random.Random(3)
@@ -300,7 +291,7 @@ def test_the_cheapest_is_the_least_of_the_formula() -> None:
                     total += costs.killed * (costs.lost * reserved + ratios[-1] * (1 + costs.requeue / 2.0))
             return total
 
-        chosen, quantile = cheapest(with_censored(ratios, []), seconds=2.0, free=0.0, costs=costs)
+        chosen, quantile = cheapest(ratios, seconds=2.0, free=0.0, costs=costs)
         assert cost(chosen) == pytest.approx(min(map(cost, ratios)))
         assert quantile == pytest.approx(sum(ratio <= chosen for ratio in ratios) / 50)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
 
-from memwarden.admission.footprints.regression import LEAST_POINTS, Costs, Curve, cheapest, fit, with_censored
+from memwarden.admission.footprints.regression import LEAST_POINTS, Costs, Curve, cheapest, fit
 from memwarden.model.footprints import PastTask
 
 #: Tasks that are kept of a kind: finished ones, and killed ones that no finished one explains.
@@ -52,8 +52,6 @@ class Footprint:
     def __init__(self) -> None:
         #: Of finished tasks, oldest first; an unknown size is NaN.
         self.sizes, self.peaks, self.seconds = array("d"), array("d"), array("d")
-        #: Size and bytes of killed tasks, while no task of their size has finished with as much.
-        self.bounds: list[tuple[float, float]] = []
         #: Sizes of which one was killed and none has finished, with the bytes it was killed at. (Where some finished,
         #: as where all are of one size, it may have been an outlier.)
         self.open: dict[float | None, float] = {}
@@ -67,7 +65,6 @@ class Footprint:
         """Add a task."""
         if killed:
             self.kills += 1
-            self.bounds = [*self.bounds, (size, peak)][-KEPT_KILLS:]
             if not (size in self.sizes if size == size else any(map(math.isnan, self.sizes))):
                 bound = max(peak, self.open.pop(_given(size), 0.0))
                 self.open[_given(size)] = bound  # now the last one
@@ -77,8 +74,6 @@ class Footprint:
         else:
             self.finished += 1
             self.open.pop(_given(size), None)
-            # A retry that finished shows more than the attempt that was killed.
-            self.bounds = [each for each in self.bounds if _given(each[0]) != _given(size) or peak < each[1]]
             for column, value in ((self.sizes, size), (self.peaks, peak), (self.seconds, seconds)):
                 column.append(value)
                 if len(column) > KEPT:
@@ -118,16 +113,13 @@ class Footprint:
             self.drifts += 1
             for column in (self.sizes, self.peaks, self.seconds):
                 del column[:-keep]
-            self.bounds = self.bounds[-keep:]
             curve, ratios = self._curve()
-        n = len(ratios)
-        censored = [bound / curve.at(_given(size)) for size, bound in self.bounds]
-        shares = with_censored(ratios, censored)
+        n, ratios = len(ratios), sorted(ratios)
         typical = curve.at(median(size for size in self.sizes if size == size) if curve.sized else None)
         seconds = median(self.seconds)
-        ratio, quantile = cheapest(shares, seconds=seconds, free=max(1.0, free / typical), costs=costs)
+        ratio, quantile = cheapest(ratios, seconds=seconds, free=max(1.0, free / typical), costs=costs)
         allowance = MARGIN * (1 + ALLOWANCE / n)
-        top = max(1.0, shares[-1][0]) * 1.05
+        top = max(1.0, ratios[-1]) * 1.05
         self.fit = Fit(
             curve,
             ratio * allowance,
@@ -150,7 +142,7 @@ class Footprint:
                 {"size": _given(size), "peak_bytes": int(peak), "run_seconds": seconds}
                 for size, peak, seconds in zip(self.sizes, self.peaks, self.seconds, strict=True)
             ],
-            "killed": [{"size": _given(size), "at_least_bytes": int(bound)} for size, bound in self.bounds],
+            "killed": [{"size": size, "at_least_bytes": int(bound)} for size, bound in self.open.items()],
             "curve": None,
         }
         if self.fit is not None:

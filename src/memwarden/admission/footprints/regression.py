@@ -160,31 +160,10 @@ class Costs(NamedTuple):
     requeue: float = 0.1
 
 
-def with_censored(ratios: Sequence[float], bounds: Sequence[float]) -> list[tuple[float, float]]:
-    """Return ratios in order, each with its share of the tasks; ``bounds`` are of tasks that need at least that much.
-
-    The share of a bound goes to all larger ratios alike (Kaplan and Meier 1958, in the form of Efron 1967), and without
-    any to one half above the bound.
-    """
-    whole = 1 / (len(ratios) + len(bounds))
-    items = sorted([(ratio, False) for ratio in ratios] + [(bound, True) for bound in bounds])
-    shares: list[tuple[float, float]] = []
-    share = whole
-    for at, (ratio, censored) in enumerate(items):
-        left = len(items) - at
-        if not censored:
-            shares.append((ratio, share))
-        elif left > 1:
-            share += share / (left - 1)
-        else:
-            shares.append((ratio * 1.5, share))
-    return shares
-
-
 def cheapest(
-    shares: Sequence[tuple[float, float]], *, seconds: float, free: float = 1.0, costs: Costs | None = None
+    ratios: Sequence[float], *, seconds: float, free: float = 1.0, costs: Costs | None = None
 ) -> tuple[float, float]:
-    """Return the ratio to reserve, and the share of tasks that stay within it.
+    """Return the ratio to reserve, of ``ratios`` in order, and the share of tasks that stay within it.
 
     The cost of a task is the bytes that other tasks cannot use, times their duration
     (Tovar et al., TPDS 29(2), 2018: a first allocation that wastes least; Witt et al., HPCS 2019: train for the cost
@@ -198,11 +177,11 @@ def cheapest(
     ``top`` is the largest ratio, which a retry reserves.
     """
     costs = costs or Costs()
-    top = max(shares[-1][0], free)
+    share, top = 1 / len(ratios), max(ratios[-1], free)
     again = top * (1 + costs.requeue / max(seconds, 0.001))
-    above, held_above = 1.0, math.fsum(share * max(ratio, free) for ratio, share in shares)
+    above, held_above = 1.0, share * math.fsum(max(ratio, free) for ratio in ratios)
     best = (math.inf, top, 1.0)
-    for ratio, share in shares:
+    for ratio in ratios:
         held = max(ratio, free)
         above = max(0.0, above - share)
         held_above = max(0.0, held_above - share * held)

@@ -42,8 +42,8 @@ def noisy(shape: object, count: int = 200, *, outliers: float = 0.0, seed: int =
     [
         (lambda size: 120.0, "the same"),
         (lambda size: 24 + 2.0 * size, "linear"),
-        (lambda size: 32 + 0.012 * size**2, "squared"),
-        (lambda size: 10 + 30 * size**0.5, "root"),
+        (lambda size: 32 + 0.012 * size**2, "steps"),
+        (lambda size: 10 + 30 * size**0.5, "steps"),
         (lambda size: 60.0 if size < 90 else 400.0, "steps"),
     ],
 )

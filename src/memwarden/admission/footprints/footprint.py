@@ -23,9 +23,6 @@ MARGIN, ALLOWANCE = 1.02, 0.5
 #: The newest tasks are compared with all older ones: where their ranks are this many standard deviations off (by
 #: chance once in 16000 comparisons) and their median by so much, the code or its data has changed.
 DRIFT_WINDOW, DRIFT_DEVIATIONS, DRIFT_LEAST = 16, 4.0, 0.05
-#: A change is noticed earlier by tasks in a row above the older ones' reservation: so many that chance does it so
-#: rarely.
-DRIFT_CHANCE = 1e-5
 
 
 class Fit(NamedTuple):
@@ -108,8 +105,7 @@ class Footprint:
             self.fit = None
             return
         curve, ratios = self._curve()
-        keep = _changed(ratios, self.fit.quantile if self.fit is not None else 0.8)
-        if keep:
+        if keep := _changed(ratios):
             self.drifts += 1
             for column in (self.sizes, self.peaks, self.seconds):
                 del column[:-keep]
@@ -175,7 +171,7 @@ def _given(size: float) -> float | None:
     return size if size == size else None
 
 
-def _changed(ratios: list[float], quantile: float) -> int:
+def _changed(ratios: list[float]) -> int:
     """Return how many of the newest to keep if they differ from the older ones; 0 if they do not.
 
     Ranks (Mann and Whitney 1947) are insensitive to outliers.
@@ -186,13 +182,6 @@ def _changed(ratios: list[float], quantile: float) -> int:
         above = sum((bisect_left(older, ratio) + bisect_right(older, ratio)) / 2 for ratio in new)
         if abs(above - m * n / 2) > DRIFT_DEVIATIONS * math.sqrt(m * n * (m + n + 1) / 12):
             return DRIFT_WINDOW
-    outside = max(1 - quantile, 1 / len(ratios))
-    run = max(4, math.ceil(math.log(DRIFT_CHANCE) / math.log(outside))) if outside < 0.5 else DRIFT_WINDOW
-    before = sorted(ratios[:-run])
-    if len(before) >= 2 * DRIFT_WINDOW and run < DRIFT_WINDOW:
-        reserved = before[min(len(before) - 1, int(quantile * len(before)))]
-        if min(ratios[-run:]) > reserved * (1 + DRIFT_LEAST):
-            return run
     return 0
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-#: Sizes to these powers are tried, each with an offset: memory that every task takes, whatever its input.
-EXPONENTS = {1.0: "linear in size", 0.5: "like the root of size", 1.5: "like size to 1.5", 2.0: "like size squared"}
 #: With fewer points, or fewer sizes, there is no curve.
 LEAST_POINTS, LEAST_SIZES = 5, 3
 #: A curve from few points is proportional to size, up to so many times the largest peak: sizes may be in any unit.
@@ -29,10 +27,9 @@ class Curve(NamedTuple):
 
     #: Description for people.
     shape: str
-    #: ``offset + slope * size ** exponent``, never less than ``floor``
+    #: ``offset + slope * size``, never less than ``floor``
     offset: float
     slope: float = 0.0
-    exponent: float = 1.0
     floor: float = 1.0
     #: and never more than this,
     most: float = math.inf
@@ -51,7 +48,7 @@ class Curve(NamedTuple):
         if size is None:
             size = self.largest
         if not self.knots:
-            return min(self.most, max(self.floor, self.offset + self.slope * math.pow(size, self.exponent)))
+            return min(self.most, max(self.floor, self.offset + self.slope * size))
         knots = self.knots
         at = bisect_left(knots, (size,))
         if at == 0:
@@ -78,11 +75,9 @@ def fit(sizes: Sequence[float], peaks: Sequence[float]) -> Curve:
     middle = median(peak for _, peak in known)
     floor = min(peak for _, peak in known) / 2  # a falling line needs a lower end
     candidates = [(1.0, Curve("the same for every size", middle, largest=largest))]
-    for exponent, words in EXPONENTS.items():
-        line = _line([size**exponent for size, _ in known], [peak for _, peak in known])
-        if line is not None:
-            curve = Curve(words, line[1], line[0], exponent, floor, largest=largest)
-            candidates.append((2.0 if exponent == 1.0 else 3.0, curve))
+    line = _line([size for size, _ in known], [peak for _, peak in known])
+    if line is not None:
+        candidates.append((2.0, Curve("linear in size", line[1], line[0], floor, largest=largest)))
     knots = _knots(known)
     if len(knots) > 2:
         curve = Curve(f"rising with size, in {len(knots)} steps", 0.0, knots=knots, largest=largest)

@@ -58,12 +58,10 @@ class Targets:
         """Return the targets that still run, and unregister the others."""
         with self._lock:
             known = list(self._targets.values())
-        living = [target for target in known if self._probe.alive(target.key)]
+        gone = [target for target in known if not self._probe.alive(target.key)]
         with self._lock:
-            for target in known:
-                if target not in living and self._targets.get(target.key) is target:
-                    del self._targets[target.key]
-        return living
+            self._targets = {key: target for key, target in self._targets.items() if target not in gone}
+        return [target for target in known if target not in gone]
 
     def expendable(self, decision: Decision, without: Collection[ProcessKey] = ()) -> list[Target]:
         """Return the non-essential targets for this decision, newest first; a decision may name its target."""

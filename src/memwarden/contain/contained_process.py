@@ -107,6 +107,7 @@ class ContainedProcess:
         )  # fmt: skip
         self._adopt, self._terminate_orphans, self._on_exit = adopt, terminate_orphans, on_exit
         self._stop_requested = threading.Event()
+        self._first: int | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._started = threading.Event()
         self._done = threading.Event()
@@ -177,8 +178,16 @@ class ContainedProcess:
         with contextlib.suppress(ActionFailed):
             send(self.key, number)
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the whole tree, and SIGKILL after the grace. Does not wait."""
+    def terminate(self, first: int | None = None, patience: float = 0.0) -> None:
+        """Send SIGTERM to the whole tree, and SIGKILL after the grace. Does not wait.
+
+        With ``first``, a signal, the command gets that before, and has ``patience`` seconds to exit. A further call
+        without it ends that time.
+        """
+        if self._tree is not None:
+            self._tree.patience = patience
+        if not self._stop_requested.is_set():
+            self._first = first
         self._stop_requested.set()
         with contextlib.suppress(OSError):  # the guard thread has ended
             os.write(self._wake_write, b"x")
@@ -225,7 +234,8 @@ class ContainedProcess:
             if ceiling is not None:
                 ceiling.close()
             os.close(self._wake_read)
-            os.close(self._wake_write)
+            writing, self._wake_write = self._wake_write, -1  # terminate() must not write to a reused number
+            os.close(writing)
             self._done.set()
             self._started.set()
             if self._report is not None and self._on_exit is not None:
@@ -255,7 +265,7 @@ class ContainedProcess:
                     launched.check()
                     self._started.set()
                 if pidfd in ready or pidfd < 0:
-                    if launched.poll() is not None:
+                    if launched.process.poll() is not None:
                         return None
                 elif time.monotonic() - reaped > _REAP_SECONDS:  # polling wakes a thousand times a second
                     tree.reap()
@@ -265,7 +275,7 @@ class ContainedProcess:
                     tree.terminate(f"reached its limit with {evidence.used / MIB:.1f} MiB ({evidence.counted_by})")
                     return evidence
                 if self._stop_requested.is_set():
-                    tree.terminate("was stopped on request")
+                    tree.terminate("was stopped on request", self._first)
                     return None
         finally:
             if pidfd >= 0:

@@ -25,7 +25,7 @@ class ContainedTree:
     """The tree of a launched command. ``steps`` logs its shutdown.
 
     ``adopt``: orphans become children of this process, which reaps them. All calls come from the guard thread;
-    ``grace`` may be set from another one, and 0 means SIGKILL without SIGTERM.
+    ``grace`` and ``patience`` may be set from another one; ``grace`` 0 means SIGKILL without SIGTERM.
     """
 
     def __init__(self, launched: Launched, ceiling: Ceiling | None, *, adopt: bool, grace: float) -> None:
@@ -34,6 +34,7 @@ class ContainedTree:
         self._reader = TreeReader(
             launched.pid, adopter=os.getpid() if adopt else None, strangers=self._helpers, keep=16
         )
+        self.patience = 0.0
         self.steps: list[str] = []
 
     def members(self) -> list[ProcessKey]:
@@ -64,7 +65,7 @@ class ContainedTree:
 
     def reap(self) -> None:
         """Reap the command and adopted orphans, where they have exited."""
-        self._launched.poll()
+        self._launched.process.poll()
         while self._adopt:
             try:
                 exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -75,9 +76,10 @@ class ContainedTree:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(exited.si_pid, os.WNOHANG)
 
-    def terminate(self, why: str) -> None:
+    def terminate(self, why: str, first: int | None = None) -> None:
         """Send SIGTERM to every member, and SIGKILL after the grace; return when none is left.
 
+        Before that the command alone gets the signal ``first``, and has ``patience`` seconds to exit.
         A member in uninterruptible sleep may be left after 10 s; ``steps`` names it.
         """
         ceiling = self._ceiling
@@ -87,6 +89,17 @@ class ContainedTree:
             self.steps.append(f"+{time.monotonic() - start:.3f} s {step}")
 
         log(f"the tree {why}")
+        if first is not None:
+            self.members()  # children that outlive the command could not be found afterwards
+            log(f"{signal.Signals(first).name} to {named([self._launched.key])}")
+            with contextlib.suppress(ActionFailed):
+                send(self._launched.key, first)
+            while self._launched.process.poll() is None and time.monotonic() < start + self.patience:
+                if ceiling is not None and ceiling.reached():
+                    break
+                time.sleep(0.010)
+                self.members()
+            start = time.monotonic()
         signaled: set[ProcessKey] = set()
         resumed = False
         while self.grace > 0 and (members := self.members()):

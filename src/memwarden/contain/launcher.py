@@ -46,10 +46,6 @@ class Launched:
             os.close(self.pipe)
             self.pipe = -1
 
-    def poll(self) -> int | None:
-        """Return the exit code, a negative signal number, or None while it runs."""
-        return self.process.poll()
-
 
 def resolve(command: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> str:
     """Return the file of a command. Raises :class:`LaunchError` with the errno that the system would give."""

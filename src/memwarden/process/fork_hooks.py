@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 #: The order of the hooks in parent and child: a package comes after those that it uses. A fork is prepared in the
 #: reverse order.
-RECORDS, READERS, PARTS, ACTIONS, ENGINE, GUARDS, COMPAT = range(7)
+RECORDS, READERS, PARTS, ENGINE, GUARDS, COMPAT = range(6)
 
 
 class ForkAware(Protocol):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 from memwarden.model import log
 from memwarden.model.decisions import Decision, Outcome
-from memwarden.process.fork_hooks import ACTIONS, at_fork
+from memwarden.process.fork_hooks import reset_after_fork
 
 #: Waiting alerts at most: days of a receiver's absence, and some 10 MB.
 MOST = 10_000
@@ -61,24 +60,6 @@ class Undelivered(Exception):
         self.after, self.refused = after, refused
 
 
-class _Delivery:
-    """One delivery thread, and the two events that wake it."""
-
-    __slots__ = ("closing", "gone", "thread", "until")
-
-    def __init__(self, run: Callable[[_Delivery], None], name: str) -> None:
-        #: Set when the outbox closes: no more long waits.
-        self.closing = threading.Event()
-        #: Set when the thread was replaced or abandoned.
-        self.gone = threading.Event()
-        #: End of a closing outbox, on the monotonic clock.
-        self.until: float | None = None
-        self.thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
-
-
-_alive: weakref.WeakSet[Outbox] = weakref.WeakSet()
-
-
 class Outbox:
     """Queues decisions, and delivers them on a thread of its own, started on first use.
 
@@ -107,23 +88,32 @@ class Outbox:
         self._wait = wait
         self._first, self._longest, self._patience, self._most = first, longest, patience, most
         self._reset()
-        _alive.add(self)
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._condition = threading.Condition()
-        self._queue: deque[Message] = deque()
-        self._delivery: _Delivery | None = None
-        self._sending = False
         self._sender = os.urandom(9).hex()
         self._number = 0
-        self._firing: set[str] = set()
-        self._attempts = 0
-        self._failing_since = 0.0
-        self._refused = False
-        self._dropped = 0
         #: Number of accepted alerts.
         self.delivered = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._queue: deque[Message] = deque()
+        self._firing: set[str] = set()
+        self._thread: threading.Thread | None = None
+        #: Set when the outbox closes (no more long waits), and when its thread is abandoned.
+        self._closing, self._gone = threading.Event(), threading.Event()
+        #: End of a closing outbox, on the monotonic clock.
+        self._until: float | None = None
+        self._sending = False
+        self._accepted()
+
+    def _accepted(self) -> None:
+        self._attempts = self._dropped = 0
+        self._failing_since = 0.0
+        self._refused = False
         #: Reason why the oldest alert is not delivered yet; empty without a failure.
         self.trouble = ""
 
@@ -178,42 +168,41 @@ class Outbox:
         return f"; dropped {message}, because {self._most} wait"
 
     def _need_thread(self) -> str:
-        if self._delivery is None:
-            delivery = _Delivery(self._run, self._thread_name)
+        if self._thread is None:
+            events = self._closing, self._gone
+            thread = threading.Thread(target=self._run, args=events, name=self._thread_name, daemon=True)
             try:
-                delivery.thread.start()
+                thread.start()
             except RuntimeError as error:  # no thread to be had; the next alert tries again
                 return f"; not sent yet: {error}"
-            self._delivery = delivery
+            self._thread = thread
         return ""
 
     # --- the delivery thread ----------------------------------------------------------------------------
 
-    def _run(self, delivery: _Delivery) -> None:
+    def _run(self, closing: threading.Event, gone: threading.Event) -> None:
         while True:
             with self._condition:
-                while not self._queue and self._delivery is delivery:
-                    self._condition.wait()
-                if self._delivery is not delivery:
+                self._condition.wait_for(lambda: self._queue or gone.is_set())
+                if gone.is_set():
                     return
-                message = self._queue[0]
+                message, until = self._queue[0], self._until
                 self._sending = True
-            failure = self._attempt(message, delivery)
+            failure = self._attempt(message, until)
             with self._condition:
-                if self._delivery is not delivery:
+                if gone.is_set():
                     return
                 self._sending = False
                 pause = self._failed(message, failure) if failure is not None else self._succeeded()
                 self._condition.notify_all()
             if failure is None:
                 continue
-            if failure.after is None and not delivery.closing.is_set():
-                self._wait(delivery.closing, pause)
+            if failure.after is None and not closing.is_set():
+                self._wait(closing, pause)
             else:  # a wait that the receiver requested is kept, also while closing
-                self._wait(delivery.gone, pause if failure.after is not None else _CLOSING_RETRY)
+                self._wait(gone, pause if failure.after is not None else _CLOSING_RETRY)
 
-    def _attempt(self, message: Message, delivery: _Delivery) -> Undelivered | None:
-        until = delivery.until
+    def _attempt(self, message: Message, until: float | None) -> Undelivered | None:
         try:
             self._send(message, None if until is None else max(0.1, until - time.monotonic()))
         except Undelivered as failure:
@@ -229,7 +218,7 @@ class Outbox:
             seconds = time.monotonic() - self._failing_since
             lost = f"; {self._dropped} were dropped meanwhile" if self._dropped else ""
             log.warn("%s accepts alerts again after %.0f s; %d wait%s", self.label, seconds, len(self._queue), lost)
-        self.trouble, self._attempts, self._dropped, self._refused = "", 0, 0, False
+        self._accepted()
         return 0.0
 
     def _failed(self, message: Message, failure: Undelivered) -> float:
@@ -278,9 +267,8 @@ class Outbox:
         with self._condition:
             if self._queue:
                 self._need_thread()
-            if self._delivery is not None:
-                self._delivery.until = until
-                self._delivery.closing.set()
+            self._until = until
+            self._closing.set()
 
     def close(self, until: float | None = None) -> None:
         """Deliver until ``until`` at the latest, and stop the thread. Undelivered alerts are listed in the log.
@@ -292,29 +280,25 @@ class Outbox:
         self.expedite(until)
         with self._condition:
             self._condition.wait_for(lambda: not self._queue, max(0.0, until - time.monotonic()))
-            left = list(self._queue)
-            self._queue.clear()
-            self._firing.clear()
-            delivery, self._delivery = self._delivery, None
-            self._sending, trouble, self.trouble = False, self.trouble, ""
-            self._attempts, self._dropped, self._refused = 0, 0, False
-            if delivery is not None:
-                delivery.gone.set()
+            left, trouble, thread = list(self._queue), self.trouble, self._thread
+            self._gone.set()
             self._condition.notify_all()
+            self._clear()
         if left:
             self._abort()
-        if delivery is not None and delivery.thread is not threading.current_thread():
-            delivery.thread.join(_CLOSING_RETRY)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CLOSING_RETRY)
         if left:
             listed = ", ".join(str(message) for message in left[:_LISTED])
             more = f" and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
             log.error("%s: not delivered (%s): %s%s", self.label, trouble or "no answer yet", listed, more)
 
-    def check_fork(self) -> None:
-        """Start empty in a child after fork: the parent delivers the queue.
+    def after_fork(self) -> None:
+        """Start empty in a child: the parent delivers the queue."""
+        self.check_fork()
 
-        Also checked before every use, because another fork hook may use the outbox first.
-        """
+    def check_fork(self) -> None:
+        """Do that if it is due: another fork hook may use the outbox before it is called itself."""
         if self._pid != os.getpid():
             self._forget()
             self._reset()
@@ -362,11 +346,3 @@ def close_all(outboxes: Sequence[Outbox], patience: float) -> None:
 def _random() -> float:
     """Return a number from 0 to 1, without importing ``random``, and different in forked processes."""
     return int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
-
-
-def _child() -> None:
-    for outbox in list(_alive):
-        outbox.check_fork()
-
-
-at_fork(ACTIONS, child=_child)

@@ -184,12 +184,9 @@ def sign(key: bytes, identity: str, stamp: int, body: bytes) -> str:
 
 
 def _refusal(status: int, headers: Mapping[str, str]) -> Undelivered:
-    from http import HTTPStatus
+    import httpx
 
-    try:
-        why = f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        why = str(status)
+    why = f"{status} {httpx.codes.get_reason_phrase(status)}".rstrip()
     if 300 <= status < 400:
         return Undelivered(f"{why}: redirects are not followed; use the address that it leads to", refused=True)
     if status in (429, 503):

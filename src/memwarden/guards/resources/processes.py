@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from memwarden.contain.contained_process import GRACE_SECONDS, ContainedProcess, popen
 from memwarden.engine.lifecycle import opening
-from memwarden.errors import ActionFailed, SettingsError
+from memwarden.errors import SettingsError
 from memwarden.guards.resources.resource_scope import current_scope, releasing
-from memwarden.model.facts import ProcessKey
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration
-from memwarden.process.process_tree import ProcessTree
-from memwarden.process.signals import KILL
-from memwarden.readers.linux.identity import ProcProbe
 
 #: Seconds that a command has to exit after its own quit signal.
 STOP_TIMEOUT = 5.0
-
-_probe = ProcProbe()
 
 
 class ManagedProcess:
@@ -45,55 +37,27 @@ class ManagedProcess:
         files: Sequence[IO[bytes] | None],
         stop_signal: int | None,
         stop_timeout: float,
-        grace: float,
     ) -> None:
         self._contained, self._stop_signal = contained, stop_signal
-        self._stop_timeout, self._grace = stop_timeout, grace
+        self._stop_timeout = stop_timeout
         self.stdin, self.stdout, self.stderr = files
-        self._requested = False
-        self._tree: ProcessTree | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._contained, name)
 
     def request_stop(self) -> None:
         """Send the quit signal, or SIGTERM to the tree where there is none. Does not wait."""
-        if self._requested or self._contained.poll() is not None:
-            return
-        self._requested = True
-        if self._stop_signal is None:
-            self._contained.terminate()
-        else:
-            with contextlib.suppress(ActionFailed):  # it has just exited
-                # Read before the signal: children that outlive the command could not be found afterwards.
-                self._tree = ProcessTree(self._contained.key, _probe)
-            self._contained.send_signal(self._stop_signal)
+        self._contained.terminate(self._stop_signal, self._stop_timeout)
 
     def stop(self) -> int:
         """Stop the command and its child processes: quit signal, SIGTERM, SIGKILL; return its exit code."""
         try:
             self.request_stop()
-            if self._stop_signal is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._contained.wait(self._stop_timeout)
-        finally:  # also after an interrupt
-            self._contained.terminate()
+            return self._contained.wait()
+        finally:
+            self._contained.terminate()  # after an interrupt: at once
             self._contained.wait()
-            self._stop_survivors()
             self.close()
-        return self._contained.wait()
-
-    def _stop_survivors(self) -> None:
-        """Stop children that outlived the quit signal of the command: SIGTERM, then SIGKILL."""
-        if self._tree is None:
-            return
-        for number in (signal.SIGTERM, KILL):
-            until, signalled = time.monotonic() + self._grace, set[ProcessKey]()
-            while self._tree.grow() or self._tree.alive():
-                signalled.update(self._tree.signal(number, [key for key in self._tree.alive() if key not in signalled]))
-                if time.monotonic() >= until:
-                    break
-                time.sleep(0.01)
 
     def close(self) -> None:
         """Close our ends of its pipes."""
@@ -125,7 +89,7 @@ def managed_process(
     seconds before SIGKILL. When this process is killed the command is too.
     Raises as :func:`~memwarden.contain.contained_process.popen`.
     """
-    seconds, grace_seconds = parse_duration(stop_timeout), parse_duration(grace)
+    seconds = parse_duration(stop_timeout)
     theirs: list[int | None] = []
     ours: list[IO[bytes] | None] = []
     opened: list[int] = []
@@ -155,7 +119,7 @@ def managed_process(
     finally:
         for fd in opened:
             os.close(fd)
-    process = ManagedProcess(contained, ours, stop_signal, seconds, grace_seconds)
+    process = ManagedProcess(contained, ours, stop_signal, seconds)
     handle = current_scope().add(
         process, process.stop, kind="process", name=process.args[0], request=process.request_stop
     )

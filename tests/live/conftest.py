@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from memwarden.actions.alerting.outbox import _alive
+from memwarden.actions.alerting.outbox import Outbox
+from memwarden.process.fork_hooks import _parts
 from support.docker import Docker, DockerUnavailable
 from support.engine import no_thread_is_left, our_threads
 from support.guest import Guest, GuestUnavailable
@@ -75,6 +76,6 @@ def direct_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     yield
     left = our_threads() if not no_thread_is_left() else []
-    for outbox in list(_alive):  # a failure must not affect later tests
+    for outbox in [part for part in _parts if isinstance(part, Outbox)]:  # a failure must not affect later tests
         outbox.close(0.0)
     assert left == []

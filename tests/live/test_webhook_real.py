@@ -366,9 +366,9 @@ def test_after_fork_the_child_has_nothing_to_deliver_and_the_parent_goes_on() ->
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_child_that_closes_at_once_does_not_touch_what_the_parent_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warden closes its actions in the child, and its fork hook may run before ours: the request goes on."""
-    monkeypatch.setattr("memwarden.actions.alerting.outbox._alive", weakref.WeakSet())  # no fork hook
     with Receiver(["slow"]) as receiver:
         hook = Webhook(receiver.url, retry=5)
+        monkeypatch.setattr("memwarden.process.fork_hooks._parts", weakref.WeakSet())  # no fork hook
         change(hook, 0)
         until = time.monotonic() + SOON
         while not receiver.got and time.monotonic() < until:

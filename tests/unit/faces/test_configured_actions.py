@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from memwarden.actions.alerting.outbox import _alive
+from memwarden.actions.alerting.outbox import Outbox
 from memwarden.actions.alerting.webhook import key_of
 from memwarden.engine.warden import Warden
 from memwarden.errors import SettingsError
 from memwarden.faces.cli.configured_actions import actions_of, recorder_of, rules_of
 from memwarden.policy.presets import PRESETS, preset
 from memwarden.policy.rules import Rule
+from memwarden.process.fork_hooks import _parts
 from memwarden.records.jsonl import JsonlRecorder
 from memwarden.records.sqlite import SqliteRecorder
 from memwarden.settings import resolve
@@ -35,7 +36,7 @@ then = ["collect", "webhook"]
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     yield
-    for outbox in list(_alive):
+    for outbox in [part for part in _parts if isinstance(part, Outbox)]:
         outbox.close(0.0)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from memwarden.contain.own_cgroup import counter
 from memwarden.errors import ReadError
 from memwarden.model.facts import CgroupMemory
-from memwarden.readers.linux.cgroup import CgroupReader, keyed_number, locate
-from memwarden.readers.linux.files import read_once
+from memwarden.readers.linux.cgroup import CgroupReader, locate
 
 
 class OomEvents:
@@ -18,40 +20,25 @@ class OomEvents:
         self._full = self._at_their_limit()
 
     def _count(self) -> tuple[list[CgroupMemory], int]:
-        reader = CgroupReader(proc=self._proc, sys_fs_cgroup=self._sys)
-        try:
-            groups, _ = reader.sample()
-        except ReadError:
-            groups = ()
-        finally:
-            reader.close()
+        with contextlib.closing(CgroupReader(proc=self._proc, sys_fs_cgroup=self._sys)) as reader:
+            try:
+                groups, _ = reader.sample()
+            except ReadError:
+                groups = ()
         # The root's counter is the machine's, and says nothing about the location.
         limited = [group for group in groups if group.limit is not None]
-        try:
-            data = read_once("vmstat", f"{self._proc}/vmstat", 16384)
-            at = data.find(b"\noom_kill ")
-            machine = int(data[at + 10 :].split(None, 1)[0]) if at >= 0 else 0
-        except (ReadError, ValueError):
-            machine = 0
-        return limited, machine
+        return limited, counter(self._proc, "vmstat", b"oom_kill")
 
     def _at_their_limit(self) -> dict[str, int]:
         """Return how often each group (version 2, Linux 5.2) was itself the one at its limit.
 
         A kill counts in the victim's group and in all above it, wherever the limit is set.
         """
-        times: dict[str, int] = {}
         try:
             ancestors = locate(proc=self._proc, sys_fs_cgroup=self._sys).ancestors
         except ReadError:
-            return times
-        for path, directory in ancestors:
-            try:
-                where = f"{directory}/memory.events.local"
-                times[path] = keyed_number(read_once("events", where, 512), b"oom", where) or 0
-            except ReadError:
-                continue
-        return times
+            return {}
+        return {path: counter(directory, "memory.events.local", b"oom") for path, directory in ancestors}
 
     def seen(self, below: bool = False) -> str:
         """Return the location of a kill since: the path of the group at its limit, ``"machine"``, or ``""``.

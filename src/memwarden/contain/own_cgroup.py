@@ -45,7 +45,7 @@ def read(directory: str, name: str) -> bytes:
 
 
 def counter(directory: str, name: str, key: bytes) -> int:
-    """Return the number after ``key`` in a control file; 0 if the group is gone."""
+    """Return the number after ``key`` in a file of lines; 0 if there is none, or no such file."""
     try:
         return keyed_number(read(directory, name), key, f"{directory}/{name}") or 0
     except ReadError:

@@ -80,7 +80,7 @@ def run(command: Sequence[str], flags: Mapping[str, Any], *, as_json: bool) -> i
         history.troubles.append(no_record)
     if settings.live:
         warden.subscribe(lambda event: live.show(_live_text(event, limit)) if event.kind is EventKind.SAMPLE else None)
-        live.start()
+        live.resize()
     with warden:
         ended = signals.wait(process, live.resize if settings.live else lambda: None)
         if ended.evidence is not None and limit is not None:

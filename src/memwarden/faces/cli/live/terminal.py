@@ -45,7 +45,6 @@ class Signals:
         """Pass signals on until the command has exited; return its report."""
         while True:
             if command.poll() is not None:
-                command.wait()
                 assert command.report is not None
                 return command.report
             received = signal.sigtimedwait(_TAKEN, 1.0)
@@ -98,13 +97,8 @@ class LiveLine:
         self._rows = self._columns = 0
         self._on = self._stream is not None and self._stream.isatty()
 
-    def start(self) -> None:
-        """Reserve the last row."""
-        if self._on:
-            self.resize()
-
     def resize(self) -> None:
-        """Measure the terminal again."""
+        """Measure the terminal, and reserve its last row."""
         if not self._on:
             return
         with contextlib.suppress(OSError):

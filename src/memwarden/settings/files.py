@@ -165,14 +165,16 @@ def read(
     """
     reading = _Reading(path, os.environ if environment is None else environment, judge)
     try:
-        text = _text(path)
+        reading.take(_parsed(_text(path)))
+    except RecursionError:
+        reading.fault("", "is nested too deeply")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         reading.fault("", f"is not UTF-8: {error.object[error.start]:#04x} in line {line} begins no character")
-    except (OSError, ValueError) as error:
-        reading.fault("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    else:
-        reading.take(text)
+    except OSError as error:
+        reading.fault("", f"cannot be read: {error.strerror}")
+    except ValueError as error:  # also of a path with a NUL
+        reading.fault("", f"is not valid TOML: {error}")
     return SettingsFile(path=path, values=reading.values, faults=tuple(reading.faults))
 
 
@@ -204,15 +206,7 @@ class _Reading:
         # A quoted key may contain anything, terminal control sequences included.
         self.faults.append(Fault(self._path, key if key.isprintable() else repr(key), message))
 
-    def take(self, text: str) -> None:
-        try:
-            plain: Any = _parsed(text)
-        except RecursionError:
-            self.fault("", "is nested too deeply")
-            return
-        except ValueError as error:
-            self.fault("", f"is not valid TOML: {error}")
-            return
+    def take(self, plain: Any) -> None:
         if os.path.basename(self._path) == PROJECT:
             tool = plain.get("tool")
             plain = tool.get("memwarden") if isinstance(tool, dict) else None
@@ -225,7 +219,7 @@ class _Reading:
                 self._take_rules(value)
             elif key not in known:
                 more = "; settings have no table of their own" if isinstance(value, dict) else ""
-                self.fault(key, _unknown([*known, "rules"], key) + more)
+                self.fault(key, unknown(key, [*known, "rules"]) + more)
             else:
                 taken = self._value(known[key].kind, value, key)
                 if taken is not None:
@@ -242,7 +236,7 @@ class _Reading:
             at, before = f"rules[{number}]", len(self.faults)
             for key, each in rule.items():
                 if key not in known:
-                    self.fault(f"{at}.{key}", _unknown(known, key))
+                    self.fault(f"{at}.{key}", unknown(key, known))
                 else:
                     self._value(known[key].kind, each, f"{at}.{key}")
             for wanted in RULE_KEYS:
@@ -274,14 +268,10 @@ class _Reading:
         return os.path.join(os.path.dirname(os.path.abspath(self._path)), path)
 
 
-def _unknown(known: Iterable[str], key: str) -> str:
-    return f"is not known; {nearest(key, known)}"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint at the name that may have been meant."""
+def unknown(word: str, known: Iterable[str]) -> str:
+    """Return the error of an unknown name, with the one that may have been meant."""
     import difflib
 
     names = list(known)
     near = difflib.get_close_matches(word, names, 1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+    return "is not known; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}")

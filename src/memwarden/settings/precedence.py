@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from memwarden.errors import SettingsError
-from memwarden.settings.files import Fault, SettingsFile, find, nearest, read
+from memwarden.settings.files import Fault, SettingsFile, find, read, unknown
 from memwarden.settings.options import OPTIONS, Option
 
 
@@ -67,7 +67,7 @@ def resolve(
     known = [option.name for option in OPTIONS]
     for name in arguments:
         if name not in known:
-            raise SettingsError(f"{name}: is not known; {nearest(name, known)}")
+            raise SettingsError(f"{name}: {unknown(name, known)}")
     given = {option.name: _given(option, arguments, flags, environment) for option in OPTIONS}
     skipped: tuple[str, ...] = ()
     named = given["config"]
@@ -96,7 +96,7 @@ def environment_faults(environment: Mapping[str, str]) -> list[Fault]:
             except SettingsError as error:
                 faults.append(Fault("environment", "", str(error)))
         elif name.startswith("MEMWARDEN_"):
-            faults.append(Fault("environment", name, f"is not known; {nearest(name, options)}"))
+            faults.append(Fault("environment", name, unknown(name, options)))
     return faults
 
 

@@ -76,7 +76,7 @@ class NvidiaReader:
     def _card(self, index: int) -> _Card:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        return _Card(handle, _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle)))
+        return _Card(handle, nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetUUID(handle))
 
     def _forget(self) -> None:
         self._cards, self._indexes = {}, None
@@ -98,7 +98,3 @@ def _why(nvml: Any, error: Exception) -> str:
     if code == getattr(nvml, "NVML_ERROR_NO_PERMISSION", 4):
         return "denied"
     return "gone" if code == getattr(nvml, "NVML_ERROR_GPU_IS_LOST", 15) else "absent"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

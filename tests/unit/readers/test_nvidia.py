@@ -47,8 +47,8 @@ class Nvml:
             self._maybe("handle")
         return index
 
-    def nvmlDeviceGetName(self, handle: int) -> bytes:
-        return b"NVIDIA GeForce RTX 3090"
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "NVIDIA GeForce RTX 3090"
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}"

@@ -106,7 +106,7 @@ class MachineReader:
     def _largest(self, failed: dict[str, list[ReadError]]) -> list[tuple[Stat, StatmFile]]:
         """Return the largest with their identities: size and name come from one read, and so belong together."""
         found: list[tuple[Stat, StatmFile]] = []
-        ranked = heapq.nlargest(2 * self._top + 8, self._files.items(), key=_size)
+        ranked = heapq.nlargest(2 * self._top + 8, self._files.items(), key=lambda item: item[1].rss)
         for pid, file in ranked:
             if len(found) == self._top:
                 break
@@ -127,10 +127,6 @@ class MachineReader:
             self._forget(pid)
         self._empty.clear()
         self._samples = 0
-
-
-def _size(item: tuple[str, StatmFile]) -> int:
-    return item[1].rss
 
 
 def _gap(why: str, errors: list[ReadError]) -> Gap:

@@ -139,7 +139,7 @@ def _returns(path: str, times: int, *, kill: bool) -> list[float]:
             moment: list[float] = []
 
             def end(holder: subprocess.Popen[str] = holder, moment: list[float] = moment, number: int = number) -> None:
-                time.sleep(0.2 + number * 0.017)  # at any moment between two looks
+                time.sleep(0.2 + number * 0.017)  # at any moment between two samples
                 moment.append(time.monotonic())
                 if kill:
                     holder.kill()

@@ -1,7 +1,7 @@
 """What ``@memory_profile`` costs and how right it is, beside the profilers that people use.
 
 Everything of a table runs in this process by turns, and a figure is the median over the rounds of CPU time (of the
-process: threads that look count, too), as a ratio to the same code bare. Peers that are not installed are left out,
+process: threads that sample count, too), as a ratio to the same code bare. Peers that are not installed are left out,
 with a word: ``pip install memory_profiler memray psutil``. Line profilers are given less work, because they would
 take minutes; their ratio is to the bare code with the same work.
 
@@ -125,11 +125,11 @@ def _psutil_thread(function: Callable[..., Any]) -> Way:
         done = threading.Event()
         before[0] = most[0] = process.memory_info().rss
 
-        def look() -> None:
+        def sample() -> None:
             while not done.wait(0.01):
                 most[0] = max(most[0], process.memory_info().rss)
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=sample)
         thread.start()
         try:
             function(*arguments)

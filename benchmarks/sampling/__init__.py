@@ -1,4 +1,4 @@
-"""What looking costs: one sample against the floor in C, and a running monitor."""
+"""Cost of sampling: one sample against the floor in C, and a running monitor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What the monitors of the old names weigh: CPU seconds an hour at their default intervals, and added memory.
 
 Each case is a process of its own with the real readers. At 300 s a run would take an hour, so the cost of
-a look is measured at a short interval, and reckoned for the looks of an hour; what the process costs between looks
-is measured while nothing is due. The looks are made dear: every check alerts and flushes its line to the disk.
+a sample is measured at a short interval, and scaled to those of an hour; the cost of the process between samples is
+measured while nothing is due. Each sample is expensive: every check alerts and flushes its line to the disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-#: Seconds between looks by default, and what is promised: a share of one core, and MiB that are added at most.
+#: Seconds between samples by default, and what is promised: a share of one core, and MiB that are added at most.
 CASES = {"memory_manager": 2.0, "simple_memory_monitor": 300.0, "both": 2.0}
 SHARE, BEYOND_IMPORTS, IN_ALL = 0.01, 2.0, 10.0
 
@@ -23,7 +23,7 @@ def private():
     gc.collect()
     with open("/proc/self/smaps_rollup") as lines:
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
-case, log, looks = sys.argv[1], sys.argv[2], int(sys.argv[3])
+case, log, samples = sys.argv[1], sys.argv[2], int(sys.argv[3])
 empty = private()
 from memwarden.readers.factory import default_readers
 if case != "memory_manager":
@@ -58,7 +58,7 @@ life = run(0.02)
 for _ in range(2 if case == "both" else 1):
     next(life)
 first, started = Counting.seen, time.process_time()
-while Counting.seen - first < looks:
+while Counting.seen - first < samples:
     time.sleep(0.2)
 cost = (time.process_time() - started) / (Counting.seen - first)
 weight = private()
@@ -72,12 +72,12 @@ print(json.dumps([cost, idle, weight - imported, weight - empty]))
 """
 
 
-def measure(case: str, rounds: int, looks: int = 200) -> tuple[float, ...]:
-    """CPU seconds of a look, share of a core between looks, bytes beyond the imports and in all: medians."""
+def measure(case: str, rounds: int, samples: int = 200) -> tuple[float, ...]:
+    """CPU seconds of a sample, share of a core between samples, bytes beyond the imports and in all: medians."""
     found = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="memwarden-bench-") as folder:
-            command = [sys.executable, "-c", _PROGRAM, case, f"{folder}/memory.log", str(looks)]
+            command = [sys.executable, "-c", _PROGRAM, case, f"{folder}/memory.log", str(samples)]
             found.append(json.loads(subprocess.check_output(command, timeout=300)))
     return tuple(statistics.median(column) for column in zip(*found, strict=True))
 

@@ -1,4 +1,4 @@
-"""docs/settings.md says what the table says, row by row."""
+"""docs/settings.md agrees with the table of settings, row by row."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rules() -> str:
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("options", options()), ("rules", rules())])
-def test_the_page_says_what_the_table_says(name: str, wanted: str) -> None:
+def test_the_page_agrees_with_the_table(name: str, wanted: str) -> None:
     """Each option with its range, default and sentence; on a difference the message is what to paste."""
     assert table(name) == wanted, f"paste this into docs/settings.md:\n{wanted}"
 

@@ -44,7 +44,7 @@ class Wave(ScriptedReader):
         self._clock = clock
 
     def read(self) -> Mapping[str, Any]:
-        """By the time, not by the count of looks."""
+        """By the time, not by the count of samples."""
         self.reads = int(1005.0 <= self._clock.monotonic() < 1065.0)
         return super().read()
 

@@ -83,7 +83,7 @@ def test_a_child_has_a_stopped_usable_warden() -> None:
 
 
 class Forks(ScriptedReader):
-    """A reader that forks in the midst of its third look; ``child`` is what the child does there."""
+    """A reader that forks in the midst of its third sample; ``child`` is what the child does there."""
 
     def __init__(self, child: Callable[[], None]) -> None:
         super().__init__([0], VAST)
@@ -103,7 +103,7 @@ class Forks(ScriptedReader):
 
 @pytest.mark.contract("WX-1")
 def test_a_fork_in_the_midst_of_a_tick() -> None:
-    """On the very thread that looks: the child can start and stop the warden, the parent finishes its look."""
+    """On the very thread that samples: the child can start and stop the warden, the parent finishes its sample."""
     keeper = Keeper()
     reader = Forks(lambda: run_in_child(lambda: usable(warden)))
     warden = Warden([reader], interval=0.01, recorders=[keeper])

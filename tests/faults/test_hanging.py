@@ -160,7 +160,7 @@ def test_an_action_that_hangs_does_not_hold_stop_up(gate: Gate, caplog: pytest.L
 
 
 class Hangs(ScriptedReader):
-    """A reader that hangs in its third look."""
+    """A reader that hangs in its third sample."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__([0], VAST)

@@ -50,7 +50,7 @@ def test_a_child_that_is_forked_in_a_block_is_free() -> None:
 
 
 def test_the_parent_is_still_watched_after_a_fork() -> None:
-    """The thread that looks ends before the fork, and is there again."""
+    """The thread that samples ends before the fork, and is there again."""
     kept: list[bytearray] = []
 
     @memory_limit("16MiB", refuse=False)

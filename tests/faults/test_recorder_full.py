@@ -1,4 +1,4 @@
-"""The disk is full for a while: reported once, reported when it is over, and the looking goes on."""
+"""The disk is full for a while: reported once, reported when it is over, and sampling goes on."""
 
 from __future__ import annotations
 

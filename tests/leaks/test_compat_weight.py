@@ -73,9 +73,9 @@ def test_all_monitors_together_take_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.contract("S1-59", "S2-48", "S2-50", "X-16")
 def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> None:
-    """A look with everything that follows it costs less than 1 % of the quickest default interval, 2 s.
+    """A sample with everything that follows it costs less than 1 % of the quickest default interval, 2 s.
 
-    The monitor that looks every 300 s stays under that all the more; and both at work are one look.
+    The monitor that checks every 300 s stays under that all the more; and both at work are one sample.
     """
     seen = outcome(
         """
@@ -84,9 +84,9 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
         from memwarden.readers.factory import default_readers
 
         class Counting:
-            name, looks = "counting", 0
+            name, checks = "counting", 0
             def read(self):
-                Counting.looks += 1
+                Counting.checks += 1
                 return {}
             def close(self):
                 pass
@@ -94,11 +94,11 @@ def test_all_monitors_together_take_little_of_a_processor(tmp_path: Path) -> Non
         def sources():
             return [*default_readers(), Counting()]
 
-        def cost(looks):
-            first, started = Counting.looks, time.process_time()
-            while Counting.looks - first < looks:
+        def cost(checks):
+            first, started = Counting.checks, time.process_time()
+            while Counting.checks - first < checks:
                 time.sleep(0.1)
-            return (time.process_time() - started) / (Counting.looks - first)
+            return (time.process_time() - started) / (Counting.checks - first)
 
         simple = SimpleMemoryMonitor(0.01, 0.0, sys.argv[1], sources=sources).start()
         simple.alert.alert_cooldown_seconds = 0.0  # every check alerts: the dearest case, with its flush to the disk

@@ -1,6 +1,6 @@
-"""A long watch takes nothing that stays: resident memory, threads, descriptors and disk over 100,000 looks.
+"""A long watch takes nothing that stays: resident memory, threads, descriptors and disk over 100,000 samples.
 
-Every look is recorded, so that none is passed over; the warden runs as fast as its records are written, in a process
+Every sample is recorded, so that none is passed over; the warden runs as fast as its records are written, in a process
 of its own.
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="figures are read from /proc/self")
 
-#: What the allocator may take or give. An object of 16 bytes that each look left would make 1.1 MiB of 70,000.
+#: What the allocator may take or give. An object of 16 bytes that each sample left would make 1.1 MiB of 70,000.
 TOLERANCE = 768 * 1024
 
 PROGRAM = """
@@ -55,7 +55,7 @@ class Undoing:
         return Outcome(decision=decision, done=True, message="undone")
 
 class Swinging:
-    '''The largest process swings about a threshold: 200 looks over it, 200 under it.'''
+    '''The largest process swings about a threshold: 200 samples over it, 200 under it.'''
     name = "swinging"
     def read(self):
         from memwarden.model.facts import DirectoryUsage
@@ -111,7 +111,7 @@ print(json.dumps({"seen": seen, "after": after, "before": before_all, "stuck": s
 
 
 def soak(folder: Path, looks: int, kind: str) -> Any:
-    """What so many looks leave behind."""
+    """What so many samples leave behind."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, str(folder), str(looks), kind],
         capture_output=True,

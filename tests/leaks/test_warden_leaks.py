@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="figures are read from /proc/self")
 
-#: Resident memory that may come and go with the allocator's moods, over 2000 looks. One leaked sample a look
+#: Resident memory that may come and go with the allocator's moods, over 2000 samples. One leaked object a sample
 #: (about 1.5 KiB) would make 3 MiB.
 TOLERANCE = 512 * 1024
 
@@ -41,20 +41,20 @@ def threads():
     return [thread.name for thread in threading.enumerate()]
 
 class Counting:
-    '''A reader that says when so many looks were taken.'''
+    '''A reader that says when so many reads were taken.'''
     name = "counting"
-    looks, wanted, reached = 0, 0, threading.Event()
+    reads, wanted, reached = 0, 0, threading.Event()
 
     def read(self):
-        self.looks += 1
-        if self.looks == self.wanted:
+        self.reads += 1
+        if self.reads == self.wanted:
             self.reached.set()
         return {}
 
-    def until(self, looks):
+    def until(self, reads):
         self.reached.clear()
-        self.wanted = self.looks + looks
-        assert self.reached.wait(60), self.looks
+        self.wanted = self.reads + reads
+        assert self.reached.wait(60), self.reads
 
     def close(self):
         pass
@@ -146,7 +146,7 @@ def test_two_thousand_looks_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_a_loop_over_readings_leaves_nothing(tmp_path: Path) -> None:
-    """`memwarden.watch()` left by break, a hundred times; and looks of a stopped warden, two thousand times."""
+    """`memwarden.watch()` left by break, a hundred times; and samples of a stopped warden, two thousand times."""
     seen = outcome(
         """
         import memwarden

@@ -28,10 +28,10 @@ class Dial:
 
     def __init__(self) -> None:
         self.percent = 10.0
-        self.looks = 0
+        self.reads = 0
 
     def read(self) -> dict[str, Any]:
-        self.looks += 1
+        self.reads += 1
         free = TOTAL - round(TOTAL * self.percent / 100)
         return {"system": SystemMemory(TOTAL, free, free, 0, 0, 0)}
 
@@ -86,7 +86,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.mark.contract("S1-26")
 def test_gently_at_moderate(scene: Scene) -> None:
-    """At LOW nothing is done; at MODERATE garbage is collected, once a minute and not at each look."""
+    """At LOW nothing is done; at MODERATE garbage is collected, once a minute and not at each sample."""
     scene.monitor.start_monitoring()
     scene.at(60, 120)
     assert scene.decided == []

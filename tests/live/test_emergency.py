@@ -148,7 +148,7 @@ def steps(events: list[Any], kind: str) -> list[Any]:
 
 
 def check_order(events: list[Any]) -> None:
-    """Every step was decided by a look that was made after the outcome of the one before."""
+    """Every step was decided by a sample that was made after the outcome of the one before."""
     outcomes = {decision.action: event for event, decision in steps(events, "outcome")}
     decided = [decision for _, decision in steps(events, "decision")]
     for before, after in itertools.pairwise(decided):

@@ -47,7 +47,7 @@ HOLDS = [
     ),
     pytest.param(False, id="polling"),
 ]
-#: The kernel's limit stands so far above the budget (page tables, stacks), and what is done between two looks.
+#: The kernel's limit stands so far above the budget (page tables, stacks), and what is done between two samples.
 BEYOND = 16 * MIB
 
 
@@ -64,7 +64,7 @@ def anonymous(pid: int) -> int:
 
 
 class Watch:
-    """Looks every 5 ms, by itself, at what all processes below some others took since they began."""
+    """Sample every 5 ms, on a thread, the memory that all processes below some others took since they started."""
 
     def __init__(self, *roots: int) -> None:
         self._roots, self._probe = roots or (os.getpid(),), ProcProbe()
@@ -113,7 +113,7 @@ def test_a_batch_that_does_not_fit_is_done(cgroup: bool | None) -> None:
     report = executor.report()
     assert (report.finished, report.failed, report.kernel_kills) == (20, 0, 0)
     assert report.requeues == report.kills, [(each.number, each.reason) for each in report.incidents]
-    if cgroup is None:  # else eight processes that nothing is known of may take 40 MiB each between two looks
+    if cgroup is None:  # else eight processes that nothing is known of may take 40 MiB each between two samples
         assert watch.most <= 120 * MIB + BEYOND
 
 
@@ -492,7 +492,7 @@ def test_idle_workers_that_keep_much_are_stopped() -> None:
 
 
 def test_a_short_peak_is_learned() -> None:
-    """100 MiB for 5 ms, between two looks from outside, are as well known as if they had lasted."""
+    """100 MiB for 5 ms, between two samples from outside, are as well known as if they had lasted."""
     predictor = Footprints(budget=1 << 30, slots=2)
     with BudgetedExecutor(1, budget="1GiB", predictor=predictor) as executor:
         for _ in range(4):

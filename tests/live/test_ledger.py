@@ -210,7 +210,7 @@ def test_threads_of_one_process_share_the_budget(path):
 
 
 def test_a_waiter_is_woken_at_once_and_costs_next_to_nothing(path):
-    """A release rings: no look of its own is waited for; a second of waiting costs less than 2 ms of processor time."""
+    """A release wakes it before its next poll; a second of waiting costs less than 2 ms of processor time."""
     ledger = Ledger("1GiB", path=path)
     held = ledger.reserve("900MiB")
     moments = {}
@@ -223,7 +223,7 @@ def test_a_waiter_is_woken_at_once_and_costs_next_to_nothing(path):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(1.1)  # not at the moment of a look of its own
+    time.sleep(1.1)  # not at the moment of a poll of its own
     released = time.monotonic()
     held.release()
     thread.join()

@@ -223,7 +223,7 @@ def test_a_command_that_cannot_be_started_is_one_line(command, code, words):
         ([], b"a\0b", "--null"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_begins(arguments, given, words, tmp_path):
+def test_invalid_arguments_are_refused_before_anything_starts(arguments, given, words, tmp_path):
     """In one line, with exit code 2, and nothing is left."""
     _, err = run(*arguments, "--", "touch", "started", given=given, code=2)
     assert words in err
@@ -296,7 +296,7 @@ def test_killed_batch_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_everything_and_says_what_was_done(number, code, tmp_path):
+def test_a_signal_stops_everything_and_reports_what_was_done(number, code, tmp_path):
     """No process, no unfinished file and no reservation is left, however often it is sent."""
     command = ["--results", "results", "--output-dir", "out", "--", "sh", "-c", "sleep 0.1; echo $1 # ended", "sh"]
     with start(*command) as process:

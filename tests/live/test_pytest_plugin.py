@@ -76,7 +76,7 @@ def test_takes_it_again(): assert [bytes(1000) for _ in range(60_000)]
 
 
 @exact
-def test_a_test_that_fails_by_itself_says_why(run):
+def test_a_test_that_fails_by_itself_has_its_reason(run):
     """Its own error is what is reported."""
     result = run("""
 @pytest.mark.memory_limit("50MiB")

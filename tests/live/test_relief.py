@@ -112,7 +112,7 @@ def test_what_collect_trim_and_caches_say_came_back_did(resident: Callable[[], i
     del keeper
 
 
-def test_another_allocator_is_not_said_to_be_trimmed(tmp_path: Path) -> None:
+def test_another_allocator_is_not_reported_as_trimmed(tmp_path: Path) -> None:
     """Where it took the place of glibc's the outcome says so."""
     library, source = str(tmp_path / "malloc.so"), tmp_path / "malloc.c"
     # Counts, and leaves the work to glibc: enough to be another function.

@@ -293,7 +293,7 @@ def test_rules_are_followed_and_read_again(tmp_path: Path, start: Callable[..., 
     assert watch.returncode == 0
 
 
-def test_a_dry_run_says_so(tmp_path: Path) -> None:
+def test_a_dry_run_is_labelled(tmp_path: Path) -> None:
     """Every decision carries the mark, in lines and in JSON."""
     (tmp_path / "memwarden.toml").write_text(rule("early", "used > 0.001%"))
     done = memwarden("watch", "--dry-run", "--duration", "0.3s")

@@ -224,7 +224,7 @@ def test_a_replay_is_what_happened(
 @settings(max_examples=10)
 @given(scripts, rule_sets)
 def test_sample_between_the_samples_are_replayed(tmp_path: Path, script: list[Any], first: list[Rule]) -> None:
-    """Where memory fills fast, and where a level waits to be confirmed, looking is faster than recording."""
+    """Where memory fills fast, and where a level waits to be confirmed, sampling is faster than recording."""
     happened = live(
         tmp_path,
         script,

@@ -68,7 +68,7 @@ print(json.dumps([level.value, warden.last.assessment.binding.limit.source, samp
 @pytest.mark.contract("S1-74")
 @pytest.mark.parametrize("platform", OTHERS)
 def test_the_whole_pipeline_runs_there(platform, tmp_path):
-    """Looks at machine, process, tree and the largest processes, levels, a record that can be read back, status."""
+    """Samples of machine, process, tree and the largest processes, levels, a record that can be read back, status."""
     result = run(
         f"""PLATFORM = {platform!r}
 {POOR}

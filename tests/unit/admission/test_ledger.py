@@ -229,9 +229,9 @@ def test_a_limit_lowered_while_waiting_ends_a_hopeless_wait(make, machine):
     ledger = make(patience=1000)
     look = machine.read
 
-    def lower_after_two(quick=False, looks=[]):  # noqa: B006 - counts
-        looks.append(quick)
-        if len(looks) > 2:
+    def lower_after_two(quick=False, readings=[]):  # noqa: B006 - counts
+        readings.append(quick)
+        if len(readings) > 2:
             machine.total = 300 * MIB
         return look()
 
@@ -344,7 +344,7 @@ def test_admit_uses_the_default_ledger(make, monkeypatch):
 
 
 def test_the_headroom_is_the_least_along_the_path(tmp_path):
-    """A quick look finds no more than a thorough one; a limit that is lowered is seen by a thorough one at once."""
+    """A quick sample finds no more than a thorough one; a limit that is lowered is seen by a thorough one at once."""
     tree = ProcTree(tmp_path)
     tree.process(9, start=3, rss=50 * MIB, shared=20 * MIB)
     tree.meminfo(total=8000 * MIB, available=3000 * MIB)

@@ -29,7 +29,7 @@ TOTAL = 1000
 KEY = ProcessKey(10, 100)
 
 
-def look(
+def sample_of(
     t: float, rss: int | None, *, key: ProcessKey = KEY, others: int = 100, between: bool | None = None, **more: object
 ) -> Sample:
     """A sample at a process, and at a machine of 1000 MiB that holds it; sizes are MiB."""
@@ -45,7 +45,7 @@ def leaking(minute: int) -> int:
 
 def watched(judge: Judge, minutes: range, **more: object) -> Assessment:
     """The verdict after these minutes of a leak."""
-    found = [judge.assess(look(60.0 * minute, leaking(minute), **more)) for minute in minutes]  # type: ignore[arg-type]
+    found = [judge.assess(sample_of(60.0 * minute, leaking(minute), **more)) for minute in minutes]  # type: ignore[arg-type]
     return found[-1]
 
 
@@ -55,7 +55,7 @@ def test_it_shows_what_the_detectors_say_that_can_be_had_alone() -> None:
     judge, leak, trend, stages = Judge(), LeakDetector(), TrendDetector(), set()
     for minute in range(600):
         t, used = 60.0 * minute, min(850, leaking(minute))
-        found = judge.assess(look(t, used))
+        found = judge.assess(sample_of(t, used))
         stage, left = leak.update(t, float(used), 900.0)
         assert found.leak is not None
         assert found.leak.stage.rank == stage
@@ -71,20 +71,20 @@ def test_the_level_is_that_of_the_levels_alone() -> None:
     """What leaks changes nothing of it."""
     judge, alone = Judge(), PressureDetector()
     for minute in range(0, 540, 3):
-        sample = look(60.0 * minute, leaking(minute))
+        sample = sample_of(60.0 * minute, leaking(minute))
         assert judge.assess(sample)[:7] == alone.assess(sample)[:7]
 
 
 def test_sample_between_and_sample_that_come_too_fast_are_not_fed() -> None:
     """They show what was reported last."""
     judge = Judge()
-    first = judge.assess(look(0.0, 200))
+    first = judge.assess(sample_of(0.0, 200))
     assert first.trend is not None
     assert first.trend.readings == 1
-    assert judge.assess(look(2.0, 300, between=True)).trend is first.trend
+    assert judge.assess(sample_of(2.0, 300, between=True)).trend is first.trend
     for early in (0.1, 1.0):
-        assert judge.assess(look(early, 300)).trend is first.trend
-    later = judge.assess(look(2.0 - 0.05, 300))  # the timer of a watch each second is a little early
+        assert judge.assess(sample_of(early, 300)).trend is first.trend
+    later = judge.assess(sample_of(2.0 - 0.05, 300))  # the timer of a watch each second is a little early
     assert later.trend is not None
     assert later.trend.readings == 2
 
@@ -102,7 +102,7 @@ def test_another_process_starts_afresh(key: ProcessKey) -> None:
     found = watched(judge, range(430))
     assert found.leak is not None
     assert found.leak.stage is not LeakStage.NONE
-    after = judge.assess(look(60.0 * 430, 200, key=key))
+    after = judge.assess(sample_of(60.0 * 430, 200, key=key))
     assert after.leak is not None
     assert after.leak.stage is LeakStage.NONE
     assert after.leak.reason == "the process was replaced"
@@ -116,10 +116,10 @@ def test_a_gap_keeps_the_verdict_and_an_end_takes_it_back() -> None:
     judge = Judge()
     stage = watched(judge, range(430)).leak
     assert stage is not None
-    unread = judge.assess(look(60.0 * 430, None, gaps=(Gap("process", "/proc/10", "denied"),)))
+    unread = judge.assess(sample_of(60.0 * 430, None, gaps=(Gap("process", "/proc/10", "denied"),)))
     assert unread.leak is not None
     assert unread.leak.stage is stage.stage
-    gone = judge.assess(look(60.0 * 431, None))
+    gone = judge.assess(sample_of(60.0 * 431, None))
     assert gone.leak is None or gone.leak.stage is LeakStage.NONE
 
 
@@ -128,7 +128,7 @@ def test_after_a_fork_it_starts_afresh() -> None:
     judge = Judge()
     watched(judge, range(430))
     judge.forget()
-    found = judge.assess(look(60.0 * 430, leaking(430)))
+    found = judge.assess(sample_of(60.0 * 430, leaking(430)))
     assert found.leak is not None
     assert found.leak.stage is LeakStage.NONE
     assert found.trend is not None
@@ -140,7 +140,7 @@ def test_a_tree_is_judged_as_one() -> None:
     judge = Judge()
     for minute in range(430):
         tree = TreeMemory(KEY, (KEY, ProcessKey(11, 101)), ("sh", "app"), (MIB, leaking(minute) * MIB), ())
-        found = judge.assess(look(60.0 * minute, leaking(minute), tree=tree))
+        found = judge.assess(sample_of(60.0 * minute, leaking(minute), tree=tree))
     assert found.leak is not None
     assert found.leak.what == "tree of app[10]"
 
@@ -150,7 +150,7 @@ def test_a_container_is_judged_where_it_has_a_limit() -> None:
     judge = Judge()
     for minute in range(430):
         group = CgroupMemory("/app", 2, (300 + leaking(minute)) * MIB, 1100 * MIB, 0)
-        found = judge.assess(look(60.0 * minute, 50, cgroups=(group,), others=0))
+        found = judge.assess(sample_of(60.0 * minute, 50, cgroups=(group,), others=0))
     assert found.leak is not None
     assert found.leak.what == "cgroup /app"
     assert found.trend is not None
@@ -164,7 +164,7 @@ def test_cards_have_the_same_verdict_and_time_left() -> None:
     for minute in range(430):
         used = leaking(minute) * MIB
         gpu = GpuMemory(0, "card", "GPU-0", TOTAL * MIB, used, TOTAL * MIB - used)
-        found = judge.assess(look(60.0 * minute, 50, gpus=(gpu,), others=0))
+        found = judge.assess(sample_of(60.0 * minute, 50, gpus=(gpu,), others=0))
     assert found.leak is not None
     assert (found.leak.stage.name, found.leak.what) == ("CONFIRMED", "gpu 0")
     assert found.forecast is not None
@@ -175,7 +175,7 @@ def test_the_machine_is_judged_where_nothing_else_is_watched() -> None:
     """Its used memory, against its total."""
     judge = Judge()
     for minute in range(430):
-        found = judge.assess(look(60.0 * minute, None, others=leaking(minute)))
+        found = judge.assess(sample_of(60.0 * minute, None, others=leaking(minute)))
     assert found.leak is not None
     assert found.leak.what == "machine"
 
@@ -184,7 +184,7 @@ def straight(judge: Judge, program: Callable[[int], ProgramMemory | None]) -> li
     """The verdicts on two minutes' calm hours and a straight rise by half of the headroom after them."""
     stages = []
     for minute in range(500):
-        sample = look(60.0 * minute, leaking(minute) if minute < 430 else leaking(430), program=program(minute))
+        sample = sample_of(60.0 * minute, leaking(minute) if minute < 430 else leaking(430), program=program(minute))
         found = judge.assess(sample).leak
         assert found is not None
         stages.append(found.stage)

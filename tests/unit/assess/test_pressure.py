@@ -390,7 +390,7 @@ def test_available_is_never_negative() -> None:
     ],
 )
 def test_a_limit_of_nothing_has_no_effect(sample: Sample) -> None:
-    """It cannot be judged on, and must not end the looking."""
+    """It cannot be judged on, and must not stop the sampling."""
     assert PressureDetector().assess(sample).binding is None
 
 

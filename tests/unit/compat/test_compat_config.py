@@ -104,7 +104,7 @@ def test_the_switch_starts_the_service(word, runs):
         optimizer_service.stop_memory_monitoring()
 
 
-def look(rss):
+def sample_of(rss):
     system = SystemMemory(16 * GIB, 8 * GIB, 0, 0, 0, 0)
     return {"process": ProcessMemory(ProcessKey(1, 1), "python", rss * MIB), "system": system}
 
@@ -115,7 +115,9 @@ def test_the_limit_is_what_alerts_go_by(limit, alerts, caplog):
     """900 MB are above 80 % of 1024 and below that of 2048, on a machine with 16 GB."""
     clock = FakeClock()
     config = Config(environment={"MEMORY_LIMIT_MB": limit})
-    service = MemoryMonitoringService(config, 1, readers=[ScriptedReader([look(850), look(900)])], clock=clock)
+    service = MemoryMonitoringService(
+        config, 1, readers=[ScriptedReader([sample_of(850), sample_of(900)])], clock=clock
+    )
     service.start()
     clock.advance(5)
     reported = service.analyze()
@@ -146,7 +148,7 @@ def test_large_files_are_collected_more_often():
 
 
 @pytest.mark.contract("W3-8")
-def test_a_second_start_says_what_it_does(caplog):
+def test_a_second_start_reports_what_it_does(caplog):
     """The same arguments give the same service; others replace it, and the log says so."""
     first = optimizer_service.start_memory_monitoring(Config(environment={}), interval=60)
     try:

@@ -76,7 +76,7 @@ def test_every_name_is_described(name):
 
 
 @pytest.mark.contract("X-20")
-def test_a_megabyte_is_said_to_be_a_mebibyte():
+def test_a_megabyte_is_documented_as_a_mebibyte():
     """It is written down on the page and in the package, and counted so."""
     assert re.search(r"`mb` and print \"MB\" .* mean 1024 . 1024 bytes \(MiB\)", PAGE, re.DOTALL)
     assert "mean 2**20 bytes" in compat.__doc__

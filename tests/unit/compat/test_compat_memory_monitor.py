@@ -45,7 +45,7 @@ def kernel():
 
 
 def container(rss=256 * MIB, limit=4 * GIB, used=1 << 30):
-    """What a look finds in a container of 4 GiB on a machine of 64, with one group around it that has no limit."""
+    """The facts of a sample in a container of 4 GiB on a machine of 64, with one group around it that has no limit."""
     return {
         "system": SystemMemory(64 * GIB, 60 * GIB, 60 * GIB, 0, 0, 0),
         "process": ProcessMemory(ProcessKey(1, 1), "python", rss, 2 * GIB),
@@ -54,7 +54,7 @@ def container(rss=256 * MIB, limit=4 * GIB, used=1 << 30):
 
 
 def made(kernel, *found, **options):
-    """A monitor over that kernel, whose looks find this; and 127,453 objects."""
+    """A monitor over that kernel, whose samples find this; and 127,453 objects."""
     reader = ScriptedReader(found or [container()])
     options.setdefault("objects", GcObjects(count=lambda: 127_453, monotonic=lambda: 0.0))
     options.setdefault("enable_gc", False)

@@ -61,7 +61,7 @@ def test_a_managed_directory(tmp_path):
 
 
 @pytest.mark.contract("S1-50")
-def test_forced_cleanup_tells_what_it_did():
+def test_forced_cleanup_reports_what_it_did():
     """Counts by kind, collected garbage, and the memory that left the process, in MB."""
 
     class Node:

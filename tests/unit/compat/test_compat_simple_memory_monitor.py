@@ -272,7 +272,7 @@ def test_the_callback_gets_the_percentage(clock):
 
 
 @pytest.mark.contract("S2-22", "S2-38", "W2-1")
-def test_start_says_so_and_checks_once(make, dial, log):
+def test_start_is_logged_and_checks_once(make, dial, log):
     """START, then exactly one check, both there when start returns; a second start changes nothing."""
     monitor = make()
     monitor.start()
@@ -433,7 +433,7 @@ def test_times_are_iso_with_microseconds(make, dial, clock, log, tmp_path):
 
 
 @pytest.mark.contract("S2-11", "S2-58")
-def test_a_check_that_fails_is_a_line_that_says_so(make, dial, clock, log):
+def test_a_check_that_fails_is_a_line_of_the_log(make, dial, clock, log):
     """No figures are made up: an entry of its own says why there are none, and the checks go on."""
     monitor = make(10)
     monitor.start()
@@ -648,7 +648,7 @@ def test_the_warning_comes_before_the_memory_is_gone(clock, log):
 
 @pytest.mark.contract("S2-24", "S2-25", "X-19")
 def test_status_has_texts_and_numbers(make, dial, clock):
-    """A fresh look: percent with its sign, sizes as text, numbers beside them; health follows the set threshold."""
+    """A fresh sample: percent with its sign, sizes as text, numbers beside them; health follows the set threshold."""
     monitor = make(300, 60.0)
     assert (monitor.get_status()["monitoring"], monitor.get_status()["uptime"]) == (False, "0:00:00")
     clock.advance(1000)
@@ -698,7 +698,7 @@ def test_status_and_alerts_are_about_the_container(clock, log):
 
 
 @pytest.mark.contract("S2-58", "W1-10")
-def test_a_status_without_figures_says_why(make, dial, capsys):
+def test_a_status_without_figures_has_the_reason(make, dial, capsys):
     """Nothing can be read: no figure, no health, the reason; and the block of text can still be printed."""
     dial.percent = ReadError("meminfo", "/proc/meminfo", "denied")
     monitor = make()

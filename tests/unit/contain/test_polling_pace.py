@@ -57,7 +57,7 @@ def test_a_false_alarm_is_not_counted_again_until_it_can_matter(held, monkeypatc
     shares["pss"] = 700 * MIB
     assert not ceiling.reached()
     assert not ceiling.reached()
-    assert len(stopped) == 1, "one count answers both looks"
+    assert len(stopped) == 1, "one count answers both samples"
     world.process(50, rss=1500 * MIB)
     assert not ceiling.reached()
     assert len(stopped) == 2, "300 MiB more could have been private"

@@ -94,7 +94,7 @@ def test_usage_growth_and_pressure_are_warned_of_in_two_steps_each(world: World)
 
 @pytest.mark.contract("W3-7")
 def test_an_alert_rests_before_it_is_repeated(world: World) -> None:
-    """Not at each look: usage once a minute, growth once in ten; the episode stays one."""
+    """Not at each sample: usage once a minute, growth once in ten; the episode stays one."""
     with world.warden:
         assert world.reported(2) == []
         world.be(left=1500, size=250)

@@ -1,4 +1,4 @@
-"""A record judged again: by other rules, with looks that are missing, and what a warden writes so that it can be."""
+"""A record judged again: by other rules, with samples that are missing, and what a warden writes so that it can be."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_other_rules_take_the_place_of_those_in_the_record() -> None:
 
 
 def test_rules_of_then_are_followed_until_they_are_replaced() -> None:
-    """As the record says, at the look where they were."""
+    """As the record says, at the sample where they were."""
     later = Event(EventKind.RULES, WALL, 5.0, "", None, {"rules": []})
     events = [start([RULE]), reading(1, 850), later, reading(20, 850)]
     reported = list(Replay().run(events))

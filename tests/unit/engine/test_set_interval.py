@@ -61,7 +61,7 @@ def test_asked_for_a_later_moment(warden, clock, times):
 
 
 def test_looking_is_not_put_off_by_asking(clock, times, warden, reader):
-    """Where memory is nearly full the looks between the records come when they were due, however often one asks."""
+    """Where memory is nearly full the samples between the records come when they were due, however often one asks."""
     reader._script = [TOTAL - (30 << 30)]  # at the rate that is assumed at first half of it is gone after 16 s
     warden.start()
     for _ in range(8):
@@ -86,7 +86,7 @@ def test_a_new_interval_wakes_no_stopped_warden(warden, clock, times):
 
 
 def test_replaced_rules_are_in_force_with_it(clock):
-    """What an old rule did is taken back at once, not only at the next look, which may be far away."""
+    """What an old rule did is taken back at once, not only at the next sample, which may be far away."""
     done = []
 
     class Brake:

@@ -107,7 +107,7 @@ def test_an_interval_that_is_no_binary_fraction_does_not_drift(make: Make, clock
 
 
 class Slow:
-    """A reader whose looks take so many seconds each."""
+    """A reader whose samples take so many seconds each."""
 
     name = "slow"
 
@@ -126,9 +126,9 @@ class Slow:
 
 
 def test_points_of_the_grid_that_were_missed_are_skipped(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """A look of 2.5 s costs the points in it; the next one is on the grid again and nothing is made up for."""
+    """A sample of 2.5 s costs the points in it; the next one is on the grid again and nothing is made up for."""
     facts = ScriptedReader([0], VAST).read()
-    warden = make([Slow(clock, lambda look: 2.5 if look == 3 else 0.0, facts)], interval=1.0).start()
+    warden = make([Slow(clock, lambda count: 2.5 if count == 3 else 0.0, facts)], interval=1.0).start()
     clock.advance(8.0)
     assert warden.flush()
     assert keeper.moments() == [1000.0, 1001.0, 1002.0, 1005.0, 1006.0, 1007.0, 1008.0]
@@ -146,8 +146,8 @@ def test_looks_that_take_longer_than_the_interval_leave_a_rest(make: Make, clock
 def test_a_point_that_passed_during_an_extra_look_is_recorded_late(
     make: Make, clock: FakeClock, keeper: Keeper
 ) -> None:
-    """Near the limit, where looks follow each other closely, records would otherwise miss most points."""
-    # A look about every 50 ms (half of what is left, at the assumed rate), and each takes 30 ms.
+    """Near the limit, where samples follow each other closely, records would otherwise miss most points."""
+    # A sample about every 50 ms (half of what is left, at the assumed rate), and each takes 30 ms.
     facts = ScriptedReader([10**12 - 10**8], 10**12).read()
     warden = make([Slow(clock, lambda _: 0.03, facts)], interval=1.0).start()
     clock.advance(10.0)
@@ -161,7 +161,7 @@ def test_a_point_that_passed_during_an_extra_look_is_recorded_late(
 
 
 def test_looking_is_faster_than_recording_near_the_limit(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """With a byte left there are a hundred looks a second, and records at the asked interval alone."""
+    """With a byte left there are a hundred samples a second, and records at the asked interval alone."""
     reader = ScriptedReader([999])
     warden = make([reader], interval=1.0).start()
     clock.advance(5.0)
@@ -178,10 +178,10 @@ def test_looking_follows_the_fill_rate_and_is_never_slower_than_asked(make: Make
 
     class Filling:
         name = "filling"
-        looks: list[float] = []  # noqa: RUF012 - one object
+        moments_read: list[float] = []  # noqa: RUF012 - one object
 
         def read(self) -> Mapping[str, Any]:
-            self.looks.append(clock.monotonic())
+            self.moments_read.append(clock.monotonic())
             return ScriptedReader([used["now"]], 100 * gb).read()
 
         def close(self) -> None: ...
@@ -189,28 +189,28 @@ def test_looking_follows_the_fill_rate_and_is_never_slower_than_asked(make: Make
     reader = Filling()
     make([reader], interval=10.0).start()
     clock.advance(70.0)
-    assert reader.looks == [1000.0 + 10 * n for n in range(8)]  # 100 GB at 1 GB/s: nothing shortens it
+    assert reader.moments_read == [1000.0 + 10 * n for n in range(8)]  # 100 GB at 1 GB/s: nothing shortens it
     used["now"] = 90 * gb  # 9 GB/s: half of the 10 GB that are left would be gone in 0.56 s
     clock.advance(10.0)
-    before = len(reader.looks)
+    before = len(reader.moments_read)
     clock.advance(1.0)
-    assert reader.looks[before] == pytest.approx(1080.0 + 5 / 9)
+    assert reader.moments_read[before] == pytest.approx(1080.0 + 5 / 9)
     clock.advance(129.0)
-    after = [moment for moment in reader.looks if moment > 1150]
+    after = [moment for moment in reader.moments_read if moment > 1150]
     assert [b - a for a, b in itertools.pairwise(after)] == [10.0] * (len(after) - 1)
 
 
 def test_an_eager_warden_looks_before_its_age_doubles(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """What ends soon is seen before, from 10 ms on; records keep to the asked interval."""
 
-    class Looks(ScriptedReader):
+    class Timed(ScriptedReader):
         moments: list[float] = []  # noqa: RUF012 - one object
 
         def read(self) -> Mapping[str, Any]:
             self.moments.append(clock.monotonic() - 1000.0)
             return super().read()
 
-    reader = Looks([0], VAST)
+    reader = Timed([0], VAST)
     warden = make([reader], interval=10.0, eager=True).start()
     clock.advance(30.0)
     assert warden.flush()
@@ -250,7 +250,7 @@ def test_a_warden_that_starts_again_assumes_a_rate_again(make: Make, clock: Fake
 
 @pytest.mark.contract("S2-22", "W2-1")
 def test_start_is_reported_first_and_then_one_first_look(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """When `start()` returns the look was taken, and every reading is taken on one thread."""
+    """When `start()` returns the sample was taken, and every reading is taken on one thread."""
     threads: list[str] = []
 
     class Reader(ScriptedReader):
@@ -273,7 +273,7 @@ def test_start_is_reported_first_and_then_one_first_look(make: Make, clock: Fake
 
 @pytest.mark.contract("S2-22")
 def test_what_the_program_tells_is_in_the_samples(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """Once for each sample, on the thread that looks; a function that raises is a gap, and costs no look."""
+    """Once for each sample, on the thread that samples; a function that raises is a gap, and costs no sample."""
     reported: list[str] = []
 
     def program() -> ProgramMemory | None:
@@ -484,7 +484,7 @@ def test_a_broken_recorder_is_reported_once_and_the_others_go_on(
 def test_a_broken_detector_is_reported_once_and_looking_goes_on(
     make: Make, clock: FakeClock, keeper: Keeper, from_the_first: bool
 ) -> None:
-    """Even one that is broken from the first look on does not make `start()` raise."""
+    """Even one that is broken from the first sample on does not make `start()` raise."""
 
     class Moody(PressureDetector):
         broken = from_the_first
@@ -626,7 +626,7 @@ def test_stopping_what_never_ran_does_nothing(make: Make, keeper: Keeper) -> Non
 
 @pytest.mark.contract("S2-23", "W2-2")
 def test_a_restart_runs_one_loop_only(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """After ten restarts there is one look a second, on a grid that begins with the last start."""
+    """After ten restarts there is one sample a second, on a grid that begins with the last start."""
     reader = ScriptedReader([0], VAST)
     warden = make([reader], interval=1.0)
     for _ in range(10):
@@ -974,16 +974,16 @@ def test_cards_are_read_once_a_rule_asks_for_one() -> None:
 
 
 class Leaks:
-    """A process of 100 MiB that takes 4 more at each look after the eightieth, on a machine of 1000 MiB."""
+    """A process of 100 MiB that takes 4 more at each sample after the eightieth, on a machine of 1000 MiB."""
 
     name = "leaks"
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.count = 0
 
     def read(self) -> Mapping[str, Any]:
-        self.looks += 1
-        rss = (100 + 4 * max(0, self.looks - 80)) * MIB
+        self.count += 1
+        rss = (100 + 4 * max(0, self.count - 80)) * MIB
         key = ProcessKey(10, 1)
         return {
             "process": ProcessMemory(key, "app", rss),

@@ -29,7 +29,7 @@ def warden(clock: FakeClock) -> Iterator[Warden]:
 
 
 def used(reading: memwarden.Reading) -> int:
-    """What the script said at that look."""
+    """What the script said at that sample."""
     assert reading.sample.system is not None
     return reading.sample.system.used
 

@@ -18,7 +18,7 @@ from memwarden.testing import FakeClock
 
 
 class Version:
-    """A reader of a program that holds 100 MiB and so much more a look."""
+    """A reader of a program that holds 100 MiB and so much more a sample."""
 
     name = "version"
 
@@ -36,7 +36,7 @@ class Version:
 
 
 def watched(path: Path, more: float, minutes: int = 10) -> str:
-    """So long of such a version, recorded; 600 looks."""
+    """So long of such a version, recorded; 600 samples."""
     clock = FakeClock()
     kind = SqliteRecorder if path.suffix == ".db" else JsonlRecorder
     options = {"wall": clock.wall} | ({"monotonic": clock.monotonic} if kind is SqliteRecorder else {})

@@ -1,4 +1,4 @@
-"""How quantities look."""
+"""The text of quantities."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_an_interrupt_while_it_begins_leaves_nothing_open(scopes, monkeypatch):
 
 
 def test_an_interrupt_while_it_ends_leaves_nothing_open(kernel, scopes):
-    """Ctrl-C while the last look is made."""
+    """Ctrl-C while the last sample is made."""
     load = Measurement("load", scopes=scopes)
     load.__enter__()
     kernel.fails = KeyboardInterrupt()

@@ -67,7 +67,7 @@ def test_children_count(scene):
 
 
 def test_shared_pages_are_no_alarm_and_asked_for_once(scene):
-    """Forked children that only share are confirmed to have taken nothing; the next look does not ask again."""
+    """Forked children that only share are confirmed to have taken nothing; the next sample does not ask again."""
     asked = []
     with scene.guard() as monitor:
         for pid in range(200, 204):
@@ -86,7 +86,7 @@ def test_shared_pages_are_no_alarm_and_asked_for_once(scene):
 
 @pytest.mark.contract("V-10")
 def test_it_frees_before_it_raises_and_stops_when_that_helped(scene):
-    """Garbage, the allocator, then registered caches, with a fresh look after each; nothing is raised then."""
+    """Garbage, the allocator, then registered caches, with a fresh sample after each; nothing is raised then."""
     caches = Caches()
     caches.register(lambda: scene.take(-50), "thumbnails")
     never = []

@@ -13,7 +13,7 @@ from memwarden.policy.rules import Rule
 from memwarden.testing import FakeClock, ScriptedReader
 
 
-def look(rss_mib, available_mib=8192):
+def sample_of(rss_mib, available_mib=8192):
     """A process of that size on a machine that has so much left."""
     return {
         "process": ProcessMemory(ProcessKey(1, 1), "python", rss_mib * MIB),
@@ -42,12 +42,14 @@ def alerts_of(script, seconds=30, limit=None):
 @pytest.mark.parametrize(
     ("second", "limit", "alerts"),
     [
-        pytest.param(look(819), "1GiB", [], id="at-80"),
-        pytest.param(look(820), "1GiB", ["usage warning"], id="above-80"),
-        pytest.param(look(922), "1GiB", ["usage warning", "usage critical", "growth warning"], id="above-90"),
-        pytest.param(look(830, 499), None, ["usage warning", "usage critical", "available warning"], id="below-500"),
+        pytest.param(sample_of(819), "1GiB", [], id="at-80"),
+        pytest.param(sample_of(820), "1GiB", ["usage warning"], id="above-80"),
+        pytest.param(sample_of(922), "1GiB", ["usage warning", "usage critical", "growth warning"], id="above-90"),
         pytest.param(
-            look(830, 199),
+            sample_of(830, 499), None, ["usage warning", "usage critical", "available warning"], id="below-500"
+        ),
+        pytest.param(
+            sample_of(830, 199),
             None,
             ["usage warning", "usage critical", "available warning", "available critical"],
             id="below-200",
@@ -56,7 +58,7 @@ def alerts_of(script, seconds=30, limit=None):
 )
 def test_usage_and_available_have_two_steps(second, limit, alerts):
     """Above 80 and 90 % of the nearest limit; below 500 and 200 MiB; each once, since it rests."""
-    reported, _ = alerts_of([look(780), second], limit=limit)
+    reported, _ = alerts_of([sample_of(780), second], limit=limit)
     assert sorted(reported) == sorted(alerts)
 
 
@@ -71,14 +73,14 @@ def test_usage_and_available_have_two_steps(second, limit, alerts):
     ],
 )
 def test_growth_has_two_steps(to, alerts):
-    """By more than 100 and 500 MiB over the first look."""
-    reported, _ = alerts_of([look(100), look(to)])
+    """By more than 100 and 500 MiB over the first sample."""
+    reported, _ = alerts_of([sample_of(100), sample_of(to)])
     assert sorted(reported) == sorted(alerts)
 
 
 def test_it_tells_what_it_saw():
     """Statistics since the start, the limit, and the newest reading."""
-    _, status = alerts_of([look(100), look(400)], limit="1GiB")
+    _, status = alerts_of([sample_of(100), sample_of(400)], limit="1GiB")
     assert status["limit_bytes"] == GIB
     assert status["running"]
     assert status["statistics"]["readings"] >= 30
@@ -87,7 +89,7 @@ def test_it_tells_what_it_saw():
 def test_the_end_of_pressure_is_reported():
     """The same rule, with ``undo``."""
     clock, reported = FakeClock(), []
-    script = [look(100), *[look(900)] * 5, look(100)]
+    script = [sample_of(100), *[sample_of(900)] * 5, sample_of(100)]
     watching = MemoryMonitoringService(
         1,
         "1GiB",
@@ -106,7 +108,7 @@ def test_the_end_of_pressure_is_reported():
 @pytest.mark.contract("W3-8", "S3-21")
 def test_stop_leaves_no_thread_and_it_starts_again():
     """Also on a clock that never moves: it sleeps on something that wakes it."""
-    watching = MemoryMonitoringService(3600, readers=[ScriptedReader([look(1)])], clock=FakeClock())
+    watching = MemoryMonitoringService(3600, readers=[ScriptedReader([sample_of(1)])], clock=FakeClock())
     for _ in range(2):
         assert watching.start() is watching.start()
         assert watching.running

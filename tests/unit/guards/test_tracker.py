@@ -67,7 +67,7 @@ def test_snapshots_against_a_baseline(kernel, world):
 
 @pytest.mark.contract("S3-5", "S3-2")
 def test_a_peak_between_snapshots_is_a_spike(kernel, world):
-    """Also one that no look at any point could have seen, and without a thread that looks."""
+    """Also one that no sample at any point could have seen, and without a thread that samples."""
     tracker = world()
     tracker.set_baseline()
     threads = threading.active_count()

@@ -111,7 +111,7 @@ def test_what_cannot_be_divided_counts_whole(scene):
 
 
 def test_a_tree_that_cannot_be_read_keeps_its_last_figure(scene):
-    """A look that fails invents nothing."""
+    """A sample that fails invents nothing."""
     usage = scene.usage()
     scene.take(30)
     assert usage.measure() == 30 * MIB

@@ -305,15 +305,15 @@ def test_growth_is_counted_from_the_first_sample() -> None:
 def test_growth_over_a_time_forgets_what_was_before() -> None:
     """Ten minutes: slow growth stays below, the same amount at once does not."""
     policy = Policy([rule(when="growth over 10min > 100B", rest=0)])
-    assert not any(grown(policy, 10.0 * look, 1000 + look) for look in range(1000))  # 1 in 10 s: 60 in 10 minutes
+    assert not any(grown(policy, 10.0 * index, 1000 + index) for index in range(1000))  # 1 in 10 s: 60 in 10 minutes
     assert grown(policy, 10_000.0, 2200)
 
 
 def test_growth_over_a_time_remembers_little() -> None:
     """However often it samples."""
     policy = Policy([rule(when="growth over 10min > 100B")])
-    for look in range(20_000):
-        grown(policy, look * 0.01, 1000)
+    for index in range(20_000):
+        grown(policy, index * 0.01, 1000)
     assert len(policy._states[0]._grown) <= 130
 
 
@@ -334,8 +334,8 @@ def test_a_rule_clears_when_the_figure_is_back_by_the_band() -> None:
 def test_a_figure_that_swings_about_the_edge_stays_one_episode() -> None:
     """It neither clears nor starts its time anew."""
     policy = Policy([rule(when="used > 80%", sustain=10)])
-    for look in range(10):
-        assert used(policy, look, 0.81 if look % 2 else 0.79) == ([], [])
+    for index in range(10):
+        assert used(policy, index, 0.81 if index % 2 else 0.79) == ([], [])
     assert len(used(policy, 11, 0.81)[0]) == 1
     assert used(policy, 12, 0.79) == ([], [])
 
@@ -564,14 +564,14 @@ def card(now: float, share: float) -> Sample:
     return Sample(1e9 + now, now, system=system, gpus=(GpuMemory(0, "RTX 3090", "GPU-0", total, used, total - used),))
 
 
-def reported(course: Sequence[float], every: float = 300.0) -> list[int]:
+def reported(history: Sequence[float], every: float = 300.0) -> list[int]:
     """Return the samples at which the preset for GPUs alerts in such a series; negative: where it clears."""
     policy, found = Policy(preset("gpu").rules, reversible=()), []
     detector = PressureDetector()
-    for look, share in enumerate(course):
-        sample = card(look * every, share)
+    for index, share in enumerate(history):
+        sample = card(index * every, share)
         decided = policy.decide(sample, detector.assess(sample))
-        found += [look for _ in decided.decisions] + [-look for _ in decided.cleared]
+        found += [index for _ in decided.decisions] + [-index for _ in decided.cleared]
     return found
 
 

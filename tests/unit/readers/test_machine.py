@@ -44,14 +44,14 @@ def kernel_thread(world: ProcTree, pid: int, start: int = 5) -> None:
     world.write(f"proc/{pid}/statm", "0 0 0 0 0 0 0\n")
 
 
-def look(reader: MachineReader) -> TopProcesses:
+def read_once(reader: MachineReader) -> TopProcesses:
     top, gaps = reader.sample()
     assert gaps == ()
     return top
 
 
 def pids(reader: MachineReader) -> list[int]:
-    return [key.pid for key in look(reader).keys]
+    return [key.pid for key in read_once(reader).keys]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_the_largest_come_first(reader: MachineReader) -> None:
     """With identity, name, resident and shared size; and how many processes there are in all."""
     for _ in range(3):
-        assert look(reader) == TopProcesses(
+        assert read_once(reader) == TopProcesses(
             20,
             (ProcessKey(10, 10), ProcessKey(9, 9), ProcessKey(8, 8)),
             ("p10", "p9", "p8"),
@@ -92,7 +92,7 @@ def test_sizes_are_of_this_sample(world: ProcTree, reader: MachineReader) -> Non
     world.process(40, name="new", rss=20 * MIB, start=40)
     assert pids(reader) == [1, 40, 9]
     world.end(1)
-    assert (pids(reader), look(reader).processes) == ([40, 9, 8], 20)
+    assert (pids(reader), read_once(reader).processes) == ([40, 9, 8], 20)
 
 
 def test_fewer_than_asked_for(world: ProcTree) -> None:
@@ -116,7 +116,7 @@ def test_a_process_that_ends_while_it_is_read(world: ProcTree, reader: MachineRe
 
     monkeypatch.setattr(os, "listdir", list_and_end)
     assert pids(reader) == [9, 8, 7]
-    assert (pids(reader), look(reader).processes) == ([9, 8, 7], 19)
+    assert (pids(reader), read_once(reader).processes) == ([9, 8, 7], 19)
 
 
 def test_a_number_that_is_given_out_again(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
@@ -125,17 +125,17 @@ def test_a_number_that_is_given_out_again(world: ProcTree, reader: MachineReader
     assert pids(reader) == [10, 9, 8]
     world.end(10)
     world.process(10, name="larger", rss=90 * MIB, start=900)
-    top = look(reader)
+    top = read_once(reader)
     assert (top.keys[0], top.names[0], top.rss[0]) == (ProcessKey(10, 900), "larger", 90 * MIB)
     world.end(10)
     world.process(10, name="smaller", rss=8 * MIB + 4096, start=901)
-    top = look(reader)
+    top = read_once(reader)
     assert (top.keys[1], top.names[1], top.rss[1]) == (ProcessKey(10, 901), "smaller", 8 * MIB + 4096)
 
 
 def test_kernel_threads_are_read_every_64_samples(world: ProcTree, reader: MachineReader, monkeypatch: Any) -> None:
     """They never have memory, so that 63 samples of 64 read none of them."""
-    look(reader)
+    read_once(reader)
     opened: list[str] = []
     real = os.open
 
@@ -145,9 +145,9 @@ def test_kernel_threads_are_read_every_64_samples(world: ProcTree, reader: Machi
 
     monkeypatch.setattr(os, "open", opening)
     for _ in range(63):
-        look(reader)
+        read_once(reader)
     assert [path for path in opened if int(path.split("/")[-2]) >= 20] == []
-    look(reader)
+    read_once(reader)
     assert {path.split("/")[-2] for path in opened if int(path.split("/")[-2]) >= 20} == {
         str(pid) for pid in range(20, 30)
     }
@@ -155,10 +155,10 @@ def test_kernel_threads_are_read_every_64_samples(world: ProcTree, reader: Machi
 
 def test_a_kernel_threads_number_that_is_given_out_again(world: ProcTree, reader: MachineReader) -> None:
     """A process under it is found within 64 samples."""
-    look(reader)
+    read_once(reader)
     world.process(25, name="large", rss=70 * MIB, start=900)
     for _ in range(64):
-        top = look(reader)
+        top = read_once(reader)
     assert top.keys[0] == ProcessKey(25, 900)
 
 
@@ -167,7 +167,7 @@ def test_a_zombie_takes_no_part(world: ProcTree, reader: MachineReader) -> None:
     assert pids(reader) == [10, 9, 8]
     world.process(10, name="p10", start=10, state="Z")
     for _ in range(3):
-        assert (pids(reader), look(reader).processes) == ([9, 8, 7], 20)
+        assert (pids(reader), read_once(reader).processes) == ([9, 8, 7], 20)
 
 
 @pytest.mark.contract("W2-4")
@@ -230,22 +230,22 @@ def test_no_process_may_be_read(world: ProcTree, reader: MachineReader, refuse: 
 
 def test_names_follow_exec(world: ProcTree, reader: MachineReader) -> None:
     """Soon after a process is shown first, and when its size changes much."""
-    assert look(reader).names[0] == "p10"
+    assert read_once(reader).names[0] == "p10"
     world.process(10, name="ffmpeg", rss=10 * MIB, start=10)
-    assert look(reader).names[0] == "ffmpeg"
+    assert read_once(reader).names[0] == "ffmpeg"
     for _ in range(40):
-        look(reader)
+        read_once(reader)
     world.process(10, name="gzip", rss=30 * MIB, start=10)
-    assert look(reader).names[0] == "gzip"
+    assert read_once(reader).names[0] == "gzip"
     world.process(10, name="late", rss=30 * MIB, start=10)
-    assert "late" in {look(reader).names[0] for _ in range(64)}
+    assert "late" in {read_once(reader).names[0] for _ in range(64)}
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES.keys())
 def test_a_hostile_name_misleads_no_parser(world: ProcTree, name: bytes) -> None:
     """The size and the start are those of the process."""
     world.process(10, name=name, rss=10 * MIB, start=10)
-    top = look(MachineReader(1, world.proc, keep=0))
+    top = read_once(MachineReader(1, world.proc, keep=0))
     assert (top.keys, top.rss) == ((ProcessKey(10, 10),), (10 * MIB,))
 
 
@@ -254,7 +254,7 @@ def test_descriptors_are_bounded_and_given_back(world: ProcTree) -> None:
     before = descriptors()
     reader = MachineReader(3, world.proc, keep=4)
     for _ in range(70):
-        look(reader)
+        read_once(reader)
         assert descriptors() <= before + 4 + 1
     reader.close()
     assert descriptors() == before
@@ -272,7 +272,7 @@ def test_processes_come_and_go_without_leaking_descriptors(world: ProcTree, monk
         world.process(pid, rss=50 * MIB, start=pid)
         assert pids(reader)[0] == pid
         world.end(pid)
-    look(reader)
+    read_once(reader)
     assert descriptors() <= before + 10 + 1
     assert len(reader._files) == 10
     assert len(reader._empty) == 10
@@ -284,7 +284,7 @@ def test_a_quiet_sample_opens_the_largest_only(world: ProcTree, monkeypatch: Any
     """One list, one read for each process with memory, and the identity of those that are shown."""
     reader = MachineReader(3, world.proc)
     for _ in range(40):
-        look(reader)
+        read_once(reader)
     opened: list[str] = []
     real = os.open
 
@@ -293,6 +293,6 @@ def test_a_quiet_sample_opens_the_largest_only(world: ProcTree, monkeypatch: Any
         return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", opening)
-    look(reader)
+    read_once(reader)
     assert sorted(opened) == ["10/stat", "8/stat", "9/stat"]
     reader.close()

@@ -284,7 +284,7 @@ def test_the_last_complete_count_stands_and_grows_old(folder: Path, readers: lis
 
 
 def test_figures_so_far_are_reported_with_the_first_look(tmp_path: Path, readers: list[TempdirReader]) -> None:
-    """A directory too large for a slice: the first look has what was counted by then, and no age."""
+    """A directory too large for a slice: the first sample has what was counted by then, and no age."""
     for number in range(3000):
         (tmp_path / str(number)).touch()
     reader = TempdirReader(tmp_path, budget=0.001)
@@ -298,7 +298,7 @@ def test_figures_so_far_are_reported_with_the_first_look(tmp_path: Path, readers
 def test_a_file_system_that_hangs_delays_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, readers: list[TempdirReader]
 ) -> None:
-    """The look returns at once, the gap names the thread, close returns, no second thread is put beside it; and when
+    """The sample returns at once, the gap names the thread, close returns, no second thread is put beside it; and when
     it answers again, everything goes on."""
     now, answer, asked = [1000.0], threading.Event(), threading.Event()
     reader = TempdirReader(folder, budget=1.0, timeout=5.0, monotonic=lambda: now[0])

@@ -42,7 +42,7 @@ def pids(memory: TreeMemory) -> list[int]:
     return sorted(key.pid for key in memory.keys)
 
 
-def look(reader: TreeReader) -> TreeMemory:
+def read_once(reader: TreeReader) -> TreeMemory:
     memory, gaps = reader.sample()
     assert gaps == ()
     return memory
@@ -57,7 +57,7 @@ def test_a_tree_is_the_root_and_all_below_it(tree: ProcTree, keep: int) -> None:
     tree.process(99, rss=50 * MIB, name="stranger")
     reader = TreeReader(10, tree.proc, keep=keep)
     reader.sample()
-    memory = look(reader)
+    memory = read_once(reader)
     assert memory.root == ProcessKey(10, 1)
     rows = {row.key: (row.name, row.rss, row.shared) for row in memory.rows()}
     assert {key: row[:2] for key, row in rows.items()} == {
@@ -77,7 +77,7 @@ def test_children_of_every_thread_count(tree: ProcTree, keep: int) -> None:
     for child in (11, 12, 13, 14):
         tree.process(child, ppid=10)
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert pids(look(reader)) == [10, 11, 12, 13, 14]
+    assert pids(read_once(reader)) == [10, 11, 12, 13, 14]
     reader.close()
 
 
@@ -86,10 +86,10 @@ def test_a_thread_that_comes_later_is_looked_at(tree: ProcTree, keep: int) -> No
     tree.process(10, children=[11])
     tree.process(11, ppid=10)
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert pids(look(reader)) == [10, 11]
+    assert pids(read_once(reader)) == [10, 11]
     tree.process(10, threads={10: [11], 20: [12]})
     tree.process(12, ppid=10)
-    assert pids(look(reader)) == [10, 11, 12]
+    assert pids(read_once(reader)) == [10, 11, 12]
     reader.close()
 
 
@@ -103,7 +103,7 @@ def test_more_children_than_one_read_gives(tree: ProcTree, keep: int, monkeypatc
     monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 4095), offset))
     monkeypatch.setattr(os, "read", lambda fd, size: read(fd, min(size, 4095)))
     reader = TreeReader(10, tree.proc, keep=keep)
-    memory = look(reader)
+    memory = read_once(reader)
     assert len(memory.keys) == 1001
     assert memory.total == 1010 * MIB
     reader.close()
@@ -116,7 +116,7 @@ def test_an_orphan_is_kept_by_its_identity(tree: ProcTree, keep: int) -> None:
     tree.process(11, ppid=10, start=2, children=[12])
     tree.process(12, ppid=11, start=3)
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert pids(look(reader)) == [10, 11, 12]
+    assert pids(read_once(reader)) == [10, 11, 12]
     tree.end(11)
     tree.process(10, start=1)
     tree.process(12, ppid=1, start=3, children=[13])
@@ -128,7 +128,7 @@ def test_an_orphan_is_kept_by_its_identity(tree: ProcTree, keep: int) -> None:
 def look_until_settled(reader: TreeReader) -> TreeMemory:
     """A plain file whose name is gone still reads, where the kernel shows ESRCH; names show within two samples."""
     for _ in range(2):
-        memory = look(reader)
+        memory = read_once(reader)
     return memory
 
 
@@ -142,7 +142,7 @@ def test_a_double_fork_stays_in_the_tree(tree: ProcTree, keep: int) -> None:
     tree.process(10, start=1)
     tree.end(11)
     tree.process(12, ppid=1, start=3)
-    assert 12 in pids(look(reader))
+    assert 12 in pids(read_once(reader))
     reader.close()
 
 
@@ -155,7 +155,7 @@ def test_a_later_process_with_an_orphans_pid_is_none_of_ours(tree: ProcTree) -> 
     tree.process(10, start=1)
     tree.process(11, ppid=1, start=500, children=[50])
     tree.process(50, ppid=11, start=501)
-    assert pids(look(reader)) == [10]
+    assert pids(read_once(reader)) == [10]
     assert [key.pid for key in reader.members()] == [10]
 
 
@@ -184,7 +184,7 @@ def test_orphans_live_on_when_the_root_has_gone(tree: ProcTree) -> None:
     reader.sample()
     tree.end(10)
     tree.process(11, ppid=1, start=2)
-    memory = look(reader)
+    memory = read_once(reader)
     assert (memory.root, pids(memory)) == (ProcessKey(10, 1), [11])
 
 
@@ -195,11 +195,11 @@ def test_a_zombie_is_counted_apart_and_holds_nothing(tree: ProcTree, keep: int, 
     tree.process(10, start=1, children=[11])
     tree.process(11, ppid=10, start=2)
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert [look(reader).zombies for _ in range(seen)] == [0] * seen
+    assert [read_once(reader).zombies for _ in range(seen)] == [0] * seen
     tree.process(11, ppid=10, start=2, state=state)
     tree.write("proc/11/statm", "0 0 0 0 0 0 0\n")
     for _ in range(3):
-        memory = look(reader)
+        memory = read_once(reader)
         assert (pids(memory), memory.zombies) == ([10], 1)
     assert [key.pid for key in reader.members()] == [10, 11]
     reader.close()
@@ -208,7 +208,7 @@ def test_a_zombie_is_counted_apart_and_holds_nothing(tree: ProcTree, keep: int, 
 def test_a_tree_of_a_zombie_alone_is_not_gone(tree: ProcTree) -> None:
     """It waits to be reaped; any process that waits for the tree must go on waiting."""
     tree.process(10, start=1, state="Z")
-    memory = look(TreeReader(10, tree.proc))
+    memory = read_once(TreeReader(10, tree.proc))
     assert (memory.keys, memory.zombies, memory.total) == ((), 1, 0)
 
 
@@ -226,9 +226,9 @@ def test_names_follow_exec(tree: ProcTree, keep: int) -> None:
     """A launcher becomes the command under the same identity; soon after, its new name is shown."""
     tree.process(10, name="launcher")
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert look(reader).names == ("launcher",)
+    assert read_once(reader).names == ("launcher",)
     tree.process(10, name="ffmpeg")
-    assert look(reader).names == ("ffmpeg",)
+    assert read_once(reader).names == ("ffmpeg",)
     reader.close()
 
 
@@ -239,7 +239,7 @@ def test_a_name_that_changes_late_is_shown_in_the_end(tree: ProcTree) -> None:
     for _ in range(100):
         reader.sample()
     tree.process(10, name="late")
-    names = {look(reader).names for _ in range(64)}
+    names = {read_once(reader).names for _ in range(64)}
     assert ("late",) in names
     reader.close()
 
@@ -249,7 +249,7 @@ def test_a_hostile_name_misleads_no_parser(tree: ProcTree, name: bytes) -> None:
     """A child that is called ``) Z 0 …`` is neither a zombie nor another process's."""
     tree.process(10, children=[11])
     tree.process(11, ppid=10, name=name, rss=7 * MIB, start=5)
-    memory = look(TreeReader(10, tree.proc, keep=0))
+    memory = read_once(TreeReader(10, tree.proc, keep=0))
     assert (pids(memory), memory.zombies, memory.total) == ([10, 11], 0, 17 * MIB)
 
 
@@ -270,14 +270,14 @@ def test_descriptors_are_bounded_and_given_back(tree: ProcTree, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", opening)
         for _ in range(130):
-            memory = look(reader)
+            memory = read_once(reader)
             assert descriptors() <= before + 5 + COUNTER
     assert most[0] <= before + 5 + COUNTER + 1, "one at a time for those that are not kept open"
     assert len(memory.keys) == 21
     reader.close()
     reader.close()
     assert descriptors() == before
-    assert len(look(reader).keys) == 21
+    assert len(read_once(reader).keys) == 21
     reader.close()
 
 
@@ -289,7 +289,7 @@ def test_members_come_and_go_without_leaking_descriptors(tree: ProcTree) -> None
     for child in range(100, 200):
         tree.process(10, children=[child])
         tree.process(child, ppid=10, start=child)
-        assert child in pids(look(reader))
+        assert child in pids(read_once(reader))
         tree.end(child)
     assert descriptors() <= before + 4 + COUNTER
     reader.close()
@@ -304,7 +304,7 @@ def test_adopted_orphans_are_members_and_strangers_are_not(tree: ProcTree, keep:
     tree.process(13, ppid=12, start=3)
     tree.process(77, ppid=1, start=4)
     reader = TreeReader(10, tree.proc, adopter=1, strangers=[77], keep=keep)
-    assert pids(look(reader)) == [10, 12, 13]
+    assert pids(read_once(reader)) == [10, 12, 13]
     reader.close()
 
 
@@ -324,10 +324,10 @@ def test_a_kernel_without_children_files_is_scanned(tree: ProcTree, keep: int) -
         tree.process(pid, ppid=ppid, start=pid)
         os.unlink(f"{tree.proc}/{pid}/task/{pid}/children")
     reader = TreeReader(10, tree.proc, keep=keep)
-    assert pids(look(reader)) == [10, 11, 12]
+    assert pids(read_once(reader)) == [10, 11, 12]
     reader.close()
     adopting = TreeReader(10, tree.proc, adopter=1, strangers=[77], keep=keep)
-    assert pids(look(adopting)) == [10, 11, 12, 20]
+    assert pids(read_once(adopting)) == [10, 11, 12, 20]
     adopting.close()
 
 
@@ -335,4 +335,4 @@ def test_a_circle_of_parents_ends(tree: ProcTree) -> None:
     """Two files read at two moments may contradict each other."""
     tree.process(10, children=[11])
     tree.process(11, ppid=10, children=[10, 11])
-    assert pids(look(TreeReader(10, tree.proc))) == [10, 11]
+    assert pids(read_once(TreeReader(10, tree.proc))) == [10, 11]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from memwarden.engine.warden import Warden
 from memwarden.errors import SettingsError
-from memwarden.model.decisions import Decision, Outcome
+from memwarden.model.decisions import Decision
+from memwarden.model.events import Event, EventKind
 from memwarden.model.limits import Limit
 from memwarden.model.units import parse_duration, parse_size
 from memwarden.policy.presets import preset
@@ -34,30 +35,6 @@ RULES = tuple(
 
 #: Called with each alert, on the thread that calls back.
 OnAlert = Callable[[Decision], object]
-
-
-class _Alert:
-    """Logs alerts and calls the callback; ``notify`` in the rules."""
-
-    name = "notify"
-    harms = False
-
-    def __init__(self, receiver: OnAlert | None) -> None:
-        from memwarden.actions.notify import Notify
-
-        self._receiver, self._log = receiver, Notify()
-
-    def run(self, decision: Decision) -> Outcome:
-        return self._report(decision, self._log.run(decision))
-
-    def undo(self, decision: Decision) -> Outcome:
-        """Report that the alert is over."""
-        return self._report(decision, self._log.undo(decision))
-
-    def _report(self, decision: Decision, outcome: Outcome) -> Outcome:
-        if self._receiver is not None:
-            self._receiver(decision)
-        return outcome
 
 
 class MemoryMonitoringService:
@@ -91,11 +68,16 @@ class MemoryMonitoringService:
             readers,
             interval=self.interval,
             rules=rules,
-            actions=[_Alert(on_alert)],
             recorders=[self.statistics, *recorders],
             asked=None if self.limit is None else Limit(self.limit, "asked"),
             clock=clock,
         )
+
+        def receive(event: Event) -> None:
+            if on_alert is not None and event.kind is EventKind.DECISION and event.value.action == "notify":
+                on_alert(event.value)
+
+        self.warden.subscribe(receive)
 
     @property
     def running(self) -> bool:

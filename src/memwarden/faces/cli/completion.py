@@ -15,6 +15,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
+#: The shell's own completion of files and of directories.
+files_of: Completer = click.Path().shell_complete
+directories_of: Completer = click.Path(file_okay=False).shell_complete
+
 
 def print_script(shell: str) -> int:
     """Print the script that the shell sources."""
@@ -33,16 +37,6 @@ def values_of(option: Option) -> Completer:
     return lambda context, parameter, incomplete: [
         CompletionItem(word) for word in known if word.startswith(incomplete)
     ]
-
-
-def files_of(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the shell's own completion of files."""
-    return [CompletionItem(incomplete, type="file")]
-
-
-def directories_of(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the shell's own completion of directories."""
-    return [CompletionItem(incomplete, type="dir")]
 
 
 def programs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -138,8 +139,5 @@ def _size(path: str | os.PathLike[str]) -> int:
 def _now() -> Assessment:
     from memwarden.engine.warden import Warden
 
-    warden = Warden()
-    try:
+    with contextlib.closing(Warden()) as warden:
         return warden.sample().assessment
-    finally:
-        warden.close()

@@ -117,9 +117,6 @@ class Measurement:
             peak, rss = self._scopes.close(scope)
         except ReadError as failure:
             self._failure = failure
-        except BaseException:  # an interrupt
-            self._drop()
-            raise
         else:
             self._add(scope, peak, rss, seconds)
         self._scope = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Literal, ParamSpec, TypeVar, overload
@@ -20,7 +19,6 @@ from memwarden.guards.measure.wrapping import function_kind, name_of, wrap
 from memwarden.model.calls import AllocationLine, CallMemory, CallSummary
 from memwarden.model.log import extra_of, logger
 from memwarden.model.units import parse_size, size_text
-from memwarden.process.fork_hooks import GUARDS, at_fork
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -155,17 +153,8 @@ def _call_text(memory: CallMemory) -> str:
 
 # --- allocating lines -----------------------------------------------------------------------------------
 
-_lock = threading.Lock()
-_traced_calls = 0
+_traced_calls: list[None] = []  # single operations are atomic
 _started_tracing = False  # by us, not by the program
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-at_fork(GUARDS, child=_renew_lock)
 
 
 @contextlib.contextmanager
@@ -173,12 +162,11 @@ def _trace_lines(name: str, most: int) -> Iterator[None]:
     """Log the lines that allocated memory during the call that is still in use at its end."""
     import tracemalloc
 
-    global _traced_calls, _started_tracing
-    with _lock:
-        _traced_calls += 1
-        if not tracemalloc.is_tracing():
-            tracemalloc.start()
-            _started_tracing = True
+    global _started_tracing
+    _traced_calls.append(None)
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+        _started_tracing = True
     try:
         before = tracemalloc.take_snapshot()
         try:
@@ -186,11 +174,10 @@ def _trace_lines(name: str, most: int) -> Iterator[None]:
         finally:
             after = tracemalloc.take_snapshot() if tracemalloc.is_tracing() else before
     finally:
-        with _lock:
-            _traced_calls -= 1
-            if not _traced_calls and _started_tracing:
-                tracemalloc.stop()
-                _started_tracing = False
+        _traced_calls.pop()
+        if not _traced_calls and _started_tracing:
+            tracemalloc.stop()
+            _started_tracing = False
     own = os.path.dirname(os.path.dirname(__file__)), tracemalloc.__file__
     grown = (each for each in after.compare_to(before, "lineno") if each.size_diff > 0)
     found = [

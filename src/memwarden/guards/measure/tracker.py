@@ -76,11 +76,8 @@ class Analysis(NamedTuple):
 
 
 def _read() -> Reading:
-    warden = Warden()
-    try:
+    with contextlib.closing(Warden()) as warden:
         return warden.sample()
-    finally:
-        warden.close()
 
 
 class MemoryTracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -32,9 +33,8 @@ def examine(flags: Mapping[str, Any], *, as_json: bool) -> int:
 
 
 def _findings(cgroup: str | None) -> dict[str, Any]:
-    warden = Warden()
-    reading = warden.sample()
-    warden.close()
+    with contextlib.closing(Warden()) as warden:
+        reading = warden.sample()
     assessment = reading.assessment
     effective, binding = assessment.effective, assessment.binding
     return {

@@ -180,10 +180,4 @@ class Screen:
 def _text(lines: list[Line]) -> Text:
     from rich.text import Text
 
-    text = Text(no_wrap=True, end="", overflow="crop")
-    for at, line in enumerate(lines):
-        if at:
-            text.append("\n")
-        for part, style in line:
-            text.append(part, style or None)
-    return text
+    return Text("\n", no_wrap=True, end="", overflow="crop").join(Text.assemble(*line) for line in lines)

@@ -76,24 +76,23 @@ class Pause:
 
     def _pause(self, target: Target, decision: Decision) -> str:
         """Pause it; return the message, empty if it was stopped before."""
+        if sys.platform != "linux":
+            raise ActionFailed(f"{target} is not paused: on {sys.platform} it would stay paused if we are killed")
         tree = self._targets.tree(target)
         suspended = SuspendedTree(tree, self._probe)
-        complete = False
         try:
-            if sys.platform != "linux":
-                raise ActionFailed(f"{target} is not paused: on {sys.platform} it would stay paused if we are killed")
             if not suspended.guarded:
                 raise ActionFailed(f"{target} is not paused: there is no /bin/sh to resume it if we are killed")
             complete = suspended.freeze(self._patience)
-            if suspended.stopped:
-                self._paused[target.key] = target, decision.rule, suspended
-        finally:
-            if target.key not in self._paused:
-                suspended.thaw()
-        if target.key not in self._paused:
-            if tree.refused:
+            if not suspended.stopped and tree.refused:
                 raise ActionFailed(f"{target} cannot be paused: {next(iter(tree.refused.values()))}")
+        except BaseException:
+            suspended.thaw()
+            raise
+        if not suspended.stopped:
+            suspended.thaw()
             return ""
+        self._paused[target.key] = target, decision.rule, suspended
         return f"paused {target}{tree.others()}" + ("" if complete else "; not all of it has stopped yet")
 
     def _resume(self, rule: str | None) -> list[Target]:

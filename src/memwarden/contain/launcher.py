@@ -14,6 +14,12 @@ from memwarden.contain.kernel import key_of
 from memwarden.errors import LaunchError, ReadError
 from memwarden.model.facts import ProcessKey
 
+_WHY = {
+    errno.ENOEXEC: "neither a program nor a script with a #! line; name its interpreter",
+    errno.EACCES: "not executable; chmod +x it, or name its interpreter",
+    errno.ENOMEM: "not enough memory to start it; raise the limit",
+    errno.E2BIG: "its arguments and environment are too long for this system",
+}
 _SCRIPT = os.path.join(os.path.dirname(__file__), "_exec.py")
 
 
@@ -121,14 +127,7 @@ def _failed(name: str, stage: str, number: int) -> LaunchError:
     why = os.strerror(number)
     if stage == "join":
         return LaunchError(f"{name}: could not enter its memory group: {why}", errno=number, stage=stage)
-    if number == errno.ENOEXEC:
-        why = "neither a program nor a script with a #! line; name its interpreter"
-    elif number == errno.EACCES:
-        why = "not executable; chmod +x it, or name its interpreter"
-    elif number == errno.ENOMEM:
-        why = "not enough memory to start it; raise the limit"
-    elif number == errno.E2BIG:
-        why = "its arguments and environment are too long for this system"
+    why = _WHY.get(number, why)
     return LaunchError(f"{name}: {why}", errno=number, stage=stage)
 
 

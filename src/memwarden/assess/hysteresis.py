@@ -78,24 +78,6 @@ STALLED = Scale(0.05, 0.10, 0.40, 0.60, 0.4, proportional=True)
 class _Threshold:
     """One threshold, crossed or not."""
 
-    __slots__ = (
-        "_at_once",
-        "_entered",
-        "_fall",
-        "_odd_count",
-        "_over_count",
-        "_over_since",
-        "_pause",
-        "_pauses",
-        "_settled_since",
-        "_sure",
-        "_threshold",
-        "_tiny",
-        "_under",
-        "_under_since",
-        "on",
-    )
-
     def __init__(self, threshold: float, band: float, at_once: float | None) -> None:
         #: ``at_once`` is None for thresholds that are entered slowly.
         self._threshold, self._under, self._at_once = threshold, threshold - band, at_once

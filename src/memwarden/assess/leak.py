@@ -57,26 +57,6 @@ _STAGES = (LeakStage.NONE, LeakStage.SUSPECTED, LeakStage.CONFIRMED)
 class LeakDetector:
     """Judges one series of memory in use, reading by reading. Values are MiB, times seconds."""
 
-    __slots__ = (
-        "_before",
-        "_evidence",
-        "_flat",
-        "_forecaster",
-        "_headroom",
-        "_known",
-        "_limit",
-        "_marked",
-        "_minima",
-        "_moved",
-        "_none_reason",
-        "_now",
-        "_seen",
-        "_segment",
-        "_stage",
-        "_step",
-        "_top",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self._minima, self._forecaster = RollingMin(), Forecaster()
         self._evidence: ProgramEvidence | None = None

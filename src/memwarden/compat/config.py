@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from memwarden.errors import SettingsError
+from memwarden.settings.options import Switch
 
 
 class _Variable(NamedTuple):
@@ -32,7 +33,6 @@ VARIABLES = {
     "chunk_size": _Variable("CHUNK_SIZE", 500, 1),
     "chunk_overlap": _Variable("CHUNK_OVERLAP", 100),
 }
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 class Config:
@@ -95,17 +95,14 @@ def _value(variable: _Variable, text: str) -> int | bool:
     value = re.sub(r"(^|\s)#.*", "", text).strip().strip("'\"")
     if not value:
         return variable.default
-    if isinstance(variable.default, bool):
-        if value.lower() in _WORDS:
-            return _WORDS[value.lower()]
-        raise SettingsError(f"{variable.name}: {value!r} must be true or false")
     try:
+        if isinstance(variable.default, bool):
+            return Switch().parse(value)
         number = int(value)
-        if number < variable.least:
-            raise ValueError
-    except ValueError:
-        raise SettingsError(
-            f"{variable.name}: {value[:40]!r} must be a whole number of {variable.least} or more, such as"
-            f" {variable.default}"
-        ) from None
-    return number
+        if number >= variable.least:
+            return number
+    except ValueError:  # a SettingsError is one, too
+        pass
+    least = f"a whole number of {variable.least} or more, such as {variable.default}"
+    allowed = "true or false" if isinstance(variable.default, bool) else least
+    raise SettingsError(f"{variable.name}: {value[:40]!r} must be {allowed}")

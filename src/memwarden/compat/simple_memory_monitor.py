@@ -21,10 +21,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from memwarden.compat.support.alert import AlertCallback, MemoryAlert
+from memwarden.compat.support.alert import AlertCallback as AlertCallback
+from memwarden.compat.support.alert import MemoryAlert as MemoryAlert
 from memwarden.compat.support.checks import Checks
 from memwarden.compat.support.locks import Lock
-from memwarden.compat.support.metrics import MemoryMetrics, percent_text
+from memwarden.compat.support.metrics import MemoryMetrics as MemoryMetrics
+from memwarden.compat.support.metrics import percent_text
 from memwarden.compat.support.processes import largest_processes
 from memwarden.compat.support.readings import Readings, Sources, figures_of, iso, look_once, moment, whole_mb
 from memwarden.compat.support.shared import SYSTEM_CLOCK, shared
@@ -34,16 +36,6 @@ from memwarden.policy.presets import interval_for
 from memwarden.protocols import Clock
 from memwarden.readers.factory import default_readers
 from memwarden.records.paths import state_directory
-
-__all__ = [
-    "AlertCallback",
-    "MemoryAlert",
-    "MemoryMetrics",
-    "SimpleMemoryMonitor",
-    "check_interval_for",
-    "get_monitor",
-    "reset_monitor",
-]
 
 #: What ``start`` waits for the first check to be written, at most.
 FIRST_CHECK_SECONDS = 1.0

@@ -9,20 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from memwarden.process.fork_hooks import ENGINE, at_fork
+from memwarden.process.fork_hooks import ENGINE, ForkAware, at_fork
 
 #: A fork waits so long at most for descriptors that are being opened.
 FORK_PATIENCE_SECONDS = 1.0
 
 
-class ForkAndExitAware(Protocol):
+class ForkAndExitAware(ForkAware, Protocol):
     """A part that is stopped at exit, and renewed in a child."""
 
     def stop(self) -> None: ...
-
-    def after_fork(self) -> None:
-        """In the child: the threads stayed with the parent, which hold its locks."""
-        ...
 
 
 _alive: weakref.WeakSet[ForkAndExitAware] = weakref.WeakSet()

@@ -126,17 +126,13 @@ class JsonlRecorder:
             self._fd = os.open(self.path, flags, 0o600)
             status = os.fstat(self._fd)
             self._size = status.st_size
-            self._opened = self._wall()
+            self._opened = now
             if self._size:
                 os.lseek(self._fd, -1, os.SEEK_END)  # pread is not everywhere; writes append wherever this stands
                 self._torn = os.read(self._fd, 1) != b"\n"
-                if self._due(size, status.st_mtime):
+                if self._size + size > self._max_bytes or now - status.st_mtime > self._max_age:
                     self._rotate()
                     self._prepare(size)
-
-    def _due(self, size: int, modified: float) -> bool:
-        full = self._size + size > self._max_bytes
-        return self._size > 0 and (full or self._wall() - modified > self._max_age)
 
     def _rotate(self) -> None:
         os.close(self._fd)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from memwarden.model.events import Event, EventKind
 from memwarden.model.serialize import from_dict
 from memwarden.model.verdicts import PressureLevel
 from memwarden.records.sqlite_connection import SqliteConnection
 from memwarden.records.sqlite_schema import HOUR, LEVELS, MINUTE, ROLLUP_COLUMNS, schema_version
-
-if TYPE_CHECKING:
-    import sqlite3
 
 #: Rows that are read at once; nothing is kept open in between.
 _BATCH_ROWS = 200
@@ -63,24 +60,14 @@ def read_history(
     ``since`` (inclusive) and ``until`` (exclusive) are seconds since the epoch; ``writer`` is an ``id`` of the table
     ``writers``. Between events no file is open. Raises :class:`RecordError` when the file cannot be read.
     """
-    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
     where, values = _conditions(since, until, writer)
     if kinds is not None:
         where += f" AND kind IN ({', '.join('?' * len(kinds))})"
         values += [kind.value for kind in kinds]
-    last, end = 0, 0
+    last, end = _bounds(path, since)
     while True:
-        with database.locked():
-            db = database.connection()
-            if schema_version(db, database.path) == 0:
-                return
-            if not end:
-                last, end = _bounds(db, since)
-            rows = db.execute(
-                f"SELECT id, plain FROM events WHERE id > ? AND id <= ?{where} ORDER BY id LIMIT {_BATCH_ROWS}",
-                (last, end, *values),
-            ).fetchall()
-            database.disconnect()
+        query = f"SELECT id, plain FROM events WHERE id > ? AND id <= ?{where} ORDER BY id LIMIT {_BATCH_ROWS}"
+        rows = _select(path, query, (last, end, *values))
         for _, plain in rows:
             try:
                 event = from_dict(json.loads(plain))
@@ -98,13 +85,7 @@ def read_writers(path: str | os.PathLike[str]) -> list[int]:
 
     Raises :class:`RecordError` when the file cannot be read.
     """
-    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
-    with database.locked():
-        db = database.connection()
-        rows = []
-        if schema_version(db, database.path):
-            rows = db.execute("SELECT writer, min(id) AS first FROM events GROUP BY writer ORDER BY first").fetchall()
-        database.disconnect()
+    rows = _select(path, "SELECT writer, min(id) AS first FROM events GROUP BY writer ORDER BY first")
     return [writer for writer, _ in rows]
 
 
@@ -120,21 +101,15 @@ def read_rollups(
 
     ``since``, ``until``, ``writer`` and errors as for :func:`read_history`.
     """
-    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
     where, values = _conditions(since, until, writer)
     for each in (HOUR, MINUTE) if span is None else (span,):
         at: tuple[float, int] = (-math.inf, 0)
         while True:
-            with database.locked():
-                db = database.connection()
-                if schema_version(db, database.path) == 0:
-                    return
-                rows = db.execute(
-                    f"SELECT {ROLLUP_COLUMNS} FROM rollups WHERE span_seconds = ? AND (time, writer) > (?, ?){where} "
-                    f"ORDER BY time, writer LIMIT {_BATCH_ROWS}",
-                    (each, *at, *values),
-                ).fetchall()
-                database.disconnect()
+            query = (
+                f"SELECT {ROLLUP_COLUMNS} FROM rollups WHERE span_seconds = ? AND (time, writer) > (?, ?){where} "
+                f"ORDER BY time, writer LIMIT {_BATCH_ROWS}"
+            )
+            rows = _select(path, query, (each, *at, *values))
             for row in rows:
                 yield _rollup(row)
             if len(rows) < _BATCH_ROWS:
@@ -148,16 +123,25 @@ def _conditions(since: float | None, until: float | None, writer: int | None) ->
     return "".join(f" AND {condition}" for condition in given), list(given.values())
 
 
-def _bounds(db: sqlite3.Connection, since: float | None) -> tuple[int, int]:
+def _select(path: str | os.PathLike[str], query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Return the rows of a query on a connection of its own; none where the file is empty."""
+    database = SqliteConnection(os.path.abspath(os.fspath(path)), lambda db: None, writes=False)
+    with database.locked():
+        db = database.connection()
+        rows = db.execute(query, values).fetchall() if schema_version(db, database.path) else []
+        database.disconnect()
+    return rows
+
+
+def _bounds(path: str | os.PathLike[str], since: float | None) -> tuple[int, int]:
     """Return the range of ids: after the first, up to the second. Events recorded meanwhile are left out."""
-    (end,) = db.execute("SELECT max(id) FROM events").fetchone()
+    end = sum(row[0] or 0 for row in _select(path, "SELECT max(id) FROM events"))
     if since is None:
-        return 0, end or 0
-    firsts = [
-        db.execute(f"SELECT min(id) FROM events WHERE kind {sign} 'sample' AND time >= ?", (since,)).fetchone()[0]
-        for sign in ("=", "<>")
-    ]
-    return min((first for first in firsts if first is not None), default=(end or 0) + 1) - 1, end or 0
+        return 0, end
+    # Two searches, each by an index of its own.
+    first = "SELECT min(id) FROM events WHERE kind {} 'sample' AND time >= ?".format
+    found = _select(path, f"{first('=')} UNION ALL {first('<>')}", (since, since))
+    return min((row[0] for row in found if row[0] is not None), default=end + 1) - 1, end
 
 
 def _rollup(row: tuple[Any, ...]) -> Rollup:

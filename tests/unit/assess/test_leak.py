@@ -27,10 +27,10 @@ def size_of(value: object, seen: set[int] | None = None) -> int:
         return 0
     seen.add(id(value))
     size = sys.getsizeof(value)
-    if isinstance(value, list | tuple):
-        size += sum(size_of(each, seen) for each in value)
+    if isinstance(value, list | tuple | dict):
+        size += sum(size_of(each, seen) for each in (value.values() if isinstance(value, dict) else value))
     for cls in type(value).__mro__:
-        for name in getattr(cls, "__slots__", ()):
+        for name in (*getattr(cls, "__slots__", ()), "__dict__"):
             size += size_of(getattr(value, name, None), seen)
     return size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from itertools import accumulate
 from operator import mul, sub
@@ -88,49 +87,30 @@ def rising_segments(minima: RollingMin, at: int, least: float, largest: float = 
             starts = line[1:count]
             steps = list(map(sub, starts, line))
             above = list(map(sub, level.highs, starts))
-        found = _segment(line, steps[first:], above[first:], ends, first, count, at, largest)
-        if found is not None:
-            made.append(found)
+        base = line[first]
+        size = top - base
+        step = max(steps[first:]) / size
+        if step > largest:
+            continue
+        heights = sorted(above[first:])
+        swing = heights[-max(1, len(heights) // 8)]
+        third = (count - first) // 3
+        low, high = line[first + third], line[count - 1 - third]
+        # On a rising line the minimum of a window is at its start, which is the end of the window before it.
+        at_rise = min(bisect_right(line, base + 0.05 * size, first, count) - 1, count - 2)
+        end, risen = ends[count - 2], top - line[at_rise + 1]
+        begin = ends[at_rise]
+        if risen > 0:
+            begin -= (end - begin) / risen * (line[at_rise + 1] - base)
+        begin = max(begin, ends[at_rise - 1 if at_rise else 0])
+        # The mean of x to the power p over 0..1 is 1 / (1 + p).
+        rising = line[at_rise:count]
+        mean = (sum(rising) / len(rising) - base) / size
+        power = 1 / max(mean, 0.1) - 1
+        thirds = ((low - base) / size, (high - low) / size, (top - high) / size)
+        even = size * size / sum(map(mul, steps[first:], steps[first:]))
+        made.append(Segment(base, top, begin, end, max(swing, 0.0), even, step, thirds, power, at, first))
     return made
-
-
-def _segment(
-    line: list[float],
-    steps: list[float],
-    above: list[float],
-    ends: array[float],
-    first: int,
-    count: int,
-    at: int,
-    largest: float,
-) -> Segment | None:
-    """Return the segment from window ``first`` to ``count``, from its steps and the heights above the minimum."""
-    base, top = line[first], line[count - 1]
-    size = top - base
-    step = max(steps) / size
-    if step > largest:
-        return None
-    above.sort()
-    swing = above[-max(1, len(above) // 8)]
-    third = (count - first) // 3
-    low, high = line[first + third], line[count - 1 - third]
-    # On a rising line the minimum of a window is at its start, which is the end of the window before it.
-    at_rise = min(bisect_right(line, base + 0.05 * size, first, count) - 1, count - 2)
-    end, risen = ends[count - 2], top - line[at_rise + 1]
-    begin = ends[at_rise]
-    if risen > 0:
-        begin -= (end - begin) / risen * (line[at_rise + 1] - base)
-    before = ends[at_rise - 1 if at_rise else 0]
-    if before > begin:
-        begin = before
-    # The mean of x to the power p over 0..1 is 1 / (1 + p).
-    rising = line[at_rise:count]
-    mean = (sum(rising) / len(rising) - base) / size
-    power = 1 / max(mean, 0.1) - 1
-    return Segment(
-        base, top, begin, end, swing if swing > 0.0 else 0.0, size * size / sum(map(mul, steps, steps)), step,
-        ((low - base) / size, (high - low) / size, (top - high) / size), power, at, first,
-    )  # fmt: skip
 
 
 def flat_before(minima: RollingMin, segment: Segment, now: float) -> float:

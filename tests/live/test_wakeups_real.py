@@ -117,7 +117,7 @@ def test_reclaim_and_the_limit_itself_wake_us(make: Callable[[Path], Path]) -> N
     """A child that goes past the limit: hard reclaim first, and then the kernel's kill."""
     group = make(V1)
     (group / "memory.limit_in_bytes").write_text(str(48 * MIB))
-    reclaim = GroupEvent(str(group), "memory.pressure_level", "medium")
+    reclaim = GroupEvent(str(group), "memory.pressure_level", ("medium",))
     limit = GroupEvent(str(group), "memory.oom_control")
     with running(HOG, 1, 0, 200, groups=(group,)) as hog:
         assert woken(limit, 20) is not None

@@ -125,21 +125,18 @@ class PortablePeakReader:
     """Implements :class:`~memwarden.readers.peak.PeakReader`."""
 
     def __init__(self) -> None:
-        self._psutil = _need_psutil()
-        self._process: psutil.Process | None = None
+        _need_psutil()
 
     def read(self) -> tuple[int, int]:
         """Return peak and resident size; without a mark the present size is the peak. Raises :class:`ReadError`."""
-        with _typed_errors(os.getpid()):
-            if self._process is None:
-                self._process = self._psutil.Process()
-            memory = self._process.memory_info()
+        process, key = _identify(os.getpid())
+        with _typed_errors(key.pid):
+            memory = process.memory_info()
         peak = getattr(memory, "peak_wset", None) or _own_peak() or 0
         return max(peak, memory.rss), memory.rss
 
     def close(self) -> None:
-        """Forget the process: in a child after fork it is another one."""
-        self._process = None
+        """Do nothing: no descriptor is open."""
 
 
 class PortableReader:
@@ -152,10 +149,7 @@ class PortableReader:
 
     def __init__(self, pid: int | None = None) -> None:
         self._psutil = _need_psutil()
-        self._pid_or_self: int | str = "self" if pid is None else pid
-        self._known: Known | None = None
-        if pid is not None:
-            self._known = _identify(pid)
+        self._known = None if pid is None else _identify(pid)
 
     def read(self) -> dict[str, Any]:
         """Return ``{"system": …, "process": …, "gaps": (…)}``; raises :class:`ReadError` for the machine."""
@@ -185,17 +179,13 @@ class PortableReader:
         return SystemMemory(machine.total, machine.available, machine.free, cached, *swapped)
 
     def _process(self) -> ProcessMemory:
-        if self._known is None:
-            self._known = _identify(os.getpid() if self._pid_or_self == "self" else int(self._pid_or_self))
-        memory = _measure(self._known)
-        if self._pid_or_self == "self" and (peak := _own_peak()):
+        memory = _measure(self._known or _identify(os.getpid()))
+        if self._known is None and (peak := _own_peak()):
             memory = memory._replace(peak=max(peak, memory.rss))
         return memory
 
     def close(self) -> None:
-        """Forget this process: in a child after fork it is another one."""
-        if self._pid_or_self == "self":
-            self._known = None
+        """Do nothing: no descriptor is open."""
 
 
 class PortableTree:

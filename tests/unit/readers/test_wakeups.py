@@ -134,10 +134,20 @@ def test_thresholds_move_with_limit_and_cache_and_not_for_a_trifle(tmp_path: Pat
     assert usage.fileno() == -1
 
 
+def test_without_values_nothing_is_registered_until_there_are_some(tmp_path: Path, writes: list[bytes]) -> None:
+    """All thresholds may lie above the limit, where much of the usage is cache."""
+    tree = version_1(ProcTree(tmp_path))
+    usage = UsageThresholds(f"{tree.sys}/memory/pod/app", thresholds(group(1000 * MIB, 900 * MIB)), "/app")
+    assert writes == []
+    usage.follow([group(1000 * MIB)])
+    assert len(writes) == 4
+    usage.close()
+
+
 def test_an_event_of_version_1_names_its_descriptors(tmp_path: Path, writes: list[bytes]) -> None:
     """The counter's and the control file's numbers, and the argument."""
     tree = version_1(ProcTree(tmp_path))
-    event = GroupEvent(f"{tree.sys}/memory/pod/app", "memory.pressure_level", "medium")
+    event = GroupEvent(f"{tree.sys}/memory/pod/app", "memory.pressure_level", ("medium",))
     [written] = writes
     counter, control, argument = written.split(b" ")
     assert (int(counter), argument) == (event.fileno(), b"medium")

@@ -99,10 +99,10 @@ class GroupEvent(Wakeup):
     Raises :class:`ReadError`.
     """
 
-    def __init__(self, directory: str, file: str, *arguments: str, name: str = "") -> None:
+    def __init__(self, directory: str, file: str, arguments: Sequence[str] = ("",), name: str = "") -> None:
         super().__init__(name or file, f"{directory}/{file}", -1, _POLLIN)
         self._directory = directory
-        self._fd = self._register(arguments or ("",))
+        self._fd = self._register(arguments)
 
     def _register(self, arguments: Iterable[str]) -> int:
         """Return a descriptor that counts the events of these arguments."""
@@ -145,7 +145,7 @@ class UsageThresholds(GroupEvent):
     def __init__(self, directory: str, values: Sequence[int], path: str = "", name: str = "usage") -> None:
         self.values = tuple(sorted(values))
         self._path = path
-        super().__init__(directory, "memory.usage_in_bytes", *map(str, self.values), name=name)
+        super().__init__(directory, "memory.usage_in_bytes", [*map(str, self.values)], name)
 
     def move(self, values: Sequence[int]) -> None:
         """Replace the values under the same descriptor. Raises :class:`ReadError`."""
@@ -187,9 +187,9 @@ def own_wakeups(
     granted: list[Wakeup] = []
     refused: list[Gap] = []
 
-    def ask(make: Callable[..., Wakeup], *arguments: object, **options: str) -> None:
+    def ask(make: Callable[..., Wakeup], *arguments: object) -> None:
         try:
-            granted.append(make(*arguments, **options))
+            granted.append(make(*arguments))
         except ReadError as error:
             refused.append(Gap(error.what, error.where, error.why, _detail(error)))
 
@@ -215,8 +215,8 @@ def own_wakeups(
         else:
             detail = "the group has no limit, and a threshold is a share of one"
             refused.append(Gap(f"usage of {path}", f"{directory}/memory.usage_in_bytes", "absent", detail))
-        ask(GroupEvent, directory, "memory.oom_control", name=f"out of memory in {path}")
-        ask(GroupEvent, directory, "memory.pressure_level", PRESSURE_LEVEL, name=f"hard reclaim in {path}")
+        ask(GroupEvent, directory, "memory.oom_control", ("",), f"out of memory in {path}")
+        ask(GroupEvent, directory, "memory.pressure_level", (PRESSURE_LEVEL,), f"hard reclaim in {path}")
     return tuple(granted), tuple(refused)
 
 

@@ -1,4 +1,4 @@
-"""Effect of the rules of ``admission/executor/scheduler.py``: simulated batches, without processes.
+"""Effect of the rules of ``admission/executor/leasing.py``: simulated batches, without processes.
 
 The batches of ``executor.py`` (60 tasks, eight workers, a tenth of the tasks three times as large as predicted): the
 makespan over the best list schedule with known peaks. A task grows over the first two fifths of its time. Each row
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from benchmarks.admission.executor import BUDGET, WORKERS, Load, batch, floor
-from memwarden.admission.executor import scheduler
-from memwarden.admission.executor.scheduler import Directive, DirectiveKind
+from memwarden.admission.executor import leasing
+from memwarden.admission.executor.leasing import Directive, DirectiveKind
 from memwarden.admission.footprints.predictors import Footprints
 from memwarden.admission.pool.task import RunningTask, WorkItem
 from memwarden.model.footprints import TaskKey
@@ -60,7 +60,7 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
         if strict:
             steps = [Directive(DirectiveKind.KILL, run) for run in runs if run.used > run.lease]
         else:
-            steps = scheduler.schedule(runs, free, now, grace=32 * MIB)
+            steps = leasing.schedule(runs, free, now, grace=32 * MIB)
         for step in steps:
             pauses += step.kind is DirectiveKind.PAUSE
             if step.kind is DirectiveKind.KILL:
@@ -71,12 +71,12 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
                     step.run.item.kind, step.run.item.size, step.run.peak, now - step.run.started, "killed_at"
                 )
                 tasks.insert(0, step.run.item)
-        free = BUDGET - sum(run.held for run in runs) - scheduler.set_aside(runs)
+        free = BUDGET - sum(run.held for run in runs) - leasing.set_aside(runs)
         while tasks and len(runs) < WORKERS:
-            for task in tasks[: scheduler.LOOKAHEAD]:
+            for task in tasks[: leasing.LOOKAHEAD]:
                 prediction = predictor.predict(task.kind, task.size, at_least=task.peak)
                 task.reserve = min(prediction.reserve, BUDGET)
-            chosen = scheduler.choose(tasks, max(free, 0), now, scheduler.patience(1.0), busy=bool(runs))
+            chosen = leasing.choose(tasks, max(free, 0), now, leasing.patience(1.0), busy=bool(runs))
             if chosen is None:
                 break
             tasks.remove(chosen)
@@ -89,12 +89,12 @@ def simulate(loads: Sequence[Load], predictor: Footprints, *, strict: bool = Fal
 @contextmanager
 def _without(rule: str) -> Iterator[None]:
     changes: dict[str, Any] = {
-        "wait for all": ("wanted", lambda run: max(2 * run.lease - run.used, run.used // 10, scheduler.STEP)),
+        "wait for all": ("wanted", lambda run: max(2 * run.lease - run.used, run.used // 10, leasing.STEP)),
         "keep": ("PLATEAU_SECONDS", 1e9),
         "never pass": ("LOOKAHEAD", 1),
     }
     if rule in changes:
-        with mock.patch.object(scheduler, *changes[rule]):
+        with mock.patch.object(leasing, *changes[rule]):
             yield
     else:
         yield

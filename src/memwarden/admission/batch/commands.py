@@ -19,7 +19,7 @@ from urllib.parse import quote_from_bytes
 
 from memwarden.admission.batch.command_result import CommandResult, State
 from memwarden.admission.executor.executor import BudgetedExecutor
-from memwarden.admission.executor.scheduler import FULL
+from memwarden.admission.executor.leasing import FULL
 from memwarden.contain.oom_events import OomEvents
 from memwarden.errors import DoesNotFit, TaskTooLarge
 from memwarden.model.text import printable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memwarden.admission.executor import scheduler
-from memwarden.admission.executor.scheduler import Directive, DirectiveKind
+from memwarden.admission.executor import leasing
+from memwarden.admission.executor.leasing import Directive, DirectiveKind
 from memwarden.model.log import debug
 from memwarden.model.units import MIB, size_text
 
@@ -76,7 +76,7 @@ class MemoryControl:
         self._next_budget = 0.0
 
     def sample(self, now: float, pending: int) -> None:
-        """Sample all workers and apply what the scheduler decides."""
+        """Sample all workers and apply what `leasing` decides."""
         self.check_refused(now)
         for handle in self._pool:
             # Idle workers return memory, and killed ones do before they are reaped: old figures would count twice.
@@ -92,10 +92,10 @@ class MemoryControl:
         if runs:
             stuck = self._is_stuck(now, running)
             free = self._reservations.budget - self._pool.held
-            for directive in scheduler.schedule(runs, free, now, grace=self._grace(now), stuck=stuck):
+            for directive in leasing.schedule(runs, free, now, grace=self._grace(now), stuck=stuck):
                 self._apply(directive, handles[id(directive.run)], now)
         budget, used = self._reservations.budget, self._pool.used
-        if used >= scheduler.FULL * budget and self.enforced:
+        if used >= leasing.FULL * budget and self.enforced:
             self.full_at = now
         held = sum(handle.held for handle in running)
         self._stats.record_point(now, len(runs), sum(run.paused for run in runs), pending, held, used, budget)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from memwarden.admission.executor import scheduler
+from memwarden.admission.executor import leasing
 from memwarden.model.log import debug
 
 if TYPE_CHECKING:
@@ -58,17 +58,17 @@ class TaskQueue:
             self._items.remove(item)
 
     def choose(self, free: int, alone: int, now: float, longest: float, *, busy: bool) -> WorkItem | None:
-        """Return the next item to start within ``free`` bytes (see :func:`scheduler.choose`), or a cancelled one."""
+        """Return the next item to start within ``free`` bytes (see :func:`leasing.choose`), or a cancelled one."""
 
         def items() -> Iterator[WorkItem]:
-            for item in islice(self._items, scheduler.LOOKAHEAD):
+            for item in islice(self._items, leasing.LOOKAHEAD):
                 if item.future.cancelled():
                     item.reserve, item.exclusive = 0, False  # chosen at once, to be removed
                 else:
                     self.estimate(item, alone, now)
                 yield item
 
-        return scheduler.choose(items(), max(free, 0), now, longest, busy=busy)
+        return leasing.choose(items(), max(free, 0), now, longest, busy=busy)
 
     def estimate(self, item: WorkItem, alone: int, now: float) -> None:
         """Set the item's reservation, at most the ``alone`` bytes that it could have without others."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from memwarden.admission.executor import scheduler
+from memwarden.admission.executor import leasing
 from memwarden.admission.executor.failures import Attempts, Cause, Verdict, WorkerExit, classify_error, classify_exit
 from memwarden.admission.executor.footprint_thread import CompletedTask
 from memwarden.admission.pool.connection import NOT_STARTED, READY, RESULT
@@ -134,8 +134,8 @@ class TaskScheduler:
         kept = [self._reservations.kept(handle) for handle in idle]
         returned = sum(max(0, handle.held - keep) for handle, keep in zip(idle, kept, strict=True))
         free = self._reservations.budget - self._pool.held + returned + min(MIB, max(kept, default=0))
-        free -= max(0, scheduler.set_aside(handle.run for handle in self._pool if handle.run is not None))
-        busy, patience = self._pool.working, scheduler.patience(self._mean_seconds)
+        free -= max(0, leasing.set_aside(handle.run for handle in self._pool if handle.run is not None))
+        busy, patience = self._pool.working, leasing.patience(self._mean_seconds)
         item = self._queue.choose(free, self._reservations.alone, now, patience, busy=busy)
         if item is None and idle and not busy:
             self._retire_largest(idle, free + sum(kept), now)

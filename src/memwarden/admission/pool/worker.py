@@ -157,7 +157,7 @@ class _OwnMemory:
 
     def __init__(self) -> None:
         self._status = self._clear = -1
-        self.anonymous = 0
+        self.anonymous, self._text = 0, bytearray(4096)
         with contextlib.suppress(OSError):
             self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
             self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
@@ -175,11 +175,12 @@ class _OwnMemory:
         """Return the high-water mark (0: unknown), anonymous bytes and other resident bytes."""
         if self._status < 0:
             return 0, 0, 0
-        text = bytearray(4096)
-        retry_no_memory(lambda part: os.preadv(self._status, [part], 0), memoryview(text))
-        at = text.find(b"VmHWM:")
+        retry_no_memory(lambda part: os.preadv(self._status, [part], 0), memoryview(self._text))
+        at = self._text.find(b"VmHWM:")
         if at < 0:
             return 0, 0, 0
-        fields = text[at:].split(None, 15)  # VmHWM: N kB VmRSS: N kB RssAnon: N kB RssFile: N kB RssShmem: N kB
+        fields = bytes(
+            self._text[at : at + 160]
+        ).split()  # VmHWM: N kB VmRSS: N kB RssAnon: N kB RssFile: N kB RssShmem: N kB
         peak, self.anonymous, file, shared = (int(fields[each]) << 10 for each in (1, 7, 10, 13))
         return peak if self._clear >= 0 else 0, self.anonymous, file + shared

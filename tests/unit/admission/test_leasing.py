@@ -2,8 +2,8 @@
 
 import pytest
 
-from memwarden.admission.executor import scheduler
-from memwarden.admission.executor.scheduler import (
+from memwarden.admission.executor import leasing
+from memwarden.admission.executor.leasing import (
     DirectiveKind,
     cheapest,
     choose,
@@ -234,7 +234,7 @@ def test_an_exclusive_task_waits_until_nothing_runs():
     assert number(choose(tasks, 100 * MIB, NOW, 5.0, busy=False)) == 1
     assert number(choose(tasks, 90 * MIB, NOW, 5.0, busy=False)) == 1
     assert number(choose(tasks, 80 * MIB, NOW, 5.0, busy=False)) is None
-    assert number(choose(tasks, 80 * MIB, NOW + scheduler.MOST_PATIENCE, 5.0, busy=False)) == 1
+    assert number(choose(tasks, 80 * MIB, NOW + leasing.MOST_PATIENCE, 5.0, busy=False)) == 1
 
 
 def test_no_more_than_so_many_are_checked():
@@ -242,7 +242,7 @@ def test_no_more_than_so_many_are_checked():
 
     def endless():
         for each in range(1, 1000):
-            assert each <= scheduler.LOOKAHEAD + 1
+            assert each <= leasing.LOOKAHEAD + 1
             yield task(each, 90)
 
     assert choose(endless(), MIB, NOW, 5.0, busy=True) is None

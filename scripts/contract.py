@@ -2,7 +2,7 @@
 
 The contract is docs/contract.toml; tests name its rows by `@pytest.mark.contract("S1-19", "S1-20")`
 on a function, on a class, in a `pytestmark`, or in the marks of one `pytest.param`. The tests are
-read and never imported, so this runs on a bare Python. It tells whether a row is named by a test,
+read and never imported, so this runs on a bare Python. It reports whether a row is named by a test,
 not whether the test proves it.
 
 The exit code is 0, however many rows have no test yet, and 1 when ledger and tests disagree.
@@ -157,7 +157,7 @@ def _pytestmark(body: Sequence[ast.stmt]) -> Iterator[ast.expr]:
 
 
 def _is_contract(node: ast.expr) -> bool:
-    """Tell whether an expression is `pytest.mark.contract`, called or bare."""
+    """Return True if an expression is `pytest.mark.contract`, called or bare."""
     if isinstance(node, ast.Call):
         node = node.func
     if not (isinstance(node, ast.Attribute) and node.attr == "contract"):

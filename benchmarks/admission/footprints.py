@@ -92,7 +92,7 @@ def sequence(family: str, seed: int) -> list[Run]:
 
 
 class Ours:
-    """Footprints, told what a reservation is: a wish (soft) or a limit."""
+    """Footprints, with the meaning of a reservation: a wish (soft) or a limit."""
 
     def __init__(self, killed: float = Costs().killed) -> None:
         self._footprints = Footprints(budget=BUDGET, slots=SLOTS, costs=Costs(killed=killed))
@@ -187,7 +187,7 @@ class Score(NamedTuple):
     tasks: float
 
 
-class Course(NamedTuple):
+class Result(NamedTuple):
     """What a predictor did with a sequence; of each task what it kept from others (soft), and what it needed."""
 
     over: float
@@ -200,7 +200,7 @@ class Course(NamedTuple):
         return next((at for at in range(TASKS - 30) if _ratio(self.soft[at : at + 30]) <= level), TASKS)
 
 
-def course(predictor: Predicts, runs: list[Run]) -> Course:
+def course(predictor: Predicts, runs: list[Run]) -> Result:
     """What a predictor does with a sequence. Those that outgrow their reservation finish all the same (soft)."""
     over = 0
     reserved = strict = needed = 0.0
@@ -217,7 +217,7 @@ def course(predictor: Predicts, runs: list[Run]) -> Course:
             held = predictor.again(size, held)
         strict += held * seconds
         predictor.learn(size, peak, seconds, False)
-    return Course(over / len(runs) * 100, reserved / needed, strict / needed, soft)
+    return Result(over / len(runs) * 100, reserved / needed, strict / needed, soft)
 
 
 def _ratio(costs: list[tuple[float, float]]) -> float:

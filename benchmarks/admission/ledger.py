@@ -4,7 +4,7 @@ Rounds of all ways take turns in this process, on one file system: a reservation
 against the least that processes can do to keep out of each other's way: ``flock`` on an open file, which gives no
 sizes, no order and no budget, and a semaphore of ``multiprocessing``, which a killed holder never gives back. Further:
 many holders, many processes at once, the time from a release and from a kill to the waiter's beginning, and what
-waiting costs (processor time of a process that waits, first in the line and far behind).
+waiting costs (processor time of a process that waits, first in the queue and far behind).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _returns(path: str, times: int, *, kill: bool) -> list[float]:
 
 
 def _waiting(path: str) -> tuple[float, float]:
-    """The share of a core that waiting costs: the first in the line, and the sixth."""
+    """The share of a core that waiting costs: the first in the queue, and the sixth."""
     with Ledger("1GiB", path=path).reserve("900MiB"), contextlib.ExitStack() as stack:
         waiters = []
         for _ in range(6):
@@ -184,7 +184,7 @@ def main() -> bool:
         print(f"after a release   {statistics.median(released) * 1e3:8.2f} ms {max(released) * 1e3:8.2f} ms")
         print(f"after kill -9     {statistics.median(killed) * 1e3:8.2f} ms {max(killed) * 1e3:8.2f} ms")
         first, last = _waiting(f"{folder}/w")
-        print(f"\nWaiting costs {first:.4%} of a core, the sixth in the line {last:.4%}")
+        print(f"\nWaiting costs {first:.4%} of a core, the sixth in the queue {last:.4%}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"(peak of this process: {peak} MiB)")
     return (

@@ -5,7 +5,7 @@ process: threads that sample count, too), as a ratio to the same code bare. Peer
 with a word: ``pip install memory_profiler memray psutil``. Line profilers are given less work, because they would
 take minutes; their ratio is to the bare code with the same work.
 
-The peaks are of a buffer that is filled and given back: the C library is told to give it back to the system at once
+The peaks are of a buffer that is filled and given back: the C library is set to give it back to the system at once
 (``mallopt``), so that each one is resident memory anew, and its size is the true figure.
 """
 

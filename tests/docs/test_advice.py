@@ -25,7 +25,7 @@ def table(page: str, heading: str) -> dict[str, list[str]]:
 
 @pytest.mark.contract("X-29")
 @pytest.mark.parametrize("guard", [each for each in LIMITERS if each in memwarden.__all__])
-def test_each_limiter_says_what_is_checked_against_what_when_and_what_happens(guard: str) -> None:
+def test_each_limiter_documents_figure_limit_moment_and_consequence(guard: str) -> None:
     """All that there are stand in one table with the same columns, and none is left empty."""
     rows = table("docs/guard-a-block.md", "Which guard does what")
     assert len(rows[guard]) == 3

@@ -55,7 +55,7 @@ def test_three_processes_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_killed_writers_damage_nothing(tmp_path: Path) -> None:
-    """What they had said was written is there, and the file is sound and takes more."""
+    """What they had reported as written is there, and the file is sound and takes more."""
     path = tmp_path / "footprints.db"
     rng = random.Random(1)
     said = 0

@@ -26,7 +26,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """With a ``memwarden`` on the PATH, as an installation puts it there."""
+    """With a ``memwarden`` on the PATH, as an installation leaves it."""
     programs = tmp_path / "bin"
     programs.mkdir()
     command = programs / "memwarden"

@@ -177,7 +177,7 @@ def test_ended_gently_then_by_term_then_by_kill(ends_by, seen, code):
     with managed_process(
         [sys.executable, "-c", STUBBORN, ends_by],
         stop_signal=signal.SIGINT,
-        stop_timeout=3 if ends_by == "SIGINT" else 0.5,  # on a busy machine it is heard late
+        stop_timeout=3 if ends_by == "SIGINT" else 0.5,  # on a busy machine it is noticed late
         grace=1.5,
         stdout=subprocess.PIPE,
     ) as process:

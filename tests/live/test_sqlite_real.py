@@ -20,7 +20,7 @@ from memwarden.records.sqlite_reader import read_history
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(memwarden.__file__).parents[1])}
 
-#: Says the number of each event that `record` has taken for good, the samples before it included.
+#: Prints the number of each event that `record` has taken for good, the samples before it included.
 WRITER = """
 import os, sys, time
 from memwarden.model.events import Event, EventKind

@@ -278,7 +278,7 @@ def test_a_program_ends_quietly(ending, refused):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_where_the_kernel_refuses_peaks_are_sampled_and_say_so(monkeypatch):
+def test_where_the_kernel_refuses_peaks_are_sampled_and_labelled(monkeypatch):
     """A thread samples during measurements: memory that is used for a while is seen."""
     monkeypatch.setattr(peak_scopes, "_reset", bool)
     spike(200)

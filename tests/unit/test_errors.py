@@ -113,7 +113,7 @@ def test_one_name_catches_them_all(error: MemwardenError, kept: dict[str, object
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
-def test_every_error_says_what_it_means(cls: type[MemwardenError]) -> None:
+def test_every_error_explains_itself(cls: type[MemwardenError]) -> None:
     """A sentence of its own, not an inherited one."""
     assert cls.__doc__
     assert cls.__doc__ not in {base.__doc__ for base in cls.__bases__}
@@ -125,6 +125,6 @@ def test_a_read_error_reads_like_a_sentence() -> None:
     assert str(ReadError("statm", "/x", "broken", "I/O error")) == "statm: broken at /x (I/O error)"
 
 
-def test_a_missing_extra_says_what_to_type() -> None:
+def test_a_missing_extra_has_the_command_to_type() -> None:
     """With quotes, because a shell would take the brackets for a pattern."""
     assert "pip install 'memwarden[web]'" in str(ExtraMissing("the dashboard", "web"))

@@ -100,7 +100,7 @@ def test_a_victim_gets_what_it_had() -> None:
     assert footprints.predict("k", 50.0).reserve < 160 * MIB
 
 
-def test_other_kinds_say_whether_memory_is_short() -> None:
+def test_other_kinds_show_whether_memory_is_short() -> None:
     """Small tasks reserve freely among themselves, and sparingly beside large ones."""
     seen = noisy(lambda size: 20.0, 100, outliers=0.1)
     footprints = learned(seen)

@@ -311,7 +311,7 @@ def test_bad_arguments_are_refused(make, bad):
     assert ledger.state()["holders"] == []
 
 
-def test_the_state_says_everything(make, machine):
+def test_the_state_is_complete(make, machine):
     """As plain data, with units in the names."""
     machine.holds, machine.taken = {os.getpid(): 0}, 100 * MIB
     ledger = make("500MiB", name="batch")

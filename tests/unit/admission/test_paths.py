@@ -54,7 +54,7 @@ def test_each_name_and_each_container_has_a_file_of_its_own(runtime, monkeypatch
 
 
 def test_those_that_exist_are_listed_by_name(runtime):
-    """Bells, and other containers' ledgers, are none of ours."""
+    """FIFOs, and other containers' ledgers, are none of ours."""
     for name in ("default", "my-batch"):
         open(paths.ledger_path(name), "w").close()
     open(paths.ledger_path("default") + ".1f", "w").close()

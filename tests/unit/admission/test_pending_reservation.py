@@ -103,7 +103,7 @@ def test_growing_comes_before_waiting_requests_and_growing_in_turn_does_not(ledg
     assert first.grow("50MiB", in_turn=True)
 
 
-def test_the_account_says_what_is_left(ledger):
+def test_the_account_shows_what_is_left(ledger):
     """Committed, free, and the most that might be free."""
     held = ledger.reserve("200MiB")
     account = ledger.account()

@@ -336,7 +336,7 @@ def test_a_descriptor_that_other_code_closed_is_not_written_to(file, tmp_path):
     assert peek(file) == []
 
 
-def test_systems_without_file_locks_say_so(tmp_path, tree, monkeypatch):
+def test_systems_without_file_locks_are_reported(tmp_path, tree, monkeypatch):
     """On Windows there is no ledger."""
     monkeypatch.setattr(locked_file, "fcntl", None)
     with pytest.raises(RecordError, match="no file locks"):

@@ -121,7 +121,7 @@ def test_a_programs_own_functions_bear_its_name(tmp_path: Any) -> None:
     assert done.stdout == "batch.f\n"
 
 
-def test_the_class_of_host_says_what_changes_peaks() -> None:
+def test_the_class_of_host_has_what_changes_peaks() -> None:
     """Page size, memory, processors, Python."""
     words = host_class()
     assert words == host_class()

@@ -55,7 +55,7 @@ def test_noise_is_stable() -> None:
     assert sum(word != STABLE for word in reported) < 100
 
 
-def test_first_readings_are_stable_and_say_how_little_they_are() -> None:
+def test_first_readings_are_stable_and_give_their_number() -> None:
     """With five readings and fewer nothing is known, whatever they are."""
     found = TrendDetector()
     for i, value in enumerate((10.0, 50.0, 90.0, 95.0, 99.0)):

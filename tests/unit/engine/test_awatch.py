@@ -34,7 +34,7 @@ def warden(clock: FakeClock) -> Iterator[Warden]:
 
 
 def used(reading: Reading) -> int:
-    """What the script said at that sample."""
+    """The figure of the script at that sample."""
     assert reading.sample.system is not None
     return reading.sample.system.used
 

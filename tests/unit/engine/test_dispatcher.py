@@ -247,7 +247,7 @@ def test_a_sample_that_was_under_way_counts_once(dispatcher: Dispatcher, clock: 
 
 
 def test_a_slow_receiver_is_not_one_that_hangs(dispatcher: Dispatcher, clock: FakeClock) -> None:
-    """Patience counts from the beginning of a call, not from the first of many."""
+    """Patience counts from the start of a call, not from the first of many."""
     keeper = Keeper()
     dispatcher.add(Subscription(lambda _: clock.advance(9), "slow"))
     dispatcher.add(Subscription(keeper, "keeper"))

@@ -150,7 +150,7 @@ def test_pressure_leads_to_a_decision_as_data() -> None:
     )
 
 
-def test_a_tick_that_could_not_judge_tells_its_gaps_on_the_next() -> None:
+def test_a_tick_that_could_not_judge_reports_its_gaps_on_the_next() -> None:
     """What was read while the detector was broken is not forgotten with it."""
 
     class Moody:

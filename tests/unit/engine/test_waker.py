@@ -258,7 +258,7 @@ def test_a_wake_up_whose_group_is_gone_is_dropped(pipe: Pipe) -> None:
 
 
 @KERNEL
-def test_wake_ups_hear_how_the_groups_stand(pipe: Pipe) -> None:
+def test_wake_ups_get_the_state_of_the_groups(pipe: Pipe) -> None:
     """Thresholds are to follow the file cache."""
     the_waker = Waker()
     the_waker.listen([pipe])  # type: ignore[list-item]

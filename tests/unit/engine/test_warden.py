@@ -272,7 +272,7 @@ def test_start_is_reported_first_and_then_one_first_look(make: Make, clock: Fake
 
 
 @pytest.mark.contract("S2-22")
-def test_what_the_program_tells_is_in_the_samples(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_what_the_program_reports_is_in_the_samples(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """Once for each sample, on the thread that samples; a function that raises is a gap, and costs no sample."""
     reported: list[str] = []
 
@@ -368,7 +368,7 @@ def test_levels_gaps_and_their_ends_are_reported_once(make: Make, clock: FakeClo
 
 
 @pytest.mark.contract("S1-3")
-def test_a_rule_decides_acts_and_tells_what_came_of_it(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_a_rule_decides_acts_and_reports_the_outcome(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """Level, decision and outcome, one after the other; after its rest the rule acts again."""
     action = Doing()
     warden = make((0, 960), 1000, rules=[HIGH_RULE], actions=[action])
@@ -434,7 +434,7 @@ def test_a_rule_must_name_an_action_that_there_is() -> None:
 
 @pytest.mark.parametrize("interval", [0, -1, "soon", float("nan")])
 def test_an_interval_must_be_one(interval: Any) -> None:
-    """Said when it is given, not by a thread later on."""
+    """Refused at the call, not by a thread later on."""
     with pytest.raises(SettingsError):
         Warden([], interval=interval)
 
@@ -444,7 +444,7 @@ def test_an_interval_must_be_one(interval: Any) -> None:
 
 @pytest.mark.contract("S0-14", "S2-58")
 def test_a_broken_reader_costs_a_gap_and_nothing_else(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """Told once while it lasts, closed once when it is over; the other reader is read all the time."""
+    """Reported once while it lasts, closed once when it is over; the other reader is read all the time."""
     broken, good = ScriptedReader([RuntimeError("boom")] * 3 + [{}]), ScriptedReader([0], VAST)
     warden = make([broken, good]).start()
     clock.advance(5.0)
@@ -600,7 +600,7 @@ def test_an_action_that_hangs_is_not_run_a_second_time(make: Make, clock: FakeCl
 
 
 @pytest.mark.contract("S2-23", "W2-2")
-def test_stopping_leaves_no_thread_and_tells_it_last(make: Make, clock: FakeClock, keeper: Keeper) -> None:
+def test_stopping_leaves_no_thread_and_reports_it_last(make: Make, clock: FakeClock, keeper: Keeper) -> None:
     """In the midst of an interval of a day the thread is woken; readers and recorders are closed."""
     reader = ScriptedReader([0], VAST)
     warden = make([reader], interval=86400.0).start()
@@ -762,7 +762,7 @@ def test_what_cannot_be_closed_stops_nothing(
     assert warden.running
 
 
-def test_a_machine_without_a_thread_to_spare_says_so(
+def test_a_machine_without_a_thread_to_spare_raises_the_reason(
     make: Make, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`start()` raises what Python raised; the warden is stopped and can be started later."""
@@ -995,7 +995,7 @@ class Leaks:
 
 @pytest.mark.contract("S2-16", "V-15", "S2-61")
 def test_a_leak_is_reported_when_its_verdict_is_entered(make: Make, clock: FakeClock, keeper: Keeper) -> None:
-    """Suspected and then confirmed, each once, long before the memory is gone; a rule follows, and status tells all."""
+    """Suspected and then confirmed, each once, long before the memory is gone; a rule follows, and status has all."""
     acts = Doing()
     rule = Rule(name="leak", when="leak >= confirmed", then="act", rest=float("inf"))
     warden = make([Leaks()], interval=60.0, actions=[acts], rules=[rule], shortest=60.0).start()

@@ -29,7 +29,7 @@ def warden(clock: FakeClock) -> Iterator[Warden]:
 
 
 def used(reading: memwarden.Reading) -> int:
-    """What the script said at that sample."""
+    """The figure of the script at that sample."""
     assert reading.sample.system is not None
     return reading.sample.system.used
 
@@ -183,12 +183,12 @@ def test_two_loops_see_the_same_readings(warden: Warden, clock: FakeClock) -> No
     seen: list[memwarden.Reading] = []
     begun = threading.Event()
 
-    class Begun:
+    class Started:
         def is_set(self) -> bool:
             begun.set()
             return False
 
-    two = warden.watch(Begun())
+    two = warden.watch(Started())
     thread = threading.Thread(target=lambda: seen.extend(two))
     thread.start()
     assert begun.wait(SOON)
@@ -199,7 +199,7 @@ def test_two_loops_see_the_same_readings(warden: Warden, clock: FakeClock) -> No
     assert [used(each) for each in seen] == [1]
 
 
-def test_the_front_door_watches_with_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_public_watch_takes_the_same_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """`memwarden.watch` is a warden's own `watch` with an interval and a stop."""
     clock = FakeClock()
     monkeypatch.setattr("memwarden.engine.warden.default_readers", lambda: [ScriptedReader([5], VAST)])

@@ -18,7 +18,7 @@ def runtime(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_a_ledger_it_says_so(capsys):
+def test_a_missing_ledger_is_reported(capsys):
     """And makes none."""
     assert main(["ledger"]) == 0
     assert "No ledger is in use here" in capsys.readouterr().out

@@ -58,7 +58,7 @@ rules                early: level >= HIGH  file my.toml
 
 
 @pytest.mark.contract("X-28")
-def test_show_says_where_each_value_came_from(
+def test_show_gives_the_source_of_each_value(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every option of the table, in its order, and the rules."""

@@ -91,7 +91,7 @@ def test_forced_cleanup_and_trying_again(temporary):
     assert not any(map(os.path.exists, paths))
 
 
-def test_forced_cleanup_tells_what_went_wrong(temporary, caplog):
+def test_forced_cleanup_reports_what_went_wrong(temporary, caplog):
     """And raises nothing: an except block is no place for another exception."""
     with resource_scope("analyze"):
         register(object(), lambda: 1 / 0)

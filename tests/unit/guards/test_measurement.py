@@ -41,7 +41,7 @@ def test_a_call_within_is_not_beside(scopes):
     assert outer.memory.shared == inner.memory.shared == ()
 
 
-def test_a_call_beside_is_said_on_both_sides(scopes):
+def test_a_concurrent_call_is_reported_on_both_sides(scopes):
     """Of another thread, which is neither around nor within."""
     inside, done = threading.Event(), threading.Event()
     others = []

@@ -19,7 +19,7 @@ def scene():
 
 
 @pytest.mark.contract("W1-4", "X-29")
-def test_it_raises_at_a_checkpoint_and_says_what_was_tried(scene):
+def test_it_raises_at_a_checkpoint_and_lists_what_was_tried(scene):
     """Growth is what counts, not the size that the process had; the error is a MemoryError with figures."""
     with pytest.raises(MemoryError) as caught, scene.guard("100MiB") as monitor:
         scene.take(100)

@@ -101,7 +101,7 @@ def test_closing_twice_changes_nothing(kernel):
     assert scopes.open_scopes == [first]
 
 
-def test_what_cannot_be_read_is_said_and_nothing_stays_open(kernel):
+def test_what_cannot_be_read_is_reported_and_nothing_stays_open(kernel):
     """At either end."""
     scopes, owner = kernel.scopes(), Owner()
     mark = scopes.open(owner)
@@ -157,7 +157,7 @@ def slow(monkeypatch):
 
 
 @pytest.mark.usefixtures("slow")
-def test_where_the_kernel_refuses_it_is_said_and_looked_at():
+def test_where_the_kernel_refuses_it_is_reported_and_sampled():
     """Peaks are those that were seen, and a new highest of the process is known all the same."""
     kernel = Kernel(grants=False)
     kernel.spike(900 * MIB)
@@ -203,7 +203,7 @@ def test_the_thread_ends_when_all_are_forgotten():
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_kernel_that_only_says_it_did_is_found_out():
+def test_a_kernel_that_only_claims_it_did_is_detected():
     """A sandbox takes the word and does nothing: from there on peaks are sampled."""
     kernel = Kernel()
     kernel.reset = lambda: True

@@ -31,7 +31,7 @@ def kernel(monkeypatch, caplog):
 
 
 @pytest.mark.contract("S3-16", "W3-11")
-def test_a_bare_decorator_tells_of_each_call(kernel, caplog, capsys):
+def test_a_bare_decorator_logs_each_call(kernel, caplog, capsys):
     """The peak inside is in the log, as text and as data; nothing is printed."""
 
     @memory_profile
@@ -64,7 +64,7 @@ def test_growth_is_a_warning_once_a_minute(kernel, caplog, monkeypatch):
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO", "WARNING"]
 
 
-def test_what_was_not_alone_failed_or_was_sampled_is_said(caplog):
+def test_calls_that_were_concurrent_failed_or_sampled_are_marked(caplog):
     """In the line, so that the figures are not taken for more than they are."""
     kernel = Kernel(grants=False)
     log = profile._CallLogger(None)
@@ -77,7 +77,7 @@ def test_what_was_not_alone_failed_or_was_sampled_is_said(caplog):
 
 
 @pytest.mark.contract("V-22", "S3-16")
-def test_the_report_says_where_memory_goes(kernel):
+def test_the_report_shows_where_memory_goes(kernel):
     """Measured figures, the name first of which most stayed: calls, peak, growth, slope."""
 
     @memory_profile(name="leaks")

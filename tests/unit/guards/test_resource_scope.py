@@ -197,7 +197,7 @@ def test_tasks_do_not_touch_each_other(hold, log):
     assert log == ["a", "c", "d"]
 
 
-def test_tasks_begun_in_a_job_belong_to_it(hold, log):
+def test_tasks_started_in_a_scope_belong_to_it(hold, log):
     """And so does what they send to a thread."""
 
     async def main():

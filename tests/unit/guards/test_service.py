@@ -78,7 +78,7 @@ def test_growth_has_two_steps(to, alerts):
     assert sorted(reported) == sorted(alerts)
 
 
-def test_it_tells_what_it_saw():
+def test_it_reports_what_it_saw():
     """Statistics since the start, the limit, and the newest reading."""
     _, status = alerts_of([sample_of(100), sample_of(400)], limit="1GiB")
     assert status["limit_bytes"] == GIB

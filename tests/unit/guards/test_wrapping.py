@@ -197,7 +197,7 @@ def test_a_generator_that_is_left_is_closed(bench):
     assert (seen, memory.error, bench.scopes.open_scopes) == (["closed"], "", [])
 
 
-def test_a_generator_that_was_never_begun_is_no_call(bench):
+def test_a_generator_that_was_never_started_is_no_call(bench):
     """Nothing ran."""
 
     @bench
@@ -293,7 +293,7 @@ def test_a_cancelled_task_ends_its_call(bench):
     assert (memory.error, bench.scopes.open_scopes) == ("CancelledError", [])
 
 
-def test_tasks_beside_one_another_say_so(bench):
+def test_concurrent_tasks_are_reported(bench):
     """Two at once; each has the peak of its own time."""
 
     @bench

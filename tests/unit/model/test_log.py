@@ -65,7 +65,7 @@ def test_a_message_without_an_event_has_the_keys_too(
     assert carried(record) == dict.fromkeys(KEYS)
 
 
-def test_beside_a_recorder_that_logs_the_warden_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
+def test_beside_a_recorder_that_logs_the_warden_logs_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
     """Each event is one log record; what ``notify`` says is its own."""
     reported = [record for record in run(caplog, recorders=[LogRecorder()]) if ": " not in record.getMessage()[:6]]
     events = [json.dumps(carried(record)["memwarden"]) for record in reported]

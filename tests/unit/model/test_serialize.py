@@ -1,4 +1,4 @@
-"""What is written says its units, and comes back as what it was."""
+"""Written values carry their units, and are read back unchanged."""
 
 import json
 import math

@@ -109,7 +109,7 @@ def test_a_file_with_several_names_takes_its_place_once(tmp_path: Path) -> None:
 
 
 def test_more_hard_links_than_are_remembered_still_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not remembered counts by parts, so that a crowd of links takes no memory of ours."""
+    """What is not remembered counts by parts, so that a mass of links takes no memory of ours."""
     monkeypatch.setattr(tempdir, "_MAX_LINKED", 0)
     (tmp_path / "a").write_bytes(b"x" * 64 * 1024)
     for number in range(3):
@@ -216,7 +216,7 @@ def test_hostile_names_are_counted_and_reported_harmlessly(
 
 @pytest.mark.parametrize("kind", ["nothing", "file", "nul", "fifo"])
 @pytest.mark.contract("S0-10", "W1-10")
-def test_what_is_no_directory_is_said(tmp_path: Path, kind: str, readers: list[TempdirReader]) -> None:
+def test_what_is_no_directory_is_reported(tmp_path: Path, kind: str, readers: list[TempdirReader]) -> None:
     """Absent or broken, with its path; there is no figure in its place."""
     path = tmp_path / "it"
     if kind == "file":
@@ -233,7 +233,7 @@ def test_what_is_no_directory_is_said(tmp_path: Path, kind: str, readers: list[T
 
 
 @pytest.mark.contract("V-7")
-def test_it_says_what_an_alert_needs(folder: Path, readers: list[TempdirReader]) -> None:
+def test_it_has_what_an_alert_needs(folder: Path, readers: list[TempdirReader]) -> None:
     """Size, count, age of the oldest file and free disk, of the path asked for; all is left as it was."""
     os.utime(folder / "b", (0, 1_699_999_000))
     (folder / "dead").symlink_to("nowhere")

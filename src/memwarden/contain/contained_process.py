@@ -8,6 +8,7 @@ and kills what still runs after the grace or takes more than the parting reserve
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from typing import ParamSpec
 
 from memwarden.contain.capabilities import Capability, obtain
 from memwarden.contain.ceiling import Ceiling
@@ -39,6 +40,9 @@ LEAST_LIMIT = 64 * KIB
 _SETTLE_SECONDS = 0.1
 
 
+_P = ParamSpec("_P")
+
+
 class ContainedProcess:
     """A command whose whole tree is kept within ``limit``, with the methods of :class:`subprocess.Popen`.
 
@@ -58,6 +62,8 @@ class ContainedProcess:
             process.wait()
         print(process.report.reason, process.report.peak)
     """
+
+    _failure: BaseException | None = None
 
     def __init__(
         self,
@@ -101,7 +107,7 @@ class ContainedProcess:
             adopter = os.getpid() if adopt else None
             self._ceiling, self.refused = obtain(limit.bytes, ceiling, cgroup=cgroup, adopter=adopter)
         joins = () if self._ceiling is None else self._ceiling.joins
-        self._launch = partial(
+        self._launch = functools.partial(
             launch, args, joins=joins, blocked=blocked, env=env, cwd=cwd, pass_fds=pass_fds,
             stdin=stdin, stdout=stdout, stderr=stderr,
         )  # fmt: skip
@@ -113,13 +119,12 @@ class ContainedProcess:
         self._done = threading.Event()
         self._launched: Launched | None = None
         self._tree: ContainedTree | None = None
-        self._failure: BaseException | None = None
         self._report: ExitReport | None = None
         self._thread = threading.Thread(target=self._guard, name="memwarden-guard", daemon=True)
         self._thread.start()
         self._started.wait()
-        if self._done.is_set():
-            self.wait()  # raises the reason if it could not be started
+        if self._failure is not None:
+            self.wait()  # raises it
 
     @property
     def key(self) -> ProcessKey:
@@ -334,4 +339,12 @@ class ContainedProcess:
         return tree.measured()
 
 
-popen = ContainedProcess
+def _function(kind: Callable[_P, ContainedProcess]) -> Callable[_P, ContainedProcess]:
+    def popen(*args: _P.args, **options: _P.kwargs) -> ContainedProcess:
+        return kind(*args, **options)
+
+    return functools.update_wrapper(popen, kind, assigned=("__doc__",), updated=())
+
+
+#: Starts a command: :class:`ContainedProcess` by the name that users of ``subprocess`` expect.
+popen = _function(ContainedProcess)

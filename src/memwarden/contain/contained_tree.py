@@ -91,7 +91,7 @@ class ContainedTree:
         log(f"the tree {why}")
         if first is not None:
             self.members()  # children that outlive the command could not be found afterwards
-            log(f"{signal.Signals(first).name} to {named([self._launched.key])}")
+            log(f"signal {first} ({signal.strsignal(first)}) to {named([self._launched.key])}")
             with contextlib.suppress(ActionFailed):
                 send(self._launched.key, first)
             while self._launched.process.poll() is None and time.monotonic() < start + self.patience:

@@ -82,7 +82,7 @@ def managed_process(
     """Yield a running command; stop it with its child processes at the end of the block.
 
     ``memory_limit_mb`` is enforced for the whole tree. After ``timeout`` seconds ``wait()`` stops it. Further arguments
-    are those of :func:`memwarden.guards.resources.processes.start`.
+    are those of :func:`memwarden.guards.resources.processes.managed_process`.
     """
     limit = None if memory_limit_mb is None else round(memory_limit_mb * MIB)
     with managed.managed_process(cmd, limit=limit, **popen) as process:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from memwarden.errors import ReadError
 from memwarden.model.facts import ProcessKey, TreeMemory
@@ -29,10 +30,7 @@ _SAME = 256 * KIB
 
 #: Returns the proportional share of a process's anonymous memory; may raise :class:`ReadError`.
 Proportional = Callable[[int], int]
-
-
-def _proportional(pid: int) -> int:
-    return read_pss(pid, field="Pss_Anon")
+_proportional = partial(read_pss, field="Pss_Anon")
 
 
 class TreeUsage:

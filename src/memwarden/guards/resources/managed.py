@@ -17,8 +17,12 @@ from typing import Any, TypeVar
 from memwarden.actions.rss_delta import RssDelta
 from memwarden.actions.trim import trim_allocator
 from memwarden.errors import ActionFailed, ExtraMissing, ReadError, SettingsError
-from memwarden.guards.resources.processes import ManagedProcess, managed_process
-from memwarden.guards.resources.resource_scope import Handle, ResourceScope, current_scope, open_counts, releasing
+from memwarden.guards.resources.processes import ManagedProcess as ManagedProcess
+from memwarden.guards.resources.processes import managed_process as managed_process
+from memwarden.guards.resources.resource_scope import Handle as Handle
+from memwarden.guards.resources.resource_scope import ResourceScope as ResourceScope
+from memwarden.guards.resources.resource_scope import current_scope as current_scope
+from memwarden.guards.resources.resource_scope import open_counts, releasing
 from memwarden.guards.resources.tempfiles import PREFIX, TemporaryPath, make_directory, make_file
 from memwarden.model.log import warn
 from memwarden.readers.factory import rss_function
@@ -169,21 +173,3 @@ def force_memory_cleanup() -> Cleanup:
 def resource_counts() -> dict[str, int]:
     """Return the number of resources in all scopes of this process, by kind: ``file``, ``directory``, ``process``, …"""
     return dict.fromkeys(KINDS, 0) | open_counts()
-
-
-__all__ = [
-    "Cleanup",
-    "Handle",
-    "ManagedProcess",
-    "ResourceScope",
-    "current_scope",
-    "force_memory_cleanup",
-    "managed",
-    "managed_opencv_capture",
-    "managed_process",
-    "managed_temp_directory",
-    "managed_tempfile",
-    "register",
-    "resource_counts",
-    "resource_scope",
-]

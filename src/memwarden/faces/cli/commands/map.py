@@ -105,7 +105,7 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], options: MapOption
                         if options.output_dir is None:
                             _print_output(result, options.tag)
                         if result.state != "done":
-                            _log(f"{render.printable(result.input)}: {render.printable(result.reason)}")
+                            _log(f"memwarden map: {render.printable(f'{result.input}: {result.reason}')}")
                     tally.add(result)
         except _Stopped as stopped:
             tally.stopped = signal.Signals(stopped.number)
@@ -118,9 +118,10 @@ def perform(command: Sequence[str], flags: Mapping[str, Any], options: MapOption
     for path in options.reports:
         save_report(report, path)
     if options.as_json:
-        _log_json(_summary(command, tally, report, options))
+        summary = _summary(command, tally, report, options)
+        _log(json.dumps(summary, separators=(",", ":"), allow_nan=False))
     elif not settings.quiet:
-        _log(tally.text(report))
+        _log(f"memwarden map: {tally.text(report)}")
     return tally.exit_code
 
 
@@ -297,14 +298,9 @@ def _copy(file: BinaryIO, stream: BinaryIO, mark: bytes | None) -> None:
         stream.write(b"\n")
 
 
-def _log(text: str) -> None:
+def _log(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        print(f"memwarden map: {text}", file=sys.stderr, flush=True)
-
-
-def _log_json(value: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(json.dumps(value, separators=(",", ":"), allow_nan=False), file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 # --- signals ----------------------------------------------------------------------------------------------

@@ -165,21 +165,10 @@ class BudgetedExecutor(Executor):
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1:
             return super().map(fn, *iterables, timeout=timeout)
-        kind, sizes = self._kind(fn), partial(self._size, fn)
-        chunks = _chunks(chunksize, *iterables)
-        until = None if timeout is None else time.monotonic() + timeout
-        futures = [
-            self._submit(
-                _run_chunk,
-                (fn, chunk),
-                {},
-                kind._replace(name=f"{kind.name} x{chunksize}"),
-                _largest_size(sizes, chunk),
-                0,
-            )
-            for chunk in chunks
-        ]
-        return _chain(futures, until)
+        calls = zip(*iterables, strict=False)
+        chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
+        tasks = _Chunks(self, fn, chunksize)
+        return itertools.chain.from_iterable(tasks.map(partial(_run_chunk, fn), chunks, timeout=timeout))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. ``wait``: return when all tasks are done and the workers have exited."""
@@ -323,6 +312,21 @@ class TaskOptions(Executor):
         """Do nothing: the executor behind it continues."""
 
 
+class _Chunks(Executor):
+    """Submits each chunk of calls of a function as one task of :meth:`BudgetedExecutor.map`."""
+
+    def __init__(self, executor: BudgetedExecutor, function: Callable[..., Any], count: int) -> None:
+        self._executor, self._function = executor, function
+        kind = executor._kind(function)
+        self._kind = kind._replace(name=f"{kind.name} x{count}")
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Submit a chunk; its size is the largest of its calls."""
+        sizes = [self._executor._size(self._function, *each) for each in args[0]]
+        size = max((each for each in sizes if each is not None), default=None)
+        return self._executor._submit(fn, args, kwargs, self._kind, size, 0)
+
+
 def _positive(name: str, value: int) -> int:
     if type(value) is not int:
         raise TypeError(f"{name} must be an integer, not {value!r}")
@@ -341,29 +345,8 @@ def _usual_predictor(budget: int, workers: int) -> Predictor:
     return Footprints(budget=max(1, budget), slots=workers, store=FootprintStore())
 
 
-def _chunks(count: int, *iterables: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    calls = zip(*iterables, strict=False)
-    while chunk := tuple(itertools.islice(calls, count)):
-        yield chunk
-
-
 def _run_chunk(function: Callable[..., T], calls: tuple[tuple[Any, ...], ...]) -> list[T]:
     return [function(*args) for args in calls]
-
-
-def _largest_size(size: Callable[..., float | None], calls: tuple[tuple[Any, ...], ...]) -> float | None:
-    return max((known for args in calls if (known := size(*args)) is not None), default=None)
-
-
-def _chain(futures: list[Future[list[T]]], until: float | None) -> Iterator[T]:
-    try:
-        futures.reverse()
-        while futures:
-            left = None if until is None else until - time.monotonic()
-            yield from futures.pop().result(left)
-    finally:
-        for future in futures:
-            future.cancel()
 
 
 _managers: weakref.WeakSet[ExecutorManager] = weakref.WeakSet()

@@ -122,7 +122,11 @@ class ProcessReader:
         """Return ``{"process": ProcessMemory}``; raises :class:`ReadError`."""
         full = self._full
         if full is None or self._files is None or monotonic() >= self._due:
-            return {"process": self._read_full()}
+            full = self._status()
+            if self._max_age > 0:
+                self._open()[0].read()  # opens it
+                self._full, self._due = full, monotonic() + self._max_age
+            return {"process": full}
         file = self._files[0]
         try:
             data = pread(file.fd, 128, 0)
@@ -143,14 +147,6 @@ class ProcessReader:
         """Return the fact alone. Raises :class:`ReadError`."""
         process: ProcessMemory = self.read()["process"]
         return process
-
-    def _read_full(self) -> ProcessMemory:
-        full = self._status()
-        if self._max_age > 0:
-            statm = self._open()[0]
-            statm.read()  # opens it
-            self._full, self._due = full, monotonic() + self._max_age
-        return full
 
     def resident(self) -> int:
         """Return the resident size in bytes, at the cost of one system call."""

@@ -30,6 +30,8 @@ _BATCH_SECONDS = 0.002
 _HEAD_START = 60.0
 #: Share of the budget for listing the processes, and the least time between two listings.
 _LIST_SHARE, _LIST_SECONDS = 0.1, 0.25
+#: Samples without a walk delay the next one by at most this share of the time, so that walks go on.
+_MAX_DELAY_SHARE = 0.5
 #: Share of a sample's cost that can be measured from inside of it.
 _MEASURED = 0.9
 
@@ -86,7 +88,7 @@ class PssReader:
         self._monotonic, self._cpu = monotonic, cpu
         self._budget = budget
         #: When the processes are listed again, and when the next walk may be made.
-        self._list_due = self._walk_due = float("-inf")
+        self._list_due = self._walk_due = self._sampled = float("-inf")
         self._members: dict[ProcessKey, _Member] = {}
         self._list_error: ReadError | None = None
 
@@ -97,9 +99,20 @@ class PssReader:
             self._list()
             cost = self._cpu() - start
             self._list_due = now + max(_LIST_SECONDS, cost / (self._budget * _LIST_SHARE))
-        if now >= self._walk_due and self._members:
+        walks = now >= self._walk_due and bool(self._members)
+        if walks:
             self._walk()
-            self._walk_due = self._monotonic() + (self._cpu() - start) / (self._budget * _MEASURED)
+        try:
+            return self._facts()
+        finally:
+            rest = (self._cpu() - start) / (self._budget * _MEASURED)
+            if walks:
+                self._walk_due = self._monotonic() + rest
+            else:
+                self._walk_due += min(rest, (now - self._sampled) * _MAX_DELAY_SHARE)
+            self._sampled = now
+
+    def _facts(self) -> dict[str, Any]:
         measured = sorted(
             [each for each in self._members.values() if each.measured is not None], key=lambda each: -each.pss
         )
@@ -248,4 +261,4 @@ class PssReader:
     def close(self) -> None:
         """Forget the figures; the next read starts afresh (in a child after fork: with the child)."""
         self._members, self._list_error = {}, None
-        self._list_due = self._walk_due = float("-inf")
+        self._list_due = self._walk_due = self._sampled = float("-inf")

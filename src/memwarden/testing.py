@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -218,12 +219,7 @@ class ProcTree:
 
     def end(self, pid: int) -> None:
         """The process is gone."""
-        for directory, folders, files in os.walk(f"{self.proc}/{pid}", topdown=False):
-            for file in files:
-                os.unlink(f"{directory}/{file}")
-            for folder in folders:
-                os.rmdir(f"{directory}/{folder}")
-        os.rmdir(f"{self.proc}/{pid}")
+        shutil.rmtree(f"{self.proc}/{pid}")
 
     def mounted(self, pid: int | str, cgroup: str, mountinfo: str) -> None:
         """Write ``/proc/PID/cgroup`` and ``/proc/self/mountinfo``."""

@@ -51,15 +51,8 @@ class Scale(NamedTuple):
     critical: float
     #: Above this CRITICAL is entered on one reading.
     at_once: float
-    #: Hysteresis: a level is left this far below its threshold, as a share of the whole or of the threshold.
-    band: float
-    proportional: bool = False
-
-    def bands(self) -> tuple[float, float, float]:
-        """Return the band of each threshold."""
-        thresholds = self.moderate, self.high, self.critical
-        bands = [each * self.band if self.proportional else self.band for each in thresholds]
-        return bands[0], bands[1], bands[2]
+    #: Hysteresis: each level is left this far below its threshold.
+    bands: tuple[float, float, float]
 
     def level_of(self, share: float) -> int:
         """Return the level of a share without hysteresis, 0 to 3."""
@@ -69,10 +62,10 @@ class Scale(NamedTuple):
 
 
 #: Of the used share of a limit.
-USED = Scale(0.70, 0.80, 0.90, 0.95, 0.03)
+USED = Scale(0.70, 0.80, 0.90, 0.95, (0.03, 0.03, 0.03))
 #: Of the time in which all tasks wait for memory. systemd-oomd kills a group at 60 % (``DefaultMemoryPressureLimit``,
 #: oomd.conf(5)); a tenth is what the presets alert at.
-STALLED = Scale(0.05, 0.10, 0.40, 0.60, 0.4, proportional=True)
+STALLED = Scale(0.05, 0.10, 0.40, 0.60, (0.02, 0.04, 0.16))
 
 
 class _Threshold:
@@ -172,7 +165,7 @@ class Hysteresis:
     __slots__ = ("_critical", "_high", "_last", "_mean", "_moderate", "_now", "_quiet_below", "_step", "_then", "level")
 
     def __init__(self, scale: Scale = USED) -> None:
-        moderate, high, critical = scale.bands()
+        moderate, high, critical = scale.bands
         self._moderate = _Threshold(scale.moderate, moderate, None)
         self._high = _Threshold(scale.high, high, None)
         self._critical = _Threshold(scale.critical, critical, scale.at_once)

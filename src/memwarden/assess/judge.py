@@ -72,7 +72,10 @@ class Judge:
         now = sample.monotonic
         if not sample.between and not self._fed <= now < self._fed + LEAST_SECONDS:
             self._feed(sample, found.available)
-        return found if self._last is None else _with_verdicts(found, self._last)
+        if self._last is None:
+            return found
+        trend, leak, forecast = self._last
+        return found._replace(trend=trend, leak=leak, forecast=forecast)
 
     def _feed(self, sample: Sample, available: int | None) -> None:
         now = self._fed = sample.monotonic
@@ -146,8 +149,3 @@ def _name(tree: TreeMemory, process: ProcessMemory | None) -> str:
     if process is not None and process.key == tree.root:
         return process.name
     return tree.names[tree.keys.index(tree.root)] if tree.root in tree.keys else ""
-
-
-def _with_verdicts(found: Assessment, verdicts: _Verdicts) -> Assessment:
-    level, raw, binding, effective, available, since, stalls, *_ = found
-    return Assessment(level, raw, binding, effective, available, since, stalls, *verdicts)

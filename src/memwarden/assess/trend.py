@@ -37,7 +37,7 @@ LARGEST_VALUE = 1e30
 class TrendDetector:
     """Trend of one series, reading by reading, in any unit."""
 
-    __slots__ = ("_count", "_levels", "_slope", "_slopes", "_sum", "_times", "_values")
+    __slots__ = ("_count", "_levels", "_slope", "_slopes", "_times", "_values")
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=RECENT + OLDER)
@@ -47,8 +47,6 @@ class TrendDetector:
         #: The slope of each width after its last window: (deviations, trend).
         self._slopes: list[tuple[float, Trend] | None] = []
         self._slope: tuple[float, Trend] | None = None
-        #: Sum of the values; computed afresh now and then against rounding.
-        self._sum = 0.0
         self._count = 0
 
     def update(self, t: float, value: float | None) -> Trend:
@@ -68,13 +66,8 @@ class TrendDetector:
             times = self._times
         times.append(t)
         values = self._values
+        values.append(value)
         self._count += 1
-        if self._count % 64:
-            self._sum += value - (values[0] if len(values) == RECENT + OLDER else 0.0)
-            values.append(value)
-        else:
-            values.append(value)
-            self._sum = sum(values)
         self._add_window(t, value)
 
     @property
@@ -112,12 +105,11 @@ class TrendDetector:
         count = len(values) - RECENT
         if count <= 0:
             return None
-        recent = values[-1] + values[-2] + values[-3] + values[-4] + values[-5]
-        was = (self._sum - recent) / count
-        change = round(recent / RECENT - was, 9)
+        *older, a, b, c, d, e = values
+        was = sum(older) / count
+        change = round((a + b + c + d + e) / RECENT - was, 9)
         if change == 0 or abs(change) < round(CHANGE * abs(was), 9):
             return None
-        older = list(values)[:count]
         scatter = sqrt(sum((value - was) ** 2 for value in older) / count)
         if abs(change) <= 1.5 * scatter:
             return None

@@ -18,6 +18,7 @@ from memwarden.compat.guarding import memory_guard as memory_guard
 from memwarden.compat.guarding import memory_optimized as memory_optimized
 from memwarden.guards.resources import managed
 from memwarden.guards.resources.managed import managed_opencv_capture as managed_opencv_capture
+from memwarden.guards.resources.managed import managed_temp_directory as managed_temp_directory
 from memwarden.guards.resources.processes import ManagedProcess
 from memwarden.guards.resources.tempfiles import PREFIX
 from memwarden.model.units import MIB
@@ -38,15 +39,6 @@ def managed_tempfile(
 ) -> Iterator[str]:
     """Yield the path of an empty, closed file; remove it at the end. ``text`` has no effect: the file is not open."""
     with managed.managed_tempfile(suffix, prefix, directory) as path:
-        yield path
-
-
-@contextmanager
-def managed_temp_directory(
-    suffix: str = "", prefix: str = PREFIX, directory: str | os.PathLike[str] | None = None
-) -> Iterator[str]:
-    """Yield the path of an empty directory; remove it with its content at the end."""
-    with managed.managed_temp_directory(suffix, prefix, directory) as path:
         yield path
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -77,10 +78,7 @@ def _ceilings(cgroup: str | None) -> list[dict[str, Any]]:
         return [{"kind": "any", "granted": False, "reason": "limits are enforced on Linux only", "if_killed": ""}]
     from memwarden.contain.capabilities import survey
 
-    return [
-        {"kind": each.kind, "granted": each.granted, "reason": each.reason, "if_killed": each.if_killed}
-        for each in survey(cgroup)
-    ]
+    return [asdict(each) for each in survey(cgroup)]
 
 
 def _features() -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from memwarden.model.units import parse_size, size_text
 #: Seconds between two readings of the file by the first request in the queue (10 µs), and between two checks of an
 #: unchanged one: memory comes back without a change when a holder is killed. The second request does both half as
 #: often, and so on, down to a quarter. (A check costs 0.3 to 0.6 ms.)
-POLL_SECONDS, CHECK_SECONDS, _MAX_FACTOR = 0.03, 0.8, 4
+POLL_SECONDS, CHECK_SECONDS, _MAX_FACTOR = 0.1, 0.8, 4
 
 
 class Reservation:

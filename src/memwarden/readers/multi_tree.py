@@ -14,7 +14,7 @@ from memwarden.readers.factory import tree_reader
 
 
 class EndedTree(NamedTuple):
-    """A tree whose root process has ended. Its reader of the exit status is to be closed by the caller."""
+    """A tree after the end of its root process. Its reader of the exit status is to be closed by the caller."""
 
     key: ProcessKey
     name: str

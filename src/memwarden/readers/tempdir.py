@@ -188,7 +188,7 @@ class _CountThread(threading.Thread):
         super().__init__(name=THREAD, daemon=True)
         self.directories = [_Directory(path) for path in paths]
         self.answered, self.stopping = threading.Event(), threading.Event()
-        #: The directory whose file system is being called, and since when; None while it sleeps.
+        #: The directory that is being read, and since when; None while it sleeps.
         self.calling: tuple[str, float] | None = None
         self._budget, self._every, self._clock = budget, every, clock
 

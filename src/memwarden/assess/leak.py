@@ -266,3 +266,8 @@ def _reach(segment: Segment) -> float:
     # The last two thirds count, too, where they slow down less: a power of time does, a filling cache does not.
     late = 0.0 if middle <= 0 else inf if last >= middle else last * last / (middle - last)
     return segment.size * max(reach, min(late, 2 * reach))
+
+
+def detector() -> LeakDetector:
+    """Return a new detector, the same that the engine uses."""
+    return LeakDetector()

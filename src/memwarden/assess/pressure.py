@@ -26,6 +26,11 @@ def bare_level(ratio: float) -> PressureLevel:
     return _LEVELS[USED.level_of(ratio)]
 
 
+def levels() -> Hysteresis:
+    """Return the levels of the used share of a limit."""
+    return Hysteresis(USED)
+
+
 def constraints(sample: Sample) -> list[Constraint]:
     """Return every limit in the sample, with the bytes that count against it."""
     found = []

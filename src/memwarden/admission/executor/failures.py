@@ -7,11 +7,12 @@ from enum import Enum
 from typing import NamedTuple
 
 from memwarden.admission.pool.connection import NO_MEMORY, PROGRAM_FAILED
+from memwarden.process.signals import KILL
 
 #: A task that used this share of what it could have had was killed for its own size, not for that of others.
 _WHOLE = 0.9
 #: Signals that come from outside: the task is not at fault.
-_KILLED_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM)
+_KILLED_BY_OTHERS = (-KILL, -signal.SIGTERM)
 
 
 class Cause(Enum):
@@ -82,7 +83,7 @@ def classify_exit(end: WorkerExit, attempts: Attempts, *, stopping: bool = False
     """Classify the end of a worker that had a task. ``stopping``: the executor kills all tasks."""
     if not end.ready:
         return Verdict(Cause.NOT_READY, "its worker ended before it was ready", True, attempts.exclusive)
-    if end.killed_for_memory or (end.code == -signal.SIGKILL and end.kernel_kill and not end.killed_for):
+    if end.killed_for_memory or (end.code == -KILL and end.kernel_kill and not end.killed_for):
         reason = end.killed_for or "killed by the kernel for want of memory"
         whole = end.peak >= _WHOLE * end.limit
         retry = not whole and attempts.made < attempts.for_memory

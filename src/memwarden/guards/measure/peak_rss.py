@@ -80,8 +80,8 @@ class PeakScopes:
         self._last = self._base = 0
         #: Resets without effect that may still be another thread's doing; 0: a reset was seen to work.
         self._doubts = _DOUBTS
-        #: Stops the thread that samples; None while none runs.
-        self._sampling: threading.Event | None = None
+        #: The thread that samples, and the event that stops it; None while none runs.
+        self._sampling: tuple[threading.Thread, threading.Event] | None = None
         reset_after_fork(self)
 
     def open(self, owner: object, *, background: bool = False) -> PeakScope:
@@ -202,8 +202,11 @@ class PeakScopes:
             older.peak = scope.peak
         scopes.remove(scope)
         if not scopes and self._sampling is not None:
-            self._sampling.set()
-            self._sampling = None
+            (thread, done), self._sampling = self._sampling, None
+            done.set()
+            # It never waits for the lock. At the end of the interpreter it is frozen, and a join would not return.
+            if thread is not threading.current_thread() and not sys.is_finalizing():
+                thread.join()
 
     def _start_sampling(self) -> None:
         """Sample on a thread while scopes are open, where the kernel's peak cannot be reset."""
@@ -214,9 +217,10 @@ class PeakScopes:
                 pass
 
         if not sys.is_finalizing():  # the start would never return
+            thread = threading.Thread(target=run, name="memwarden-peaks", daemon=True)
             with contextlib.suppress(RuntimeError):  # at a limit of threads
-                threading.Thread(target=run, name="memwarden-peaks", daemon=True).start()
-                self._sampling = done
+                thread.start()
+                self._sampling = thread, done
 
     def release(self) -> None:
         """Close the one descriptor that stays open; the next reading opens it again."""

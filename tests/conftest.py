@@ -90,12 +90,23 @@ POSIX_ONLY = {
 
 #: About real kernels, signals and containers: not even looked into elsewhere.
 LINUX_FOLDERS = ("live", "leaks", "faults", "seeds", "examples")
+#: About workers, which only Linux has; the programs they run use its signals.
+LINUX_FILES = (
+    "unit/admission/test_fork_server.py",
+    "unit/admission/test_manager_thread.py",
+    "unit/admission/test_result_thread.py",
+)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Pass over what could not even be imported."""
-    ours = collection_path.parent == Path(__file__).parent and collection_path.name in LINUX_FOLDERS
-    return True if ours and sys.platform != "linux" else None
+    if sys.platform == "linux" or not collection_path.is_relative_to(Path(__file__).parent):
+        return None
+    return (
+        True
+        if collection_path.relative_to(Path(__file__).parent).as_posix() in (*LINUX_FOLDERS, *LINUX_FILES)
+        else None
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import re
+import sys
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -17,6 +18,7 @@ MIB = 1 << 20
 def shell(tmp_path, monkeypatch):
     """A shell into which the extension was loaded as a user does."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # a shell puts its own there
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"

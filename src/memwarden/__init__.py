@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from memwarden.contain.contained_process import ContainedProcess as ContainedProcess
     from memwarden.contain.contained_process import popen as popen
     from memwarden.engine.awatch import awatch as awatch
-    from memwarden.engine.warden import Stop
     from memwarden.engine.warden import Warden as Warden
     from memwarden.errors import ActionFailed as ActionFailed
     from memwarden.errors import CeilingUnavailable as CeilingUnavailable
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     from memwarden.policy.presets import Preset as Preset
     from memwarden.policy.presets import preset as preset
     from memwarden.policy.rules import Rule as Rule
+    from memwarden.protocols import Stop
     from memwarden.records.jsonl import JsonlRecorder as JsonlRecorder
     from memwarden.records.sqlite import SqliteRecorder as SqliteRecorder
 

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from memwarden.model.verdicts import Assessment
 
 
+class Stop(Protocol):
+    """A condition to stop: a ``threading.Event``, for one."""
+
+    def is_set(self) -> bool: ...
+
+
 class Waitable(Protocol):
     """An object with a wait: a ``threading.Event``, for one."""
 

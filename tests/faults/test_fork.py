@@ -272,6 +272,7 @@ def test_a_child_while_a_callback_hangs_in_the_parent() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc/self/fd")
+@pytest.mark.own_process  # guards that ran before keep readers open, which the child closes, too
 def test_the_child_gives_its_copies_of_descriptors_back(tmp_path: Path) -> None:
     """Readers and recorders are closed in the child; the parent's record goes on in its own file."""
     record = tmp_path / "record.jsonl"

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from memwarden.assess.judge import Judge
 from memwarden.engine import changes, lifecycle
@@ -24,7 +24,7 @@ from memwarden.model.limits import Limit
 from memwarden.model.serialize import iso, to_dict
 from memwarden.model.units import parse_duration
 from memwarden.model.verdicts import Reading
-from memwarden.protocols import Action, Clock, Detector, Reader, Recorder
+from memwarden.protocols import Action, Clock, Detector, Reader, Recorder, Stop
 from memwarden.readers.factory import default_readers
 from memwarden.readers.self_report import Report, SelfReportReader
 
@@ -42,12 +42,6 @@ STOP_PATIENCE_SECONDS = 2.0
 STATUS_PATIENCE_SECONDS = 0.5
 #: Readings that wait for a slow ``watch()`` loop at most.
 WAITING_READINGS = 256
-
-
-class Stop(Protocol):
-    """A condition to stop: a ``threading.Event``, for one."""
-
-    def is_set(self) -> bool: ...
 
 
 class Warden:

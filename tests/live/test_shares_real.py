@@ -50,7 +50,7 @@ def test_the_figures_are_those_of_another_tool(hog: subprocess.Popen[str]) -> No
 def test_reading_a_large_process_stays_within_one_per_cent(hog: subprocess.Popen[str]) -> None:
     """Twenty samples a second over three walks, each of them counted: at most 1 % of a core.
 
-    A walk takes 15 to 45 ms here, and the next one comes when that is a hundredth of the time since.
+    A walk takes 15 to 45 ms here, and the next one comes when that is 1 % of the time since.
     """
     reader, ages, cost = PssReader(hog.pid), [0.0], 0.0
     walks = [(time.monotonic(), 0.0)]

@@ -12,11 +12,21 @@ set -- -m "not long" -q
 if [ "${ORDER:-}" = random ]; then
     SEED=${SEED:-$(date +%s)}
     set -- "$@" -p randomly "--randomly-seed=$SEED"
-    echo "test: the suite, in random order; again: make test ORDER=random SEED=$SEED"
-else
-    echo "test: the suite"
+    echo "test: in random order; again: make test ORDER=random SEED=$SEED"
 fi
-"$bin/python" -m pytest "$@"
+# Tests with real processes wait most of their time. Two parts side by side take two thirds of the time of one suite;
+# every file is in exactly one of them.
+live='tests/live/test_[a-l]*.py'
+echo "test: the suite in two parts; that of $live writes to .cache/live.log and is shown afterwards"
+mkdir -p .cache
+# shellcheck disable=SC2086
+"$bin/python" -m pytest "$@" -o cache_dir=.pytest_cache/live $live >.cache/live.log 2>&1 &
+live_pid=$!
+status=0
+"$bin/python" -m pytest "$@" "--ignore-glob=$PWD/$live" || status=$?
+wait $live_pid || status=$?
+cat .cache/live.log
+[ $status = 0 ] || exit $status
 
 echo "test: a wheel in an empty environment"
 rm -rf .cache/wheel

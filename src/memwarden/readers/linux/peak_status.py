@@ -18,6 +18,13 @@ class StatusPeakReader:
         Raises :class:`ReadError`.
         """
         data = self._file.read()
+        at = data.find(b"\nVmHWM:")
+        try:
+            _, peak_kb, _, key, rss_kb, _ = data[at : at + 64].split(None, 5)  # VmRSS follows since Linux 2.6.12
+            if at >= 0 and key == b"VmRSS:":  # half the time of two searches
+                return int(peak_kb) << 10, int(rss_kb) << 10
+        except ValueError:
+            pass
         try:
             rss, peak = kilobytes(data, b"\nVmRSS:"), kilobytes(data, b"\nVmHWM:")
         except ValueError:

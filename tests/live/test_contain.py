@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from memwarden.contain.contained_process import popen
 from memwarden.contain.kernel import alive, key_of, send
 from memwarden.contain.own_cgroup import OwnCgroup, group_pids, parent_for, sweep
 from memwarden.contain.polling import PollingCeiling
-from memwarden.errors import CeilingUnavailable, LaunchError, SettingsError, TargetChanged
+from memwarden.errors import CeilingUnavailable, LaunchError, LimitExceeded, SettingsError, TargetChanged
 from memwarden.model.exits import ExitReason
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
@@ -132,6 +133,71 @@ def test_a_program_that_stays_under_its_limit_is_left_alone(kind: str) -> None:
             report = command.report
         assert report is not None
         assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0)
+
+
+@pytest.fixture
+def uncached(tmp_path: Path) -> Path:
+    """A file of 150 MB whose pages the kernel must read again, for the group that reads them."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.write(bytes(150_000_000))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("open(sys.argv[1], 'rb').read()", id="read"),
+        pytest.param("os.close(0); os.open(sys.argv[1], 0); sys.stdin.buffer.read()", id="standard input"),
+        pytest.param(
+            "try: open(sys.argv[1], 'rb').read()\nexcept (OSError, MemoryError): pass\nsys.exit(7)", id="handled"
+        ),
+    ],
+)
+def test_memory_that_a_system_call_was_refused_is_the_limits(kind: str, code: str, uncached: Path) -> None:
+    """Version 1 fails the call (ENOMEM, EFAULT) and kills nothing: what the program returns then is the limit's."""
+    with popen(python(f"import os, sys\n{code}", uncached), limit="64MiB", ceiling=kind, stderr=subprocess.DEVNULL) as it:
+        it.wait(60)
+    assert it.report is not None
+    assert it.report.reason is ExitReason.LIMIT, it.report
+    if it.report.refused:
+        assert it.report.exit_code in (1, 7)
+        with pytest.raises(LimitExceeded, match="failed at its limit"):
+            it.report.raise_for_limit()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("file = open(sys.argv[1], 'rb', 0)\nwhile file.read(1 << 20): pass", id="reads"),
+        pytest.param(
+            "file = open(sys.argv[1] + '2', 'wb')\nfor _ in range(120): file.write(bytes(1 << 20))\n"
+            "file.close(); os.unlink(sys.argv[1] + '2')",
+            id="writes",
+        ),
+    ],
+)
+def test_file_cache_at_the_limit_is_no_reason(kind: str, code: str, uncached: Path) -> None:
+    """The kernel reclaims it: a program that fails for a reason of its own has failed by itself."""
+    with popen(python(f"import os, sys\n{code}\nsys.exit(3)", uncached), limit="64MiB", ceiling=kind) as command:
+        command.wait(60)
+    assert command.report is not None
+    assert (command.report.reason, command.report.exit_code, command.report.refused) == (ExitReason.EXITED, 3, 0)
+
+
+@pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
+def test_a_program_that_was_refused_memory_and_succeeds_stays_a_success(uncached: Path) -> None:
+    """read(2) returns what fitted, and the program is content with that."""
+    code = "import mmap, os, sys\nos.readv(os.open(sys.argv[1], os.O_RDONLY), [mmap.mmap(-1, 150_000_000)])"
+    with popen(python(code, uncached), limit="64MiB", ceiling="cgroup1") as command:
+        command.wait(60)
+    assert command.report is not None
+    assert (command.report.reason, command.report.exit_code) == (ExitReason.EXITED, 0)
 
 
 @pytest.mark.long

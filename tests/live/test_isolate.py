@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import mmap
 import os
 import signal
 import subprocess
@@ -218,6 +219,26 @@ def test_a_result_that_cannot_be_pickled_is_a_clear_error():
     assert "in fail" in caught.value.__notes__[-1]
     with pytest.raises(IsolationFailed, match="Picky"):
         ISOLATED(fail)(Picky, 1, 2)
+
+
+def read_in_place(path):
+    """Fill mapped memory from a file in a system call, which cannot wait for memory, and fail for another reason."""
+    with open(path, "rb", 0) as file:
+        file.readinto(mmap.mmap(-1, 150_000_000))
+    raise ValueError("short")
+
+
+def test_an_error_after_the_kernel_refused_memory_is_the_limits(tmp_path):
+    """With the function's own error as its cause."""
+    with (tmp_path / "large").open("wb") as file:
+        file.write(bytes(150_000_000))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with pytest.raises(LimitExceeded) as caught:
+        memory_limit("48MiB", isolate=True)(read_in_place)(tmp_path / "large")
+    if "refused" in str(caught.value):  # else a group of version 2 killed it
+        assert isinstance(caught.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ class Ceiling(ABC):
         """Return the number of kills by the kernel for reaching this limit."""
         return 0
 
+    def refused(self) -> int:
+        """Return the bytes in use that could not be reclaimed when the kernel refused memory to a system call; else 0.
+
+        A call such as ``read()`` fails then (ENOMEM, EFAULT) or returns less than was asked for, and nothing is killed.
+        """
+        return 0
+
     def killed_from_above(self) -> bool:
         """Return whether the kernel killed a member because memory ran out above: in an ancestor, the machine."""
         return False

@@ -4,6 +4,11 @@ The kernel's OOM killer is turned off in the group (``memory.oom_control``), so 
 more blocks. The event descriptor reports it, the evidence is read while the tree is blocked, and then the tree is
 stopped. Nothing passes the limit meanwhile: measured 0.0 to 0.2 MB at 1 GB/s and with 2 MiB pages.
 
+With the killer off the kernel refuses memory to a system call (``read()`` of a file that is not cached) without an
+event. ``memory.max_usage_in_bytes`` cannot tell that from file cache that was reclaimed at the limit, and with a limit
+on memory and swap together ``memory.failcnt`` stays 0 (6.18), so the memory that cannot be reclaimed is read while the
+group is nearly full.
+
 If the monitor is killed in that state, a watchdog turns the OOM killer on again; otherwise the tasks would block
 forever. Without a shell for the watchdog the OOM killer stays on.
 """
@@ -16,11 +21,20 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
-from memwarden.contain.own_cgroup import parent_for, write
+from memwarden.contain.own_cgroup import counter, parent_for, write
 from memwarden.errors import CeilingUnavailable
 
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
+#: The group counts as nearly full from this share of its limit on; a refused allocation is as large as it likes.
+_NEARLY_FULL = 0.96
+#: Seconds between readings of a nearly full group: as long as its memory takes to fill at 4 GB/s, but at least this.
+_SHORTEST = 0.005
+_FASTEST = 4e9
+#: With fewer readings the file cache that is left at the exit decides: a refusal comes after all of it was reclaimed.
+_FEW = 3
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_RECLAIMABLE = (b"total_inactive_file", b"total_active_file")
 
 
 class Cgroup1Ceiling(CgroupCeiling):
@@ -31,6 +45,8 @@ class Cgroup1Ceiling(CgroupCeiling):
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         super().__init__(limit, parent_for(1, given))
+        self._unreclaimable = self._unreclaimable_peak = self._readings = 0
+        self._full = False
         path = self._group.path
         try:
             self._set_limit(limit)
@@ -45,14 +61,17 @@ class Cgroup1Ceiling(CgroupCeiling):
             return
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         control = os.open(f"{path}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        usage = os.open(f"{path}/memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
         try:
             write(path, "cgroup.event_control", f"{event} {control}")
+            write(path, "cgroup.event_control", f"{event} {usage} {int(self._limit * _NEARLY_FULL)}")
             write(path, "memory.oom_control", "1")
         except OSError:
             os.close(event)  # the OOM killer then kills at the limit, without evidence
             return
         finally:
             os.close(control)
+            os.close(usage)
         self._notice = event
 
     def set_limit(self, size: int) -> None:
@@ -75,7 +94,30 @@ class Cgroup1Ceiling(CgroupCeiling):
         if self._notice >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._notice)
+        self._read_nearly_full()
         return self.under_oom() or self.kernel_kills() > 0
+
+    def _read_nearly_full(self) -> None:
+        usage = self._number("memory.usage_in_bytes")
+        self._full = self._notice >= 0 and usage >= self._limit * _NEARLY_FULL
+        if self._full:
+            self._unreclaimable = usage - self._reclaimable()
+            self._unreclaimable_peak = max(self._unreclaimable_peak, self._unreclaimable)
+            self._readings += 1
+
+    def _reclaimable(self) -> int:
+        return sum(counter(self._group.path, "memory.stat", key) for key in _RECLAIMABLE)
+
+    def pace(self) -> float:
+        return max(_SHORTEST, (self._limit - self._unreclaimable) / _FASTEST) if self._full else 1.0
+
+    def refused(self) -> int:
+        if self._notice < 0 or self.peak()[0] < self._limit - _PAGE:
+            return 0
+        highest = self._unreclaimable_peak
+        if self._readings < _FEW:
+            highest = max(highest, self._limit - self._reclaimable())
+        return highest if highest >= self._limit * _NEARLY_FULL else 0
 
     def under_oom(self) -> bool:
         """Return whether a task of the group blocks because the limit is reached."""

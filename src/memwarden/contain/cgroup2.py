@@ -90,6 +90,10 @@ class Cgroup2Ceiling(CgroupCeiling):
         # A kill for a limit above counts as oom_kill, too, but then no group in here was at its limit.
         return self._count(b"oom_kill") if self._count(b"oom") else 0
 
+    def refused(self) -> int:
+        # `oom` counts allocations that were about to fail; a kill counts as both.
+        return self.peak()[0] if self._count(b"oom") and not self._count(b"oom_kill") else 0
+
     def killed_from_above(self) -> bool:
         return self._count(b"oom_kill") > 0 and not self._count(b"oom")
 

@@ -304,7 +304,9 @@ class ContainedProcess:
         above = ceiling is not None and ceiling.killed_from_above()
         starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes and not above
         oom_location = ""
-        if evidence is not None or kills or starved:
+        refused = ceiling.refused() if ceiling is not None and evidence is None and not kills else 0
+        failed = status != 0 and refused > 0 and not self._stop_requested.is_set()
+        if evidence is not None or kills or starved or failed:
             reason = ExitReason.LIMIT
             if kills and evidence is not None and not evidence.processes:
                 tree.steps.append("the kernel killed at the ceiling")
@@ -324,6 +326,7 @@ class ContainedProcess:
             peak_counted_by=counted_by,
             evidence=evidence,
             oom_location=oom_location,
+            refused=refused,
             steps=tuple(tree.steps),
             survivors=survivors,
         )

@@ -17,7 +17,8 @@ class ExitReason(Enum):
     EXITED = "exited"
     #: By a signal that memwarden did not send, without a sign of memory shortage.
     SIGNALED = "signaled"
-    #: Killed at the limit that was asked for, by memwarden or by the kernel at memwarden's ceiling.
+    #: Killed at the limit that was asked for, by memwarden or by the kernel at memwarden's ceiling; or failed after the
+    #: kernel refused memory there (``refused``).
     LIMIT = "limit"
     #: Killed by the kernel because memory ran out elsewhere: in its container, an ancestor group, the machine.
     KERNEL_OOM = "kernel_oom"
@@ -52,6 +53,8 @@ class ExitReport(NamedTuple):
     evidence: Evidence | None = None
     #: Place where the kernel's OOM killer struck: ``"ceiling"``, the path of a group, ``"machine"``, or ``""``.
     oom_location: str = ""
+    #: Bytes in use that could not be reclaimed when the kernel refused memory at the limit; 0 if it refused none.
+    refused: int = 0
     #: Log of the shutdown, one step a line.
     steps: tuple[str, ...] = ()
     #: Members of the tree that still run after the command itself has exited.
@@ -63,11 +66,11 @@ class ExitReport(NamedTuple):
         return self.exit_code if self.exit_code is not None else -(self.signal or 0)
 
     def raise_for_limit(self) -> ExitReport:
-        """Raise :class:`LimitExceeded` (a MemoryError) if the command was killed at its limit; else return self."""
+        """Raise :class:`LimitExceeded` (a MemoryError) if the command ended at its limit; else return self."""
         if self.reason is ExitReason.LIMIT and self.limit is not None:
             peak = "" if self.peak is None else f" (peak {self.peak} bytes)"
             raise LimitExceeded(
-                f"killed at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
+                f"{'failed' if self.refused else 'killed'} at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
                 "give the command less to do",
                 limit=self.limit.bytes,
                 used=self.peak,

@@ -160,9 +160,9 @@ class Child:
             used = self._watch()
             if used is None:
                 result = self._load()
-            kills, peak = self._ceiling.kernel_kills(), self._ceiling.peak()[0]
-            if result is None and used is None and kills:
-                used = peak
+            kills, refused = self._ceiling.kernel_kills(), self._ceiling.refused()
+            if result is None and used is None and (kills or refused):
+                used = refused or self._ceiling.peak()[0]
         finally:
             self._close()
             with suppress(OSError):
@@ -179,6 +179,9 @@ class Child:
             error = IsolationFailed(f"{self._name}: {result.value}")
         else:
             error = result.value
+            if refused:  # a system call failed for want of memory, and the function made this of it
+                exceeded = self._exceeded(refused, f"the kernel refused memory, and it raised {error!r}")
+                exceeded.__cause__, error = error, exceeded
         if result.trace:
             error.add_note(f"In its child process:\n{result.trace}")
         raise error

@@ -16,7 +16,7 @@ if [ "${ORDER:-}" = random ]; then
 fi
 # Tests with real processes wait most of their time. Two parts side by side take two thirds of the time of one suite;
 # every file is in exactly one of them.
-live='tests/live/test_[a-l]*.py'
+live='tests/live/test_[a-p]*.py'
 echo "test: the suite in two parts; that of $live writes to .cache/live.log and is shown afterwards"
 mkdir -p .cache
 # shellcheck disable=SC2086

@@ -38,6 +38,8 @@ class Case:
     reader: Reader
     field: str
     vanish: Callable[[], object] | None = None
+    #: It reads the process that it is used in.
+    own: bool = False
 
 
 def _tree(folder: Path) -> ProcTree:
@@ -57,7 +59,7 @@ def _gone(tree: ProcTree) -> Callable[[], object]:
 CASES: dict[str, Callable[[Path], Case]] = {
     "meminfo, real": lambda folder: Case(MeminfoReader(), "system"),
     "meminfo": lambda folder: Case(MeminfoReader((t := _tree(folder)).proc), "system", _gone(t)),
-    "process, real": lambda folder: Case(ProcessReader(), "process"),
+    "process, real": lambda folder: Case(ProcessReader(), "process", own=True),
     "process, real, by pid": lambda folder: Case(ProcessReader(os.getpid()), "process"),
     "process": lambda folder: Case(ProcessReader(10, (t := _tree(folder)).proc), "process", _gone(t)),
     "cgroup, real": lambda folder: Case(CgroupReader(), "cgroups"),
@@ -183,8 +185,7 @@ def test_it_is_read_in_a_child_after_a_fork(case: Case) -> None:
         try:
             case.reader.close()
             facts = case.reader.read()
-            own = isinstance(case.reader, ProcessReader) and case.vanish is None
-            code = 2 if own and facts["process"].key.pid != os.getpid() else 0
+            code = 2 if case.own and facts["process"].key.pid != os.getpid() else 0
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -160,7 +160,9 @@ def uncached(tmp_path: Path) -> Path:
 )
 def test_memory_that_a_system_call_was_refused_is_the_limits(kind: str, code: str, uncached: Path) -> None:
     """Version 1 fails the call (ENOMEM, EFAULT) and kills nothing: what the program returns then is the limit's."""
-    with popen(python(f"import os, sys\n{code}", uncached), limit="64MiB", ceiling=kind, stderr=subprocess.DEVNULL) as it:
+    with popen(
+        python(f"import os, sys\n{code}", uncached), limit="64MiB", ceiling=kind, stderr=subprocess.DEVNULL
+    ) as it:
         it.wait(60)
     assert it.report is not None
     assert it.report.reason is ExitReason.LIMIT, it.report

@@ -328,12 +328,13 @@ def test_ctrl_c_reaches_the_command_once_and_the_report_follows(screen) -> None:
     assert "\033[" in on.seen, "a terminal gets colour"
 
 
-def test_ctrl_z_stops_both_and_fg_goes_on(screen) -> None:
+@pytest.mark.parametrize("limit", ["", "--limit 64MiB "])
+def test_ctrl_z_stops_both_and_fg_goes_on(screen, limit: str) -> None:
     """In a shell with job control, Ctrl-Z gives the prompt back, and fg resumes command and watch."""
     on = screen("bash", "--norc", "-i")
     on.type("PS1='prompt> '\n")
     command = " ".join(f"'{word}'" for word in MEMWARDEN)
-    on.type(f"{command} run -- sh -c 'echo started; sleep 1; echo finished; exit 4'\n")
+    on.type(f"{command} run {limit}-- sh -c 'echo started; sleep 1; echo finished; exit 4'\n")
     on.until(lambda seen: "\nstarted" in seen)
     on.type("\x1a")
     on.until(lambda seen: "Stopped" in seen)
@@ -428,3 +429,25 @@ def test_doctor_sees_a_lowered_resource_limit() -> None:
     parsed = json.loads(result.stdout)
     assert parsed["effective_limit_bytes"] == 2000000 * 1024
     assert parsed["effective_limit_source"] == "rlimit address space"
+
+
+def test_a_stop_and_a_continue_leave_the_command_alone(tmp_path: Path) -> None:
+    """As Ctrl-Z and `fg` send them, and for longer than any wait: 20 of 20 commands exit by themselves."""
+    words = [*MEMWARDEN, "run", "--quiet"]
+    commands = [
+        subprocess.Popen(
+            [*words, *limit, "--", "sh", "-c", 'echo ready; read _; exec sleep 0.1'],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        )
+        for limit in ([], ["--limit", "64MiB"]) * 10
+    ]  # fmt: skip
+    for command in commands:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"ready\n"
+    for number, pause in ((signal.SIGSTOP, 1.2), (signal.SIGCONT, 0.1)):
+        for command in commands:
+            os.killpg(command.pid, number)
+        time.sleep(pause)
+    for command in commands:
+        command.communicate(b"\n", timeout=30)
+    assert [command.returncode for command in commands] == [0] * 20

@@ -49,7 +49,8 @@ class ContainedProcess:
     ``limit``: bytes or ``"512MiB"``; None only watches for the exit. ``ceiling`` is ``"auto"`` (the best that the
     machine grants) or one kind by name; ``cgroup`` a control group to create ours in. ``adopt``: this process is init
     or a subreaper and reaps orphans; only for a process that is entirely ours. ``terminate_orphans``: also stop what
-    outlives the command. ``blocked``: signals that the command starts with blocked. ``stdin``, ``stdout`` and
+    outlives the command. ``on_exit`` is called after the exit, in the guard thread, with the report (None: :meth:`wait`
+    raises). ``blocked``: signals that the command starts with blocked. ``stdin``, ``stdout`` and
     ``stderr`` are descriptors. Raises :class:`~memwarden.errors.SettingsError`,
     :class:`~memwarden.errors.LaunchError`, :class:`~memwarden.errors.CeilingUnavailable`.
 
@@ -75,7 +76,7 @@ class ContainedProcess:
         grace: float | str = GRACE_SECONDS,
         adopt: bool = False,
         terminate_orphans: bool = False,
-        on_exit: Callable[[ExitReport], None] | None = None,
+        on_exit: Callable[[ExitReport | None], None] | None = None,
         blocked: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -243,7 +244,7 @@ class ContainedProcess:
             os.close(writing)
             self._done.set()
             self._started.set()
-            if self._report is not None and self._on_exit is not None:
+            if self._on_exit is not None:
                 self._on_exit(self._report)  # last: the callback may call poll() and must see the exit
 
     def _watch(self, launched: Launched, tree: ContainedTree) -> Evidence | None:

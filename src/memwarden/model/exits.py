@@ -69,8 +69,9 @@ class ExitReport(NamedTuple):
         """Raise :class:`LimitExceeded` (a MemoryError) if the command ended at its limit; else return self."""
         if self.reason is ExitReason.LIMIT and self.limit is not None:
             peak = "" if self.peak is None else f" (peak {self.peak} bytes)"
+            how = "failed" if self.refused else "killed"
             raise LimitExceeded(
-                f"{'failed' if self.refused else 'killed'} at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
+                f"{how} at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
                 "give the command less to do",
                 limit=self.limit.bytes,
                 used=self.peak,

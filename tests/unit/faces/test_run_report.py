@@ -20,9 +20,8 @@ def report(reason: ExitReason, code: int | None, signal: int | None = None) -> R
     exited = ExitReport(
         reason, code, signal, 1.5, "cgroup1", Limit(100 * MIB, "--limit"), 100 * MIB, "cgroup", refused=99 * MIB
     )
-    return RunReport(
-        command=["prog"], exit=exited, history=RunHistory(TreeReader(1), time.monotonic), effective=None, refused=(), record="run.jsonl"
-    )
+    history = RunHistory(TreeReader(1), time.monotonic)
+    return RunReport(command=["prog"], exit=exited, history=history, effective=None, refused=(), record="run.jsonl")
 
 
 @pytest.mark.parametrize(("code", "signal", "how"), [(1, None, "exited with code 1"), (None, 6, "SIGABRT")])

@@ -2,8 +2,9 @@
 
 The command runs in our own process group, so it is in the foreground exactly when we are, in a pipeline too, and
 Ctrl-C and Ctrl-Z reach it from the terminal itself. We must not die of them: our signals are blocked and received by
-``sigtimedwait``. A signal that was sent to us alone is passed on; one that the terminal sent to the whole group is
-not, since the command has received it. Ctrl-Z stops us together with the command.
+``sigwaitinfo`` (``sigtimedwait`` of CPython 3.11 returns uninitialised memory if it is stopped past its timeout). A
+signal that was sent to us alone is passed on; one that the terminal sent to the whole group is not, since the command
+has received it. Ctrl-Z stops us together with the command.
 
 A signal that is ignored (SIGHUP under ``nohup``) stays ignored: the command inherits the disposition, so one that is
 passed on has no effect unless the command installs a handler.
@@ -47,12 +48,10 @@ class Signals:
             if command.poll() is not None:
                 assert command.report is not None
                 return command.report
-            received = signal.sigtimedwait(_TAKEN, 1.0)
-            if received is None or received.si_signo == signal.SIGCHLD:
-                continue
+            received = signal.sigwaitinfo(_TAKEN)
             if received.si_signo == signal.SIGWINCH:
                 on_resize()
-            elif received.si_code != _SI_KERNEL:
+            elif received.si_signo != signal.SIGCHLD and received.si_code != _SI_KERNEL:
                 command.send_signal(received.si_signo)
 
     @staticmethod

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from memwarden.errors import ReadError
 from memwarden.readers.linux.files import read_error, read_once
-from memwarden.readers.linux.process import read_stat
+from memwarden.readers.linux.process import living_thread, read_stat
 
 #: A process that is this young may still exec another program: it is compared at each call.
 _YOUNG_SECONDS = 3.0
@@ -56,10 +56,14 @@ class ProcessesByName:
             stat = read_stat(pid, self._proc)
             if not stat.rss:
                 return False
-            words = read_once("cmdline", f"{self._proc}/{pid}/cmdline").replace(b"\0", b" ")
+            path = f"{self._proc}/{pid}"
+            data = read_once("cmdline", f"{path}/cmdline")
+            if not data and (thread := living_thread(path)) is not None:  # the first thread has ended
+                data = read_once("cmdline", f"{thread}/cmdline")
         except ReadError:
             return False
-        return self._text in stat.name.casefold() or self._text in words.decode("utf-8", "replace").casefold()
+        words = data.replace(b"\0", b" ").decode("utf-8", "replace")
+        return self._text in stat.name.casefold() or self._text in words.casefold()
 
     def _ancestors(self) -> set[int]:
         """Return this process and its ancestors."""

@@ -294,10 +294,8 @@ class TaskScheduler:
         """Return the error of a task that is not retried after the end of its worker."""
         limit = self._reservations.alone
         if verdict.cause is not Cause.TOO_LARGE:
-            message = (
-                f"{item.label}: {verdict.reason}; attempt {attempts.made} of {attempts.most}. Other tasks continue"
-            )
-            return WorkerLost(message, code=code)
+            after = f" after {attempts.made} attempts" if attempts.made > 1 else ""
+            return WorkerLost(f"{item.label}: {verdict.reason}{after}. Other tasks continue", code=code)
         prediction = item.prediction
         predicted = prediction.reserve if prediction is not None else item.requested
         return TaskTooLarge(

@@ -95,6 +95,8 @@ class WorkerHandle:
         except ReadError:  # it has just ended
             self.used = 0 if self.dying else self.used
             return self.used
+        if self._tree.first_thread_ended and not self.dying:
+            self.kill("its main thread ended, which runs the tasks")
         self._members = tree.keys
         other = sum(tree.shared)
         self._other = max(self._other, other)

@@ -35,9 +35,7 @@ class ProcProbe:
             stat = read_stat(key.pid, self._proc)
         except ReadError:
             return False
-        if stat.start != key.start:
-            return False
-        return stat.state not in "ZX" or len(self._threads(key.pid)) > 1  # the first thread may end before the others
+        return stat.start == key.start and stat.state not in "ZX"
 
     def stopped(self, key: ProcessKey) -> bool:
         """Return whether exactly this process is stopped, with all threads: by SIGSTOP or a debugger."""

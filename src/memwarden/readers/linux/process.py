@@ -3,10 +3,14 @@
 ``statm`` gives resident and shared size for 1.4 µs; ``status`` also the peak and the swapped part for 9 µs, so it is
 read less often (``max_age``). On Linux 6.2 and later (until the fix of 2025) both may be off by some pages for each
 processor; near a limit :mod:`memwarden.contain` confirms with an exact counter.
+
+A process whose first thread has ended while others run shows as a zombie without memory in ``/proc/PID``; the files of
+its other threads, in ``/proc/PID/task/TID``, have the true figures. They are read only where a zombie was read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from time import monotonic
 from typing import Any
@@ -61,11 +65,30 @@ def read_stat(pid: int | str, proc: str = "/proc") -> Stat:
     """Return the process with this pid now. Raises :class:`ReadError` (``gone`` when there is no such process)."""
     path = f"{proc}/{pid}/stat"
     try:
-        return Stat(read_once("stat", path, 1024), path)
+        stat = Stat(read_once("stat", path, 1024), path)
     except ReadError as error:
         if error.why == "absent" and os.path.isdir(proc):
             raise ReadError("process", f"{proc}/{pid}", "gone", "no process has this pid") from None
         raise
+    if stat.state == "Z" and (thread := living_thread(f"{proc}/{pid}")) is not None:
+        with contextlib.suppress(ReadError):  # ended since
+            other = Stat(read_once("stat", f"{thread}/stat", 1024), path)
+            stat.state, stat.rss = other.state, other.rss
+    return stat
+
+
+def living_thread(process: str) -> str | None:
+    """Return the folder ``/proc/PID/task/TID`` of a thread that has memory; ``process`` is ``/proc/PID``."""
+    try:
+        threads = os.listdir(f"{process}/task")
+    except OSError:
+        return None
+    for thread in threads:
+        path = f"{process}/task/{thread}"
+        with contextlib.suppress(ReadError):
+            if not read_once("statm", f"{path}/statm", 128).startswith(b"0 "):
+                return path
+    return None
 
 
 def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
@@ -76,8 +99,19 @@ def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
     :class:`ReadError`.
     """
     path = f"{proc}/{pid}/smaps_rollup"
-    data = read_once("smaps_rollup", path)
+    data = read_rollup(f"{proc}/{pid}")
     return _size("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
+
+
+def read_rollup(process: str) -> bytes:
+    """Return ``smaps_rollup`` of a process, of which ``process`` is the folder. Raises :class:`ReadError`."""
+    try:
+        return read_once("smaps_rollup", f"{process}/smaps_rollup")
+    except ReadError as error:
+        thread = living_thread(process) if error.why == "gone" else None
+        if thread is None:
+            raise
+    return read_once("smaps_rollup", f"{thread}/smaps_rollup")
 
 
 def read_shmem(pid: int, proc: str = "/proc") -> int:
@@ -131,13 +165,13 @@ class ProcessReader:
         try:
             data = pread(file.fd, 128, 0)
         except OSError:
-            data = file.read()  # raises the typed error
+            self._full = None
+            return {"process": self._status()}  # raises the typed error
         key, name, _, _, _, _, swap, peak, vms_limit = full
-        where = f"{self._proc}/{key.pid}/statm"
-        virtual, resident, shared = parse_statm(data, where)
+        virtual, resident, shared = parse_statm(data, file.path)
         if not virtual:
             self._full = None
-            raise ReadError("process", where, "gone", "it has ended and waits to be reaped")
+            return {"process": self._status()}
         if peak is None or resident > peak:
             peak = resident
         shown = ProcessMemory(key, name, resident, virtual, resident - shared, shared, swap, peak, vms_limit)
@@ -160,18 +194,30 @@ class ProcessReader:
     def _status(self) -> ProcessMemory:
         """Return all figures of ``status``."""
         file = self._open()[1]
-        data = file.read()
+        assert self._key is not None
+        process = f"{self._proc}/{self._key.pid}"
+        try:
+            data = file.read()
+        except ReadError:
+            if file.path == f"{process}/status":
+                raise
+            self._identify()  # the other thread has ended, and perhaps the process
+            self._read_in(process)
+            return self._status()
         number = self._number
         rss = number(data, b"\nVmRSS:")
         if rss is None:
             if b"\nState:\tZ" in data:
-                raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
+                thread = living_thread(process)
+                if thread is None:
+                    raise ReadError("process", file.path, "gone", "it has ended and waits to be reaped")
+                self._read_in(thread)
+                return self._status()
             raise ReadError("status", file.path, "malformed", "no VmRSS line")
         shown = data[: data.find(b"\n")]
         if shown != self._comm:  # it changes at exec; stat alone shows it without escapes
             self._name, self._comm = self._identify().name, shown
         files, shmem = number(data, b"\nRssFile:"), number(data, b"\nRssShmem:")
-        assert self._key is not None
         peak = number(data, b"\nVmHWM:")
         if peak is not None and self._proc == "/proc" and self._key.pid == os.getpid():
             peak = max(peak, recorded_peak())
@@ -203,12 +249,15 @@ class ProcessReader:
                 self._key = None
             stat = self._identify()
             self._key, self._name, self._comm = ProcessKey(stat.pid, stat.start), stat.name, b""
-            base = f"{self._proc}/{stat.pid}"
-            self._files = (
-                KeptFile("statm", f"{base}/statm", 128),
-                KeptFile("status", f"{base}/status"),
-            )
+            self._read_in(f"{self._proc}/{stat.pid}")
+        assert self._files is not None
         return self._files
+
+    def _read_in(self, folder: str) -> None:
+        """Read the files of a process, or of one of its threads, from now on."""
+        for file in self._files or ():
+            file.close()
+        self._files = KeptFile("statm", f"{folder}/statm", 128), KeptFile("status", f"{folder}/status")
 
     def _identify(self) -> Stat:
         """Return the present identity. Raises :class:`ReadError` (``gone``) for a later process with the same pid."""

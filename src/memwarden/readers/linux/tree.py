@@ -119,6 +119,12 @@ class TreeReader:
             )
         return tree, tuple(gaps)
 
+    @property
+    def first_thread_ended(self) -> bool:
+        """True if the root's first thread had ended at the last sample, and others run."""
+        root = self._members.get(self._root_pid)
+        return root is not None and root.first_thread_ended
+
     def members(self) -> list[ProcessKey]:
         """Return the members now, zombies included, after a walk."""
         self._step([], walk=True)
@@ -318,6 +324,8 @@ class TreeReader:
         if not alive:
             member.state, self._stale = _ZOMBIE, True
             return 1
+        if member.data is not data:  # read of another thread, with another descriptor
+            self._stale = True
         self._rss[at], self._shared[at], self._before[at], self._tree = member.rss, member.shared, data, None
         return 0
 

@@ -321,7 +321,7 @@ def test_a_task_is_given_up_after_its_attempts() -> None:
     error = item.future.exception(0)
     assert isinstance(error, WorkerLost)
     assert error.code == -9
-    assert "attempt 2 of 2" in str(error)
+    assert "after 2 attempts" in str(error)
 
 
 def test_a_worker_that_ends_before_it_is_ready_costs_no_attempt() -> None:

@@ -12,9 +12,11 @@ import mmap
 import resource
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -254,6 +256,49 @@ def test_no_allocation_is_refused_beside_another_thread():
     thread.join()
     with memory_limit("1GiB", refuse=False):
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_library_with_threads_of_its_own_does_not_switch_the_refusal_off():
+    """numpy starts threads for BLAS: 1.82 GiB were in use before the error."""
+    code = """
+        import numpy, resource
+        from memwarden import LimitExceeded, memory_limit
+        assert len(os.listdir("/proc/self/task")) > 1 or os.cpu_count() == 1
+        try:
+            memory_limit("100MiB")(numpy.ones)(250_000_000)
+        except LimitExceeded as error:
+            print(error)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 300 * 1024
+    """
+    done = subprocess.run([sys.executable, "-c", "import os\n" + textwrap.dedent(code)], capture_output=True, text=True)
+    assert "an allocation was refused" in done.stdout, done.stderr
+
+
+def test_memory_that_is_given_back_before_a_sample_counts_beside_an_idle_thread():
+    """The kernel's high-water mark has it: each call ends with the error, also the second."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        for _ in range(2):
+            with pytest.raises(LimitExceeded):
+                memory_limit("64MiB")(lambda: len(b"x" * (256 * MIB)))()
+        assert memory_limit("64MiB")(lambda: len(b"x" * (16 * MIB)))() == 16 * MIB
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_pool_of_idle_threads_fits_into_a_small_limit(isolate):
+    """RLIMIT_DATA counts their stacks of 8 MiB, of which nothing is used."""
+
+    def pool():
+        with ThreadPoolExecutor(8) as executor:
+            return list(executor.map(time.sleep, [0.01] * 8))
+
+    for _ in range(3):
+        assert memory_limit("20MiB", isolate=isolate)(pool)() == [None] * 8
 
 
 # --- false alarms ---------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ class DataRlimit:
         self._set: tuple[int, ...] = ()
         self._reserve: mmap.mmap | None = None
 
+    @property
+    def claimed(self) -> bool:
+        """True while the kernel refuses for a claim."""
+        return bool(self._claims)
+
     def prepare(self) -> None:
         """Map the reserve; call it before reading the data size for :meth:`claim`."""
         if self._reserve is None or self._reserve.closed:

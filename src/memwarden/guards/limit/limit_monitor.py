@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -20,7 +21,7 @@ from memwarden.guards.limit.interrupt import InterruptSafety, absorb, interrupt,
 from memwarden.guards.limit.limited_region import LEEWAY, LimitedRegion, OtherThreads, suspendable
 from memwarden.guards.limit.page_faults import thread_faults
 from memwarden.guards.limit.poll_thread import PollThread
-from memwarden.guards.limit.proc_files import read_memory
+from memwarden.guards.limit.proc_files import read_memory, read_sizes
 from memwarden.process.fork_hooks import GUARDS, at_fork
 
 #: Assumed fill rate in bytes a second, and bounds of the time between samples. One thread faults in 1.3 GB/s in 4 KiB
@@ -72,7 +73,7 @@ class LimitMonitor:
                 self._start_thread()
             threads = self._count_threads()
             # A coroutine may wait in the middle of a block: then others would be refused.
-            refuse = refuse and not by_helper and not suspendable(frame) and threads == 1
+            refuse = refuse and not by_helper and not suspendable(frame) and not self._other_python_threads()
             if refuse:
                 self._rlimit.prepare()
             used, data = read_memory()
@@ -100,7 +101,7 @@ class LimitMonitor:
                     used, _ = read_memory()
                     if region.thread == _thread.get_ident():
                         region.sample(used, self._other_threads())
-                    taken = region.taken(used)
+                    taken = max(region.taken(used), region.spike())
                 except (OSError, MemoryError):
                     taken = region.peak
                 faults = thread_faults()
@@ -140,6 +141,20 @@ class LimitMonitor:
             time.sleep(0.001)  # a thread that Python has joined is gone a moment later
         return False
 
+    def before_thread_start(self) -> None:
+        """Refuse nothing from here on: a thread's stack counts as data of the process, though nothing of it is used."""
+        if self._rlimit.claimed:
+            with self._lock:
+                self._rlimit.clear()
+
+    def _other_python_threads(self) -> int:
+        """Return the number of threads that may run Python code, without the calling one and ours.
+
+        Threads of C libraries (numpy's BLAS) work for their callers.
+        """
+        threads = list(sys._current_frames())  # without the frames: this one is among them
+        return len(threads) - 1 - sum(each.ident in threads for each in self._poll_threads)
+
     def _count_threads(self) -> int:
         """Return the number of threads without ours. The folder has a link for each thread and two more."""
         if len(self._poll_threads) > (self._poll_thread is not None):
@@ -174,10 +189,12 @@ class LimitMonitor:
                     return None
                 pause = LONGEST
             else:
-                used, _ = read_memory()
-                if self._count_threads() > 1:
+                used, _, shared = read_sizes()
+                if self._other_python_threads():
                     self._rlimit.clear()  # another thread could be refused from here on
                 others = self._other_threads()
+                for region in self._regions:
+                    region.note_shared(shared)
                 left = min(-region.sample(used, others) for region in self._regions)
                 if left < 0:
                     self._interrupt_one(used)
@@ -250,7 +267,15 @@ class LimitMonitor:
             thread.stop()
 
 
+def _start_thread(thread: threading.Thread) -> None:
+    monitor.before_thread_start()
+    _start(thread)
+
+
 monitor = LimitMonitor()
+#: Before Python 3.13 nothing else shows that a thread is about to start.
+_start = threading.Thread.start
+threading.Thread.start = functools.wraps(_start)(_start_thread)  # type: ignore[method-assign, assignment]
 atexit.register(monitor.close)
 at_fork(
     GUARDS,

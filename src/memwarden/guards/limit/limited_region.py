@@ -10,15 +10,20 @@ The kernel counts memory per process. A block is charged only with what cannot b
 from __future__ import annotations
 
 import _thread
+import contextlib
 import sys
 import time
 from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
+from memwarden.errors import ReadError
 from memwarden.guards.limit.interrupt import InterruptSafety, handled_exception, innermost_frame, judge
-from memwarden.guards.limit.page_faults import ThreadSnapshot, boot_ticks, max_own_growth, take_snapshot
+from memwarden.guards.limit.page_faults import ThreadSnapshot, boot_ticks, max_own_growth, take_snapshot, thread_faults
+from memwarden.guards.limit.proc_files import read_memory
+from memwarden.guards.measure.peak_rss import PeakScope, peak_scopes
 from memwarden.model.units import MIB
+from memwarden.readers.linux.process import PAGE
 
 #: The kernel refuses allocations that would exceed a limit by this much, and a block in a ``finally`` may allocate this
 #: much there before it is interrupted all the same.
@@ -95,6 +100,10 @@ class LimitedRegion:
         self._before: ThreadSnapshot | None = None
         self._own = 0
         self._left: dict[int, int] = {}
+        #: The kernel's peak since the entry; page faults of the thread at the entry, and private bytes in use; and the
+        #: most bytes in shared and file-backed maps in any sample.
+        self._peak_scope: PeakScope | None = None
+        self._faults = self._private = self._shared = 0
 
     def enter(self, frame: FrameType, used: int, carried: int, threads: int, by_helper: bool) -> None:
         """Start in the calling thread, in ``frame``.
@@ -109,6 +118,10 @@ class LimitedRegion:
         self._handled = sys.exception()
         self.open, self.refusing, self.final = True, False, None
         self._count_from(used, carried)
+        if not suspendable(frame):
+            with contextlib.suppress(ReadError):
+                self._peak_scope = peak_scopes.open(self)
+                self._faults, self._private, self._shared = thread_faults(), used, self._peak_scope.rss - used
         if 1 < threads <= _FEW_THREADS and not self.absolute:
             self._before = take_snapshot()
 
@@ -116,6 +129,27 @@ class LimitedRegion:
         """Note what it has taken, and drop every reference."""
         self.open, self.final = False, taken
         self._frame = self._step = self._handled = self._before = None
+
+    def note_shared(self, shared: int) -> None:
+        """Take in the resident bytes of shared and file-backed maps."""
+        self._shared = max(self._shared, shared)
+
+    def spike(self) -> int:
+        """Return the most that the block had taken at once by the kernel's peak, given back since included.
+
+        A buffer that is freed before its call returns is in no sample. Maps of files and shared memory are in the peak,
+        too, so a block that uses them is not judged by it: 0. A map of a file brings several pages with each fault.
+        """
+        scope, self._peak_scope = self._peak_scope, None
+        if scope is None:
+            return 0
+        with contextlib.suppress(ReadError):
+            peak, rss = peak_scopes.close(scope)
+            self.note_shared(rss - read_memory()[0])
+            if self._shared - (scope.rss - self._private) <= self.limit // 8:
+                taken = peak - self._shared - (0 if self.absolute else self._private)
+                return min(taken, (thread_faults() - self._faults) * PAGE)
+        return 0
 
     def _count_from(self, used: int, carried: int = 0) -> None:
         self.base, self._own, self._seen = used - carried, max(0, carried), used

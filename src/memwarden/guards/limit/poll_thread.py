@@ -19,8 +19,8 @@ class PollThread:
     """
 
     def __init__(self) -> None:
-        #: The thread's id in the kernel; 0 before it runs.
-        self.native = 0
+        #: The thread's id in the kernel and in Python; 0 before it runs.
+        self.native = self.ident = 0
         self._stopping = False
         self._wake, self._started, self._ended = (_thread.allocate_lock() for _ in range(3))
         for lock in (self._wake, self._started, self._ended):
@@ -40,7 +40,7 @@ class PollThread:
 
     def _run(self, sample: Callable[[], float | None], out_of_memory: Callable[[], object]) -> None:
         try:
-            self.native = _thread.get_native_id()
+            self.native, self.ident = _thread.get_native_id(), _thread.get_ident()
             self._started.release()
             pause: float | None = _FIRST
             while pause is not None:

@@ -56,7 +56,13 @@ def read_memory() -> tuple[int, int]:
     Private is resident minus shared: maps that are shared or file-backed do not count, nor do untouched pages.
     Raises OSError without a ``/proc``.
     """
+    return read_sizes()[:2]
+
+
+def read_sizes() -> tuple[int, int, int]:
+    """Return the same, and the resident bytes of shared and file-backed maps. Raises OSError."""
     fields = read_proc(b"/proc/self/statm").split(None, 6)
     if len(fields) < 6:
         raise OSError("/proc/self/statm cannot be read")
-    return (int(fields[1]) - int(fields[2])) * PAGE, int(fields[5]) * PAGE
+    shared = int(fields[2])
+    return (int(fields[1]) - shared) * PAGE, int(fields[5]) * PAGE, shared * PAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -512,3 +513,49 @@ def test_a_reservation_that_can_never_be_had_is_refused_at_once(executor: Budget
         executor.with_options(reserve="2GiB").submit(chores.same, 1)
     assert isinstance(caught.value, MemoryError)
     assert executor.submit(chores.same, 1).result(60) == 1
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_a_bounded_map_reads_its_input_as_results_are_taken(chunksize: int) -> None:
+    """An endless input, in order; what was submitted and not taken is cancelled when the iterator is closed."""
+    read = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal read
+        for read in itertools.count(1):
+            yield -read
+
+    with BudgetedExecutor(2, budget="500MiB") as executor:
+        results = executor.map(abs, numbers(), buffersize=4, chunksize=chunksize)
+        assert list(itertools.islice(results, 30)) == list(range(1, 31))
+        assert read <= 30 + 5 * chunksize
+        del results
+        assert list(executor.map(abs, [-1, -2, -3], buffersize=10, chunksize=chunksize)) == [1, 2, 3]
+        with pytest.raises(TimeoutError):
+            next(executor.map(time.sleep, [0.5] * 3, buffersize=2, timeout=0.1))
+        for bad in (0, -1):
+            with pytest.raises(ValueError, match="buffersize"):
+                executor.map(abs, [1], buffersize=bad)
+
+
+@pytest.mark.parametrize("budget", ["1KiB", 4])
+def test_a_budget_in_which_nothing_can_start_is_refused(budget: int | str) -> None:
+    """It waited for ever, and SIGINT did not end it; most likely a number without its unit."""
+    with pytest.raises(SettingsError, match="no task fits into less than"):
+        BudgetedExecutor(2, budget=budget)
+
+
+def test_each_future_of_a_broken_executor_has_an_error_of_its_own() -> None:
+    """Raising one object again and again makes its traceback longer."""
+    executor = BudgetedExecutor(1, budget="500MiB", initializer=int, initargs=("x",))
+    futures = [executor.submit(abs, 1) for _ in range(3)]
+    errors = [future.exception(20) for future in futures]
+    assert len({id(error) for error in errors}) == 3
+    assert {type(error) for error in errors} == {BrokenProcessPool}
+    later = []
+    for _ in range(3):
+        with pytest.raises(BrokenProcessPool) as caught:
+            executor.submit(abs, 1)
+        later.append(len(caught.traceback))
+    assert len(set(later)) == 1
+    executor.shutdown()

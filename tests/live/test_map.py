@@ -161,6 +161,13 @@ def test_files_are_inputs_and_their_names_no_options():
     assert {each["size"] for each in results()} == {4.0}
 
 
+def test_a_pattern_that_matches_nothing_is_an_error():
+    """A typing error must not look like a batch that is done: code 2, as for inputs that cannot be read."""
+    out, err = run("--glob", "*.mp5", "--", "echo", code=2)
+    assert out == b""
+    assert "--glob *.mp5: no file matches" in err
+
+
 def test_failures_are_reported_and_the_others_continue():
     """The results have each exit code; that of the batch is 1."""
     _, err = run("--results", "results", "--", "sh", "-c", "exit $1", "sh", given=b"0\n3\n0\n7\n", code=1)

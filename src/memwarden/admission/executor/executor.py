@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memwarden.actions.gate import Gate
 from memwarden.admission.executor.batch_report import BatchStats
-from memwarden.admission.executor.manager_thread import ExecutorManager
+from memwarden.admission.executor.manager_thread import ExecutorManager, copy_error
 from memwarden.admission.executor.task_scheduler import TRIM, Limits
 from memwarden.admission.footprints.input_size import usual_size
 from memwarden.admission.footprints.predictors import Footprints
@@ -45,6 +46,8 @@ T = TypeVar("T")
 
 #: Maximum attempts per task. The last attempt runs exclusively.
 ATTEMPTS = 3
+#: A smaller budget is a mistake, such as a number without its unit.
+LEAST_BUDGET = MIB
 #: Tasks of this executor overtake a request of another process for so long.
 PATIENCE_SECONDS = 3.0
 
@@ -104,6 +107,11 @@ class BudgetedExecutor(Executor):
         else:
             self._ledger = Ledger(budget, ledger or "default", patience=PATIENCE_SECONDS)
         self._alone = self._ledger.account().capacity
+        if self._alone < LEAST_BUDGET:
+            raise SettingsError(
+                f"a budget of {size_text(self._alone)}: no task fits into less than {size_text(LEAST_BUDGET)}; give it "
+                "with its unit, such as budget='4GiB'"
+            )
         self._owns_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(self._alone, self._workers)
         self._size_of = size_of if size_of is not None else usual_size
@@ -158,17 +166,29 @@ class BudgetedExecutor(Executor):
         return self._submit(fn, args, kwargs, None, None, 0)
 
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[T]:
-        """``ProcessPoolExecutor.map``. A chunk is one task; its size is the largest of its calls."""
+        """``ProcessPoolExecutor.map``. A chunk is one task; its size is the largest of its calls.
+
+        With ``buffersize`` (as in Python 3.14) the input is read as results are taken: at most so many tasks are
+        submitted whose results were not taken yet. Without it all of the input is read at once.
+        """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        if chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout)
+        if buffersize is not None:
+            _positive("buffersize", buffersize)
         calls = zip(*iterables, strict=False)
+        if chunksize == 1:
+            return _map(self, fn, calls, timeout, buffersize)
         chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
         tasks = _Chunks(self, fn, chunksize)
-        return itertools.chain.from_iterable(tasks.map(partial(_run_chunk, fn), chunks, timeout=timeout))
+        each = _map(tasks, partial(_run_chunk, fn), zip(chunks, strict=False), timeout, buffersize)
+        return itertools.chain.from_iterable(each)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. ``wait``: return when all tasks are done and the workers have exited."""
@@ -268,7 +288,7 @@ class BudgetedExecutor(Executor):
         with self._lock:
             manager = self._manager
             if manager is not None and manager.broken is not None:
-                raise manager.broken
+                raise copy_error(manager.broken)
             if self._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if _interpreter_shutdown:
@@ -293,6 +313,37 @@ class BudgetedExecutor(Executor):
         if isinstance(function, partial):
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
         return self._size_of(*args, **kwargs)
+
+
+def _map(
+    executor: Executor,
+    function: Callable[..., T],
+    calls: Iterator[tuple[Any, ...]],
+    timeout: float | None,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """Submit now what fits into the buffer (all without one), and return the results in order."""
+    end = None if timeout is None else time.monotonic() + timeout
+    futures = deque(executor.submit(function, *call) for call in itertools.islice(calls, buffersize))
+    return _results(executor, function, calls, futures, end)
+
+
+def _results(
+    executor: Executor,
+    function: Callable[..., T],
+    calls: Iterator[tuple[Any, ...]],
+    futures: deque[Future[T]],
+    end: float | None,
+) -> Iterator[T]:
+    try:
+        while futures:
+            futures[0].result(None if end is None else end - time.monotonic())
+            for call in itertools.islice(calls, 1):
+                futures.append(executor.submit(function, *call))
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 class TaskOptions(Executor):

@@ -63,7 +63,7 @@ class ExecutorManager:
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._asleep = False
         self._closing = self._cancelling = self._killing = False
-        #: The error of all futures and further calls; None while the executor works.
+        #: The error of which each future and further call gets a copy; None while the executor works.
         self.broken: BaseException | None = None
         self._stats = BatchStats()
         self._queue = TaskQueue(predictor)
@@ -124,7 +124,7 @@ class ExecutorManager:
             while True:
                 item = self._submitted.popleft()
                 if item.future.set_running_or_notify_cancel():
-                    item.future.set_exception(error)
+                    item.future.set_exception(copy_error(error))
 
     def close(self, *, cancel: bool = False, kill: bool = False) -> None:
         """End when all is done. ``cancel``: cancel the tasks that have not started; ``kill``: kill those that have."""
@@ -237,7 +237,7 @@ class ExecutorManager:
             self._fail_submitted(self.broken)
             for item in [*(handle.run.item for handle in self._pool if handle.run is not None), *self._queue]:
                 if item.running or item.future.set_running_or_notify_cancel():
-                    self._results.put_error(item.future, self.broken)
+                    self._results.put_error(item.future, copy_error(self.broken))
         self._pool.close(kill=self.broken is not None)
         self._loop.close()
         self._results.stop()
@@ -248,3 +248,10 @@ class ExecutorManager:
         if self._wakeup >= 0:
             os.close(self._wakeup)
             self._wakeup = -1
+
+
+def copy_error(error: BaseException) -> BaseException:
+    """Return an equal exception: each ``raise`` adds its traceback to the object."""
+    copied = type(error)(*error.args)
+    copied.__cause__ = error.__cause__
+    return copied

@@ -245,7 +245,10 @@ def _inputs(options: MapOptions) -> list[str]:
         found += [os.fsdecode(each) for each in data.split(b"\0" if options.null else b"\n") if each]
     for pattern in options.globs:
         # A name that starts with a dash would be taken for an option.
-        found += [f"./{each}" if each.startswith("-") else each for each in sorted(glob.glob(pattern, recursive=True))]
+        matches = sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            raise SettingsError(f"--glob {pattern}: no file matches; quote the pattern, and see where it starts from")
+        found += [f"./{each}" if each.startswith("-") else each for each in matches]
     return found
 
 

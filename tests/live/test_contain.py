@@ -216,7 +216,10 @@ def test_500_of_512_mib_is_left_alone_200_times(kind: str) -> None:
 
 
 def test_shared_memory_counted_twice_is_no_reason_to_end() -> None:
-    """Eight processes that share 60 MiB show 480 MiB of resident sizes; counted once they are under 200."""
+    """Eight processes that share 60 MiB show 480 MiB of resident sizes; counted once they are under 200.
+
+    The report has what was counted.
+    """
     code = """
 import mmap, os, sys
 area = mmap.mmap(-1, 60 << 20)
@@ -247,6 +250,9 @@ os.read(0, 1)
         report = command.report
     assert report is not None
     assert (report.reason, report.exit_code) == (ExitReason.EXITED, 0)
+    assert report.peak_counted_by == "pss"
+    assert report.peak is not None
+    assert 60 * MIB < report.peak < 200 * MIB
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])

@@ -59,6 +59,7 @@ class PollingCeiling(Ceiling):
         self._recount_at, self._recount_bound = 0.0, 0
         self._counted: tuple[int, str] | None = None
         self._allowed = limit + PARTING_RESERVE
+        #: By how much the sum of resident sizes exceeded the PSS at the last count.
         self._shared_twice = 0
 
     def attach(self, root: ProcessKey) -> None:
@@ -88,8 +89,12 @@ class PollingCeiling(Ceiling):
         if bound > self._bound:
             self._grew_at = now
         self._bound = bound
-        self._peak = max(self._peak, bound)
+        if bound < self._limit:  # else it is counted first
+            self._note_peak()
         return tree
+
+    def _note_peak(self) -> None:
+        self._peak = max(self._peak, self._bound - self._shared_twice)
 
     def reached(self) -> bool:
         self._sample()
@@ -99,12 +104,14 @@ class PollingCeiling(Ceiling):
         # At the last count, shared pages explained the difference. Until the bound has grown by what was left then,
         # only less sharing can have used it up, and that is checked now and then.
         if self._bound < self._recount_bound and now < self._recount_at:
+            self._note_peak()
             return False
         self._freeze()
         pss = self._count()
+        self._counted = pss, "pss"
+        self._shared_twice = max(0, self._bound - pss)
+        self._note_peak()
         if pss >= self._limit:
-            self._counted = pss, "pss"
-            self._shared_twice = max(0, self._bound - pss)
             return True
         self._recount_bound = self._bound + (self._limit - pss)
         took = self._monotonic() - now
@@ -150,7 +157,7 @@ class PollingCeiling(Ceiling):
         return self._counted or (self._bound, "rss")
 
     def peak(self) -> tuple[int, str]:
-        return self._peak - self._shared_twice, self.used()[1]
+        return self._peak, self.used()[1]
 
     def members(self) -> list[ProcessKey]:
         return [] if self._reader is None else self._reader.members()
@@ -161,6 +168,7 @@ class PollingCeiling(Ceiling):
 
     def overdrawn(self) -> bool:
         self._sample()
+        self._note_peak()
         if self._bound <= self._allowed:
             return False
         self._freeze()

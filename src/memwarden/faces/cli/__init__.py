@@ -73,4 +73,6 @@ def _need_standard_streams() -> None:
 
 
 def _print_error(line: str) -> None:
-    print(line.replace("\n", " "), file=sys.stderr)
+    from memwarden.model.text import printable
+
+    print(printable(line.replace("\n", " ")), file=sys.stderr)

@@ -139,7 +139,7 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
     """Return the report as text."""
     ended = report.exit
     rows: list[tuple[str, str]] = [("command", _cut(shlex.join(report.command).replace("\n", "\\n"), 100))]
-    verdict = report.verdict()
+    verdict = render.printable(report.verdict())
     if colour:
         verdict = click.style(
             verdict, fg="green" if ended.reason is ExitReason.EXITED and not ended.exit_code else "red", bold=True
@@ -172,7 +172,8 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
     rows.append(("record", report.record or "none"))
     rule = "─" if blocks else "-"
     lines = [f"{rule * 2} memwarden {rule * 66}"]
-    lines += [f"{name:<9} {text}" for name, text in rows]
+    styled = ("result", "levels")  # their own escape codes; all else may hold names of processes, groups and files
+    lines += [f"{name:<9} {text if name in styled else render.printable(text)}" for name, text in rows]
     ceiling = ended.limit.bytes if ended.limit is not None else None
     if len(report.history.points) >= _CHART_POINTS:
         lines += render.chart(report.history.points, ceiling, blocks=blocks)

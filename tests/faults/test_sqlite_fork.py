@@ -83,7 +83,7 @@ def test_nothing_is_open_in_a_child(recorder: SqliteRecorder) -> None:
     recorder.record(event("one"))
 
     def check() -> None:
-        assert descriptors() == before
+        assert descriptors() <= before  # readers close theirs in a child
 
     assert ended_well(in_child(check))
     recorder.record(event("two"))

@@ -88,7 +88,7 @@ def test_a_task_that_is_killed_each_time_is_given_up() -> None:
         error = lost.exception(60)
     assert isinstance(error, WorkerLost)
     assert error.code == -9
-    assert "attempt 2 of 2" in str(error)
+    assert "after 2 attempts" in str(error)
 
 
 def crash() -> None:

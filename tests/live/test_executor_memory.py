@@ -112,7 +112,8 @@ def test_a_batch_that_does_not_fit_is_done(cgroup: bool | None) -> None:
         assert list(executor.map(chores.hold, [40] * 20)) == [40 * MIB] * 20
     report = executor.report()
     assert (report.finished, report.failed, report.kernel_kills) == (20, 0, 0)
-    assert report.requeues == report.kills, [(each.number, each.reason) for each in report.incidents]
+    # A worker may be killed at the moment at which its task has finished.
+    assert report.requeues <= report.kills, [(each.number, each.reason) for each in report.incidents]
     if cgroup is None:  # else eight processes that nothing is known of may take 40 MiB each between two samples
         assert watch.most <= 120 * MIB + BEYOND
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
 from memwarden.contain.own_cgroup import counter, parent_for, write
 from memwarden.errors import CeilingUnavailable
+from memwarden.readers.linux.process import PAGE
 
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
@@ -33,7 +34,6 @@ _SHORTEST = 0.005
 _FASTEST = 4e9
 #: With fewer readings the file cache that is left at the exit decides: a refusal comes after all of it was reclaimed.
 _FEW = 3
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _RECLAIMABLE = (b"total_inactive_file", b"total_active_file")
 
 
@@ -112,7 +112,7 @@ class Cgroup1Ceiling(CgroupCeiling):
         return max(_SHORTEST, (self._limit - self._unreclaimable) / _FASTEST) if self._full else 1.0
 
     def refused(self) -> int:
-        if self._notice < 0 or self.peak()[0] < self._limit - _PAGE:
+        if self._notice < 0 or self.peak()[0] < self._limit - PAGE:
             return 0
         highest = self._unreclaimable_peak
         if self._readings < _FEW:

@@ -147,13 +147,12 @@ class LimitMonitor:
             with self._lock:
                 self._rlimit.clear()
 
-    def _other_python_threads(self) -> int:
-        """Return the number of threads that may run Python code, without the calling one and ours.
+    def _other_python_threads(self) -> bool:
+        """Return whether a thread beside the limited one and ours may run Python code.
 
         Threads of C libraries (numpy's BLAS) work for their callers.
         """
-        threads = list(sys._current_frames())  # without the frames: this one is among them
-        return len(threads) - 1 - sum(each.ident in threads for each in self._poll_threads)
+        return len(set(sys._current_frames()) - {each.ident for each in self._poll_threads}) > 1
 
     def _count_threads(self) -> int:
         """Return the number of threads without ours. The folder has a link for each thread and two more."""

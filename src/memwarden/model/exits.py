@@ -53,7 +53,8 @@ class ExitReport(NamedTuple):
     evidence: Evidence | None = None
     #: Place where the kernel's OOM killer struck: ``"ceiling"``, the path of a group, ``"machine"``, or ``""``.
     oom_location: str = ""
-    #: Bytes in use that could not be reclaimed when the kernel refused memory at the limit; 0 if it refused none.
+    #: Bytes that could not be reclaimed while the tree stood at its limit, where the kernel refuses memory to system
+    #: calls and kills nothing; else 0.
     refused: int = 0
     #: Log of the shutdown, one step a line.
     steps: tuple[str, ...] = ()

@@ -147,8 +147,8 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
     code = "" if ended.reason is ExitReason.EXITED else f"  [exit code {report.exit_code}]"
     rows.append(("result", verdict + code))
     if ended.refused:
-        meant = "" if ended.reason is ExitReason.LIMIT else "; its output may be incomplete"
-        rows.append(("", f"the kernel refused it memory: {render.size(ended.refused)} could not be reclaimed{meant}"))
+        meant = "" if ended.reason is ExitReason.LIMIT else "; system calls may have failed or returned less"
+        rows.append(("", f"it stood at its limit: {render.size(ended.refused)} could not be reclaimed{meant}"))
     if hint := report.hint():
         rows.append(("hint", hint))
     rows += _limit_rows(report)

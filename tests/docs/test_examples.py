@@ -89,6 +89,7 @@ def test_program_runs(block: Block, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="memwarden run needs Linux")
 @pytest.mark.parametrize(("line", "exit_code", "where"), COMMANDS, ids=[where for _, _, where in COMMANDS])
 def test_command_runs(line: str, exit_code: int, where: str, tmp_path: Path) -> None:
+    (tmp_path / "example.log").write_text("what the examples of `map --glob` find\n", encoding="utf-8")
     done = subprocess.run(
         ["/bin/sh", "-c", line],
         cwd=tmp_path,

@@ -147,7 +147,7 @@ def uncached(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
 @pytest.mark.parametrize(
     "code",
     [
@@ -158,15 +158,15 @@ def uncached(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_memory_that_a_system_call_was_refused_is_the_limits(kind: str, code: str, uncached: Path) -> None:
+def test_memory_that_a_system_call_was_refused_is_the_limits(code: str, uncached: Path) -> None:
     """Version 1 fails the call (ENOMEM, EFAULT) and kills nothing: what the program returns then is the limit's."""
     with popen(
-        python(f"import os, sys\n{code}", uncached), limit="64MiB", ceiling=kind, stderr=subprocess.DEVNULL
+        python(f"import os, sys\n{code}", uncached), limit="64MiB", ceiling="cgroup1", stderr=subprocess.DEVNULL
     ) as it:
         it.wait(60)
     assert it.report is not None
     assert it.report.reason is ExitReason.LIMIT, it.report
-    if it.report.refused:
+    if it.report.unreclaimable:
         assert it.report.exit_code in (1, 7)
         with pytest.raises(LimitExceeded, match="failed at its limit"):
             it.report.raise_for_limit()
@@ -189,7 +189,32 @@ def test_file_cache_at_the_limit_is_no_reason(kind: str, code: str, uncached: Pa
     with popen(python(f"import os, sys\n{code}\nsys.exit(3)", uncached), limit="64MiB", ceiling=kind) as command:
         command.wait(60)
     assert command.report is not None
-    assert (command.report.reason, command.report.exit_code, command.report.refused) == (ExitReason.EXITED, 3, 0)
+    assert (command.report.reason, command.report.exit_code, command.report.unreclaimable) == (ExitReason.EXITED, 3, 0)
+
+
+@pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGABRT])
+def test_a_signal_from_outside_is_not_the_limits(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C on a program that stands at its limit is an interruption; an abort there is a failure."""
+    code = """
+import contextlib, mmap, signal, sys
+memory, file = mmap.mmap(-1, 1 << 30), open(sys.argv[1], "rb", 0)
+for _ in range(4):
+    file.seek(0)
+    with contextlib.suppress(OSError):
+        file.readinto(memory)
+signal.signal(int(sys.argv[2]), signal.SIG_DFL)
+signal.raise_signal(int(sys.argv[2]))
+"""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with popen(python(code, path, int(number)), limit="64MiB", ceiling="cgroup1") as command:
+        command.wait(60)
+    assert command.report is not None
+    assert command.report.signal == number
+    assert command.report.unreclaimable > 60 * MIB
+    assert command.report.reason is (ExitReason.SIGNALED if number == signal.SIGINT else ExitReason.LIMIT)
 
 
 @pytest.mark.skipif("cgroup1" not in GRANTED, reason="this machine does not grant cgroup1")

@@ -11,6 +11,7 @@ from memwarden.contain.own_cgroup import OwnCgroup, counter, read
 from memwarden.model.facts import ProcessKey
 from memwarden.model.units import MIB
 from memwarden.process.watchdog import Watchdog
+from memwarden.readers.linux.cgroup import RECLAIMABLE, keyed_number
 
 #: Bytes that a tree may take beyond its limit while it handles SIGTERM. The kernel (or the next poll) enforces it.
 PARTING_RESERVE = 1 * MIB
@@ -56,10 +57,11 @@ class Ceiling(ABC):
         """Return the number of kills by the kernel for reaching this limit."""
         return 0
 
-    def refused(self) -> int:
-        """Return the bytes in use that could not be reclaimed when the kernel refused memory to a system call; else 0.
+    def unreclaimable_at_limit(self) -> int:
+        """Return the bytes that could not be reclaimed while the tree stood at its limit and was not killed; else 0.
 
-        A call such as ``read()`` fails then (ENOMEM, EFAULT) or returns less than was asked for, and nothing is killed.
+        The kernel refuses memory to system calls there: ``read()`` fails (ENOMEM, EFAULT) or returns less than it was
+        asked for.
         """
         return 0
 
@@ -92,8 +94,9 @@ class CgroupCeiling(Ceiling):
     """The part that the ceilings of both cgroup versions share: a control group of our own, and a watchdog."""
 
     if_killed = "the command is killed, and the kernel keeps the rest at the limit and kills there"
-    #: File with the counters of the kernel's kills.
+    #: File with the counters of the kernel's kills, and the version of the hierarchy.
     _counters: str
+    _version: int
 
     def __init__(self, limit: int, parent: str) -> None:
         self._limit = limit
@@ -113,6 +116,11 @@ class CgroupCeiling(Ceiling):
 
     def _number(self, name: str) -> int:
         return int(read(self._group.path, name))
+
+    def _unreclaimable(self, usage: int) -> int:
+        """Return the part of the group's usage that the kernel cannot reclaim."""
+        stat = read(self._group.path, "memory.stat")
+        return usage - sum(keyed_number(stat, key, "memory.stat") or 0 for key in RECLAIMABLE[self._version])
 
     def members(self) -> list[ProcessKey]:
         return self._group.members()

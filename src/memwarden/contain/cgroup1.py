@@ -21,20 +21,17 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
-from memwarden.contain.own_cgroup import counter, parent_for, write
-from memwarden.errors import CeilingUnavailable
+from memwarden.contain.own_cgroup import parent_for, write
+from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.readers.linux.process import PAGE
 
 #: The kernel charges a group in batches of 64 pages for each processor.
 _CHARGE_BATCH = 256 * 1024
-#: The group counts as nearly full from this share of its limit on; a refused allocation is as large as it likes.
+#: The group counts as nearly full from this share of its limit on: a refused allocation may be large.
 _NEARLY_FULL = 0.96
 #: Seconds between readings of a nearly full group: as long as its memory takes to fill at 4 GB/s, but at least this.
 _SHORTEST = 0.005
 _FASTEST = 4e9
-#: With fewer readings the file cache that is left at the exit decides: a refusal comes after all of it was reclaimed.
-_FEW = 3
-_RECLAIMABLE = (b"total_inactive_file", b"total_active_file")
 
 
 class Cgroup1Ceiling(CgroupCeiling):
@@ -42,11 +39,13 @@ class Cgroup1Ceiling(CgroupCeiling):
 
     kind = "cgroup1"
     _counters = "memory.oom_control"
+    _version = 1
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         super().__init__(limit, parent_for(1, given))
-        self._unreclaimable = self._unreclaimable_peak = self._readings = 0
-        self._full = False
+        self._unreclaimable_peak = 0
+        #: What could be taken or reclaimed at the last reading of the nearly full group; None while it is not.
+        self._headroom: int | None = None
         path = self._group.path
         try:
             self._set_limit(limit)
@@ -98,26 +97,20 @@ class Cgroup1Ceiling(CgroupCeiling):
         return self.under_oom() or self.kernel_kills() > 0
 
     def _read_nearly_full(self) -> None:
-        usage = self._number("memory.usage_in_bytes")
-        self._full = self._notice >= 0 and usage >= self._limit * _NEARLY_FULL
-        if self._full:
-            self._unreclaimable = usage - self._reclaimable()
-            self._unreclaimable_peak = max(self._unreclaimable_peak, self._unreclaimable)
-            self._readings += 1
-
-    def _reclaimable(self) -> int:
-        return sum(counter(self._group.path, "memory.stat", key) for key in _RECLAIMABLE)
+        self._headroom = None
+        with contextlib.suppress(ReadError):  # no descriptor is free: the limit holds without this
+            usage = self._number("memory.usage_in_bytes")
+            if self._notice >= 0 and usage >= self._limit * _NEARLY_FULL:
+                unreclaimable = self._unreclaimable(usage)
+                self._headroom = self._limit - unreclaimable
+                self._unreclaimable_peak = max(self._unreclaimable_peak, unreclaimable)
 
     def pace(self) -> float:
-        return max(_SHORTEST, (self._limit - self._unreclaimable) / _FASTEST) if self._full else 1.0
+        return 1.0 if self._headroom is None else max(_SHORTEST, self._headroom / _FASTEST)
 
-    def refused(self) -> int:
-        if self._notice < 0 or self.peak()[0] < self._limit - PAGE:
-            return 0
-        highest = self._unreclaimable_peak
-        if self._readings < _FEW:
-            highest = max(highest, self._limit - self._reclaimable())
-        return highest if highest >= self._limit * _NEARLY_FULL else 0
+    def unreclaimable_at_limit(self) -> int:
+        stood = self.peak()[0] >= self._limit - PAGE and self._unreclaimable_peak >= self._limit * _NEARLY_FULL
+        return self._unreclaimable_peak if stood else 0
 
     def under_oom(self) -> bool:
         """Return whether a task of the group blocks because the limit is reached."""

@@ -16,10 +16,9 @@ import select
 from collections.abc import Sequence
 
 from memwarden.contain.ceiling import PARTING_RESERVE, CgroupCeiling
-from memwarden.contain.own_cgroup import counter, parent_for, write
+from memwarden.contain.own_cgroup import parent_for, write
 from memwarden.errors import CeilingUnavailable, ReadError
 from memwarden.model.units import MIB
-from memwarden.readers.linux.cgroup import RECLAIMABLE
 
 #: A ``high`` event counts if the unreclaimable memory is this close to the limit: charges come in batches for each
 #: processor.
@@ -31,6 +30,7 @@ class Cgroup2Ceiling(CgroupCeiling):
 
     kind = "cgroup2"
     _counters = "memory.events"
+    _version = 2
 
     def __init__(self, limit: int, given: str | None = None) -> None:
         super().__init__(limit, parent_for(2, given))
@@ -59,10 +59,6 @@ class Cgroup2Ceiling(CgroupCeiling):
     def watched(self) -> Sequence[tuple[int, int]]:
         return ((self._notice, select.POLLPRI),)
 
-    def _unreclaimable(self) -> int:
-        dropped = sum(counter(self._group.path, "memory.stat", key) for key in RECLAIMABLE)
-        return self._number("memory.current") - dropped
-
     def reached(self) -> bool:
         os.pread(self._notice, 512, 0)  # reading arms the next notification
         if self.kernel_kills():
@@ -71,7 +67,7 @@ class Cgroup2Ceiling(CgroupCeiling):
         if high == self._high:
             return False
         self._high = high
-        if self._unreclaimable() < self._limit - _SLACK:
+        if self._unreclaimable(self._number("memory.current")) < self._limit - _SLACK:
             return False
         with contextlib.suppress(OSError):
             write(self._group.path, "cgroup.freeze", "1")
@@ -90,7 +86,7 @@ class Cgroup2Ceiling(CgroupCeiling):
         # A kill for a limit above counts as oom_kill, too, but then no group in here was at its limit.
         return self._count(b"oom_kill") if self._count(b"oom") else 0
 
-    def refused(self) -> int:
+    def unreclaimable_at_limit(self) -> int:
         # `oom` counts allocations that were about to fail; a kill counts as both.
         return self.peak()[0] if self._count(b"oom") and not self._count(b"oom_kill") else 0
 

@@ -38,7 +38,8 @@ _REAP_SECONDS = 0.05
 LEAST_LIMIT = 64 * KIB
 #: Members that exit within this time after the command do not count as survivors.
 _SETTLE_SECONDS = 0.1
-
+#: Signals by which a program ends that was refused memory; the others come from outside.
+_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 _P = ParamSpec("_P")
 
@@ -305,8 +306,10 @@ class ContainedProcess:
         above = ceiling is not None and ceiling.killed_from_above()
         starved = status == -signal.SIGKILL and self.limit is not None and peak >= self.limit.bytes and not above
         oom_location = ""
-        refused = ceiling.refused() if ceiling is not None and evidence is None and not kills else 0
-        failed = status != 0 and refused > 0 and not self._stop_requested.is_set()
+        unreclaimable = 0
+        if ceiling is not None and evidence is None and not kills and not starved:
+            unreclaimable = ceiling.unreclaimable_at_limit()
+        failed = unreclaimable > 0 and (status > 0 or -status in _CRASHES) and not self._stop_requested.is_set()
         if evidence is not None or kills or starved or failed:
             reason = ExitReason.LIMIT
             if kills and evidence is not None and not evidence.processes:
@@ -327,7 +330,7 @@ class ContainedProcess:
             peak_counted_by=counted_by,
             evidence=evidence,
             oom_location=oom_location,
-            refused=refused,
+            unreclaimable=unreclaimable,
             steps=tuple(tree.steps),
             survivors=survivors,
         )

@@ -18,7 +18,7 @@ class ExitReason(Enum):
     #: By a signal that memwarden did not send, without a sign of memory shortage.
     SIGNALED = "signaled"
     #: Killed at the limit that was asked for, by memwarden or by the kernel at memwarden's ceiling; or failed after the
-    #: kernel refused memory there (``refused``).
+    #: kernel refused memory there (``unreclaimable``).
     LIMIT = "limit"
     #: Killed by the kernel because memory ran out elsewhere: in its container, an ancestor group, the machine.
     KERNEL_OOM = "kernel_oom"
@@ -55,7 +55,7 @@ class ExitReport(NamedTuple):
     oom_location: str = ""
     #: Bytes that could not be reclaimed while the tree stood at its limit, where the kernel refuses memory to system
     #: calls and kills nothing; else 0.
-    refused: int = 0
+    unreclaimable: int = 0
     #: Log of the shutdown, one step a line.
     steps: tuple[str, ...] = ()
     #: Members of the tree that still run after the command itself has exited.
@@ -70,7 +70,7 @@ class ExitReport(NamedTuple):
         """Raise :class:`LimitExceeded` (a MemoryError) if the command ended at its limit; else return self."""
         if self.reason is ExitReason.LIMIT and self.limit is not None:
             peak = "" if self.peak is None else f" (peak {self.peak} bytes)"
-            how = "failed" if self.refused else "killed"
+            how = "failed" if self.unreclaimable else "killed"
             raise LimitExceeded(
                 f"{how} at its limit of {self.limit.bytes} bytes after {self.seconds:.1f} s{peak}; raise limit= or "
                 "give the command less to do",

@@ -25,6 +25,7 @@ SCHEMA = 1
 _BYTES = frozenset((
     "total", "available", "free", "cached", "swap_total", "swap_free", "rss", "vms", "vms_limit", "anon", "shared",
     "swap", "peak", "usage", "limit", "reclaimable", "swap_limit", "used", "pss", "uss", "base", "floor", "retained",
+    "unreclaimable",
 ))  # fmt: skip
 _SECONDS = frozenset(("monotonic", "late", "since", "oldest", "age", "ages", "waited", "lasted", "low", "mid", "high"))
 

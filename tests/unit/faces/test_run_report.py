@@ -21,7 +21,7 @@ from memwarden.readers.linux.tree import TreeReader
 def report(reason: ExitReason, code: int | None, signal: int | None = None) -> RunReport:
     """The report of a command to which the kernel refused memory at 100 MiB."""
     exited = ExitReport(
-        reason, code, signal, 1.5, "cgroup1", Limit(100 * MIB, "--limit"), 100 * MIB, "cgroup", refused=99 * MIB
+        reason, code, signal, 1.5, "cgroup1", Limit(100 * MIB, "--limit"), 100 * MIB, "cgroup", unreclaimable=99 * MIB
     )
     history = RunHistory(TreeReader(1), time.monotonic)
     return RunReport(command=["prog"], exit=exited, history=history, effective=None, refused=(), record="run.jsonl")
@@ -35,7 +35,7 @@ def test_a_failure_after_refused_memory_names_the_evidence(code: int | None, sig
     assert made.exit_code == 123
     assert f"failed at its limit of 100 MiB after 1.5 s: {how}  [exit code 123]" in text
     assert "it stood at its limit: 99.0 MiB could not be reclaimed\n" in text
-    assert json.loads(json.dumps(as_dict(made)))["exit"]["refused"] == 99 * MIB
+    assert json.loads(json.dumps(as_dict(made)))["exit"]["unreclaimable_bytes"] == 99 * MIB
 
 
 def test_a_success_after_refused_memory_stays_one_with_a_line() -> None:

@@ -109,8 +109,8 @@ class BudgetedExecutor(Executor):
         self._alone = self._ledger.account().capacity
         if self._alone < LEAST_BUDGET:
             raise SettingsError(
-                f"a budget of {size_text(self._alone)}: no task fits into less than {size_text(LEAST_BUDGET)}; give it "
-                "with its unit, such as budget='4GiB'"
+                f"a budget of {size_text(self._alone)} ({self._ledger.account().source}): no task fits into less than "
+                f"{size_text(LEAST_BUDGET)}; raise it, with its unit, such as budget='4GiB'"
             )
         self._owns_predictor = predictor is None
         self._predictor = predictor if predictor is not None else _usual_predictor(self._alone, self._workers)

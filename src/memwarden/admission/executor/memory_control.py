@@ -81,6 +81,8 @@ class MemoryControl:
         for handle in self._pool:
             # Idle workers return memory, and killed ones do before they are reaped: old figures would count twice.
             handle.sample()
+            if handle.main_thread_ended and not handle.dying:
+                handle.kill("its main thread ended, which runs the tasks")
         running = self._pool.running
         for handle in running:
             if handle.run is not None and not handle.run.paused:

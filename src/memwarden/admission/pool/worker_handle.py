@@ -69,6 +69,11 @@ class WorkerHandle:
         return bool(self.killed_for)
 
     @property
+    def main_thread_ended(self) -> bool:
+        """True if the thread that runs the tasks had ended at the last sample: the worker can answer no more."""
+        return self._tree is not None and self._tree.first_thread_ended
+
+    @property
     def reserved(self) -> int:
         """Bytes reserved in the ledger."""
         return self.reservation.bytes if self.reservation is not None else 0
@@ -95,8 +100,6 @@ class WorkerHandle:
         except ReadError:  # it has just ended
             self.used = 0 if self.dying else self.used
             return self.used
-        if self._tree.first_thread_ended and not self.dying:
-            self.kill("its main thread ended, which runs the tasks")
         self._members = tree.keys
         other = sum(tree.shared)
         self._other = max(self._other, other)

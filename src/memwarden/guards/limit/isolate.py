@@ -160,9 +160,9 @@ class Child:
             used = self._watch()
             if used is None:
                 result = self._load()
-            kills, refused = self._ceiling.kernel_kills(), self._ceiling.refused()
-            if result is None and used is None and (kills or refused):
-                used = refused or self._ceiling.peak()[0]
+            kills, at_limit = self._ceiling.kernel_kills(), self._ceiling.unreclaimable_at_limit()
+            if result is None and used is None and (kills or at_limit):
+                used = at_limit or self._ceiling.peak()[0]
         finally:
             self._close()
             with suppress(OSError):
@@ -179,9 +179,9 @@ class Child:
             error = IsolationFailed(f"{self._name}: {result.value}")
         else:
             error = result.value
-            if refused:  # a system call failed for want of memory, and the function made this of it
-                exceeded = self._exceeded(refused, f"the kernel refused memory, and it raised {error!r}")
-                exceeded.__cause__, error = error, exceeded
+            if at_limit:  # a system call failed for want of memory, and the function made this of it
+                error = self._exceeded(at_limit, f"the kernel refused memory, and it raised {error!r}")
+                error.__cause__ = result.value
         if result.trace:
             error.add_note(f"In its child process:\n{result.trace}")
         raise error

@@ -31,6 +31,8 @@ RATE, SHORTEST, LONGEST = 8e9, 0.001, 0.020
 _REFUSED_FIRST = 0.02
 #: Seconds for which a fork waits for a thread that enters or leaves a block.
 _FORK_TIMEOUT = 1.0
+#: Seconds for which the start of a thread waits for the same.
+_START_TIMEOUT = 0.1
 
 
 class LimitMonitor:
@@ -143,9 +145,12 @@ class LimitMonitor:
 
     def before_thread_start(self) -> None:
         """Refuse nothing from here on: a thread's stack counts as data of the process, though nothing of it is used."""
-        if self._rlimit.claimed:
-            with self._lock:
+        # A signal handler may start a thread while this one enters or leaves a block: it must not wait for itself.
+        if self._rlimit.claimed and self._lock.acquire(True, _START_TIMEOUT):
+            try:
                 self._rlimit.clear()
+            finally:
+                self._lock.release()
 
     def _other_python_threads(self) -> bool:
         """Return whether a thread beside the limited one and ours may run Python code.
@@ -266,15 +271,15 @@ class LimitMonitor:
             thread.stop()
 
 
-def _start_thread(thread: threading.Thread) -> None:
+def _start_unrefused(thread: threading.Thread) -> None:
     monitor.before_thread_start()
     _start(thread)
 
 
 monitor = LimitMonitor()
-#: Before Python 3.13 nothing else shows that a thread is about to start.
+#: Python 3.11 has no audit event for it.
 _start = threading.Thread.start
-threading.Thread.start = functools.wraps(_start)(_start_thread)  # type: ignore[method-assign, assignment]
+threading.Thread.start = functools.wraps(_start)(_start_unrefused)  # type: ignore[method-assign, assignment]
 atexit.register(monitor.close)
 at_fork(
     GUARDS,

@@ -28,8 +28,11 @@ _NO_LIMIT = 1 << 62
 #: The file that holds a group's usage.
 _USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
 
-#: Memory that the kernel drops before it kills, by the keys of version 2's memory.stat.
-RECLAIMABLE = (b"inactive_file", b"active_file", b"slab_reclaimable")
+#: Memory that the kernel drops before it kills, by the keys of each version's memory.stat.
+RECLAIMABLE = {
+    1: (b"total_inactive_file", b"total_active_file"),
+    2: (b"inactive_file", b"active_file", b"slab_reclaimable"),
+}
 
 
 class Mount(NamedTuple):
@@ -225,7 +228,7 @@ class _Group:
             return None
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
-        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE)
+        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE[2])
         return CgroupMemory(
             self.path,
             2,
@@ -245,7 +248,7 @@ class _Group:
             return None
         stat = self.text("memory.stat") or b""
         where = f"{self.directory}/memory.stat"
-        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in (b"total_inactive_file", b"total_active_file"))
+        reclaimable = sum(keyed_number(stat, key, where) or 0 for key in RECLAIMABLE[1])
         # Counts the ancestors outside of a container too, where groups are hierarchical.
         limit = keyed_number(stat, b"hierarchical_memory_limit", where) or self.number("memory.limit_in_bytes")
         both = keyed_number(stat, b"hierarchical_memsw_limit", where) or self.number("memory.memsw.limit_in_bytes")

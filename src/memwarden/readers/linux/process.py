@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -99,19 +100,19 @@ def read_pss(pid: int, proc: str = "/proc", *, field: str = "Pss") -> int:
     :class:`ReadError`.
     """
     path = f"{proc}/{pid}/smaps_rollup"
-    data = read_rollup(f"{proc}/{pid}")
+    data = in_living_thread(f"{proc}/{pid}", lambda folder: read_once("smaps_rollup", f"{folder}/smaps_rollup"))
     return _size("smaps_rollup", path, data, field if b"\n%b:" % field.encode() in data else "Pss")
 
 
-def read_rollup(process: str) -> bytes:
-    """Return ``smaps_rollup`` of a process, of which ``process`` is the folder. Raises :class:`ReadError`."""
+def in_living_thread(process: str, read: Callable[[str], bytes]) -> bytes:
+    """Return what ``read`` finds in the folder of a process, or of a living thread. Raises :class:`ReadError`."""
     try:
-        return read_once("smaps_rollup", f"{process}/smaps_rollup")
+        return read(process)
     except ReadError as error:
         thread = living_thread(process) if error.why == "gone" else None
         if thread is None:
             raise
-    return read_once("smaps_rollup", f"{thread}/smaps_rollup")
+    return read(thread)
 
 
 def read_shmem(pid: int, proc: str = "/proc") -> int:

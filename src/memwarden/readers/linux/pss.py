@@ -18,7 +18,7 @@ from memwarden.errors import ReadError
 from memwarden.model.facts import Gap, ProcessKey, ShareMemory, TreeMemory
 from memwarden.readers.collect import gap_of
 from memwarden.readers.linux.files import kilobytes, read_error
-from memwarden.readers.linux.process import living_thread, read_stat
+from memwarden.readers.linux.process import in_living_thread, read_stat
 
 Keys = Iterable[ProcessKey | int] | TreeMemory
 
@@ -198,7 +198,9 @@ class PssReader:
         member.error = None
         path = f"{self._proc}/{member.key.pid}/smaps_rollup"
         try:
-            data = self._rollup(member.key, path)
+            data = in_living_thread(
+                os.path.dirname(path), lambda folder: self._rollup(member.key, f"{folder}/smaps_rollup")
+            )
             if not data.endswith(b"\n"):  # truncated: missing lines would count as 0
                 raise ValueError
             sizes = [kilobytes(data, key) for key in (b"\nPss:", b"\nPrivate_Clean:", b"\nPrivate_Dirty:")]
@@ -218,16 +220,6 @@ class PssReader:
             member.pss, member.uss, member.measured = pss, sum(private), member.rank
 
     def _rollup(self, key: ProcessKey, path: str) -> bytes:
-        """Read the file, or another thread's if the first has ended. Raises :class:`ReadError`."""
-        try:
-            return self._read(key, path)
-        except ReadError as error:
-            thread = living_thread(os.path.dirname(path)) if error.why == "gone" else None
-            if thread is None:
-                raise
-        return self._read(key, f"{thread}/smaps_rollup")
-
-    def _read(self, key: ProcessKey, path: str) -> bytes:
         """Read the file. Raises :class:`ReadError` (``gone`` where the pid is another process's now)."""
         # Opened first and identified then: an open file answers for the process that had the pid at that moment.
         try:

@@ -75,8 +75,8 @@ class RunReport:
         ended, took = self.exit, render.seconds(self.exit.seconds)
         if ended.reason is ExitReason.LIMIT:
             assert ended.limit is not None
-            if ended.refused:
-                how = f"exited with code {ended.exit_code}" if ended.signal is None else f"{_signal_name(ended.signal)}"
+            if ended.unreclaimable:
+                how = f"exited with code {ended.exit_code}" if ended.signal is None else _signal_name(ended.signal)
                 return f"failed at its limit of {render.limit(ended.limit.bytes)} after {took}: {how}"
             by = " by the kernel" if ended.oom_location else ""
             return f"killed{by} at its limit of {render.limit(ended.limit.bytes)} after {took}"
@@ -146,9 +146,9 @@ def as_text(report: RunReport, *, colour: bool, blocks: bool) -> str:
         )
     code = "" if ended.reason is ExitReason.EXITED else f"  [exit code {report.exit_code}]"
     rows.append(("result", verdict + code))
-    if ended.refused:
+    if ended.unreclaimable:
         meant = "" if ended.reason is ExitReason.LIMIT else "; system calls may have failed or returned less"
-        rows.append(("", f"it stood at its limit: {render.size(ended.refused)} could not be reclaimed{meant}"))
+        rows.append(("", f"it stood at its limit: {render.size(ended.unreclaimable)} could not be reclaimed{meant}"))
     if hint := report.hint():
         rows.append(("hint", hint))
     rows += _limit_rows(report)

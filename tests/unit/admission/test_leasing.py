@@ -73,6 +73,21 @@ def test_a_look_at_the_same_moment_changes_no_rate():
 # --- steering --------------------------------------------------------------------------------------------
 
 
+def test_a_sample_right_after_the_start_tells_no_rate():
+    """Some pages in microseconds looked like gigabytes a second: the task got nearly the whole budget, and kept it."""
+    started = RunningTask(task(1, 200, requested=200 * MIB), 200 * MIB, 10.0)
+    started.update(126_976, 10.00003)
+    assert schedule([started], 300 * MIB, 10.00003) == []
+    started.update(679_936, 10.02)
+    assert schedule([started], 300 * MIB, 10.02) == []
+
+
+def test_a_task_returns_what_goes_beyond_the_requested_bytes():
+    """It got more while it grew fast, and grows no more."""
+    (step,) = schedule([run(1, 400, 1, grew=9.0, requested=200 * MIB)], 0, 10.0)
+    assert (step.kind, step.lease) == (DirectiveKind.LEASE, 200 * MIB)
+
+
 def test_a_task_within_its_lease_is_left_alone():
     """Nothing is done about tasks that do as predicted."""
     assert schedule([run(1, 100, 50), run(2, 80, 10, rate=100)], 20 * MIB, NOW) == []

@@ -3,7 +3,7 @@
 The leases of running tasks stay within the budget; their use may exceed its lease while there is free memory, because
 most reservations are not used to the end. In this order, gentle first:
 
-1. A task that has stopped growing returns the unused part of its lease.
+1. A task that has stopped growing returns the unused part of its lease, beyond what its caller reserved.
 2. A task that outgrows its lease gets more, the oldest first, before a new one starts.
 3. A task that outgrows it and finds no free memory is paused. That frees nothing; it waits for others to end.
 4. A paused task resumes when the memory that it needs next is free; until then that memory is set aside.
@@ -86,9 +86,9 @@ def schedule(
     if unused < -grace:
         return _reduce_use(runs, -grace - unused)
     for run in runs:
-        if run.paused or run.item.requested or now - run.grew_at < PLATEAU_SECONDS:
+        if run.paused or now - run.grew_at < PLATEAU_SECONDS:
             continue
-        if run.lease > (keep := settled(run)) + SLACK:
+        if run.lease > (keep := max(settled(run), run.item.requested)) + SLACK:
             free += run.held - max(keep, run.used)
             directives.append(Directive(DirectiveKind.LEASE, run, keep))
             run.lease = keep

